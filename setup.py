@@ -1,0 +1,95 @@
+"""The compiled half of angarium: a list of extensions and a few switches.
+
+ANGARIUM_DEBUG=1      -O0, C asserts, Cython bounds checks
+ANGARIUM_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (implies debug)
+ANGARIUM_ONLY=a,b     build only the extensions whose dotted name starts with one of these
+Generated C goes under build/, never beside the sources.
+"""
+
+import glob
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("ANGARIUM_DEBUG") == "1" or os.environ.get("ANGARIUM_SANITIZE") == "1"
+SANITIZE = os.environ.get("ANGARIUM_SANITIZE") == "1"
+ONLY = tuple(filter(None, os.environ.get("ANGARIUM_ONLY", "").split(",")))
+
+CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function",
+          "-Wno-missing-field-initializers", "-Wno-cast-function-type", "-fvisibility=hidden",
+          "-fstack-protector-strong", "-D_GNU_SOURCE"]
+LDFLAGS = ["-Wl,-z,relro,-z,now"]
+if DEBUG:
+    CFLAGS += ["-O0", "-g", "-UNDEBUG", "-DANGARIUM_DEBUG=1"]
+else:
+    CFLAGS += ["-O2", "-g1", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
+if SANITIZE:
+    CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    LDFLAGS += ["-fsanitize=address,undefined"]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+    "embedsignature": True,
+}
+
+OCTETS = ["csrc/octets/octets.c"]
+SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/smtp/data.c"]
+ENVELOPE = ["csrc/spool/envelope.c", "csrc/spool/state.c"]
+SPOOL = sorted(glob.glob("csrc/spool/*.c"))
+HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.pxd"))
+
+# dotted name -> C sources linked in beside the generated file
+EXTENSIONS = {
+    "angarium.smtp.machines": SMTP + OCTETS,
+    "angarium.smtp.server_settings": [],
+    "angarium.smtp.server_parameters": SMTP,
+    "angarium.smtp.message_reader": SMTP + OCTETS,
+    "angarium.smtp.server_session": SMTP + OCTETS,
+    "angarium.smtp.client_session": SMTP + OCTETS,
+    "angarium.spool.envelope": OCTETS + ENVELOPE,
+    "angarium.spool.shard": OCTETS + SPOOL,
+    "angarium.metrics.counters": [],
+    "angarium.events.journal": [],
+    "angarium.queue.wheel": [],
+    "angarium.queue.shares": ["csrc/queue/shares.c"],
+    "angarium.queue.index": [],
+    "angarium.queue.record": OCTETS + ENVELOPE,
+    "angarium.queue.log": OCTETS + ENVELOPE,
+    "angarium.queue.scheduler": OCTETS + ENVELOPE,
+    "angarium.queue.inspect": OCTETS + ENVELOPE,
+    "angarium.mime.received": OCTETS,
+    "angarium.inbound.context": [],
+    "angarium.inbound.transaction": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.inbound.client": [],
+    "angarium.inbound.commit": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.inbound.chunks": OCTETS + SPOOL,      # one accessor of a segment
+    "angarium.inbound.mail": [],
+    "angarium.inbound.rcpt": [],
+    "angarium.inbound.data": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.inbound.connection": OCTETS,
+    "angarium.outbound.connection": OCTETS + SMTP + ["csrc/spool/envelope.c"],
+    "angarium.outbound.pool": [],
+    "angarium.outbound.dispatcher": [],
+    "angarium.mailbox.egress": OCTETS + ["csrc/spool/envelope.c"],
+}
+
+
+def extensions() -> list[Extension]:
+    chosen = []
+    for name, sources in EXTENSIONS.items():
+        pyx = "src/" + name.replace(".", "/") + ".pyx"
+        if ONLY and not name.startswith(ONLY):
+            continue
+        chosen.append(Extension(name, [pyx, *sources], include_dirs=["csrc"], depends=HEADERS,
+                                extra_compile_args=CFLAGS, extra_link_args=LDFLAGS))
+    return chosen
+
+
+setup(ext_modules=cythonize(extensions(), build_dir="build/cython", include_path=["src"],
+                            compiler_directives=DIRECTIVES,
+                            nthreads=0))

@@ -1,0 +1,60 @@
+"""Where mail goes next, as values: made by routing/, read by queue/ and outbound/. No behaviour here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Host(msgspec.Struct, frozen=True, gc=False):
+    """One host to try. For a literal next hop `name` is the address text.
+
+    addresses    numeric, IPv6 first or mixed as the resolver sorted them; never empty.
+    preference   of its MX record, 0 for smarthosts.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int = 25
+    preference: int = 0
+
+
+class Site(msgspec.Struct, frozen=True):
+    """All domains that share one MX set (or one configured next hop) are one site.
+
+    name      stable and readable: "mx1.example.net,mx2.example.net" (MX names by preference, then name) or the next hop
+              as configured, "smtp://127.0.0.1:10026", "lmtp+unix:/run/lmtp", "maildir:/srv/mail/{local}".
+    protocol  what is spoken there; for "maildir" and "lmtp+unix" hosts is empty and path is set.
+    hosts     by rising preference; equal ones are shuffled at use, not here.
+    """
+
+    name: str
+    protocol: Literal["smtp", "lmtp", "lmtp+unix", "maildir"]
+    hosts: tuple[Host, ...] = ()
+    path: str = ""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """An egress source. `address` "" means: let the kernel choose."""
+
+    name: str
+    address: str = ""
+    ehlo: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What routing says of a domain: the site, and until when that holds (monotonic seconds; inf for configured ones)."""
+
+    site: Site
+    expires_mono_s: float
+
+
+class RoutingTrouble(Exception):
+    """No plan. `is_permanent` says whether mail fails (5.1.2, 5.1.10, 5.4.6 ...) or waits (4.4.3)."""
+
+    def __init__(self, is_permanent: bool, status: tuple[int, int, int], text: str) -> None:
+        super().__init__(text)
+        self.is_permanent = is_permanent
+        self.status = status
+        self.text = text
