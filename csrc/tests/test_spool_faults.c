@@ -1,0 +1,335 @@
+/* What the disk can do to a shard: errors on write, no space, torn tails, damage. Never a lost acknowledged message. */
+#include "spool_fixture.h"
+
+enum { MIB = 1 << 20 };
+
+static void write_error_seals_the_segment_and_service_goes_on(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *before = append(&self, 100);
+    SET(write_errno, EIO);
+    item *refused = submit_message(&self, 100);
+    CHECK(wait_for(&self, refused) == EIO && refused->op.place.segment == NULL, "told EIO");
+    SET(write_errno, 0);
+    item *after = append_when_served_again(&self, 100);
+    CHECK(after->op.place.segment != before->op.place.segment, "another segment");
+    CHECK(statistics(&self).write_errors == 1 && has_report(&self, "sealed"), "counted and reported");
+    octets *body = NULL;
+    CHECK(read_place(&self, before->op.body_place, &body) == 0, "the sealed segment stays readable");
+    octets_unref(body);
+    fixture_close(&self);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 2 && find(&found, before->op.id) != NULL && find(&found, after->op.id) != NULL, "%u found", found.count);
+    found_clear(&found);
+    item_free(before), item_free(refused), item_free(after);
+    fixture_remove(&self);
+}
+
+/* The write fails although its octets arrive: the client was told 451 and sends again, so this copy must not come back. */
+static void refused_message_whose_octets_arrived_stays_refused(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *before = append(&self, 100);
+    SET(writes_then_fails, true);
+    SET(write_errno, EIO);
+    item *refused = submit_message(&self, 100);
+    CHECK(wait_for(&self, refused) == EIO, "told EIO");
+    SET(write_errno, 0);
+    SET(writes_then_fails, false);
+    item *after = append_when_served_again(&self, 100);
+    pause_ms(100);
+    settle(&self);
+    fixture copy = fixture_crash_copy(&self);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    CHECK(find(&found, refused->op.id) == NULL, "came back");
+    CHECK(found.count == 2, "%u found", found.count);
+    found_clear(&found);
+    fixture_remove(&copy);
+    item_free(before), item_free(refused), item_free(after);
+    fixture_remove(&self);
+}
+
+static void failed_freed_record_is_written_again(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *message = append(&self, 100);
+    SET(write_errno, EIO);
+    spool_shard_free(self.shard, message->op.id, message->op.place.segment, NULL);
+    item *refused = submit_message(&self, 10);
+    CHECK(wait_for(&self, refused) == EIO, "told EIO");
+    SET(write_errno, 0);
+    item *other = append_when_served_again(&self, 10);
+    for (int i = 0; i < 60; i++)
+        turn(&self, 20);
+    CHECK(!spool_shard_is_lazy_waiting(self.shard), "nothing waits any more");
+    fixture copy = fixture_crash_copy(&self);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    CHECK(found.count == 1 && find(&found, other->op.id) != NULL, "%u found", found.count);
+    found_clear(&found);
+    fixture_remove(&copy);
+    item_free(message), item_free(refused), item_free(other);
+    fixture_remove(&self);
+}
+
+static void full_disk_refuses_mail_and_goes_on_delivering(void)
+{
+    fixture self = fixture_make(MIB, 1);
+    settle(&self);
+    SET(allocate_errno, ENOSPC);
+    enum { LIMIT = 100 };
+    item *items[LIMIT];
+    int count = 0, error = 0;
+    while (count < LIMIT && error == 0) {
+        items[count] = submit_message(&self, 60000);
+        error = wait_for(&self, items[count++]);
+    }
+    CHECK(error == ENOSPC && count > 10, "ENOSPC after %d", count);
+    CHECK(!spool_shard_has_room(self.shard) && statistics(&self).is_full, "MAIL gets 452");
+    CHECK(has_report(&self, "452"), "reported");
+    uint64_t commits = statistics(&self).commits;
+    item *outcome = submit_outcome(&self, items[0], NULL, "delivery goes on");
+    turn(&self, 0);
+    pause_ms(100);
+    CHECK(wait_for(&self, outcome) == 0 && statistics(&self).commits > commits, "outcome in the reserve");
+
+    SET(allocate_errno, 0);                     /* by itself, within about a second */
+    uint64_t start = now_ms();
+    while (!spool_shard_has_room(self.shard) && now_ms() - start < 3000)
+        turn(&self, 20);
+    CHECK(spool_shard_has_room(self.shard), "room again");
+    item *after = append(&self, 60000);
+    for (int i = 0; i < count; i++)
+        item_free(items[i]);
+    item_free(outcome), item_free(after);
+    fixture_remove(&self);
+}
+
+/* Not even the reserve is left: settled mail must still empty the disk, without a freed record. */
+static void disk_full_to_the_last_octet_empties_itself(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 0);
+    settle(&self);
+    SET(allocate_errno, ENOSPC);
+    enum { LIMIT = 400 };
+    static item *items[LIMIT];
+    int count = 0, error = 0;
+    while (count < LIMIT && error == 0) {
+        items[count] = submit_message(&self, 8000);
+        error = wait_for(&self, items[count++]);
+    }
+    CHECK(error == ENOSPC, "full after %d", count);
+    item_free(items[--count]);
+    item *previous = NULL;
+    for (error = 0; error == 0;) {              /* large outcomes eat the reserve */
+        octets *text = pattern(1, 3000);
+        item *outcome = calloc(1, sizeof *outcome);
+        outcome->op = (spool_op){.kind = SPOOL_OUTCOME, .id = items[0]->op.id, .payload = text, .about = items[0]->op.place.segment,
+                                 .done = item_done, .context = outcome};
+        spool_shard_submit(self.shard, &outcome->op);
+        turn(&self, 0);
+        pause_ms(SPOOL_LAZY_MS);
+        error = wait_for(&self, outcome);
+        if (previous != NULL)
+            item_free(previous);
+        previous = outcome;
+    }
+    CHECK(error == ENOSPC, "the reserve is gone");
+    for (int i = 0; i < count; i++)
+        spool_shard_free(self.shard, items[i]->op.id, items[i]->op.place.segment, NULL);
+    SET(allocate_errno, 0);
+    /* Allocation works again only for a file that has been given back: keep it failing unless files went. */
+    SET(allocate_errno, ENOSPC);
+    uint64_t start = now_ms();
+    while (statistics(&self).segments > 0 && now_ms() - start < 5000)
+        turn(&self, 20);
+    CHECK(statistics(&self).segments == 0 && file_count(&self) == 0, "%u segments, %u files", statistics(&self).segments, file_count(&self));
+    SET(allocate_errno, 0);
+    start = now_ms();
+    while (!spool_shard_has_room(self.shard) && now_ms() - start < 3000)
+        turn(&self, 20);
+    item *after = append(&self, 60000);
+    fixture_close(&self);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 1 && find(&found, after->op.id) != NULL, "%u found", found.count);
+    found_clear(&found);
+    for (int i = 0; i < count; i++)
+        item_free(items[i]);
+    item_free(previous), item_free(after);
+    fixture_remove(&self);
+}
+
+static void failing_directory_sync_is_no_new_segment(void)
+{
+    fixture self = fixture_make(MIB, 1);
+    settle(&self);
+    SET(fsync_errno, EIO);
+    item *one = NULL;
+    int error = 0;
+    for (int i = 0; i < 40 && error == 0; i++) {
+        one = submit_message(&self, 60000);
+        error = wait_for(&self, one);
+        item_free(one);
+    }
+    CHECK(error != 0, "no message in a segment whose name is not durable");
+    SET(fsync_errno, 0);
+    uint64_t start = now_ms();
+    while (!spool_shard_has_room(self.shard) && now_ms() - start < 3000)
+        turn(&self, 20);
+    item_free(append(&self, 60000));
+    fixture_remove(&self);
+}
+
+/* Six messages in three batches, the last batch partly missing: none of the earlier harmed, nothing half there. */
+static void torn_tail_is_dropped_silently(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *kept[4], *torn[3];
+    for (int i = 0; i < 4; i++)
+        kept[i] = append(&self, 3000);
+    SET(is_held, true);
+    item *first = submit_message(&self, 10);
+    for (int i = 0; i < 100 && GET(waiting) == 0; i++)
+        turn(&self, 5);
+    for (int i = 0; i < 3; i++)
+        torn[i] = submit_message(&self, 3000);
+    SET(is_held, false);
+    for (int i = 0; i < 3; i++)
+        CHECK(wait_for(&self, torn[i]) == 0, "batch");
+    uint32_t start = torn[0]->op.body_place.offset, serial = spool_segment_serial(torn[0]->op.place.segment);
+    uint32_t end = torn[2]->op.place.offset + 200;
+    for (uint32_t mask = 0; mask < 64; mask++) {
+        fixture copy = fixture_crash_copy(&self);
+        int fd = segment_file(&copy, serial);
+        uint8_t zeros[512] = {0};
+        uint32_t seed = mask * 2654435761u + 1;
+        bool is_any = false;
+        for (uint32_t at = start / 512 * 512; at < end; at += 512)
+            if ((seed = seed * 1664525u + 1013904223u) >> 31) {
+                CHECK(pwrite(fd, zeros, 512, at) == 512, "zero");
+                is_any = true;
+            }
+        close(fd);
+        fixture_open(&copy);
+        recover_all(&copy, &found);
+        spool_statistics figures = statistics(&copy);
+        CHECK(figures.damaged_records == 0 && !has_report(&copy, "damaged"), "mask %u: torn taken for damage", mask);
+        CHECK(!is_any || found.count < 8, "mask %u: %u found", mask, found.count);
+        for (int i = 0; i < 4; i++)
+            CHECK(find(&found, kept[i]->op.id) != NULL, "mask %u: message %d lost", mask, i);
+        CHECK(find(&found, first->op.id) != NULL, "mask %u: message of the batch before lost", mask);
+        for (unsigned i = 0; i < found.count; i++)
+            CHECK(check_body(&copy, &found.items[i], found.items[i].id == first->op.id ? 10 : 3000) == 0, "mask %u: half there", mask);
+        found_clear(&found);
+        fixture_remove(&copy);
+    }
+    for (int i = 0; i < 4; i++)
+        item_free(kept[i]);
+    for (int i = 0; i < 3; i++)
+        item_free(torn[i]);
+    item_free(first);
+    fixture_remove(&self);
+}
+
+static void damage_in_the_middle_is_reported_and_set_aside(void)
+{
+    for (int is_sealed = 0; is_sealed < 2; is_sealed++)
+        for (int hit = 0; hit < 3; hit++) {
+            static found_list found;
+            fixture self = fixture_make(MIB, 1);
+            item *items[9];
+            for (int i = 0; i < 9; i++)
+                items[i] = append(&self, 3000);
+            uint32_t serial = spool_segment_serial(items[4]->op.place.segment);
+            uint32_t offset = hit == 0 ? items[4]->op.place.offset + 40 : hit == 1 ? items[4]->op.body_place.offset + 100
+                            : items[4]->op.place.offset + 5;
+            fixture copy = self;
+            if (is_sealed)
+                fixture_close(&self), copy = self;
+            else
+                copy = fixture_crash_copy(&self);
+            int fd = segment_file(&copy, serial);
+            uint8_t octet;
+            CHECK(pread(fd, &octet, 1, offset) == 1, "read");
+            octet ^= 0x40;
+            CHECK(pwrite(fd, &octet, 1, offset) == 1, "write");
+            close(fd);
+            fixture_open(&copy);
+            recover_all(&copy, &found);
+            for (int i = 0; i < 9; i++) {
+                const found_message *message = find(&found, items[i]->op.id);
+                if (i != 4) {
+                    CHECK(message != NULL && check_body(&copy, message, 3000) == 0, "sealed %d hit %d: %d lost", is_sealed, hit, i);
+                    continue;
+                }
+                if (hit == 1)
+                    CHECK(message != NULL && check_body(&copy, message, 3000) == EBADMSG, "a damaged body is told when read");
+                else
+                    CHECK(message == NULL, "no envelope, no message");
+            }
+            char words[64], path[128];
+            uint32_t start = hit == 1 ? items[4]->op.body_place.offset : items[4]->op.place.offset;
+            snprintf(words, sizeof words, "segment %u offset %u", serial, start);
+            CHECK(statistics(&copy).damaged_records >= 1 && has_report(&copy, words), "sealed %d hit %d: %s", is_sealed, hit, words);
+            snprintf(path, sizeof path, "%s/00/damaged/%u-%u.bin", copy.path, serial, start);
+            struct stat status;
+            if (!is_sealed || hit != 1)         /* bodies of sealed segments are looked at when read */
+                CHECK(stat(path, &status) == 0 && status.st_size > 32 && (status.st_mode & 0777) == 0600, "%s", path);
+            found_clear(&found);
+            for (int i = 0; i < 9; i++)
+                item_free(items[i]);
+            fixture_remove(&copy);
+            if (!is_sealed)
+                fixture_remove(&self);
+        }
+}
+
+static void a_file_without_a_header_is_no_trouble(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *message = append(&self, 100);
+    fixture_close(&self);
+    int directory = openat(self.dirfd, "00", O_RDONLY | O_DIRECTORY);
+    close(openat(directory, "seg-0050.ang", O_CREAT | O_WRONLY, 0600));             /* a crash before its first header */
+    int fd = openat(directory, "seg-0051.ang", O_CREAT | O_WRONLY, 0600);           /* both copies damaged */
+    char junk[8192];
+    memset(junk, 'x', sizeof junk);
+    CHECK(write(fd, junk, sizeof junk) == sizeof junk, "junk");
+    close(fd);
+    close(openat(directory, "seg-00052.ang", O_CREAT | O_WRONLY, 0600));            /* not a name of ours */
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 1, "%u found", found.count);
+    CHECK(has_report(&self, "seg-0051.ang"), "named");
+    struct stat status;
+    CHECK(fstatat(directory, "seg-0050.ang", &status, 0) != 0 || status.st_size == MIB, "the empty one is gone, or in use");
+    CHECK(faccessat(directory, "seg-0051.ang", F_OK, 0) == 0, "the damaged one is left alone");
+    close(directory);
+    found_clear(&found);
+    item_free(message);
+    fixture_remove(&self);
+}
+
+int main(void)
+{
+    write_error_seals_the_segment_and_service_goes_on();
+    refused_message_whose_octets_arrived_stays_refused();
+    failed_freed_record_is_written_again();
+    full_disk_refuses_mail_and_goes_on_delivering();
+    disk_full_to_the_last_octet_empties_itself();
+    failing_directory_sync_is_no_new_segment();
+    torn_tail_is_dropped_silently();
+    damage_in_the_middle_is_reported_and_set_aside();
+    a_file_without_a_header_is_no_trouble();
+    CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());
+    return check_report();
+}
