@@ -1,0 +1,73 @@
+"""Event lines: valid JSON whatever the octets, never waiting for a reader."""
+
+import json
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angarium.events.journal import Journal
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().decode("utf-8").splitlines()]
+
+
+def open_journal(path) -> Journal:
+    return Journal(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+
+
+@given(value=st.one_of(st.text(), st.binary()))
+def test_any_value_makes_one_line_of_valid_json(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("journal") / "log"
+    open_journal(path).log("event", value=value)
+    text = path.read_bytes().decode("utf-8")
+    assert text.count("\n") == 1
+    found = json.loads(text)["value"]
+    if isinstance(value, str):
+        assert found == value.encode("utf-8", "replace").decode()
+    elif value.isascii():
+        assert found == value.decode()
+
+
+def test_control_octets_cannot_break_a_line(tmp_path):
+    open_journal(tmp_path / "log").log("event", reply=b'x\r\n{"event":"forged"}\x00\x1b[0m\x7f')
+    raw = (tmp_path / "log").read_bytes()
+    assert raw.count(b"\n") == 1 and b"\r" not in raw and b"\x1b" not in raw and b"\x00" not in raw and b"\x7f" not in raw
+    assert lines_of(tmp_path / "log")[0]["reply"] == 'x\r\n{"event":"forged"}\x00\x1b[0m\x7f'
+
+
+def test_octets_that_are_not_utf8_become_replacement_characters(tmp_path):
+    # overlong, surrogate, truncated, above U+10FFFF
+    open_journal(tmp_path / "log").log("event", value=b"a\xc0\x80\xed\xa0\x80\xe2\x82 \xf5z")
+    assert lines_of(tmp_path / "log")[0]["value"].strip("\ufffd") == "a\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd \ufffdz"
+
+
+def test_a_line_carries_time_event_and_fields_in_order(tmp_path):
+    open_journal(tmp_path / "log").log("started", count=-3, seconds=1.25, names=["a", "b"], yes=True)
+    line = (tmp_path / "log").read_text()
+    assert list(json.loads(line)) == ["time", "event", "count", "seconds", "names", "yes"]
+    assert '"seconds":1.250' in line and '"count":-3' in line and '"names":["a","b"]' in line
+
+
+def test_a_reader_that_stalls_never_blocks_and_loses_whole_lines_only():
+    reader, writer = os.pipe()
+    journal = Journal(writer)
+    for number in range(60_000):            # some 6 MB: past the pipe and past the backlog
+        journal.log("event", number=number, padding="x" * 50)
+    received = b""
+    os.set_blocking(reader, False)
+    while True:
+        try:
+            received += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            before = len(received)
+            journal.flush()
+            try:
+                received += os.read(reader, 1 << 20)
+            except BlockingIOError:
+                break
+            assert len(received) > before
+    numbers = [json.loads(line)["number"] for line in received.decode().splitlines()]
+    assert numbers == sorted(numbers)
+    assert 10_000 < len(numbers) < 60_000
