@@ -1,0 +1,85 @@
+/* The envelope: who a message is from and to, as octets, the same in memory and on disk.
+ *
+ * Built once while the transaction runs (server session), stored as the payload of a SPOOL_ENVELOPE record,
+ * read back by the scheduler, the outbound connection and the DSN writer. Fields are length-prefixed, little-endian;
+ * no field may hold NUL, CR or LF (the builder refuses). The byte table stands at the top of envelope.c.
+ */
+#ifndef ANGARIUM_SPOOL_ENVELOPE_H
+#define ANGARIUM_SPOOL_ENVELOPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "octets/octets.h"
+
+enum {                              /* envelope flags (u32) */
+    SPOOL_ENVELOPE_8BIT = 1,        /* the message has octets above 127 */
+    SPOOL_ENVELOPE_SMTPUTF8 = 2,    /* MAIL ... SMTPUTF8 */
+    SPOOL_ENVELOPE_BODY_8BITMIME = 4,   /* MAIL ... BODY=8BITMIME was said */
+    SPOOL_ENVELOPE_DOT_LINE = 8,    /* some line starts with ".": DATA must stuff */
+    SPOOL_ENVELOPE_NO_FINAL_CRLF = 16,  /* came by BDAT without a last CRLF */
+    SPOOL_ENVELOPE_RET_FULL = 32,   /* DSN RET=FULL */
+    SPOOL_ENVELOPE_RET_HDRS = 64,   /* DSN RET=HDRS */
+    SPOOL_ENVELOPE_IS_DSN = 128,    /* made by ourselves with a null reverse-path */
+    SPOOL_ENVELOPE_INLINE = 256,    /* set by finish: the one body record lies beside the envelope, has no pin of its own */
+};
+
+typedef struct spool_span { const uint8_t *data; uint32_t length; } spool_span;
+
+typedef struct spool_chunk {        /* where a run of the message's octets lies */
+    uint32_t segment_serial;
+    uint32_t offset;                /* of the record header in the segment */
+    uint32_t length;                /* of the payload */
+} spool_chunk;
+
+typedef struct spool_envelope {     /* a checked view of envelope octets; spans point into them */
+    uint64_t id;
+    uint64_t received_utc_ms;
+    uint64_t message_octets;        /* all chunks together */
+    uint32_t flags;
+    uint32_t recipient_count;
+    uint32_t chunk_count;
+    spool_span reverse_path;        /* mailbox without brackets; empty: null reverse-path */
+    spool_span envid;               /* DSN ENVID as given (xtext), or empty */
+    spool_span helo;
+    spool_span client_address;      /* text, "192.0.2.1" or "IPv6:..." or "" for our own messages */
+    spool_span listener;            /* name/address of the listener, for the log */
+    const uint8_t *chunks;          /* private: first chunk entry */
+    const uint8_t *recipients;      /* private: first recipient entry */
+    const uint8_t *end;
+} spool_envelope;
+
+typedef struct spool_recipient {
+    spool_span forward_path;        /* mailbox without brackets */
+    spool_span orcpt;               /* DSN ORCPT as given ("rfc822;xtext") or empty */
+    uint8_t notify;                 /* SMTP_NOTIFY_* bits; 0: not given */
+    uint8_t reserved;
+    uint32_t domain_offset;         /* of the domain inside forward_path */
+} spool_recipient;
+
+/* Building. The octets are the only owner's; every function may move *self. All return 0, -ENOMEM, or
+ * -EINVAL (a field holds NUL, CR or LF, or is too long). Order: begin, recipients..., (streamed) chunks are set by
+ * finish. `id`, `flags`, `message_octets` are patched by finish, because they are known at end of data. */
+int spool_envelope_begin(octets **self, spool_span reverse_path, spool_span envid, spool_span helo,
+                         spool_span client_address, spool_span listener);
+int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
+                                 spool_span orcpt, uint8_t notify);
+/* chunk_count 0 with chunks NULL means: the body travels in the same spool_op and the commit thread writes
+ * its place (one chunk entry is reserved for it). */
+int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
+                          uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count);
+/* Commit thread only: fills the reserved chunk entry. */
+void spool_envelope_set_single_chunk(uint8_t *payload, spool_chunk chunk);
+
+/* Reading. Checks every length; returns 0 or -EBADMSG. The view lives as long as `data`. */
+int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out);
+spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index);
+/* Iterates: *cursor starts as self->recipients; returns false at the end. */
+bool spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out);
+
+/* Message ids as 13 characters of Crockford base32, upper case, no terminator; decode accepts any case. */
+void spool_id_encode(uint64_t id, char out[13]);
+bool spool_id_decode(const char *in, size_t length, uint64_t *id);
+
+#endif

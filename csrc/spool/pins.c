@@ -1,0 +1,260 @@
+/* Pins: what in a segment is still needed, and when it is over. Loop thread only.
+ *
+ * Segment B may be recycled when it is sealed, no live envelope or chunk lies in it, and it holds no outcome or freed record
+ * that still matters. Such a record in B, about a message whose home is A, matters as long as A's octets could be read by a
+ * recovery: until A's header is durably FREE. An outcome also stops mattering when a newer one, or a freed record, about the
+ * same message is durable. So B counts, per home A != B, its records about A; A's retirement wipes the count. A home is always
+ * older than the records about it, so the oldest segment never waits for another and there is no deadlock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "spool/shard.h"
+
+static spool_segment **bucket_of(spool_shard *self, uint32_t serial)
+{
+    return &self->buckets[serial % (sizeof self->buckets / sizeof self->buckets[0])];
+}
+
+spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
+{
+    spool_segment *segment = *bucket_of(self, serial);
+    while (segment != NULL && segment->serial != serial)
+        segment = segment->next_in_bucket;
+    return segment;
+}
+
+void spool_pins_learn(spool_shard *self, spool_segment *segment)
+{
+    spool_segment **bucket = bucket_of(self, segment->serial);
+    segment->next_in_bucket = *bucket;
+    *bucket = segment;
+    segment->next_known = self->known;
+    self->known = segment;
+    SPOOL_COUNT(self, segments, 1);
+}
+
+static void forget(spool_shard *self, spool_segment *segment)
+{
+    spool_segment **at = bucket_of(self, segment->serial);
+    while (*at != segment)
+        at = &(*at)->next_in_bucket;
+    *at = segment->next_in_bucket;
+    for (at = &self->known; *at != segment;)
+        at = &(*at)->next_known;
+    *at = segment->next_known;
+    SPOOL_COUNT(self, segments, -1);
+    SPOOL_COUNT(self, sealed_segments, -1);
+}
+
+void spool_pins_consider(spool_shard *self, spool_segment *segment)
+{
+    if (!segment->is_sealed || segment->is_retiring || segment->is_broken || self->is_stopped
+        || (segment->is_old && !self->is_scan_merged))
+        return;
+    /* Settled messages whose freed record found no room on a full disk need none when their home goes: without this a full
+     * disk could never be emptied. */
+    if (segment->live + segment->busy - segment->unwritten != 0 || segment->about.total != 0)
+        return;
+    segment->is_retiring = true;
+    segment->next_retire = NULL;
+    pthread_mutex_lock(&self->mutex);
+    *self->shared.retire_last = segment;
+    self->shared.retire_last = &segment->next_retire;
+    if (self->shared.wake_at != 0)
+        pthread_cond_signal(&self->commit_wake);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+void spool_freed_destroy(spool_freed *freed)
+{
+    free(freed->entries);
+    free(freed);
+}
+
+/* --- freed records --- */
+
+void spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind)
+{
+    spool_freed *freed = self->freed_pending;
+    if (freed == NULL || freed->count == SPOOL_FREED_LIMIT) {
+        freed = calloc(1, sizeof *freed);
+        if (freed == NULL)
+            return;                     /* the pin stays: the message may come back after a restart, it is never lost */
+        freed->event.kind = SPOOL_EVENT_FREED;
+        freed->next = self->freed_pending;
+        self->freed_pending = freed;
+    }
+    if (freed->count == freed->capacity) {
+        uint32_t capacity = freed->capacity == 0 ? 32 : freed->capacity * 2;
+        spool_freed_entry *entries = realloc(freed->entries, capacity * sizeof *entries);
+        if (entries == NULL)
+            return;
+        freed->entries = entries;
+        freed->capacity = capacity;
+    }
+    freed->entries[freed->count++] = (spool_freed_entry){id, home, state, kind};
+}
+
+static void add_about(spool_segment *segment, const spool_segment *home, int32_t n)
+{
+    /* Memory out while counting up: one is added that nobody takes away, the segment stays until a restart. */
+    if (segment != home && spool_counts_add(&segment->about, home->serial, n) != 0 && n > 0)
+        segment->is_broken = true;
+}
+
+static void freed_failed(spool_shard *self, spool_freed *freed)
+{
+    freed->next = self->unwritten;
+    self->unwritten = freed;
+    for (uint32_t i = 0; i < freed->count; i++)
+        if (freed->entries[i].kind != SPOOL_FREE_CHUNK)
+            freed->entries[i].home->unwritten++;
+    for (uint32_t i = 0; i < freed->count; i++)
+        if (freed->entries[i].kind != SPOOL_FREE_CHUNK)
+            spool_pins_consider(self, freed->entries[i].home);
+}
+
+static void freed_durable(spool_shard *self, spool_freed *freed)
+{
+    spool_segment *written = freed->event.place.segment;
+    for (uint32_t i = 0; i < freed->count; i++) {
+        spool_freed_entry *entry = &freed->entries[i];
+        if (entry->kind == SPOOL_FREE_RESCIND)
+            entry->home->busy--;
+        else
+            entry->home->live--;
+        if (entry->kind != SPOOL_FREE_CHUNK)
+            add_about(written, entry->home, 1);
+        if (entry->state != NULL)
+            add_about(entry->state, entry->home, -1);
+    }
+    for (uint32_t i = 0; i < freed->count; i++) {
+        spool_pins_consider(self, freed->entries[i].home);
+        if (freed->entries[i].state != NULL)
+            spool_pins_consider(self, freed->entries[i].state);
+    }
+    spool_freed_destroy(freed);
+}
+
+/* The home went without them. Chunks of such messages stay in the list and are given back with it. */
+static void drop_unwritten(spool_shard *self, const spool_segment *home)
+{
+    for (spool_freed *freed = self->unwritten; freed != NULL; freed = freed->next) {
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < freed->count; i++)
+            if (freed->entries[i].kind == SPOOL_FREE_CHUNK || freed->entries[i].home != home)
+                freed->entries[kept++] = freed->entries[i];
+        freed->count = kept;
+    }
+}
+
+/* --- what the commit thread tells --- */
+
+static void retired(spool_shard *self, spool_segment *segment, int error)
+{
+    segment->is_retiring = false;
+    if (error != 0) {
+        segment->is_broken = true;
+        return;
+    }
+    forget(self, segment);
+    drop_unwritten(self, segment);
+    for (spool_segment *other = self->known; other != NULL; other = other->next_known) {
+        int64_t before = other->about.total;
+        spool_counts_drop(&other->about, segment->serial);
+        if (other->about.total != before)
+            spool_pins_consider(self, other);
+    }
+    pthread_mutex_lock(&self->mutex);
+    segment->next_closing = self->shared.closing;
+    self->shared.closing = segment;
+    pthread_cond_signal(&self->reader_wake);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+static void outcome_done(spool_shard *self, spool_op *op)
+{
+    op->about->busy--;
+    if (op->previous_state != NULL)
+        op->previous_state->busy--;
+    if (op->error == 0) {
+        add_about(op->place.segment, op->about, 1);
+        if (op->previous_state != NULL)
+            add_about(op->previous_state, op->about, -1);
+    }
+    if (op->previous_state != NULL)
+        spool_pins_consider(self, op->previous_state);
+    spool_pins_consider(self, op->about);
+}
+
+static void envelope_done(spool_shard *self, spool_op *op)
+{
+    if (op->error == 0)
+        op->place.segment->live++;
+    else if (op->place.segment != NULL) {
+        /* The write failed, yet its octets may be on the disk, whole. The sender is told to try again: say durably that this
+         * copy is void, or a restart would deliver it twice. */
+        op->place.segment->busy++;
+        spool_pins_free_entry(self, op->id, op->place.segment, NULL, SPOOL_FREE_RESCIND);
+    }
+}
+
+void spool_pins_take(spool_shard *self, spool_op *op)
+{
+    spool_segment *segment = op->place.segment;
+    switch (op->kind) {
+    case SPOOL_EVENT_OPENED:
+        spool_pins_learn(self, segment);
+        return;
+    case SPOOL_EVENT_SEALED:
+        segment->is_sealed = true;
+        SPOOL_COUNT(self, sealed_segments, 1);
+        spool_pins_consider(self, segment);
+        return;
+    case SPOOL_EVENT_RETIRED:
+        retired(self, segment, op->error);
+        return;
+    case SPOOL_EVENT_FREED:
+        if (op->error != 0)
+            freed_failed(self, (spool_freed *)op);
+        else
+            freed_durable(self, (spool_freed *)op);
+        return;
+    case SPOOL_BODY:
+        if (op->error == 0)
+            segment->live++;
+        break;
+    case SPOOL_ENVELOPE:
+        envelope_done(self, op);
+        break;
+    case SPOOL_OUTCOME:
+        outcome_done(self, op);
+        break;
+    default:
+        break;
+    }
+    if (op->error != 0)
+        op->place = op->body_place = (spool_place){0};
+}
+
+void spool_pins_scan_over(spool_shard *self)
+{
+    self->is_scan_merged = true;
+    for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known) {
+        for (uint32_t i = 0; i < segment->scan_about.capacity; i++) {
+            spool_count found = segment->scan_about.entries[i];
+            if (found.serial != 0 && found.count > 0 && spool_counts_add(&segment->about, found.serial, found.count) != 0)
+                segment->is_broken = true;
+        }
+        spool_counts_clear(&segment->scan_about);
+    }
+    for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known)
+        spool_pins_consider(self, segment);
+}
+
+void spool_segment_release(spool_shard *self, spool_segment *segment)
+{
+    if (!self->is_stopped)
+        spool_pins_free_entry(self, 0, segment, NULL, SPOOL_FREE_CHUNK);
+}

@@ -1,0 +1,223 @@
+/* The reader thread: bodies for spool_shard_read, and the scan of old segments at start (recover.c).
+ * It reads through the page cache with descriptors of its own, a bounded number of them, opened when needed. Direct writes
+ * invalidate the cached pages they touch, so what it sees is what was written; should a checksum fail all the same, the pages
+ * are dropped and read once more before the record is called damaged. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "spool/crc32c.h"
+#include "spool/shard.h"
+
+enum { OPEN_LIMIT = 128 };
+
+/* --- descriptors, least recently used first out --- */
+
+static void unlink_read(spool_shard *self, spool_segment *segment)
+{
+    if (segment->newer_read != NULL)
+        segment->newer_read->older_read = segment->older_read;
+    else
+        self->reader.newest_read = segment->older_read;
+    if (segment->older_read != NULL)
+        segment->older_read->newer_read = segment->newer_read;
+    else
+        self->reader.oldest_read = segment->newer_read;
+    segment->newer_read = segment->older_read = NULL;
+}
+
+static void link_newest(spool_shard *self, spool_segment *segment)
+{
+    segment->older_read = self->reader.newest_read;
+    if (segment->older_read != NULL)
+        segment->older_read->newer_read = segment;
+    else
+        self->reader.oldest_read = segment;
+    self->reader.newest_read = segment;
+}
+
+static void close_read(spool_shard *self, spool_segment *segment)
+{
+    if (segment->read_fd < 0)
+        return;
+    unlink_read(self, segment);
+    close(segment->read_fd);
+    segment->read_fd = -1;
+    self->reader.open_count--;
+}
+
+static int open_read(spool_shard *self, spool_segment *segment)
+{
+    if (segment->read_fd >= 0) {
+        if (self->reader.newest_read != segment) {
+            unlink_read(self, segment);
+            link_newest(self, segment);
+        }
+        return 0;
+    }
+    if (self->reader.open_count >= OPEN_LIMIT)
+        close_read(self, self->reader.oldest_read);
+    char name[24];
+    spool_segment_name(segment->slot, name);
+    for (;;) {
+        segment->read_fd = openat(self->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (segment->read_fd >= 0)
+            break;
+        if (errno == EINTR)
+            continue;
+        if (errno != EMFILE || self->reader.oldest_read == NULL)
+            return errno;
+        close_read(self, self->reader.oldest_read);
+    }
+    link_newest(self, segment);
+    self->reader.open_count++;
+    return 0;
+}
+
+/* --- reads --- */
+
+int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, size_t length, uint64_t offset)
+{
+    int error = open_read(self, segment);
+    uint8_t *at = out;
+    while (error == 0 && length > 0) {
+        ssize_t got = pread(segment->read_fd, at, length, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? errno : EIO;
+        at += got;
+        offset += (uint64_t)got;
+        length -= (size_t)got;
+    }
+    return error;
+}
+
+static int read_once(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length, uint32_t kind, octets *out)
+{
+    int error = open_read(self, segment);
+    if (error != 0)
+        return error;
+    uint8_t header[SPOOL_RECORD_OCTETS];
+    spool_record record;
+    struct iovec parts[2] = {{header, sizeof header}, {out->data, length}};
+    ssize_t got = preadv(segment->read_fd, parts, 2, offset);
+    if (got != (ssize_t)(sizeof header + length)) {         /* rare: interrupted, or an error to be told exactly */
+        error = spool_segment_pread(self, segment, header, sizeof header, offset);
+        if (error == 0)
+            error = spool_segment_pread(self, segment, out->data, length, offset + sizeof header);
+        if (error != 0)
+            return error;
+    }
+    if (!spool_record_decode(header, &record) || record.salt != segment->salt || record.length != length
+        || (kind != 0 && record.kind != kind)
+        || crc32c(spool_record_crc_header(header), out->data, length) != record.crc)
+        return EBADMSG;
+    return 0;
+}
+
+int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
+                              uint32_t kind, octets **out)
+{
+    if (segment == NULL || offset < SPOOL_HEADER_OCTETS
+        || (uint64_t)offset + spool_record_size(length) > segment->octets)
+        return EBADMSG;
+    octets *data = octets_new(length);
+    if (data == NULL)
+        return ENOMEM;
+    int error = read_once(self, segment, offset, length, kind, data);
+    if (error == EBADMSG) {
+        posix_fadvise(segment->read_fd, offset, SPOOL_RECORD_OCTETS + (off_t)length, POSIX_FADV_DONTNEED);
+        error = read_once(self, segment, offset, length, kind, data);
+    }
+    if (error != 0) {
+        octets_unref(data);
+        return error;
+    }
+    data->length = length;
+    *out = data;
+    return 0;
+}
+
+/* --- the thread --- */
+
+static void close_retired(spool_shard *self, spool_segment *closing)
+{
+    while (closing != NULL) {
+        spool_segment *segment = closing;
+        closing = segment->next_closing;
+        close_read(self, segment);
+        spool_segment_destroy(segment);
+    }
+}
+
+static void read_all(spool_shard *self, spool_read_op *reads)
+{
+    while (reads != NULL) {
+        spool_read_op *op = reads;
+        reads = op->next;
+        op->next = NULL;
+        op->out = NULL;
+        op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, 0, &op->out);
+        if (op->error == EBADMSG && op->place.segment != NULL) {
+            SPOOL_COUNT(self, damaged_records, 1);
+            SPOOL_COUNT(self, damaged_octets, op->place.length);
+            spool_report(self, "shard %s segment %u offset %u: record of %u octets does not match its checksum",
+                         self->name, op->place.segment->serial, op->place.offset, op->place.length);
+        }
+        pthread_mutex_lock(&self->mutex);       /* one by one: a large body must not hold up the small one before it */
+        *self->shared.reads_done_last = op;
+        self->shared.reads_done_last = &op->next;
+        spool_signal_locked(self);
+        pthread_mutex_unlock(&self->mutex);
+    }
+}
+
+static void take_reads_locked(spool_shard *self, spool_read_op **reads, spool_segment **closing)
+{
+    *reads = self->shared.reads;
+    self->shared.reads = NULL;
+    self->shared.reads_last = &self->shared.reads;
+    *closing = self->shared.closing;
+    self->shared.closing = NULL;
+}
+
+void spool_reader_serve(spool_shard *self)
+{
+    spool_read_op *reads;
+    spool_segment *closing;
+    pthread_mutex_lock(&self->mutex);
+    take_reads_locked(self, &reads, &closing);
+    pthread_mutex_unlock(&self->mutex);
+    read_all(self, reads);
+    close_retired(self, closing);
+}
+
+bool spool_reader_is_stopping(spool_shard *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    bool is_stopping = self->shared.is_stopping;
+    pthread_mutex_unlock(&self->mutex);
+    return is_stopping;
+}
+
+void *spool_reader_main(void *shard)
+{
+    spool_shard *self = shard;
+    spool_recover(self);
+    for (;;) {
+        spool_read_op *reads;
+        spool_segment *closing;
+        pthread_mutex_lock(&self->mutex);
+        while (self->shared.reads == NULL && self->shared.closing == NULL && !self->shared.is_stopping)
+            pthread_cond_wait(&self->reader_wake, &self->mutex);
+        bool is_stopping = self->shared.is_stopping;
+        take_reads_locked(self, &reads, &closing);
+        pthread_mutex_unlock(&self->mutex);
+        read_all(self, reads);
+        close_retired(self, closing);
+        if (is_stopping && reads == NULL)
+            return NULL;
+    }
+}

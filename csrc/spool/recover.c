@@ -1,0 +1,290 @@
+/* Recovery: what the segments found at start still hold. Reader thread, in the background of a shard that already serves.
+ *
+ * Newest segment first: whatever was said about a message (outcome, freed) lies in its home segment or a newer one, so when an
+ * envelope is met everything about it is known and it can be handed out at once. Nothing is written but files under damaged/;
+ * a crash during recovery changes nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spool/bytes.h"
+#include "spool/scan.h"
+#include "spool/shard.h"
+
+enum {
+    FOUND_LIMIT = 8192,             /* messages waiting to be taken by the loop: bounds memory */
+    SERVE_EVERY = 64,               /* envelopes between looks at waiting reads */
+    SET_ASIDE_LIMIT_OCTETS = 64 << 20,
+};
+
+typedef struct context {
+    spool_shard *shard;
+    spool_segment *segment;
+    uint32_t at;                    /* its index in reader.old */
+    spool_ids ids;
+    spool_found *found, **found_last;
+    uint32_t found_count;
+    bool is_stopping;
+} context;
+
+static int source_read(void *opaque, uint64_t offset, void *out, size_t length)
+{
+    context *self = opaque;
+    return spool_segment_pread(self->shard, self->segment, out, length, offset);
+}
+
+/* Also where the scan lets waiting reads through. */
+static bool source_is_stopping(void *opaque)
+{
+    context *self = opaque;
+    pthread_mutex_lock(&self->shard->mutex);
+    self->is_stopping = self->shard->shared.is_stopping;
+    bool has_reads = self->shard->shared.reads != NULL;
+    pthread_mutex_unlock(&self->shard->mutex);
+    if (has_reads)
+        spool_reader_serve(self->shard);
+    return self->is_stopping;
+}
+
+static void set_aside(context *self, uint64_t start, uint64_t end)
+{
+    spool_shard *shard = self->shard;
+    char name[48];
+    if (mkdirat(shard->dirfd, "damaged", 0700) != 0 && errno != EEXIST)
+        return;
+    snprintf(name, sizeof name, "damaged/%u-%llu.bin", self->segment->serial, (unsigned long long)start);
+    int fd = openat(shard->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return;                     /* there already: an earlier start met the same */
+    if (end - start > SET_ASIDE_LIMIT_OCTETS)
+        end = start + SET_ASIDE_LIMIT_OCTETS;
+    uint8_t block[4096];
+    while (start < end) {
+        size_t part = end - start < sizeof block ? end - start : sizeof block;
+        if (spool_segment_pread(shard, self->segment, block, part, start) != 0)
+            memset(block, 0, part);
+        if (write(fd, block, part) != (ssize_t)part)
+            break;
+        start += part;
+    }
+    fsync(fd);
+    close(fd);
+}
+
+static void report_damage(context *self, uint64_t start, uint64_t end, const char *what)
+{
+    spool_shard *shard = self->shard;
+    SPOOL_COUNT(shard, damaged_records, 1);
+    SPOOL_COUNT(shard, damaged_octets, end - start);
+    spool_report(shard, "shard %s segment %u offset %llu: %llu damaged octets (%s), kept in damaged/%u-%llu.bin", shard->name,
+                 self->segment->serial, (unsigned long long)start, (unsigned long long)(end - start), what,
+                 self->segment->serial, (unsigned long long)start);
+    set_aside(self, start, end);
+}
+
+static octets *read_entry(context *self, const spool_index_entry *entry, const char *what)
+{
+    octets *payload = NULL;
+    int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, entry->kind, &payload);
+    if (error != 0 && error != ENOMEM)
+        report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), what);
+    return payload;
+}
+
+/* --- what was said about messages --- */
+
+static int note(context *self, uint64_t id, const spool_index_entry *entry, bool is_freed)
+{
+    if (id == 0)
+        return 0;
+    spool_newest *newest = spool_ids_put(&self->ids, id);
+    if (newest == NULL)
+        return ENOMEM;
+    /* Within a segment the later outcome wins, between segments the newer one, met first. Freed is for ever. */
+    if (newest->is_freed || (!is_freed && newest->segment != UINT32_MAX && newest->segment != self->at))
+        return 0;
+    newest->segment = self->at;
+    newest->offset = entry->offset;
+    newest->length = entry->length;
+    newest->is_freed = is_freed;
+    return 0;
+}
+
+static bool is_old_serial(const context *self, uint32_t serial)
+{
+    uint32_t low = 0, high = self->shard->reader.old_count;         /* newest first */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (self->shard->reader.old[middle]->serial > serial)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < self->shard->reader.old_count && self->shard->reader.old[low]->serial == serial;
+}
+
+static int note_all(context *self, const spool_scan *scan)
+{
+    for (uint32_t i = 0; i < scan->count; i++) {
+        const spool_index_entry *entry = &scan->entries[i];
+        int error = 0;
+        if (entry->kind == SPOOL_OUTCOME)
+            error = note(self, entry->id, entry, false);
+        else if (entry->kind == SPOOL_FREED) {
+            octets *ids = read_entry(self, entry, "freed record");
+            /* Of a home that is gone nothing can come back: no memory for its ids. */
+            for (size_t at = 0; ids != NULL && at + SPOOL_FREED_ENTRY_OCTETS <= ids->length && error == 0;
+                 at += SPOOL_FREED_ENTRY_OCTETS)
+                if (is_old_serial(self, load32(ids->data + at + 8)))
+                    error = note(self, load64(ids->data + at), entry, true);
+            octets_unref(ids);
+        }
+        if (error != 0)
+            return error;
+    }
+    return 0;
+}
+
+/* --- messages --- */
+
+/* A message of an unfinished last batch counts only when its body got there too; else it was never acknowledged. */
+static bool is_torn(const context *self, const spool_scan *scan, const spool_index_entry *entry, const octets *payload)
+{
+    spool_envelope envelope;
+    if (scan->has_footer || entry->offset < scan->last_batch
+        || spool_envelope_open(payload->data, payload->length, &envelope) != 0)
+        return false;
+    for (uint32_t i = 0; i < envelope.chunk_count; i++) {
+        spool_chunk chunk = spool_envelope_chunk(&envelope, i);
+        if (chunk.segment_serial != self->segment->serial || chunk.offset < scan->last_batch)
+            continue;
+        const spool_index_entry *body = spool_scan_find(scan, chunk.offset);
+        if (body == NULL || body->kind != SPOOL_BODY || body->length != chunk.length || body->id != entry->id)
+            return true;
+    }
+    return false;
+}
+
+static void hand_out(context *self)
+{
+    spool_shard *shard = self->shard;
+    if (self->found == NULL)
+        return;
+    pthread_mutex_lock(&shard->mutex);
+    *shard->shared.found_last = self->found;
+    shard->shared.found_last = self->found_last;
+    shard->shared.found_count += self->found_count;
+    spool_signal_locked(shard);
+    /* The loop takes them in slices; reads go on meanwhile. */
+    while (shard->shared.found_count > FOUND_LIMIT && !shard->shared.is_stopping) {
+        bool has_work = shard->shared.reads != NULL || shard->shared.closing != NULL;
+        if (!has_work)
+            pthread_cond_wait(&shard->reader_wake, &shard->mutex);
+        else {
+            pthread_mutex_unlock(&shard->mutex);
+            spool_reader_serve(shard);
+            pthread_mutex_lock(&shard->mutex);
+        }
+    }
+    pthread_mutex_unlock(&shard->mutex);
+    self->found = NULL;
+    self->found_last = &self->found;
+    self->found_count = 0;
+}
+
+static octets *read_state(context *self, const spool_newest *newest)
+{
+    context there = *self;          /* for a report that names the right segment */
+    there.segment = self->shard->reader.old[newest->segment];
+    spool_index_entry entry = {newest->offset, newest->length, newest->id, SPOOL_OUTCOME};
+    return read_entry(&there, &entry, "outcome record; its message is tried again for every recipient");
+}
+
+static int find_message(context *self, const spool_scan *scan, const spool_index_entry *entry)
+{
+    spool_segment *home = self->segment;
+    spool_newest *newest = spool_ids_find(&self->ids, entry->id);
+    if (newest != NULL && newest->is_freed) {
+        spool_segment *told = self->shard->reader.old[newest->segment];
+        return told != home && spool_counts_add(&told->scan_about, home->serial, 1) != 0 ? ENOMEM : 0;
+    }
+    octets *envelope = read_entry(self, entry, "envelope");
+    if (envelope == NULL)
+        return 0;
+    if (is_torn(self, scan, entry, envelope)) {
+        octets_unref(envelope);
+        SPOOL_COUNT(self->shard, torn_records, 1);
+        return 0;
+    }
+    spool_envelope view;
+    if (spool_envelope_open(envelope->data, envelope->length, &view) != 0 || view.id != entry->id) {
+        octets_unref(envelope);
+        report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), "envelope without sense");
+        return 0;
+    }
+    spool_found *found = calloc(1, sizeof *found);
+    if (found == NULL) {
+        octets_unref(envelope);
+        return ENOMEM;
+    }
+    found->id = entry->id;
+    found->envelope = envelope;
+    found->home = home;
+    found->offset = entry->offset;
+    if (newest != NULL && (found->state = read_state(self, newest)) != NULL)
+        found->state_segment = self->shard->reader.old[newest->segment];
+    *self->found_last = found;
+    self->found_last = &found->next;
+    self->found_count++;
+    SPOOL_COUNT(self->shard, recovered_messages, 1);
+    return 0;
+}
+
+static int recover_segment(context *self)
+{
+    spool_scan scan;
+    spool_source source = {self->segment->octets, self->segment->salt, source_read, self};
+    int error = spool_scan_segment(&source, source_is_stopping, &scan);
+    for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)
+        report_damage(self, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
+    SPOOL_COUNT(self->shard, torn_records, scan.torn_count);
+    if (error == 0)
+        error = note_all(self, &scan);
+    for (uint32_t i = 0, since = 0; i < scan.count && error == 0; i++) {
+        if (scan.entries[i].kind != SPOOL_ENVELOPE)
+            continue;
+        error = find_message(self, &scan, &scan.entries[i]);
+        if (++since % SERVE_EVERY == 0) {
+            hand_out(self);
+            if (source_is_stopping(self))
+                error = ECANCELED;
+        }
+    }
+    hand_out(self);
+    spool_scan_clear(&scan);
+    return error;
+}
+
+void spool_recover(spool_shard *shard)
+{
+    context self = {.shard = shard};
+    self.found_last = &self.found;
+    int error = 0;
+    for (self.at = 0; self.at < shard->reader.old_count && error == 0; self.at++) {
+        self.segment = shard->reader.old[self.at];
+        error = recover_segment(&self);
+    }
+    if (error != 0 && error != ECANCELED)
+        spool_report(shard, "shard %s: recovery stopped: %s; restart to find the rest", shard->name, strerror(error));
+    spool_ids_clear(&self.ids);
+    pthread_mutex_lock(&shard->mutex);
+    shard->shared.is_scan_over = error == 0;
+    shard->shared.is_scan_broken = error != 0;
+    spool_signal_locked(shard);
+    pthread_mutex_unlock(&shard->mutex);
+}

@@ -1,0 +1,156 @@
+/* The spool shard: append-only segments, group commit, recovery. See docs/spool-format.md for the octets.
+ *
+ * Threads. One loop thread calls everything here. One commit thread per shard writes and syncs; one reader
+ * thread per shard reads bodies and scans old segments at start. They meet in two queues under one mutex and
+ * tell the loop through one eventfd. Callbacks (`done`) always run on the loop thread, inside
+ * spool_shard_reap().
+ *
+ * Durability. An op's `done` is called with error 0 only after the sync that covers its last octet, its segment's
+ * header, name and directory has returned 0. An op whose write or sync failed is reported with the errno and its segment is
+ * sealed for ever.
+ */
+#ifndef ANGARIUM_SPOOL_H
+#define ANGARIUM_SPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "octets/octets.h"
+#include "spool/envelope.h"
+
+#define SPOOL_FORMAT_VERSION 1
+
+typedef struct spool_shard spool_shard;
+typedef struct spool_segment spool_segment;
+
+typedef enum spool_kind {
+    SPOOL_BODY = 1,             /* a run of message octets; aux: its offset in the message */
+    SPOOL_ENVELOPE = 2,         /* commits the message: without it body records mean nothing */
+    SPOOL_OUTCOME = 3,          /* the whole current state of one message's recipients; replaces earlier ones */
+    SPOOL_FREED = 4,            /* ids of messages that are over */
+    SPOOL_FOOTER = 5,           /* index of a sealed segment */
+} spool_kind;
+
+typedef struct spool_place {
+    spool_segment *segment;
+    uint32_t offset;            /* of the record header in the segment */
+    uint32_t length;            /* of the payload */
+} spool_place;
+
+typedef struct spool_op spool_op;
+/* Runs on the loop thread. May submit, free, read, release; may free the op itself; must not close the shard. */
+typedef void (*spool_done)(spool_op *op, void *context);
+
+struct spool_op {               /* owned by the submitter, who keeps it in place until done */
+    spool_op *next;             /* private */
+    uint8_t kind;               /* SPOOL_BODY, SPOOL_ENVELOPE or SPOOL_OUTCOME */
+    uint64_t id;
+    uint64_t aux;               /* BODY: offset of the run in the message */
+    octets *payload;            /* a reference held by the submitter until done */
+    octets *body;               /* ENVELOPE: the whole message when it was not streamed, else NULL */
+    spool_segment *about;       /* OUTCOME: home segment of the message (where its envelope lies) */
+    spool_segment *previous_state;  /* OUTCOME: segment of the record this one replaces, or NULL */
+    spool_place place;          /* result */
+    spool_place body_place;     /* result, when body was given */
+    int error;                  /* result: 0 or an errno (ENOSPC, EIO ...) */
+    spool_done done;
+    void *context;
+};
+
+typedef struct spool_read_op spool_read_op;
+struct spool_read_op {
+    spool_read_op *next;        /* private */
+    spool_place place;          /* of a BODY or ENVELOPE record (length of payload known) */
+    octets *out;                /* result: payload, one reference for the submitter; NULL on error */
+    int error;                  /* 0, EIO, EBADMSG (CRC or header wrong: the message is damaged) */
+    void (*done)(spool_read_op *op, void *context);
+    void *context;
+};
+
+typedef struct spool_options {
+    uint64_t segment_octets;    /* 1 MiB .. 1 GiB, default 64 MiB */
+    uint32_t spare_segments;    /* kept for reuse when free, default 4; more are unlinked */
+    uint32_t window_us;         /* longest wait for company before a sync when many transactions run, default 1000 */
+} spool_options;
+
+typedef struct spool_error {    /* for the operator: what, where, what to do */
+    int code;                   /* errno, or EPROTO for a spool of another version, EBUSY when owned */
+    char text[256];
+} spool_error;
+
+/* Opens (creates) the shard directory `name` below dirfd, locks it (flock on its file "lock", pid inside), reads segment
+ * headers only, starts the threads. New mail may be submitted at once; the old segments are scanned in the background. */
+int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
+                     spool_shard **out, spool_error *error);
+
+/* Writes everything submitted, seals the current segment, stops the threads. Blocks; call it without the GIL. Then call
+ * spool_shard_reap() until it returns false: every op still out has its `done` called (ops submitted after the stop get
+ * ESHUTDOWN), then close. */
+void spool_shard_stop(spool_shard *self);
+/* Frees; stops first when that was not done. Callbacks not yet reaped are not called. */
+void spool_shard_close(spool_shard *self);
+
+uint64_t spool_shard_next_id(spool_shard *self);        /* unique for the life of the spool */
+int spool_shard_event_fd(const spool_shard *self);      /* readable when spool_shard_reap has work */
+
+void spool_shard_submit(spool_shard *self, spool_op *op);
+/* Appends `id` to the next FREED record; the home and state segments' pins are given back when it is durable. `state`:
+ * segment of the message's newest OUTCOME record, or NULL. */
+void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state);
+/* Hands the turn's ops to the commit thread (end of a loop turn). When only outcomes and freed ids wait, it does so once
+ * the oldest has waited SPOOL_LAZY_MS, counted from the first kick that saw it: they ride on the next commit before. */
+#define SPOOL_LAZY_MS 85
+void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms);
+/* True while outcomes or freed ids wait for a commit to ride on: call spool_shard_kick again within 90 ms, so that with the
+ * sync itself they are durable within 100 ms. */
+bool spool_shard_is_lazy_waiting(const spool_shard *self);
+/* How many inbound transactions are between MAIL and end of data: more company, longer wait (<= window_us). */
+void spool_shard_expect(spool_shard *self, uint32_t active_transactions);
+/* Runs done callbacks of finished ops and reads, at most `limit`; true when more wait (call again next turn). */
+bool spool_shard_reap(spool_shard *self, unsigned limit);
+
+void spool_shard_read(spool_shard *self, spool_read_op *op);
+
+/* Pins: a segment is recycled when nothing in it is needed. A committed ENVELOPE op gives one pin on place.segment (the
+ * message's home; given back through spool_shard_free); each BODY record one on its segment, given back by
+ * spool_segment_release (the inline body of an ENVELOPE op counts with its envelope: same segment always). A release takes
+ * effect with the next durable FREED record handed over with it: release a message's chunks in the same turn as, or after,
+ * its spool_shard_free, so that no chunk is recycled while its envelope could come back. */
+void spool_segment_release(spool_shard *self, spool_segment *segment);
+/* Inline (its serial is the first thing in a segment), so that modules that do not link the shard can ask. */
+static inline uint32_t spool_segment_serial(const spool_segment *segment)
+{
+    return *(const uint32_t *)(const void *)segment;
+}
+spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial);     /* NULL when unknown */
+
+/* A message found at start, in no order (in fact newest segments first). `state` is the payload of its newest OUTCOME record
+ * or NULL. References pass to the caller; pins (home, chunks, state) are already taken as if it had been committed now. */
+typedef struct spool_recovered {
+    uint64_t id;
+    octets *envelope;
+    octets *state;
+    spool_place place;
+    spool_segment *state_segment;   /* NULL without state */
+} spool_recovered;
+/* 1: *out filled; 0: nothing at the moment; -1: scan finished and all handed out. */
+int spool_shard_recover_next(spool_shard *self, spool_recovered *out);
+
+typedef struct spool_statistics {
+    uint64_t commits, records, octets_written, sync_errors, write_errors, recovered_messages;
+    uint64_t torn_records, damaged_records, damaged_octets;
+    uint32_t segments, free_segments, sealed_segments;
+    uint32_t commit_us_last, commit_us_max;
+    bool is_full;               /* no room for new mail: 452 4.3.1 at MAIL */
+} spool_statistics;
+void spool_shard_statistics(spool_shard *self, spool_statistics *out);
+bool spool_shard_has_room(const spool_shard *self);     /* cheap; may be called per MAIL */
+
+
+/* Takes the oldest text for the operator (damage found, segment sealed after an error ...), one line without its end.
+ * False when there is none. At most SPOOL_REPORT_LIMIT are kept; the oldest give way. */
+enum { SPOOL_REPORT_LIMIT = 64, SPOOL_REPORT_OCTETS = 256 };
+bool spool_shard_next_report(spool_shard *self, char out[SPOOL_REPORT_OCTETS]);
+
+#endif

@@ -1,0 +1,172 @@
+# Mirrors csrc/spool/*.h and nothing else.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from angarium.model.octets cimport octets
+
+
+cdef extern from "spool/envelope.h" nogil:
+    enum:
+        SPOOL_ENVELOPE_8BIT
+        SPOOL_ENVELOPE_SMTPUTF8
+        SPOOL_ENVELOPE_BODY_8BITMIME
+        SPOOL_ENVELOPE_DOT_LINE
+        SPOOL_ENVELOPE_NO_FINAL_CRLF
+        SPOOL_ENVELOPE_RET_FULL
+        SPOOL_ENVELOPE_RET_HDRS
+        SPOOL_ENVELOPE_IS_DSN
+        SPOOL_ENVELOPE_INLINE
+
+    ctypedef struct spool_span:
+        const uint8_t *data
+        uint32_t length
+
+    ctypedef struct spool_chunk:
+        uint32_t segment_serial
+        uint32_t offset
+        uint32_t length
+
+    ctypedef struct spool_envelope:
+        uint64_t id
+        uint64_t received_utc_ms
+        uint64_t message_octets
+        uint32_t flags
+        uint32_t recipient_count
+        uint32_t chunk_count
+        spool_span reverse_path
+        spool_span envid
+        spool_span helo
+        spool_span client_address
+        spool_span listener
+        const uint8_t *recipients
+
+    ctypedef struct spool_recipient:
+        spool_span forward_path
+        spool_span orcpt
+        uint8_t notify
+        uint32_t domain_offset
+
+    int spool_envelope_begin(octets **self, spool_span reverse_path, spool_span envid, spool_span helo,
+                             spool_span client_address, spool_span listener)
+    int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
+                                     spool_span orcpt, uint8_t notify)
+    int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
+                              uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count)
+    int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
+    spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)
+    bint spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out)
+    void spool_id_encode(uint64_t id, char *out)
+    bint spool_id_decode(const char *text, size_t length, uint64_t *id)
+
+
+cdef extern from "spool/spool.h":
+    # Not nogil: the callbacks run on the loop thread and touch Python objects.
+    enum:
+        SPOOL_FORMAT_VERSION
+        SPOOL_BODY
+        SPOOL_ENVELOPE
+        SPOOL_OUTCOME
+        SPOOL_FREED
+        SPOOL_FOOTER
+
+    ctypedef struct spool_shard:
+        pass
+
+    ctypedef struct spool_segment:
+        pass
+
+    ctypedef struct spool_place:
+        spool_segment *segment
+        uint32_t offset
+        uint32_t length
+
+    ctypedef struct spool_op
+
+    ctypedef void (*spool_done)(spool_op *op, void *context) noexcept
+
+    ctypedef struct spool_op:
+        uint8_t kind
+        uint64_t id
+        uint64_t aux
+        octets *payload
+        octets *body
+        spool_segment *about
+        spool_segment *previous_state
+        spool_place place
+        spool_place body_place
+        int error
+        spool_done done
+        void *context
+
+    ctypedef struct spool_read_op
+
+    ctypedef void (*spool_read_done)(spool_read_op *op, void *context) noexcept
+
+    ctypedef struct spool_read_op:
+        spool_place place
+        octets *out
+        int error
+        spool_read_done done
+        void *context
+
+    ctypedef struct spool_options:
+        uint64_t segment_octets
+        uint32_t spare_segments
+        uint32_t window_us
+
+    ctypedef struct spool_error:
+        int code
+        char *text
+
+
+cdef extern from "spool/spool.h" nogil:
+    int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
+                         spool_shard **out, spool_error *error)
+    void spool_shard_stop(spool_shard *self)
+    void spool_shard_close(spool_shard *self)
+    uint64_t spool_shard_next_id(spool_shard *self)
+    int spool_shard_event_fd(const spool_shard *self)
+    void spool_shard_submit(spool_shard *self, spool_op *op)
+    void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state)
+    void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
+    bint spool_shard_is_lazy_waiting(const spool_shard *self)
+    void spool_shard_expect(spool_shard *self, uint32_t active_transactions)
+    void spool_shard_read(spool_shard *self, spool_read_op *op)
+    void spool_segment_release(spool_shard *self, spool_segment *segment)
+    uint32_t spool_segment_serial(const spool_segment *segment)
+    spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
+
+    ctypedef struct spool_recovered:
+        uint64_t id
+        octets *envelope
+        octets *state
+        spool_place place
+        spool_segment *state_segment
+
+    int spool_shard_recover_next(spool_shard *self, spool_recovered *out)
+
+    ctypedef struct spool_statistics:
+        uint64_t commits
+        uint64_t records
+        uint64_t octets_written
+        uint64_t sync_errors
+        uint64_t write_errors
+        uint64_t recovered_messages
+        uint64_t torn_records
+        uint64_t damaged_records
+        uint64_t damaged_octets
+        uint32_t segments
+        uint32_t free_segments
+        uint32_t sealed_segments
+        uint32_t commit_us_last
+        uint32_t commit_us_max
+        bint is_full
+
+    void spool_shard_statistics(spool_shard *self, spool_statistics *out)
+    bint spool_shard_has_room(const spool_shard *self)
+    enum:
+        SPOOL_REPORT_OCTETS
+    bint spool_shard_next_report(spool_shard *self, char *out)
+
+
+cdef extern from "spool/spool.h":
+    # Runs callbacks that touch Python objects: never called without the GIL.
+    bint spool_shard_reap(spool_shard *self, unsigned limit)

@@ -1,0 +1,169 @@
+"""The spool's root directory: made, checked and owned here. The shards below are the business of shard.pyx.
+
+spool/          0700
+  format        one line, "angarium-spool 1"
+  lock          flock'd by the supervisor, holds its pid
+  00 .. ff/     shards, each locked by the worker that serves it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+
+from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolVersion
+
+_FORMAT = b"angarium-spool 1\n"
+_OURS = {"lock", "format", "format.new"}
+_SHARD_NAME = re.compile(r"[0-9a-f]{2}")
+SHARDS_MAX = 256
+
+
+class SpoolDirectory:
+    """An open spool root. Everything below is reached through `fd`; the path is only for texts.
+
+    The lock lives as long as this object is open, in this process and in those forked from it.
+    """
+
+    def __init__(self, path: str, fd: int, lock_fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def open(cls, path: str) -> SpoolDirectory:
+        """Opens `path`, making it when only its last part is missing.
+
+        Raises SpoolBusy (names the owner's pid), SpoolVersion, SpoolCorrupt (not a spool), SpoolError.
+        Nothing that was there is touched when it raises.
+        """
+        fd = _open_root(path)
+        lock_fd = -1
+        try:
+            _check_format_or_empty(path, fd)
+            lock_fd = _lock(path, fd)
+            _write_format_if_missing(path, fd)
+        except BaseException:
+            if lock_fd >= 0:
+                os.close(lock_fd)
+            os.close(fd)
+            raise
+        return cls(path, fd, lock_fd)
+
+    def shards(self) -> list[int]:
+        """Numbers of the shards that exist, rising."""
+        return sorted(
+            int(entry.name, 16)
+            for entry in os.scandir(self.fd)
+            if _SHARD_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        )
+
+    def close(self) -> None:
+        os.close(self._lock_fd)
+        os.close(self.fd)
+
+
+def shard_name(number: int) -> str:
+    """The directory of a shard: two hexadecimal digits."""
+    if not 0 <= number < SHARDS_MAX:
+        raise ValueError("a shard number has eight bits")
+    return f"{number:02x}"
+
+
+def _open_root(path: str) -> int:
+    try:
+        try:
+            os.mkdir(path, 0o700)
+            _sync_directory(os.path.dirname(os.path.abspath(path)))
+        except FileExistsError:
+            pass
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SpoolError(f"spool {path}: {error.strerror}") from error
+    status = os.fstat(fd)
+    reason = None
+    if status.st_uid != os.geteuid():
+        reason = f"belongs to user {status.st_uid}, not to {os.geteuid()}"
+    elif stat.S_IMODE(status.st_mode) & 0o077:
+        reason = f"has mode {stat.S_IMODE(status.st_mode):04o}; others may not read mail: chmod 700"
+    if reason is not None:
+        os.close(fd)
+        raise SpoolError(f"spool {path}: {reason}")
+    return fd
+
+
+def _read(fd: int, name: str) -> bytes | None:
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(file, 256)
+    finally:
+        os.close(file)
+
+
+def _check_format_or_empty(path: str, fd: int) -> None:
+    try:
+        text = _read(fd, "format")
+        # A crash between making the directory and naming its format leaves `lock` and no more.
+        foreign = [] if text else [name for name in os.listdir(fd) if name not in _OURS]
+    except OSError as error:
+        raise SpoolError(f"spool {path}: {error.strerror}") from error
+    if foreign:
+        raise SpoolCorrupt(f"spool {path}: not a spool: it holds {sorted(foreign)[0]!r} and no file `format`")
+    if text and text != _FORMAT:
+        words = text.split()
+        if len(words) == 2 and words[0] == b"angarium-spool":
+            version = words[1].decode("ascii", "replace")
+            raise SpoolVersion(f"spool {path}: format version {version}, this program reads version 1")
+        raise SpoolCorrupt(f"spool {path}: its file `format` is not ours")
+
+
+def _lock(path: str, fd: int) -> int:
+    try:
+        lock_fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+    except OSError as error:
+        raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(lock_fd, 24, 0).strip().decode("ascii", "replace") or "(unknown)"
+        os.close(lock_fd)
+        if isinstance(error, BlockingIOError):
+            raise SpoolBusy(f"spool {path} is in use by process {owner}") from None
+        raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
+    try:
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
+    except OSError as error:
+        os.close(lock_fd)
+        raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
+    return lock_fd
+
+
+def _write_format_if_missing(path: str, fd: int) -> None:
+    if _read(fd, "format"):
+        return
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.open("format.new", flags, 0o600, dir_fd=fd)
+        try:
+            os.write(file, _FORMAT)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename("format.new", "format", src_dir_fd=fd, dst_dir_fd=fd)
+        os.fsync(fd)
+    except OSError as error:
+        raise SpoolError(f"spool {path}: format: {error.strerror}") from error
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
