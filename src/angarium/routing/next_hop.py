@@ -1,0 +1,120 @@
+"""The text of a next hop, "smtp://relay.example:25", to its parts. Not which domain goes there: routes.py."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from angarium.resolver.domain_name import to_a_labels
+
+SMTP_PORT: Final = 25
+
+_UNIX_PATH_OCTETS: Final = 107      # sun_path less its NUL, unix(7)
+_PLACEHOLDER: Final = re.compile(r"\{[^{}]*\}")
+_PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
+
+
+class NextHop(msgspec.Struct, frozen=True):
+    """Where a route leads.
+
+    text      in normal form, the name of its site: "mx", "smtp://[::1]:25", "maildir:/srv/mail/{local}".
+    protocol  "mx" stands for SMTP to the domain's own mail exchangers.
+    host      of smtp and lmtp: numeric address or A-labels in lower case.
+    path      of lmtp+unix and maildir: absolute.
+    """
+
+    text: str
+    protocol: Literal["mx", "smtp", "lmtp", "lmtp+unix", "maildir"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    is_numeric: bool = False
+
+
+def parse_next_hop(text: str) -> NextHop:
+    """Raises ValueError that says what is wrong with the text."""
+    if any(character < " " or character == "\x7f" for character in text):
+        raise ValueError("control character")
+    if text == "mx":
+        return NextHop("mx", "mx")
+    if text.startswith("smtp://"):
+        return _tcp("smtp", text)
+    if text.startswith("lmtp://"):
+        return _tcp("lmtp", text)
+    if text.startswith("lmtp+unix:"):
+        return _unix(text)
+    if text.startswith("maildir:"):
+        return _maildir(text)
+    raise ValueError(
+        f'"{text}" is none of "mx", "smtp://host:port", "lmtp://host:port", "lmtp+unix:/path", '
+        '"maildir:/path/{local}"'
+    )
+
+
+def _tcp(protocol: Literal["smtp", "lmtp"], text: str) -> NextHop:
+    rest = text.removeprefix(f"{protocol}://")
+    if rest.startswith("["):
+        host, bracket, behind = rest[1:].partition("]")
+        if not bracket or (behind and not behind.startswith(":")):
+            raise ValueError(f'"{text}": after "[" comes an address, "]" and perhaps ":port"')
+        port_text = behind[1:] if behind else None
+    else:
+        host, colon, port_text_ = rest.partition(":")
+        port_text = port_text_ if colon else None
+        if port_text is not None and ":" in port_text:
+            raise ValueError(f'"{text}": write an IPv6 address in brackets, "{protocol}://[{rest}]"')
+    if port_text is None and protocol == "lmtp":
+        raise ValueError(f'"{text}": a port is needed, LMTP has none of its own (RFC 2033 §5)')
+    port = _port(text, port_text)
+    address = _numeric(host)
+    if address is not None:
+        shown = f"[{address}]" if ":" in address else address
+        return NextHop(f"{protocol}://{shown}:{port}", protocol, address, port, is_numeric=True)
+    if rest.startswith("["):
+        raise ValueError(f'"{text}": "{host}" is not an address')
+    try:
+        name = to_a_labels(host.encode())
+    except ValueError:
+        raise ValueError(f'"{text}": "{host}" is neither an address nor a host name') from None
+    return NextHop(f"{protocol}://{name}:{port}", protocol, name, port)
+
+
+def _port(text: str, port_text: str | None) -> int:
+    if port_text is None:
+        return SMTP_PORT
+    if not _PORT.fullmatch(port_text) or not 1 <= int(port_text) <= 65535:
+        raise ValueError(f'"{text}": "{port_text}" is not a port')
+    return int(port_text)
+
+
+def _numeric(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+def _unix(text: str) -> NextHop:
+    path = text.removeprefix("lmtp+unix:")
+    if not path.startswith("/"):
+        raise ValueError(f'"{text}": a unix socket needs an absolute path')
+    if len(path.encode()) > _UNIX_PATH_OCTETS:
+        raise ValueError(f'"{text}": a unix socket\'s path has at most {_UNIX_PATH_OCTETS} octets')
+    return NextHop(text, "lmtp+unix", path=path)
+
+
+def _maildir(text: str) -> NextHop:
+    path = text.removeprefix("maildir:")
+    if not path.startswith("/"):
+        raise ValueError(f'"{text}": a Maildir needs an absolute path')
+    if ".." in path.split("/"):
+        raise ValueError(f'"{text}": ".." in the path')
+    for placeholder in _PLACEHOLDER.findall(path):
+        if placeholder not in ("{local}", "{domain}"):
+            raise ValueError(f'"{text}": {placeholder} is neither {{local}} nor {{domain}}')
+    if "{" in (rest := _PLACEHOLDER.sub("", path)) or "}" in rest:
+        raise ValueError(f'"{text}": a brace without its other half')
+    return NextHop(text, "maildir", path=path)

@@ -1,0 +1,99 @@
+"""[[route]], [source.NAME] and [pool.NAME] as the operator writes them."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import msgspec
+
+from angarium.resolver.domain_name import to_a_labels
+from angarium.routing.next_hop import parse_next_hop
+
+_WEIGHT_MAXIMUM: Final = 1_000_000
+
+
+class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[[route]]
+
+    domain    "*": every domain; "example.com": this one; ".example.com": its subdomains, not itself;
+              "[192.0.2.1]": an address literal.
+    next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "lmtp://host:port", "lmtp+unix:/path",
+              "maildir:/path/{local}".
+    """
+
+    domain: str
+    next_hop: str
+
+    def __post_init__(self) -> None:
+        try:
+            domain_key(self.domain)
+        except ValueError as error:
+            raise ValueError(f"domain: {error}") from None
+        try:
+            parse_next_hop(self.next_hop)
+        except ValueError as error:
+            raise ValueError(f"next_hop: {error}") from None
+
+
+class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[source.NAME]
+
+    address  numeric, of this machine; absent: the kernel chooses.
+    ehlo     name or address literal said in EHLO; absent: node.hostname.
+    """
+
+    address: str = ""
+    ehlo: str = ""
+
+    def __post_init__(self) -> None:
+        if self.address:
+            try:
+                ipaddress.ip_address(self.address)
+            except ValueError:
+                raise ValueError(f'address: "{self.address}" is not a numeric address') from None
+        if self.ehlo and not _is_ehlo_name(self.ehlo):
+            raise ValueError(f'ehlo: "{self.ehlo}" is neither a domain nor an address literal')
+
+
+class PoolOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[pool.NAME]
+
+    sources  name of a source to its weight: of { a = 3, b = 1 } the first takes three messages of four.
+             Absent: all sources, evenly.
+    """
+
+    sources: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        for name, weight in self.sources.items():
+            if not 1 <= weight <= _WEIGHT_MAXIMUM:
+                raise ValueError(f"sources.{name}: {weight} is not between 1 and {_WEIGHT_MAXIMUM}")
+
+
+def domain_key(pattern: str) -> str:
+    """A route's domain in normal form: A-labels, lower case. Raises ValueError that says what is wrong."""
+    if pattern == "*" or (pattern.startswith("[") and pattern.endswith("]")):
+        return pattern.lower()
+    dot = "." if pattern.startswith(".") else ""
+    try:
+        return dot + to_a_labels(pattern.removeprefix(".").encode())
+    except ValueError:
+        raise ValueError(f'"{pattern}" is neither "*" nor a domain nor ".domain"') from None
+
+
+def _is_ehlo_name(text: str) -> bool:
+    if text.startswith("[") and text.endswith("]"):
+        inner = text[1:-1]
+        try:
+            if inner[:5].lower() == "ipv6:":
+                ipaddress.IPv6Address(inner[5:])
+            else:
+                ipaddress.IPv4Address(inner)
+        except ValueError:
+            return False
+        return True
+    try:
+        return to_a_labels(text.encode()) == text.lower()       # ASCII: EHLO comes before SMTPUTF8 is known
+    except ValueError:
+        return False

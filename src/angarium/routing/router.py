@@ -1,0 +1,127 @@
+"""From a domain to a Plan: a configured route, or the domain's mail exchangers. One per worker, on its loop.
+
+Which egress source is taken is not said here (egress_pool.py), nor when mail is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, cast
+
+from angarium.model.plan import Host, Plan, RoutingTrouble, Site
+from angarium.resolver.answer import Kind, Resolver
+from angarium.resolver.cache import ExpiringCache
+from angarium.resolver.domain_name import to_a_labels
+from angarium.routing.mail_exchangers import site_by_mx, site_of_literal
+from angarium.routing.next_hop import SMTP_PORT, NextHop
+from angarium.routing.options import RouteOptions
+from angarium.routing.ourselves import Ourselves
+from angarium.routing.routes import RouteTable
+
+_FOREVER: Final = float("inf")
+
+# A plan made of records about to expire must outlive the moment it is made for.
+_PLAN_MINIMUM_S: Final = 5.0
+
+# Plans of domains that mail may come for again; a domain with mail in the queue keeps its own.
+_PLANS_KEPT: Final = 10_000
+
+
+class Router:
+    """Routes and resolver together. A changed configuration is a new Router.
+
+    port   of mail exchangers.
+    clock  monotonic seconds, the same as the resolver's.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[RouteOptions],
+        resolver: Resolver,
+        ourselves: Ourselves,
+        *,
+        port: int = SMTP_PORT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._routes = RouteTable(routes)
+        self._resolver = resolver
+        self._ourselves = ourselves
+        self._port = port
+        self._clock = clock
+        self._fixed = {hop.text: _fixed_plan(hop) for hop in self._routes.next_hops}
+        self._plans: ExpiringCache[bytes, Plan] = ExpiringCache(_PLANS_KEPT, clock)
+        # Equal sites are one object: a hundred thousand domains at one provider share its hosts.
+        self._sites: ExpiringCache[Site, Plan] = ExpiringCache(_PLANS_KEPT, clock)
+
+    def plan_now(self, domain: bytes) -> Plan | None:
+        """The plan when it needs no DNS: the next hop is configured, or was looked up and still holds.
+
+        domain  as for plan(). None also where plan() would raise RoutingTrouble.
+        """
+        plan = self._plans.get(domain)
+        if plan is not None:
+            return plan
+        try:
+            return self._fixed.get(self._routes.match(_normal(domain)).text)
+        except RoutingTrouble:
+            return None
+
+    async def plan(self, domain: bytes) -> Plan:
+        """Where mail for a domain goes.
+
+        domain  of a forward-path: A-labels, U-labels (RFC 6531) or an address literal in brackets.
+        Raises RoutingTrouble: permanent 5.1.2, 5.1.10, 5.4.4, 5.4.6; temporary 4.4.3.
+        """
+        plan = self.plan_now(domain)
+        if plan is not None:
+            return plan
+        name = _normal(domain)
+        next_hop = self._routes.match(name)
+        if next_hop.protocol == "mx" and name.startswith("["):
+            plan = Plan(site_of_literal(name, self._ourselves, self._port), self._clock() + 60.0)
+        elif next_hop.protocol == "mx":
+            site, expires_mono_s = await site_by_mx(name, self._resolver, self._ourselves, self._port)
+            plan = self._plan(site, expires_mono_s)
+        else:
+            plan = self._plan(*await self._site_of_smarthost(next_hop))
+        self._plans.put(domain, plan)
+        return plan
+
+    async def _site_of_smarthost(self, next_hop: NextHop) -> tuple[Site, float]:
+        """A host that the operator named: not to find it is never the recipient's fault, so mail waits."""
+        answer = await self._resolver.addresses(next_hop.host)
+        if answer.kind is not Kind.FOUND:
+            status = (4, 4, 3) if answer.kind.is_temporary else (4, 4, 4)
+            raise RoutingTrouble(False, status, f"Next hop {next_hop.text}: {answer.detail}")
+        host = Host(next_hop.host, answer.records, next_hop.port)
+        protocol = cast(Literal["smtp", "lmtp"], next_hop.protocol)
+        return Site(next_hop.text, protocol, (host,)), answer.expires_mono_s
+
+    def _plan(self, site: Site, expires_mono_s: float) -> Plan:
+        known = self._sites.get(site)
+        expires_mono_s = max(expires_mono_s, self._clock() + _PLAN_MINIMUM_S)
+        plan = Plan(site if known is None else known.site, expires_mono_s)
+        self._sites.put(plan.site, plan)
+        return plan
+
+
+def _fixed_plan(next_hop: NextHop) -> Plan | None:
+    """The plan of a next hop that needs no DNS, good for ever."""
+    match next_hop.protocol:
+        case "lmtp+unix" | "maildir" as protocol:
+            return Plan(Site(next_hop.text, protocol, path=next_hop.path), _FOREVER)
+        case "smtp" | "lmtp" as protocol if next_hop.is_numeric:
+            host = Host(next_hop.host, (next_hop.host,), next_hop.port)
+            return Plan(Site(next_hop.text, protocol, (host,)), _FOREVER)
+    return None
+
+
+def _normal(domain: bytes) -> str:
+    """The domain as routes and DNS know it. Raises RoutingTrouble."""
+    if domain.startswith(b"["):
+        return domain.decode("ascii", "replace").lower()
+    try:
+        return to_a_labels(domain)
+    except ValueError:
+        raise RoutingTrouble(True, (5, 1, 2), "The domain of the address is not a domain name") from None
