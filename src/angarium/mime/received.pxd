@@ -1,0 +1,18 @@
+from libc.stdint cimport uint8_t, uint64_t
+from angarium.model.octets cimport octets
+
+cdef struct received_facts:
+    const uint8_t *helo             # as the client said it; may be empty
+    size_t helo_length
+    const uint8_t *address          # "192.0.2.1", "IPv6:2001:db8::1", or empty
+    size_t address_length
+    const uint8_t *hostname         # ours
+    size_t hostname_length
+    const char *protocol            # "SMTP", "ESMTP", "UTF8SMTP"
+    const char *id                  # 13 characters
+    const uint8_t *forward_path     # of the only recipient; empty otherwise
+    size_t forward_path_length
+    uint64_t utc_ms
+
+# Appends the field with its CRLF. Returns 0, or -1 when memory is out. The caller holds the only reference.
+cdef int received_append(octets **into, const received_facts *facts) noexcept
