@@ -1,0 +1,127 @@
+#include "queue/shares.h"
+
+#include <stdatomic.h>
+
+enum { NEIGHBOURS = 16 };           /* slots looked at for a key; judged enough at half load */
+#define WANTED_NS 500000000ull
+
+typedef struct shares_entry {
+    _Atomic uint64_t key;           /* 0: never used */
+    _Atomic uint64_t arrival_ns;    /* GCRA's theoretical arrival time */
+    _Atomic uint64_t wanted_ns;     /* when somebody last asked in vain */
+    _Atomic uint32_t wanted_by;     /* worker + 1 */
+    uint32_t reserved;
+    _Atomic uint16_t connections[SHARES_WORKERS_MAX];
+} shares_entry;
+
+struct shares_table {
+    uint32_t slots;
+    uint32_t reserved[15];          /* entries start on a cache line */
+    shares_entry entries[];
+};
+
+size_t shares_table_octets(uint32_t slots)
+{
+    return sizeof(shares_table) + (size_t)slots * sizeof(shares_entry);
+}
+
+void shares_table_init(shares_table *self, uint32_t slots)
+{
+    self->slots = slots;
+}
+
+static uint32_t connections_of(const shares_entry *entry)
+{
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < SHARES_WORKERS_MAX; i++)
+        sum += atomic_load(&entry->connections[i]);
+    return sum;
+}
+
+uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns)
+{
+    uint32_t mask = self->slots - 1;
+    uint32_t first = (uint32_t)(key ^ key >> 32) & mask;
+    for (uint32_t i = 0; i < NEIGHBOURS; i++) {
+        uint32_t slot = (first + i) & mask;
+        uint64_t seen = atomic_load(&self->entries[slot].key);
+        if (seen == key)
+            return slot;
+        if (seen == 0) {
+            if (atomic_compare_exchange_strong(&self->entries[slot].key, &seen, key) || seen == key)
+                return slot;
+        }
+    }
+    for (uint32_t i = 0; i < NEIGHBOURS; i++) {
+        uint32_t slot = (first + i) & mask;
+        shares_entry *entry = &self->entries[slot];
+        uint64_t seen = atomic_load(&entry->key);
+        if (seen == key)
+            return slot;
+        /* A worker may count itself in between the look and the swap: it then sees another key behind its own
+         * count and steps back (SHARES_STALE). */
+        if (connections_of(entry) == 0 && atomic_load(&entry->arrival_ns) <= now_ns &&
+            atomic_compare_exchange_strong(&entry->key, &seen, key))
+            return slot;
+    }
+    return UINT32_MAX;
+}
+
+shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t key, unsigned worker,
+                                     uint32_t limit, uint64_t now_ns)
+{
+    shares_entry *entry = &self->entries[slot];
+    atomic_fetch_add(&entry->connections[worker], 1);
+    if (atomic_load(&entry->key) != key) {
+        atomic_fetch_sub(&entry->connections[worker], 1);
+        return SHARES_STALE;
+    }
+    if (connections_of(entry) > limit) {
+        atomic_fetch_sub(&entry->connections[worker], 1);
+        atomic_store(&entry->wanted_by, worker + 1);
+        atomic_store(&entry->wanted_ns, now_ns);
+        return SHARES_NONE;
+    }
+    return SHARES_TAKEN;
+}
+
+void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
+{
+    atomic_fetch_sub(&self->entries[slot].connections[worker], 1);
+}
+
+bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+{
+    const shares_entry *entry = &self->entries[slot];
+    uint64_t wanted_ns = atomic_load(&entry->wanted_ns);
+    return wanted_ns != 0 && now_ns - wanted_ns < WANTED_NS && atomic_load(&entry->wanted_by) != worker + 1;
+}
+
+uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
+                          uint64_t now_ns)
+{
+    shares_entry *entry = &self->entries[slot];
+    uint64_t tolerance = interval_ns * (burst - 1);
+    uint64_t arrival = atomic_load(&entry->arrival_ns);
+    for (;;) {
+        if (atomic_load(&entry->key) != key)
+            return SHARES_RATE_STALE;
+        uint64_t base = arrival > now_ns ? arrival : now_ns;
+        if (base - now_ns > tolerance)
+            return base - now_ns - tolerance;
+        if (atomic_compare_exchange_weak(&entry->arrival_ns, &arrival, base + interval_ns))
+            return 0;
+    }
+}
+
+uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
+{
+    return connections_of(&self->entries[slot]);
+}
+
+void shares_forget_worker(shares_table *self, unsigned worker)
+{
+    for (uint32_t slot = 0; slot < self->slots; slot++)
+        if (atomic_load(&self->entries[slot].key) != 0)
+            atomic_store(&self->entries[slot].connections[worker], 0);
+}

@@ -1,0 +1,56 @@
+/* Limits that hold for the whole machine: connections and rate per site, over all workers.
+ *
+ * One table in memory that the daemon maps before it forks. An entry belongs to a site (64-bit key). Each
+ * worker counts its own connections in its own column, so a worker that dies takes nothing with it: the
+ * supervisor clears the column. A place is taken by counting up the own column first and summing all columns
+ * then: two workers racing for the last place may both step back, but never both take it. The rate is GCRA
+ * with one theoretical arrival time per site, moved by compare-and-swap.
+ *
+ * It is not fair by itself: a worker that finds no place leaves a mark (`wanted`), and workers with idle
+ * connections to the site give them up when they see it.
+ */
+#ifndef ANGARIUM_QUEUE_SHARES_H
+#define ANGARIUM_QUEUE_SHARES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHARES_WORKERS_MAX 64
+
+typedef struct shares_table shares_table;
+
+/* Octets a table of `slots` (a power of two) entries needs; pages are touched only when used. */
+size_t shares_table_octets(uint32_t slots);
+
+/* Makes a table of zeroed memory. */
+void shares_table_init(shares_table *self, uint32_t slots);
+
+/* The slot of `key` (not 0), found or made; UINT32_MAX when its neighbourhood is full of busy sites: the caller then keeps
+ * to its own share (limit / workers). A slot may be given to another site once nothing is counted in it, so callers
+ * pass the key to every call and look the slot up anew when told SHARES_STALE. */
+uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns);
+
+typedef enum shares_result { SHARES_TAKEN = 0, SHARES_NONE, SHARES_STALE } shares_result;
+
+/* Takes one of `limit` connection places for `worker` (0..63). SHARES_NONE also leaves the mark. */
+shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t key, unsigned worker,
+                                     uint32_t limit, uint64_t now_ns);
+void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker);
+
+/* Whether another worker has asked in vain within the last 500 ms. */
+bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns);
+
+/* GCRA: one message every `interval_ns` with a burst of `burst` (>= 1). Returns 0 when it may go now, else the
+ * nanoseconds until it may; SHARES_RATE_STALE when the slot belongs to another site now. */
+#define SHARES_RATE_STALE UINT64_MAX
+uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
+                          uint64_t now_ns);
+
+/* Connections counted for the slot over all workers. */
+uint32_t shares_connection_count(const shares_table *self, uint32_t slot);
+
+/* A worker is gone: nothing is counted for it any more. Supervisor only, before its successor starts. */
+void shares_forget_worker(shares_table *self, unsigned worker);
+
+#endif

@@ -1,0 +1,280 @@
+# Looking at the queue and giving it orders, slice by slice: no call here touches more than a bounded number of
+# messages. queue/orders.py strings the slices together for the admin API.
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from angarium.model.clock cimport utc_ms
+from angarium.queue.log cimport envelope_recipient, log_outcome
+from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
+                                     PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
+                                     PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message, recipient)
+from angarium.queue.scheduler cimport DomainQueue, ReadyQueue, Scheduler
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+                                    spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
+                                    spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
+from angarium.spool.shard cimport Shard
+
+from angarium.model.errors import SpoolCorrupt
+
+PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
+          PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled"}
+OUTCOMES = {OUTCOME_WAITING: "waiting", OUTCOME_DELIVERED: "delivered", OUTCOME_FAILED: "failed",
+            OUTCOME_EXPIRED: "expired"}
+
+
+def id_text(uint64_t id):
+    cdef char text[13]
+    spool_id_encode(id, text)
+    return text[:13].decode("ascii")
+
+
+def id_number(str text):
+    """The number of an id as people write it, or None when it is not one."""
+    cdef uint64_t id
+    cdef bytes octets_ = text.encode("utf-8", "replace")
+    if not spool_id_decode(octets_, len(octets_), &id):
+        return None
+    return id
+
+
+cdef bint matches(message *m, bytes domain) noexcept:
+    cdef uint32_t i
+    if domain is None:
+        return True
+    for i in range(m.recipient_count):
+        if m.recipients[i].outcome == OUTCOME_WAITING and (<DomainQueue>m.recipients[i].domain).domain == domain:
+            return True
+    return False
+
+
+cdef dict summary(Scheduler scheduler, message *m):
+    cdef uint32_t i, shown = 0
+    cdef list domains = []
+    cdef object next_attempt = None
+    cdef recipient *r
+    cdef str text = None
+    cdef set places = set()
+    for i in range(m.recipient_count):
+        r = &m.recipients[i]
+        if r.outcome != OUTCOME_WAITING:
+            continue
+        places.add(PLACES[r.link.where])
+        if shown < 20:
+            name = (<DomainQueue>r.domain).domain.decode("utf-8", "replace")
+            if name not in domains:
+                domains.append(name)
+                shown += 1
+        if r.link.where == PLACE_DEFERRED:
+            due = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000
+            if next_attempt is None or due < next_attempt:
+                next_attempt = due
+    if m.trouble != NULL:
+        for trouble in (<dict><PyObject *>m.trouble).values():
+            text = trouble.text
+    return {"id": id_text(m.id), "received_utc_s": m.received_utc_ms / 1000, "octets": m.message_octets,
+            "recipients": m.recipient_count, "waiting": m.live_count, "places": sorted(places), "domains": domains,
+            "next_attempt_utc_s": next_attempt, "last_trouble": text}
+
+
+def list_slice(Scheduler scheduler, uint64_t slot, int limit, bytes domain, int look=5000):
+    """Up to `limit` messages from index slot `slot` on, looking at no more than `look`: (next slot or -1, summaries)."""
+    cdef message *m
+    cdef list found = []
+    while look > 0 and len(found) < limit:
+        m = scheduler.index.next_from(&slot)
+        if m == NULL:
+            return -1, found
+        look -= 1
+        if matches(m, domain):
+            found.append(summary(scheduler, m))
+    return slot, found
+
+
+def has_message(Scheduler scheduler, uint64_t id):
+    return scheduler.index.find(id) != NULL
+
+
+def read_back(Scheduler scheduler, uint64_t id, done):
+    """Has the envelope of a message in memory when done(error) is called; False when there is no such message."""
+    cdef message *m = scheduler.index.find(id)
+    if m == NULL:
+        return False
+    scheduler.fetch(m, done)
+    return True
+
+
+def show(Scheduler scheduler, uint64_t id):
+    """Everything about a message (its envelope as far as it is in memory: see read_back), or None."""
+    cdef message *m = scheduler.index.find(id)
+    cdef spool_envelope view
+    cdef spool_recipient found
+    cdef recipient *r
+    cdef uint32_t i
+    cdef dict result, troubles
+    cdef list recipients = []
+    if m == NULL:
+        return None
+    result = summary(scheduler, m)
+    troubles = <dict><PyObject *>m.trouble if m.trouble != NULL else {}
+    if m.envelope != NULL and spool_envelope_open(m.envelope.data, m.envelope.length, &view) == 0:
+        result["from"] = view.reverse_path.data[:view.reverse_path.length].decode("utf-8", "replace")
+        result["envid"] = view.envid.data[:view.envid.length].decode("utf-8", "replace")
+        result["helo"] = view.helo.data[:view.helo.length].decode("utf-8", "replace")
+        result["client"] = view.client_address.data[:view.client_address.length].decode("utf-8", "replace")
+    for i in range(m.recipient_count):
+        r = &m.recipients[i]
+        entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": PLACES[r.link.where], "attempts": r.link.tally,
+                 "domain": (<DomainQueue>r.domain).domain.decode("utf-8", "replace")}
+        if envelope_recipient(m, i, &found):
+            entry["to"] = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")
+        if r.link.where == PLACE_DEFERRED:
+            entry["next_attempt_utc_s"] = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000
+        trouble = troubles.get(i)
+        if trouble is not None:
+            entry["code"] = trouble.code
+            entry["status"] = "%d.%d.%d" % trouble.status
+            entry["reply"] = trouble.text
+            entry["remote"] = trouble.remote
+        recipients.append(entry)
+    result["recipients"] = recipients
+    return result
+
+
+cdef uint32_t retry_message(Scheduler scheduler, message *m):
+    cdef uint32_t i, moved = 0
+    cdef recipient *r
+    scheduler.hold(m)
+    for i in range(m.recipient_count):
+        r = &m.recipients[i]
+        if r.link.where == PLACE_DEFERRED:
+            scheduler.undefer(r)
+            scheduler.route(r)
+            moved += 1
+    scheduler.release(m)
+    return moved
+
+
+def retry_one(Scheduler scheduler, uint64_t id):
+    """All deferred recipients of a message are tried now: how many, or None when there is no such message."""
+    cdef message *m = scheduler.index.find(id)
+    return None if m == NULL else retry_message(scheduler, m)
+
+
+def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
+    """(next slot or -1, recipients moved): like list_slice for retry_one."""
+    cdef message *m
+    cdef uint64_t moved = 0
+    while look > 0:
+        m = scheduler.index.next_from(&slot)
+        if m == NULL:
+            return -1, moved
+        look -= 1
+        if matches(m, domain):
+            moved += retry_message(scheduler, m)
+    return slot, moved
+
+
+cdef uint32_t delete_message(Scheduler scheduler, message *m) except? 0xffffffff:
+    """Ends every recipient that is not in hand, without a report. A message whose last recipient goes is freed."""
+    cdef uint32_t i, ended = 0
+    cdef recipient *r
+    scheduler.hold(m)
+    for i in range(m.recipient_count):
+        r = &m.recipients[i]
+        if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
+            log_outcome(scheduler.journal, b"deleted", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0)
+            r.outcome = OUTCOME_FAILED
+            scheduler.detach(r)
+            m.is_dirty = True
+            ended += 1
+        elif r.flags & RECIPIENT_REPORT_DUE and not m.report_in_flight:
+            r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
+            m.report_count -= 1
+    scheduler.release(m)
+    return ended
+
+
+def delete_one(Scheduler scheduler, uint64_t id):
+    """Recipients ended (those in hand of a connection are not), or None when there is no such message."""
+    cdef message *m = scheduler.index.find(id)
+    return None if m == NULL else delete_message(scheduler, m)
+
+
+def ids_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
+    """(next slot or -1, ids that match): deleting while walking would move what the walk has not seen."""
+    cdef message *m
+    cdef list ids = []
+    while look > 0:
+        m = scheduler.index.next_from(&slot)
+        if m == NULL:
+            return -1, ids
+        look -= 1
+        if matches(m, domain):
+            ids.append(m.id)
+    return slot, ids
+
+
+# ---- for reports ----
+
+class RecipientFacts:
+    """One recipient a report is due for."""
+
+    __slots__ = ("forward_path", "index", "notify", "orcpt", "outcome", "trouble")
+
+
+class ReportFacts:
+    """What a report needs to know of a message; see queue/reports.py."""
+
+    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_smtputf8", "message_octets", "received_utc_s",
+                 "recipients", "ret", "reverse_path", "shard")
+
+
+def fetch_for_report(Scheduler scheduler, size_t pointer, done):
+    scheduler.fetch(<message *>pointer, done)
+
+
+def report_facts(Scheduler scheduler, size_t pointer):
+    """Of a message the scheduler holds. Raises SpoolCorrupt when its envelope cannot be read."""
+    cdef message *m = <message *>pointer
+    cdef spool_envelope view
+    cdef spool_recipient found
+    cdef const uint8_t *cursor
+    cdef spool_chunk chunk
+    cdef recipient *r
+    cdef uint32_t i = 0
+    if m.envelope == NULL or spool_envelope_open(m.envelope.data, m.envelope.length, &view) != 0:
+        raise SpoolCorrupt(f"the envelope of {id_text(m.id)} cannot be read")
+    facts = ReportFacts()
+    facts.id = m.id
+    facts.shard = <Shard>m.shard
+    facts.message_octets = m.message_octets
+    facts.received_utc_s = m.received_utc_ms / 1000
+    facts.reverse_path = view.reverse_path.data[:view.reverse_path.length]
+    facts.envid = view.envid.data[:view.envid.length]
+    facts.helo = view.helo.data[:view.helo.length]
+    facts.ret = "FULL" if m.flags & SPOOL_ENVELOPE_RET_FULL else "HDRS" if m.flags & SPOOL_ENVELOPE_RET_HDRS else ""
+    facts.is_smtputf8 = bool(m.flags & SPOOL_ENVELOPE_SMTPUTF8)
+    facts.content = m.body.data[:m.body.length] if m.body != NULL else None
+    facts.first_chunk = None
+    if m.body == NULL and view.chunk_count:
+        chunk = spool_envelope_chunk(&view, 0)
+        facts.first_chunk = (chunk.segment_serial, chunk.offset, chunk.length)
+    troubles = <dict><PyObject *>m.trouble if m.trouble != NULL else {}
+    facts.recipients = []
+    cursor = view.recipients
+    while i < m.recipient_count and spool_envelope_next_recipient(&view, &cursor, &found):
+        r = &m.recipients[i]
+        if r.flags & RECIPIENT_REPORT_DUE:
+            each = RecipientFacts()
+            each.index = i
+            each.forward_path = found.forward_path.data[:found.forward_path.length]
+            each.orcpt = found.orcpt.data[:found.orcpt.length]
+            each.notify = found.notify
+            each.trouble = troubles.get(i)
+            if r.outcome == OUTCOME_DELIVERED:
+                each.outcome = "relayed" if r.flags & RECIPIENT_RELAYED else "delivered"
+            else:
+                each.outcome = OUTCOMES[r.outcome]
+            facts.recipients.append(each)
+        i += 1
+    return facts

@@ -1,0 +1,75 @@
+"""What the queue holds in memory: C structures, nothing for the garbage collector.
+
+A message owns its recipients (one allocation). A recipient is in exactly one place at a time, said by `link.where`.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from angarium.model.octets cimport octets
+from angarium.queue.wheel cimport wheel_node
+from angarium.spool.cspool cimport spool_segment
+
+cdef enum recipient_place:              # wheel_node.where of a recipient
+    PLACE_NOWHERE = 0
+    PLACE_UNROUTED                      # waiting in its domain queue for a plan (MX)
+    PLACE_READY                         # in a ready queue
+    PLACE_IN_HAND                       # in a transaction, or waiting for its envelope to be read back
+    PLACE_DEFERRED                      # in the timer wheel
+    PLACE_SETTLED                       # outcome final
+
+cdef enum recipient_outcome:            # as in spool state records
+    OUTCOME_WAITING = 0
+    OUTCOME_DELIVERED = 1
+    OUTCOME_FAILED = 2
+    OUTCOME_EXPIRED = 3
+
+cdef enum:                              # recipient.flags
+    RECIPIENT_REPORT_DUE = 1            # final, and somebody must be told by a DSN first
+    RECIPIENT_RELAYED = 2               # delivered to a next hop that knows no DSN (action "relayed")
+
+cdef struct recipient:
+    wheel_node link                     # 24 octets; link.tally: attempts so far
+    void *domain                        # DomainQueue (borrowed; it outlives its recipients)
+    uint32_t index                      # in message.recipients and in the envelope
+    uint8_t outcome
+    uint8_t notify                      # SMTP_NOTIFY_* of RCPT, 0 when not given
+    uint16_t flags                      # RECIPIENT_*
+
+cdef struct message:
+    uint64_t id
+    uint64_t received_utc_ms
+    uint64_t message_octets
+    octets *envelope                    # NULL: read it back from home
+    octets *body                        # NULL: read it back (or streamed in chunks)
+    spool_segment *home                 # segment of the envelope record
+    spool_segment *body_segment         # of the only chunk; NULL when there are several (see envelope)
+    spool_segment *state_segment        # of the newest OUTCOME record, or NULL
+    spool_segment **chunk_segments      # of a streamed message: one pin for each chunk; NULL when the body travelled inline
+    void *shard                         # Shard (borrowed; outlives its messages)
+    void *trouble                       # PyObject (dict: index -> Trouble) or NULL: for state records and DSNs
+    uint32_t chunk_count                # of chunk_segments
+    uint32_t envelope_offset
+    uint32_t envelope_length
+    uint32_t body_offset
+    uint32_t body_length
+    uint32_t flags                      # SPOOL_ENVELOPE_*
+    uint32_t recipient_count
+    uint32_t live_count                 # recipients without a final outcome
+    uint32_t deferred_count             # of those, the ones in the wheel
+    uint32_t hand_count                 # holds on the message: recipients in hand, reads and reports under way
+    uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE
+    uint8_t is_dirty                    # the state on disk is behind
+    uint8_t state_in_flight
+    uint8_t report_in_flight
+    uint8_t is_hot                      # envelope or body is counted in the scheduler's cache
+    recipient recipients[1]             # recipient_count of them
+
+
+cdef inline message *message_of(recipient *r) noexcept nogil:
+    """The message that owns r: recipients lie in one array behind the message's fixed part."""
+    return <message *>(<char *>(r - r.index) - <size_t>(&(<message *>NULL).recipients[0]))
+
+
+cdef struct transaction:                # recipients of one message that travel together
+    message *message
+    uint32_t count
+    uint32_t capacity
+    recipient **recipients              # owned by the connection that holds the transaction

@@ -1,0 +1,60 @@
+"""What the operator may set about the queue: [shaping.default] and [queue.default]."""
+
+from __future__ import annotations
+
+import msgspec
+
+from angarium.model.units import Duration, Rate
+
+
+class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Limits per site, over all workers of the machine.
+
+    connections              at once to one site.
+    rate                     messages to one site; absent: no limit. Smooth (GCRA), with a burst of a tenth of a second's worth.
+    messages_per_connection  then QUIT and a new one; 0: no limit.
+    recipients               in one transaction (RFC 5321 §4.5.3.1.8: 100 are always allowed).
+    """
+
+    connections: int = 32
+    rate: Rate | None = None
+    messages_per_connection: int = 0
+    recipients: int = 100
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.connections <= 65535:
+            raise ValueError("connections: between 1 and 65535")
+        if self.messages_per_connection < 0:
+            raise ValueError("messages_per_connection: 0 (no limit) or more")
+        if not 1 <= self.recipients <= 100000:
+            raise ValueError("recipients: between 1 and 100000")
+
+
+class RetryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a deferred recipient is tried again: first * factor**(attempts - 1), at most max, +- jitter (a fraction)."""
+
+    first: Duration = Duration(300)
+    factor: float = 2.0
+    max: Duration = Duration(4 * 3600)
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.first <= 0:
+            raise ValueError("first: more than 0")
+        if not 1.0 <= self.factor <= 100.0:
+            raise ValueError("factor: between 1 and 100")
+        if self.max < self.first:
+            raise ValueError("max: not less than first")
+        if not 0.0 <= self.jitter <= 0.9:
+            raise ValueError("jitter: between 0 and 0.9")
+
+
+class QueueOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """max_age: a recipient not delivered after this long expires (RFC 5321 §4.5.4.1: 4 to 5 days)."""
+
+    retry: RetryOptions = RetryOptions()
+    max_age: Duration = Duration(5 * 86400)
+
+    def __post_init__(self) -> None:
+        if self.max_age <= 0:
+            raise ValueError("max_age: more than 0")

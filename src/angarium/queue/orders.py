@@ -1,0 +1,75 @@
+"""What an operator asks of a worker's queue: list, show, retry, delete. Each in bounded slices, so that a backlog of millions
+never holds the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from angarium.queue import inspect
+from angarium.queue.scheduler import Scheduler
+
+
+async def listing(
+    scheduler: Scheduler, limit: int = 100, cursor: int = 0, domain: str | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """(cursor of the next page or -1, summaries). Order is by id within a page."""
+    found: list[dict[str, Any]] = []
+    key = _key(domain)
+    while cursor >= 0 and len(found) < limit:
+        cursor, more = inspect.list_slice(scheduler, cursor, limit - len(found), key)
+        found += more
+        await asyncio.sleep(0)
+    return cursor, sorted(found, key=lambda each: str(each["id"]))
+
+
+async def show(scheduler: Scheduler, id: str) -> dict[str, Any] | None:
+    """One message with its envelope, read back from the spool when needed; None when it is not here."""
+    number = inspect.id_number(id)
+    if number is None:
+        return None
+    answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+
+    def read_back(error: int) -> None:
+        # Here and now: once the callback returns, the envelope may leave memory again.
+        if not answer.done():
+            answer.set_result(inspect.show(scheduler, number))
+
+    if not inspect.read_back(scheduler, number, read_back):
+        return None
+    return await answer
+
+
+async def retry(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
+    """Tries deferred recipients now: of one message, of one domain, or all. How many."""
+    if id is not None:
+        number = inspect.id_number(id)
+        return (inspect.retry_one(scheduler, number) or 0) if number is not None else 0
+    moved, cursor, key = 0, 0, _key(domain)
+    while cursor >= 0:
+        cursor, more = inspect.retry_slice(scheduler, cursor, key)
+        moved += more
+        await asyncio.sleep(0)
+    return moved
+
+
+async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
+    """Deletes without report: one message, what waits for one domain's messages, or all. Recipients ended."""
+    if id is not None:
+        number = inspect.id_number(id)
+        return (inspect.delete_one(scheduler, number) or 0) if number is not None else 0
+    ended, cursor, key = 0, 0, _key(domain)
+    ids: list[int] = []
+    while cursor >= 0:
+        cursor, more = inspect.ids_slice(scheduler, cursor, key)
+        ids += more
+        await asyncio.sleep(0)
+    for count, number in enumerate(ids):
+        ended += inspect.delete_one(scheduler, number) or 0
+        if count % 500 == 499:
+            await asyncio.sleep(0)
+    return ended
+
+
+def _key(domain: str | None) -> bytes | None:
+    return None if domain is None else domain.lower().encode()

@@ -1,0 +1,130 @@
+"""Telling senders what became of their mail: which recipients of a message go into one DSN, and the DSN into the spool.
+
+What a DSN looks like is mime/dsn.py's, who wants one is mime/notify.py's. The order that makes this safe: a recipient that
+failed counts as waiting on disk until its report is itself on stable storage; a crash in between repeats the attempt,
+and never loses the report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from angarium.events.journal import Journal
+from angarium.metrics.counters import counter
+from angarium.mime.dsn import ReportedMessage, ReportedRecipient, compose_dsn
+from angarium.mime.notify import is_report_due
+from angarium.model.errors import SpoolError
+from angarium.queue.inspect import RecipientFacts, ReportFacts, fetch_for_report, id_text, report_facts
+from angarium.queue.scheduler import Scheduler
+from angarium.spool.shard import Shard
+
+reports_sent = counter("angarium_reports_total", "Delivery status notifications put into the queue.")
+reports_failed = counter("angarium_report_errors_total", "Notifications that could not be made; tried again later.")
+
+_IS_DSN = 128       # SPOOL_ENVELOPE_IS_DSN (csrc/spool/envelope.h)
+_8BIT = 1
+_SMTPUTF8 = 2
+_BODY_8BITMIME = 4
+_DOT_LINE = 8
+
+
+class Reporter:
+    """One per worker. `hostname` is what reports say they come from."""
+
+    def __init__(self, hostname: str, journal: Journal) -> None:
+        self._hostname = hostname
+        self._journal = journal
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def report(self, scheduler: Scheduler, pointer: int) -> None:
+        """Called by the scheduler, which holds the message until it hears Scheduler.reported()."""
+        task = scheduler.loop.create_task(self._report(scheduler, pointer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Waits for reports under way: at shutdown, before the spool closes."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _report(self, scheduler: Scheduler, pointer: int) -> None:
+        indexes: list[int] = []
+        error = 1
+        try:
+            await _fetched(scheduler, pointer)
+            facts = report_facts(scheduler, pointer)
+            indexes = [each.index for each in facts.recipients]
+            told = [
+                each for each in facts.recipients if is_report_due(each.outcome, each.notify, facts.reverse_path)
+            ]
+            error = await self._send(scheduler, facts, told) if told else 0
+        except Exception as problem:
+            self._journal.log("error", where="report", reason=repr(problem))
+        if error:
+            reports_failed.add()
+        scheduler.reported(pointer, indexes, error)
+
+    async def _send(self, scheduler: Scheduler, facts: ReportFacts, told: list[RecipientFacts]) -> int:
+        content = facts.content
+        if content is None and facts.first_chunk is not None:
+            try:
+                content = await facts.shard.fetch(*facts.first_chunk)
+            except SpoolError as problem:
+                # The message is damaged on disk: its sender is told all the same, without its text.
+                self._journal.log("error", where="report", id=id_text(facts.id), reason=str(problem))
+        shard: Shard = facts.shard
+        id = shard.new_id()
+        dsn = compose_dsn(
+            ReportedMessage(
+                reverse_path=facts.reverse_path,
+                content=content or b"",
+                message_octets=facts.message_octets,
+                received_utc_s=facts.received_utc_s,
+                queue_id=id_text(facts.id),
+                helo=facts.helo,
+                envid=facts.envid,
+                ret=facts.ret,
+                is_smtputf8=facts.is_smtputf8,
+            ),
+            [
+                ReportedRecipient(
+                    forward_path=each.forward_path,
+                    outcome=each.outcome,
+                    orcpt=each.orcpt,
+                    trouble=each.trouble,
+                    last_attempt_utc_s=time.time(),
+                )
+                for each in told
+            ],
+            hostname=self._hostname,
+            dsn_id=id_text(id),
+            now_utc_s=time.time(),
+        )
+        flags = _IS_DSN
+        if dsn.has_8bit:
+            flags |= _8BIT | _BODY_8BITMIME
+        if dsn.needs_utf8:
+            flags |= _SMTPUTF8
+        if b"\r\n." in dsn.octets:
+            flags |= _DOT_LINE
+        stored: asyncio.Future[int] = scheduler.loop.create_future()
+
+        def done(error: int, _: int) -> None:
+            if not error:
+                reports_sent.add()
+                self._journal.log(
+                    "report", id=id_text(facts.id), report=id_text(id), to=facts.reverse_path.decode("utf-8", "replace")
+                )
+            if not stored.done():
+                stored.set_result(error)
+
+        scheduler.inject(shard, b"", [facts.reverse_path], dsn.octets, flags, done, id)
+        return await stored
+
+
+async def _fetched(scheduler: Scheduler, pointer: int) -> None:
+    """Has the envelope in memory, and the content where it is one small chunk, as far as they can be read."""
+    read: asyncio.Future[int] = scheduler.loop.create_future()
+    fetch_for_report(scheduler, pointer, lambda error: read.done() or read.set_result(error))
+    await read

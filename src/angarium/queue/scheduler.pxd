@@ -1,0 +1,148 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from angarium.events.journal cimport Journal
+from angarium.model.octets cimport octets
+from angarium.queue.index cimport MessageIndex
+from angarium.queue.message cimport message, recipient, transaction
+from angarium.queue.shares cimport Share, Shares
+from angarium.queue.wheel cimport Wheel, wheel_node
+from angarium.spool.cspool cimport spool_op, spool_read_op, spool_recovered
+from angarium.spool.shard cimport Shard
+
+
+
+
+
+cdef class Egress:
+    """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
+    cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
+
+
+cdef class ReadyQueue:
+    """Recipients ready for one site by one egress source, first in first out."""
+    cdef wheel_node head                # list of recipient.link
+    cdef wheel_node resume              # in the wheel while paused or while another worker has all places
+    cdef readonly uint64_t count
+    cdef readonly uint32_t number       # recipient.link.due of who is in it
+    cdef readonly object site           # model.plan.Site
+    cdef readonly object source         # model.plan.Source
+    cdef readonly bytes site_name       # for the journal
+    cdef readonly bytes source_name
+    cdef public Egress egress
+    cdef public object state            # egress's own per-queue state (pool)
+    cdef readonly double paused_until_mono_s
+    cdef readonly str last_trouble
+    cdef Share share
+    cdef Scheduler scheduler
+    cdef uint64_t rate_interval_ns      # 0: no limit
+    cdef uint32_t rate_burst
+    cdef readonly uint32_t connection_limit
+    cdef readonly uint32_t recipient_limit
+    cdef readonly uint32_t messages_per_connection
+    cdef bint is_deferring
+    cdef bint is_waking
+
+    cdef void push(self, recipient *r) noexcept
+    cdef bint take(self, transaction *into, uint32_t limit) noexcept       # next message's recipients; False: empty or paused
+    cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
+    cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
+    # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it
+    # back with connection_closed(). When it says no, the egress is woken again by itself while there is work.
+    cpdef bint may_connect(self)
+    cpdef connection_closed(self)
+    cpdef bint is_contended(self)       # another process wants places of this site: close idle connections now
+    cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
+    cpdef fail_all(self, object trouble)
+    cdef void configure(self) noexcept
+
+
+cdef class DomainQueue:
+    """One recipient domain: its plan (site) and, while there is none, the recipients that wait for it."""
+    cdef wheel_node head
+    cdef readonly uint64_t count        # all live recipients of the domain, wherever they are
+    cdef readonly uint64_t unrouted
+    cdef readonly bytes domain
+    cdef readonly object plan
+    cdef readonly double plan_expires_mono_s
+    cdef bint is_resolving
+    cdef uint32_t generation            # of the configuration the plan was made with
+    cdef ReadyQueue only                # the usual case: one source
+
+
+cdef class Scheduler:
+    cdef readonly Wheel wheel
+    cdef readonly Journal journal
+    cdef readonly Shares shares
+    cdef readonly object loop
+    cdef readonly object router
+    cdef readonly object pool
+    cdef readonly object shaping
+    cdef readonly object options
+    cdef public object reporter         # queue.reports.Reporter
+    cdef readonly str hostname
+    cdef readonly MessageIndex index
+    cdef dict domains                   # bytes (lower case A-label) -> DomainQueue
+    cdef dict ready                     # (site name, source name) -> ReadyQueue
+    cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
+    cdef uint32_t ready_count           # numbers given out so far
+    cdef dict egresses                  # protocol -> Egress
+    cdef object to_resolve              # deque of DomainQueue
+    cdef set plan_tasks
+    cdef int retry_kind, resume_kind
+    cdef uint32_t generation
+    cdef DomainQueue last_domain
+    cdef readonly uint64_t hot_octets
+    cdef public uint64_t hot_limit_octets
+    cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s
+    cdef bint is_closing
+    cdef Shard recovering
+    cdef readonly bint is_recovering
+
+    # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to
+    # op.payload and op.body.
+    cdef int admit(self, Shard shard, spool_op *op) except -1
+    cdef DomainQueue domain_queue(self, const uint8_t *data, size_t length)
+    cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
+    cdef int take_plan(self, DomainQueue domain, object plan) except -1
+    cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
+    cdef void report_due(self, message *m, recipient *r) noexcept
+    cdef void read_envelope(self, void *fetch) noexcept
+    cdef int fetch_envelope(self, message *m, object done) except -1
+    cdef int take_over(self, Shard shard, spool_recovered *found) except -1
+    cdef message *make_message(self, Shard shard, octets *envelope) except NULL
+    cdef void heat(self, message *m, octets *envelope, octets *body) noexcept
+    cdef void cool(self, message *m) noexcept
+
+    cdef void route(self, recipient *r) noexcept
+    cdef ReadyQueue ready_queue(self, DomainQueue domain)
+    cdef ReadyQueue ready_queue_of(self, object site, object source)
+    cdef void start_resolving(self) noexcept
+    cdef bint plan_is_usable(self, DomainQueue domain) noexcept
+
+    # Outbound tells what became of recipients in hand. `remote` is "host[address]:port", `text` the reply text.
+    # A transaction ends with settle(); every recipient in it must have got delivered/deferred/failed before.
+    cdef void delivered(self, ReadyQueue ready, transaction *t, uint32_t i, uint16_t code, const uint8_t *text,
+                        size_t text_length, const uint8_t *remote, size_t remote_length, uint64_t elapsed_ms,
+                        bint peer_has_dsn) noexcept
+    cdef void deferred(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
+    cdef void failed(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
+    cdef void settle(self, transaction *t) noexcept
+    # A hold keeps a message's memory while somebody outside the queue looks at it; release() may finish it.
+    cdef void hold(self, message *m) noexcept
+    cdef void release(self, message *m) noexcept
+
+    cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
+                       uint64_t elapsed_ms) noexcept
+    cdef void conclude_later(self, recipient *r, ReadyQueue ready, object trouble, bint is_permanent) noexcept
+    cdef void note_trouble(self, message *m, recipient *r, object trouble) noexcept
+    cdef void settle_message(self, message *m) noexcept
+    cdef void write_state(self, message *m) noexcept
+    cdef void finish(self, message *m) noexcept
+    cdef void detach(self, recipient *r) noexcept
+    cdef void undefer(self, recipient *r) noexcept
+    cdef bint take_out(self, recipient *r) noexcept
+    cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept
+
+    # Envelope and body of a message in hand. fetch() reads what is not in memory (the envelope, and the body when it lies
+    # in one chunk of at most 1 MiB) and calls done(error) on the loop: 0 or an errno (EBADMSG: damaged).
+    cdef bint has_envelope_and_body(self, message *m) noexcept
+    cdef int fetch(self, message *m, object done) except -1

@@ -1,0 +1,48 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "queue/shares.h" nogil:
+    ctypedef struct shares_table:
+        pass
+
+    ctypedef enum shares_result:
+        SHARES_TAKEN
+        SHARES_NONE
+        SHARES_STALE
+
+    enum:
+        SHARES_WORKERS_MAX
+
+    uint64_t SHARES_RATE_STALE
+    size_t shares_table_octets(uint32_t slots)
+    void shares_table_init(shares_table *self, uint32_t slots)
+    uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns)
+    shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t key, unsigned worker,
+                                         uint32_t limit, uint64_t now_ns)
+    void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
+    bint shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+    uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
+                              uint32_t burst, uint64_t now_ns)
+    uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
+    void shares_forget_worker(shares_table *self, unsigned worker)
+
+
+cdef class Shares:
+    """The table, mapped once before the fork and inherited; one per daemon."""
+    cdef shares_table *table
+    cdef size_t octets
+    cdef readonly unsigned worker
+    cdef readonly unsigned worker_count
+
+
+cdef class Share:
+    """One site's entry as one worker sees it."""
+    cdef Shares shares
+    cdef uint64_t key
+    cdef uint32_t slot
+    cdef readonly uint32_t own          # connections of this worker
+    cdef uint64_t own_arrival_ns        # GCRA when the table has no room for the site
+
+    cdef bint take_connection(self, uint32_t limit) noexcept
+    cdef void give_connection(self) noexcept
+    cdef bint is_wanted(self) noexcept
+    cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept    # 0, or ns to wait

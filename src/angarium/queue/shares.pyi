@@ -1,0 +1,35 @@
+"""Limits per site that hold over all workers of the machine (csrc/queue/shares.h)."""
+
+from typing import final
+
+@final
+class Shares:
+    """The table in shared memory; make it before forking, attach() in each worker."""
+
+    worker: int
+    worker_count: int
+    def __init__(self, worker_count: int = 1, slots: int = 65536) -> None: ...
+    def attach(self, worker: int) -> None:
+        """From now on this process counts as `worker` (0..63)."""
+    def forget_worker(self, worker: int) -> None:
+        """A worker died: its connections are counted no more. Supervisor only."""
+    def share(self, site: str) -> Share:
+        """The entry of a site, by name."""
+
+@final
+class Share:
+    """One site as this worker sees it."""
+
+    own: int
+    def try_connection(self, limit: int) -> bool:
+        """Takes one of `limit` places of the machine; False when all are taken."""
+    def give_back(self) -> None:
+        """Gives one place back."""
+    def wait_ns(self, interval_ns: int, burst: int) -> int:
+        """Takes one message of the site's rate: 0, or nanoseconds to wait."""
+    @property
+    def wanted(self) -> bool:
+        """Another worker asked in vain within the last half second."""
+    @property
+    def machine_count(self) -> int:
+        """Connections of all workers to the site."""

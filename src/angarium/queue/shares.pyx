@@ -1,0 +1,126 @@
+# Python's side of csrc/queue/shares.h: who owns the mapping, and the fall-back when the table is full.
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+from angarium.model.clock cimport mono_ns
+
+import hashlib
+
+
+@cython.final
+cdef class Shares:
+    """Owns the mapping. Made by the supervisor; every worker calls attach() behind the fork."""
+
+    def __cinit__(self, unsigned worker_count=1, uint32_t slots=65536):
+        if not 1 <= worker_count <= SHARES_WORKERS_MAX:
+            raise ValueError(f"workers: {worker_count} is not between 1 and {SHARES_WORKERS_MAX}")
+        if slots & (slots - 1) or slots < 16:
+            raise ValueError("slots must be a power of two, 16 at least")
+        self.octets = shares_table_octets(slots)
+        self.table = <shares_table *>mmap(NULL, self.octets, PROT_READ | PROT_WRITE,
+                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0)
+        if <void *>self.table == MAP_FAILED:
+            self.table = NULL
+            raise MemoryError()
+        shares_table_init(self.table, slots)
+        self.worker = 0
+        self.worker_count = worker_count
+
+    def __dealloc__(self):
+        if self.table != NULL:
+            munmap(self.table, self.octets)
+
+    def attach(self, unsigned worker):
+        if worker >= SHARES_WORKERS_MAX:
+            raise ValueError(f"worker {worker} is not below {SHARES_WORKERS_MAX}")
+        self.worker = worker
+
+    def forget_worker(self, unsigned worker):
+        if worker >= SHARES_WORKERS_MAX:
+            raise ValueError(f"worker {worker} is not below {SHARES_WORKERS_MAX}")
+        shares_forget_worker(self.table, worker)
+
+    def share(self, str site):
+        cdef Share self_ = Share.__new__(Share)
+        self_.shares = self
+        self_.key = int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little") | 1
+        self_.slot = shares_find(self.table, self_.key, mono_ns())
+        return self_
+
+
+@cython.final
+cdef class Share:
+    cdef bint take_connection(self, uint32_t limit) noexcept:
+        cdef shares_result result
+        cdef uint64_t now = mono_ns()
+        cdef int tries
+        if self.own == 0:
+            # Nothing of ours is counted: the slot may have gone to another site meanwhile.
+            self.slot = shares_find(self.shares.table, self.key, now)
+        if self.slot == <uint32_t>-1:
+            if self.own < max(limit // self.shares.worker_count, <uint32_t>1):
+                self.own += 1
+                return True
+            return False
+        for tries in range(2):
+            result = shares_connection_take(self.shares.table, self.slot, self.key, self.shares.worker, limit, now)
+            if result == SHARES_TAKEN:
+                self.own += 1
+                return True
+            if result == SHARES_NONE:
+                return False
+            self.slot = shares_find(self.shares.table, self.key, now)
+            if self.slot == <uint32_t>-1:
+                break
+        return False
+
+    cdef void give_connection(self) noexcept:
+        if self.own == 0:
+            return
+        self.own -= 1
+        if self.slot != <uint32_t>-1:
+            shares_connection_give(self.shares.table, self.slot, self.shares.worker)
+
+    cdef bint is_wanted(self) noexcept:
+        return self.slot != <uint32_t>-1 and shares_is_wanted(self.shares.table, self.slot, self.shares.worker,
+                                                              mono_ns())
+
+    cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept:
+        cdef uint64_t now = mono_ns()
+        cdef uint64_t wait = SHARES_RATE_STALE
+        if self.slot != <uint32_t>-1:
+            wait = shares_rate_take(self.shares.table, self.slot, self.key, interval_ns, burst, now)
+        if wait == SHARES_RATE_STALE:
+            if self.own == 0 or self.slot == <uint32_t>-1:
+                self.slot = shares_find(self.shares.table, self.key, now)
+            if self.slot != <uint32_t>-1:
+                wait = shares_rate_take(self.shares.table, self.slot, self.key, interval_ns, burst, now)
+        if wait != SHARES_RATE_STALE:
+            return wait
+        # No room in the table: this worker keeps to its part of the rate.
+        interval_ns *= self.shares.worker_count
+        if self.own_arrival_ns > now:
+            return self.own_arrival_ns - now
+        self.own_arrival_ns = now + interval_ns
+        return 0
+
+    # For tests and the admin API.
+    def try_connection(self, uint32_t limit):
+        return self.take_connection(limit)
+
+    def give_back(self):
+        self.give_connection()
+
+    def wait_ns(self, uint64_t interval_ns, uint32_t burst):
+        return self.take_message(interval_ns, burst)
+
+    @property
+    def wanted(self):
+        return self.is_wanted()
+
+    @property
+    def machine_count(self):
+        if self.slot == <uint32_t>-1:
+            return self.own
+        return shares_connection_count(self.shares.table, self.slot)

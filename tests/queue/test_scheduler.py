@@ -1,0 +1,379 @@
+"""From commit to outcome: what happens to recipients, over restarts too."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import pathlib
+
+from queue_harness import MESSAGE, NextHop, Queue, run, until
+
+from angarium.model.plan import Host, RoutingTrouble, Site
+from angarium.model.units import Duration, Rate
+from angarium.queue import orders
+from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+
+HOUR_MS = 3_600_000
+
+
+def test_a_message_is_delivered_and_forgotten(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example")
+        await until(lambda: queue.is_empty)
+        assert hop.messages == [("a@x.example", ["b@y.example"], MESSAGE)]
+        (line,) = queue.events("delivered")
+        assert (line["from"], line["to"], line["code"], line["attempt"]) == ("a@x.example", "b@y.example", 250, 1)
+        assert queue.depth["hot_octets"] == 0
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_recipients_of_one_site_share_a_transaction(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", "c@z.example", "d@Y.EXAMPLE")
+        await until(lambda: queue.is_empty)
+        assert hop.transactions == 1
+        assert hop.messages[0][1] == ["b@y.example", "c@z.example", "d@Y.EXAMPLE"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_deferred_recipient_is_tried_again_after_the_schedule_and_alone(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["later@y.example"] = "450 4.2.1 busy"
+        queue = Queue(directory, await hop.start())
+        await queue.send("now@y.example", "later@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        (line,) = queue.events("deferred")
+        assert (line["to"], line["code"], line["status"], line["reply"]) == ("later@y.example", 450, "4.2.1", "4.2.1 busy")
+        queue.wheel.advance_by_ms(500_000)          # first = 600 s, jitter 10 %
+        await asyncio.sleep(0)
+        assert queue.depth["deferred"] == 1
+        hop.rcpt.clear()
+        queue.wheel.advance_by_ms(200_000)
+        await until(lambda: queue.is_empty)
+        assert [recipients for _, recipients, _ in hop.messages] == [["now@y.example"], ["later@y.example"]]
+        assert queue.events("delivered")[-1]["attempt"] == 2
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_recipients_deferred_together_travel_together_again(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.end_of_data = "451 4.3.0 not now"
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", "c@y.example", "d@z.example")
+        await until(lambda: queue.depth["deferred"] == 3)
+        hop.end_of_data = "250 ok"
+        queue.wheel.advance_by_ms(HOUR_MS)
+        await until(lambda: queue.is_empty)
+        assert hop.transactions == 2
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_retry_times_attempts_and_outcomes_survive_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["later@y.example"] = "451 4.7.1 greylisted"
+        site = await hop.start()
+        queue = Queue(directory, site)
+        await queue.send("now@y.example", "later@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        before = (await orders.listing(queue.scheduler))[1][0]
+        await queue.close()
+
+        hop.rcpt.clear()
+        queue = Queue(directory, site)
+        await queue.recover()
+        after = (await orders.listing(queue.scheduler))[1][0]
+        assert after["id"] == before["id"]
+        assert after["waiting"] == 1 and after["recipients"] == 2
+        assert abs(after["next_attempt_utc_s"] - before["next_attempt_utc_s"]) < 3
+        shown = await orders.show(queue.scheduler, after["id"])
+        assert shown is not None and shown["from"] == "a@x.example"
+        assert [each["outcome"] for each in shown["recipients"]] == ["delivered", "waiting"]
+        assert shown["recipients"][1]["attempts"] == 1
+        assert shown["recipients"][1]["reply"] == "4.7.1 greylisted"
+        queue.wheel.advance_by_ms(HOUR_MS)
+        await until(lambda: queue.is_empty)
+        assert hop.recipients() == ["later@y.example", "now@y.example"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_mail_waiting_in_the_queue_is_delivered_after_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory, site)
+        queue.router.slow.add(b"y.example")         # never routed before the stop
+        for number in range(50):
+            await queue.send(f"r{number}@y.example")
+        await queue.close()
+        queue = Queue(directory, site)
+        await queue.recover()
+        await until(lambda: queue.is_empty)
+        assert hop.recipients() == sorted(f"r{number}@y.example" for number in range(50))
+        await queue.close()
+        queue = Queue(directory, site)
+        await queue.recover()
+        assert queue.is_empty
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_permanent_failure_is_reported_to_the_sender_with_the_reply(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["gone@y.example"] = "550 5.1.1 no such user"
+        queue = Queue(directory, await hop.start())
+        await queue.send("gone@y.example", "here@y.example")
+        await until(lambda: queue.is_empty)
+        report = next(each for each in hop.messages if each[0] == "")
+        assert report[1] == ["a@x.example"]
+        parsed = email.message_from_bytes(report[2])
+        assert parsed.get_content_type() == "multipart/report"
+        status = parsed.get_payload()[1].get_payload()
+        assert status[1]["Final-Recipient"] == "rfc822; gone@y.example"
+        assert status[1]["Status"] == "5.1.1" and status[1]["Action"] == "failed"
+        assert "no such user" in status[1]["Diagnostic-Code"]
+        assert len(status) == 2                     # nothing of the one that was delivered
+        assert parsed.get_payload()[2].get_payload()[0]["Subject"] == "test"
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_failures_of_one_message_at_several_domains_make_one_report(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        for name in ("u.example", "v.example", "w.example"):
+            queue.router.by_domain[name.encode()] = RoutingTrouble(True, (5, 1, 2), f"no {name}")
+        await queue.send("1@u.example", "2@v.example", "3@w.example", "4@y.example")
+        await until(lambda: queue.is_empty)
+        reports = [each for each in hop.messages if each[0] == ""]
+        assert len(reports) == 1
+        assert len(email.message_from_bytes(reports[0][2]).get_payload()[1].get_payload()) == 4
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_null_reverse_path_never_gets_a_report(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["gone@y.example"] = "550 5.1.1 no such user"
+        queue = Queue(directory, await hop.start())
+        await queue.send("gone@y.example", sender="")
+        await until(lambda: queue.is_empty)
+        assert hop.messages == []
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_report_that_fails_makes_no_report(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["gone@y.example"] = "550 5.1.1 no such user"
+        hop.rcpt["a@x.example"] = "550 5.1.1 nor this one"
+        queue = Queue(directory, await hop.start())
+        await queue.send("gone@y.example")
+        await until(lambda: queue.is_empty and len(queue.events("failed")) == 2)
+        assert hop.messages == []
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_message_too_old_expires_with_status_4_4_7_and_a_report(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["slow@y.example"] = "450 4.2.1 busy"
+        options = QueueOptions(retry=RetryOptions(first=Duration(1), max=Duration(1)), max_age=Duration(1.5))
+        queue = Queue(directory, await hop.start(), options=options)
+        await queue.send("slow@y.example")
+        await until(lambda: queue.is_empty)
+        assert len(queue.events("expired")) == 1
+        assert queue.events("deferred")
+        report = next(each for each in hop.messages if each[0] == "")
+        assert b"Status: 4.4.7" in report[2] and b"450" in report[2]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_unknown_domain_fails_and_dns_trouble_waits(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.router.by_domain[b"nowhere.example"] = RoutingTrouble(True, (5, 1, 2), "no such domain")
+        queue.router.by_domain[b"servfail.example"] = RoutingTrouble(False, (4, 4, 3), "server failure")
+        await queue.send("b@nowhere.example", "c@servfail.example")
+        await until(lambda: queue.events("failed") and queue.depth["deferred"] == 1)
+        assert queue.events("failed")[0]["status"] == "5.1.2"
+        assert queue.events("deferred")[0]["reply"] == "server failure"
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_one_look_up_serves_all_who_wait_for_a_domain(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.router.slow.add(b"y.example")
+        for number in range(20):
+            await queue.send(f"r{number}@y.example")
+        await until(lambda: queue.router.asked)
+        assert queue.router.asked == [b"y.example"]
+        assert queue.scheduler.domain_queues()[0].unrouted == 20
+        queue.router.go_on.set()
+        await until(lambda: queue.is_empty)
+        assert len(hop.recipients()) == 20
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_what_does_not_fit_in_memory_is_read_back(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start(), hot_limit_octets=0)
+        bodies = [MESSAGE + b"%d\r\n" % number * 100 for number in range(20)]
+        for number, body in enumerate(bodies):
+            await queue.send(f"r{number}@y.example", body=body)
+        await until(lambda: queue.is_empty)
+        assert sorted(body for _, _, body in hop.messages) == sorted(bodies)
+        assert queue.depth["hot_octets"] == 0
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_dead_site_defers_all_its_mail_and_recovers(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        hop.stop()                                  # nobody listens there any more
+        queue = Queue(directory, site)
+        for number in range(5):
+            await queue.send(f"r{number}@y.example")
+        await until(lambda: queue.depth["deferred"] == 5)
+        assert {line["status"] for line in queue.events("deferred")} == {"4.4.1"}
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_new_routes_take_mail_out_of_ready_queues(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        good = await hop.start()
+        # A site that accepts connections and never greets: mail for it stays in its ready queue.
+        silent = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        bad = Site("smtp://silent", "smtp", (Host("silent", ("127.0.0.1",), port),))
+        queue = Queue(directory, bad, shaping=ShapingOptions(connections=1))
+        for number in range(5):
+            await queue.send(f"r{number}@y.example")
+        assert queue.depth["ready"] == 5
+        queue.router.default = good
+        scheduler = queue.scheduler
+        scheduler.reconfigure(
+            router=queue.router, pool=scheduler.pool, shaping=ShapingOptions(), options=scheduler.options
+        )
+        await until(lambda: queue.is_empty)
+        assert len(hop.recipients()) == 5
+        silent.close()
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_the_rate_limit_spaces_messages(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start(), shaping=ShapingOptions(rate=Rate.decode("2/s")))
+        for number in range(4):
+            await queue.send(f"r{number}@y.example")
+        await until(lambda: len(hop.messages) >= 1)
+        await asyncio.sleep(0)
+        assert len(hop.messages) == 1               # burst of one; the next may go half a second later
+        await until(lambda: queue.is_empty)
+        times = [line["age"] for line in queue.events("delivered")]
+        assert times[-1] - times[0] > 1.2           # three intervals of 0.5 s, less what ticks and ages round
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_orders_retry_and_delete_by_id_and_by_domain(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        for name in ("1@u.example", "2@u.example", "3@v.example", "4@v.example"):
+            hop.rcpt[name] = "450 4.2.1 busy"
+        queue = Queue(directory, await hop.start())
+        for name in list(hop.rcpt):
+            await queue.send(name)
+        await until(lambda: queue.depth["deferred"] == 4)
+        scheduler = queue.scheduler
+        _, listed = await orders.listing(scheduler, domain="u.example")
+        assert [each["domains"] for each in listed] == [["u.example"], ["u.example"]]
+        assert await orders.delete(scheduler, id=listed[0]["id"]) == 1
+        assert await orders.show(scheduler, listed[0]["id"]) is None
+        assert await orders.delete(scheduler, domain="v.example") == 2
+        assert len(queue.events("deleted")) == 3
+        hop.rcpt.clear()
+        assert await orders.retry(scheduler, id=listed[1]["id"].lower()) == 1
+        await until(lambda: queue.is_empty)
+        assert len(hop.recipients()) == 1
+        assert await orders.delete(scheduler, id="nonsense") == 0
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_listing_goes_page_by_page_over_the_whole_queue(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.router.slow.add(b"y.example")
+        sent = {await queue.send(f"r{number}@y.example") for number in range(45)}
+        cursor, seen = 0, []
+        while cursor >= 0:
+            cursor, page = await orders.listing(queue.scheduler, limit=10, cursor=cursor)
+            assert len(page) <= 10
+            seen += [each["id"] for each in page]
+        assert len(seen) == len(set(seen)) == len(sent)
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_sweeping_forgets_domains_that_nobody_needs(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.router.by_domain[b"u.example"] = RoutingTrouble(True, (5, 1, 2), "no such domain")
+        await queue.send("b@u.example", sender="")
+        await until(lambda: queue.is_empty)
+        assert queue.scheduler.sweep() == 1
+        assert queue.scheduler.domain_queues() == []
+        await queue.close()
+
+    run(test, tmp_path)
