@@ -1,0 +1,97 @@
+"""The client's half of SMTP (RFC 5321) and LMTP (RFC 2033), sans-IO: replies in, commands and events out.
+
+Cython callers use the cdef methods of the .pxd; this is the face for tests and tools. Nothing here reads a clock or a
+socket; `deadline_s` says how long the reply due next may take.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, final
+
+from angarium.model.errors import RemoteProtocolError
+
+EVENT_NAMES: tuple[str, ...]
+STAGE_NAMES: tuple[str, ...]
+EXTENSION_BITS: dict[str, int]
+
+class Event(NamedTuple):
+    """Something a reply brought about.
+
+    kind     ready | hello-refused | loop | recipient-refused | recipient-delivered (LMTP) | message-refused |
+             send-body | delivered | over | closing (421) | bye.
+    stage    the command that was answered, "end of data" for the last reply of a transaction.
+    slot     0 or 1: which transaction; index: which of its recipients.
+    status   enhanced status code, (0, 0, 0) when the reply brought none.
+    text     of the reply, lines joined by LF, at most 1024 octets, control octets replaced.
+    is_over  the slot is free again; nothing more will be told of this transaction.
+    """
+
+    kind: str
+    stage: str
+    slot: int
+    index: int
+    code: int
+    status: tuple[int, int, int]
+    text: bytes
+    is_over: bool
+
+class BrokenDialogue(RemoteProtocolError):
+    """The peer broke the protocol; `events_before` is what receive() had to tell before that."""
+
+    events_before: Sequence[Event]
+
+@final
+class ClientSession:
+    """One connection's dialogue, from the greeting to QUIT. Memory is bounded: 3 KiB and the commands not yet taken.
+
+    hostname          our EHLO name, 1 to 255 octets.
+    is_lmtp           LHLO, and a reply for each recipient behind the data.
+    watches_for_loop  a greeting with our own name ends the session (RFC 5321 §6.3).
+    Raises ValueError.
+    """
+
+    hostname: bytes
+    peer_name: bytes
+    extensions: int
+    size_limit: int
+    is_lmtp: bool
+    reply_count: int
+    def __init__(self, hostname: bytes, is_lmtp: bool = False, watches_for_loop: bool = False) -> None: ...
+    def receive(self, data: bytes) -> list[Event]:
+        """Takes octets from the peer, in any cuts. Raises BrokenDialogue; the session is closed then."""
+    def take_output(self) -> bytes:
+        """What is to be sent now, in one write."""
+    def start(
+        self,
+        reverse_path: bytes,
+        forward_paths: Sequence[bytes | tuple[bytes, int, bytes]],
+        *,
+        message_octets: int = 0,
+        is_8bit: bool = False,
+        is_smtputf8: bool = False,
+        ret: Literal["", "FULL", "HDRS"] = "",
+        envid: bytes = b"",
+        by: Literal["data", "bdat", "bdat-later"] = "data",
+    ) -> int:
+        """Begins a transaction; returns its slot. Allowed while may_start.
+
+        forward_paths  1 to 100 mailboxes without brackets, or (mailbox, SMTP_NOTIFY_* bits, ORCPT).
+        by             data: MAIL, RCPT and DATA in one group, the body behind "send-body"; bdat: send_body() at once, in the
+                       same group (RFC 3030); bdat-later: the body by BDAT behind "send-body".
+        Without PIPELINING the commands go out one by one as replies come. Parameters the peer has not offered are
+        left out. Raises LocalProtocolError.
+        """
+    def send_body(self, slot: int, message: bytes) -> None:
+        """The whole message, CRLF lines; dots are doubled for DATA. Raises LocalProtocolError when not due."""
+    def close(self) -> None:
+        """QUIT. Raises LocalProtocolError inside a transaction or before the hello."""
+    def offers(self, keyword: str) -> bool:
+        """Whether the peer has offered this extension (one of EXTENSION_BITS)."""
+    @property
+    def deadline_s(self) -> float:
+        """How long the reply due next may take (RFC 5321 §4.5.3.2); 0: none is due."""
+    @property
+    def is_ready(self) -> bool: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def may_start(self) -> bool: ...

@@ -1,0 +1,667 @@
+# The client's half of SMTP (RFC 5321) and LMTP (RFC 2033): replies in, commands and events out.
+# Not here: sockets, clocks, the queue, what a refusal means for the mail (outbound/trouble.py).
+#
+# The session is greeting, hello, then transactions. Every command that goes out leaves an expectation in a small
+# ring; every reply is matched with the oldest one. A reply that the table does not allow, that nobody asked for, or
+# that is malformed raises RemoteProtocolError and ends the session: after it nothing could be matched any more.
+#
+# Session             reply to   2xx        3xx    4xx            5xx            (421 anywhere: CLOSED, EVENT_CLOSING)
+#   GREETING          connect    EHLO       -      QUIT           QUIT
+#   EHLO (LHLO)       EHLO       READY      -      QUIT           HELO (LHLO: QUIT)
+#   HELO              HELO       READY      -      QUIT           QUIT
+#   READY             (transactions)
+#   QUIT              QUIT       CLOSED     -      CLOSED         CLOSED
+#
+# Transaction slot    reply to   2xx        3xx    4xx, 5xx
+#   OPEN, SENT        MAIL       (go on)    -      REFUSED, message refused
+#   OPEN, SENT        RCPT       accepted   -      recipient refused
+#   OPEN              DATA       -          BODY   FREE, message refused
+#   OPEN, none accepted  DATA    -          lone "." (RFC 2920 §3.1)    FREE
+#   SENT              END        FREE, delivered   -   FREE, message refused
+#   REFUSED           whatever was still in the group means nothing; FREE behind its last reply
+#
+# Two slots exist so that `body "." MAIL RCPT DATA` can be one write (RFC 2920 §3.1 allows message content as the
+# first thing of a group): slot a waits for its last reply while slot b is OPEN.
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcpy, memset, strlen
+from posix.strings cimport strncasecmp
+from angarium.smtp.csmtp cimport (
+    SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_NEVER, SMTP_NOTIFY_SUCCESS,
+    SMTP_REPLY_COMPLETE, SMTP_REPLY_PARTIAL, smtp_data_stuff, smtp_data_stuff_begin, smtp_data_stuff_end,
+    smtp_decimal_parse, smtp_reply_push, smtp_reply_reset, smtp_reply_result)
+
+from typing import NamedTuple
+
+from angarium.model.errors import LocalProtocolError, RemoteProtocolError
+from angarium.smtp import limits
+
+cdef enum:
+    OUT_KEPT = 4096         # a larger output buffer is given back after it was sent: it held a stuffed body
+
+# By stage: the reply classes 2xx 3xx 4xx 5xx that make sense.
+cdef uint8_t *LEGAL = [
+    0b0000,                 # STAGE_CONNECT
+    0b1101,                 # STAGE_GREETING
+    0b1101,                 # STAGE_EHLO
+    0b1101,                 # STAGE_HELO
+    0b1101,                 # STAGE_MAIL
+    0b1101,                 # STAGE_RCPT
+    0b1110,                 # STAGE_DATA
+    0b1101,                 # STAGE_END
+    0b0001,                 # STAGE_RSET
+    0b1111,                 # STAGE_QUIT
+    0b0000,                 # STAGE_IDLE
+]
+
+cdef uint64_t QUIT_TIMEOUT_MS = 5000        # judged: politeness has a price, mail does not depend on it
+cdef uint64_t BLOCK_TIMEOUT_MS = limits.DATA_BLOCK_TIMEOUT_S * 1000
+cdef uint64_t TIMEOUT_MS[11]
+TIMEOUT_MS[<int>STAGE_CONNECT] = 0
+TIMEOUT_MS[<int>STAGE_GREETING] = limits.GREETING_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_EHLO] = limits.MAIL_TIMEOUT_S * 1000      # §4.5.3.2 names no time for EHLO and RSET
+TIMEOUT_MS[<int>STAGE_HELO] = limits.MAIL_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_MAIL] = limits.MAIL_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_RCPT] = limits.RCPT_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_DATA] = limits.DATA_INITIATION_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_END] = limits.DATA_TERMINATION_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_RSET] = limits.MAIL_TIMEOUT_S * 1000
+TIMEOUT_MS[<int>STAGE_QUIT] = QUIT_TIMEOUT_MS
+TIMEOUT_MS[<int>STAGE_IDLE] = 0
+
+EXTENSION_BITS = {
+    "PIPELINING": EXTENSION_PIPELINING, "SIZE": EXTENSION_SIZE, "8BITMIME": EXTENSION_8BITMIME,
+    "SMTPUTF8": EXTENSION_SMTPUTF8, "DSN": EXTENSION_DSN, "CHUNKING": EXTENSION_CHUNKING,
+    "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES,
+}
+STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle")
+EVENT_NAMES = ("none", "ready", "hello-refused", "loop", "recipient-refused", "recipient-delivered",
+               "message-refused", "send-body", "delivered", "over", "closing", "bye")
+
+
+class Event(NamedTuple):
+    kind: str
+    stage: str
+    slot: int
+    index: int
+    code: int
+    status: tuple
+    text: bytes
+    is_over: bool
+
+
+class BrokenDialogue(RemoteProtocolError):
+    """events_before: what receive() had to tell before the octet at fault."""
+
+    events_before = ()
+
+
+@cython.final
+cdef class ClientSession:
+    # Owns `out` and `held` (malloc); `input` is the caller's and valid only while it feeds.
+
+    def __cinit__(self, bytes hostname not None, bint is_lmtp=False, bint watches_for_loop=False):
+        if len(hostname) == 0 or len(hostname) > limits.DOMAIN_OCTETS:
+            raise ValueError("hostname must have 1 to 255 octets")
+        self.hostname = hostname
+        self.peer_name = b""
+        self.is_lmtp = is_lmtp
+        self.watches_for_loop = watches_for_loop
+        self.state = CLIENT_GREETING
+        smtp_reply_reset(&self.reply)
+        self.expect(STAGE_GREETING, 0, 1)
+
+    def __dealloc__(self):
+        free(self.out.data)
+        free(self.held.data)
+
+    # ---------------------------------------------------------------- replies in
+
+    cdef void feed(self, const uint8_t *data, size_t length) noexcept:
+        self.input = data
+        self.input_length = length
+
+    cdef int next_event(self, client_event *event) except -1:
+        cdef size_t consumed
+        cdef smtp_reply_result result
+        event.index = 0
+        event.is_over = False
+        if self.body_due:
+            event.kind = EVENT_SEND_BODY
+            event.stage = STAGE_RCPT
+            event.slot = self.body_due - 1
+            self.body_due = 0
+            return event.kind
+        while self.input_length:
+            if self.state == CLIENT_CLOSED:         # behind 421 or the reply to QUIT: of no interest
+                self.input_length = 0
+                break
+            result = smtp_reply_push(&self.reply, self.input, self.input_length, &consumed)
+            self.input += consumed
+            self.input_length -= consumed
+            if result == SMTP_REPLY_PARTIAL:
+                break
+            if result != SMTP_REPLY_COMPLETE:
+                self.broken(f"malformed reply ({<int>result})")
+            self.reply_count += 1
+            event.kind = EVENT_NONE
+            self.on_reply(event)
+            if event.kind != EVENT_NONE:
+                return event.kind
+        event.kind = EVENT_NONE
+        return EVENT_NONE
+
+    cdef int on_reply(self, client_event *event) except -1:
+        cdef client_expectation *head
+        cdef client_slot *s
+        cdef int reply_class = self.reply.code // 100
+        if self.ring_count == 0:
+            event.stage = STAGE_IDLE
+            event.slot = 0
+            if self.reply.code != 421:
+                self.broken(f"reply {self.reply.code} to nothing")
+            self.state = CLIENT_CLOSED
+            event.kind = EVENT_CLOSING
+            return 0
+        head = &self.ring[self.ring_head]
+        event.stage = head.stage
+        event.slot = head.slot
+        if self.reply.code == 421 and head.stage != STAGE_QUIT:
+            self.state = CLIENT_CLOSED
+            event.kind = EVENT_CLOSING
+            return 0
+        if not (LEGAL[head.stage] >> (reply_class - 2)) & 1:
+            self.broken(f"reply {self.reply.code} to {STAGE_NAMES[head.stage]}")
+        s = &self.slots[head.slot]
+        head.count -= 1
+        if head.count == 0:
+            self.ring_head = (self.ring_head + 1) & (CLIENT_RING - 1)
+            self.ring_count -= 1
+        if event.stage == STAGE_RCPT:
+            self.on_recipient(event, s, reply_class)
+        elif event.stage == STAGE_END:
+            self.on_end(event, s, reply_class)
+        elif event.stage == STAGE_DATA:
+            self.on_data(event, s, reply_class)
+        elif event.stage == STAGE_MAIL:
+            if reply_class == 2:
+                s.mail_is_accepted = True
+            else:
+                s.phase = PHASE_REFUSED
+                event.kind = EVENT_MESSAGE_REFUSED
+                if self.held_at < self.held.length:     # the rest of the transaction was never sent
+                    self.held_at = self.held.length
+                    self.over(event, event.slot)
+        elif event.stage == STAGE_RSET:
+            pass
+        elif event.stage == STAGE_QUIT:
+            self.state = CLIENT_CLOSED
+            event.kind = EVENT_BYE
+        else:
+            self.on_hello(event)
+        return self.release()
+
+    cdef int on_hello(self, client_event *event) except -1:
+        cdef int reply_class = self.reply.code // 100
+        cdef bytes text
+        if event.stage == STAGE_GREETING and reply_class == 2:
+            text = self.reply.text[:self.reply.text_length]
+            text = text.split(b"\n", 1)[0].split(b" ", 1)[0]
+            self.peer_name = text
+            if self.watches_for_loop and text.lower() == self.hostname.lower():
+                event.kind = EVENT_LOOP
+                return self.quit()
+            self.put(b"LHLO " if self.is_lmtp else b"EHLO ", 5)
+            self.put(<const char *>self.hostname, len(self.hostname))
+            self.put(b"\r\n", 2)
+            self.state = CLIENT_EHLO
+            return self.expect(STAGE_EHLO, 0, 1)
+        if reply_class == 2:
+            if event.stage == STAGE_EHLO:
+                self.read_extensions()
+            self.state = CLIENT_READY
+            event.kind = EVENT_READY
+            return 0
+        if event.stage == STAGE_EHLO and reply_class == 5 and not self.is_lmtp:
+            self.put(b"HELO ", 5)                       # RFC 5321 §3.2: an old server
+            self.put(<const char *>self.hostname, len(self.hostname))
+            self.put(b"\r\n", 2)
+            self.state = CLIENT_HELO
+            return self.expect(STAGE_HELO, 0, 1)
+        event.kind = EVENT_HELLO_REFUSED
+        return self.quit()
+
+    def read_extensions(self):
+        # Lines behind the first: keyword [parameters] (RFC 5321 §4.1.1.1). Once a connection.
+        cdef bytes text = self.reply.text[:self.reply.text_length]
+        cdef bytes keyword
+        cdef uint64_t limit
+        self.extensions = 0
+        for line in text.split(b"\n")[1:]:
+            words = line.split()
+            if not words:
+                continue
+            keyword = words[0].upper()
+            self.extensions |= EXTENSION_BITS.get(keyword.decode("ascii", "replace"), 0)
+            if keyword == b"SIZE" and len(words) > 1:
+                keyword = words[1]
+                if smtp_decimal_parse(keyword, len(keyword), &limit):
+                    self.size_limit = limit
+
+    cdef int on_recipient(self, client_event *event, client_slot *s, int reply_class) except -1:
+        event.index = s.replied
+        s.replied += 1
+        if s.phase == PHASE_REFUSED:                    # MAIL was refused: the outcome is known
+            if s.replied == s.count and s.by == BODY_BY_BDAT_LATER:
+                event.kind = EVENT_OVER
+                self.over(event, event.slot)
+            return 0
+        if reply_class == 2:
+            s.recipients[event.index] = RECIPIENT_ACCEPTED
+            s.accepted += 1
+        else:
+            s.recipients[event.index] = RECIPIENT_TOLD
+            event.kind = EVENT_RECIPIENT_REFUSED
+        if s.replied == s.count:
+            self.recipients_known(event, event.slot)
+        return 0
+
+    cdef int recipients_known(self, client_event *event, int slot) except -1:
+        cdef client_slot *s = &self.slots[slot]
+        cdef bint is_stepping = self.held_at < self.held.length
+        if not is_stepping and s.by != BODY_BY_BDAT_LATER:
+            return 0                                    # DATA or BDAT is out already
+        if s.accepted == 0:
+            self.held_at = self.held.length
+            self.needs_reset = True                     # MAIL was accepted: the peer holds a transaction open
+            self.over(event, slot)
+            return 0
+        if s.by != BODY_BY_BDAT_LATER:
+            return 0                                    # release() sends DATA now
+        s.phase = PHASE_BODY
+        if event.kind == EVENT_NONE:
+            event.kind = EVENT_SEND_BODY
+        else:
+            self.body_due = <uint8_t>(slot + 1)         # one reply, two things to tell
+        return 0
+
+    cdef int on_data(self, client_event *event, client_slot *s, int reply_class) except -1:
+        cdef bint is_wanted = s.phase == PHASE_OPEN and s.accepted > 0
+        if reply_class == 3:
+            if is_wanted:
+                s.phase = PHASE_BODY
+                event.kind = EVENT_SEND_BODY
+                return 0
+            if self.is_lmtp:                            # RFC 2033 §4.2: MUST be 503; its replies cannot be counted
+                self.broken("354 without a recipient")
+            s.phase = PHASE_REFUSED
+            self.put(b".\r\n", 3)
+            return self.expect(STAGE_END, event.slot, 1)
+        self.needs_reset = s.mail_is_accepted
+        event.kind = EVENT_MESSAGE_REFUSED if is_wanted else EVENT_OVER
+        self.over(event, event.slot)
+        return 0
+
+    cdef int on_end(self, client_event *event, client_slot *s, int reply_class) except -1:
+        if s.phase == PHASE_REFUSED or s.accepted == 0:
+            event.kind = EVENT_OVER
+            self.needs_reset = s.by != BODY_BY_DATA and s.mail_is_accepted
+            self.over(event, event.slot)
+            return 0
+        if reply_class != 2 and s.by != BODY_BY_DATA:
+            self.needs_reset = True                     # RFC 3030 §2: after a failed BDAT only RSET is certain
+        if not self.is_lmtp:
+            event.kind = EVENT_DELIVERED if reply_class == 2 else EVENT_MESSAGE_REFUSED
+            self.over(event, event.slot)
+            return 0
+        # RFC 2033 §4.2: a reply for each accepted recipient, in the order of the RCPT commands.
+        while s.recipients[s.cursor] != RECIPIENT_ACCEPTED:
+            s.cursor += 1
+        event.index = s.cursor
+        event.kind = EVENT_RECIPIENT_DELIVERED if reply_class == 2 else EVENT_RECIPIENT_REFUSED
+        s.recipients[s.cursor] = RECIPIENT_TOLD
+        s.cursor += 1
+        s.accepted -= 1
+        if s.accepted == 0:
+            self.over(event, event.slot)
+            return 0
+        # The expectation was taken off with its only count: put it back in front for the next recipient.
+        self.ring_head = (self.ring_head - 1) & (CLIENT_RING - 1)
+        self.ring_count += 1
+        self.ring[self.ring_head].count = 1
+        return 0
+
+    cdef int over(self, client_event *event, int slot) noexcept:
+        self.slots[slot].phase = PHASE_FREE
+        event.is_over = True
+        return 0
+
+    cdef int broken(self, str text) except -1:
+        self.state = CLIENT_CLOSED
+        self.input_length = 0
+        raise BrokenDialogue(text)
+
+    # ---------------------------------------------------------------- commands out
+
+    cdef int free_slot(self) noexcept:
+        cdef int i, other
+        if self.state != CLIENT_READY:
+            return -1
+        for i in range(CLIENT_SLOTS):
+            if self.slots[i].phase != PHASE_FREE:
+                continue
+            other = self.slots[1 - i].phase
+            if other == PHASE_FREE:
+                return i
+            # Nothing is sent behind BDAT: were it refused, MAIL would meet a transaction still open.
+            if (other == PHASE_SENT and self.slots[1 - i].by == BODY_BY_DATA
+                    and self.extensions & EXTENSION_PIPELINING):
+                return i
+            return -1
+        return -1
+
+    cdef int mail(self, const uint8_t *path, uint32_t length, mail_parameters *p) except -1:
+        cdef int slot = self.free_slot()
+        cdef client_slot *s
+        cdef char number[32]
+        cdef int digits
+        if slot < 0:
+            raise LocalProtocolError("no transaction may start now")
+        s = &self.slots[slot]
+        memset(s, 0, sizeof(client_slot))
+        s.phase = PHASE_OPEN
+        self.begin_lines()
+        if self.needs_reset:
+            self.needs_reset = False
+            self.line(STAGE_RSET)
+            self.put(b"RSET\r\n", 6)
+            self.end_line(STAGE_RSET, slot)
+        self.line(STAGE_MAIL)
+        self.put(b"MAIL FROM:<", 11)
+        self.put_field(path, length)
+        self.put(b">", 1)
+        if self.extensions & EXTENSION_SIZE:
+            digits = snprintf(number, sizeof(number), b" SIZE=%llu", <unsigned long long>p.message_octets)
+            self.put(number, digits)
+        if p.is_8bit and self.extensions & EXTENSION_8BITMIME:
+            self.put(b" BODY=8BITMIME", 14)
+        if p.is_smtputf8 and self.extensions & EXTENSION_SMTPUTF8:
+            self.put(b" SMTPUTF8", 9)
+        if self.extensions & EXTENSION_DSN:
+            if p.ret:
+                self.put(b" RET=FULL" if p.ret == c'F' else b" RET=HDRS", 9)
+            if p.envid_length:
+                self.put(b" ENVID=", 7)
+                self.put_field(p.envid, p.envid_length)
+        self.put(b"\r\n", 2)
+        self.end_line(STAGE_MAIL, slot)
+        return slot
+
+    cdef int rcpt(self, int slot, const uint8_t *path, uint32_t length, uint8_t notify,
+                  const uint8_t *orcpt, uint32_t orcpt_length) except -1:
+        cdef client_slot *s = &self.slots[slot]
+        cdef const char *comma = b" NOTIFY="
+        if s.count == CLIENT_RECIPIENTS_MAX:
+            raise LocalProtocolError("too many recipients for one transaction")
+        self.line(STAGE_RCPT)
+        self.put(b"RCPT TO:<", 9)
+        self.put_field(path, length)
+        self.put(b">", 1)
+        if self.extensions & EXTENSION_DSN:
+            if notify & SMTP_NOTIFY_NEVER:
+                self.put(b" NOTIFY=NEVER", 13)
+            else:
+                if notify & SMTP_NOTIFY_SUCCESS:
+                    self.put(b" NOTIFY=SUCCESS", 15)
+                    comma = b","
+                if notify & SMTP_NOTIFY_FAILURE:
+                    self.put(comma, strlen(comma))
+                    self.put(b"FAILURE", 7)
+                    comma = b","
+                if notify & SMTP_NOTIFY_DELAY:
+                    self.put(comma, strlen(comma))
+                    self.put(b"DELAY", 5)
+            if orcpt_length:
+                self.put(b" ORCPT=", 7)
+                self.put_field(orcpt, orcpt_length)
+        self.put(b"\r\n", 2)
+        self.end_line(STAGE_RCPT, slot)
+        s.count += 1
+        return 0
+
+    cdef int recipients_done(self, int slot, int by) except -1:
+        cdef client_slot *s = &self.slots[slot]
+        cdef bint is_stepping = not self.extensions & EXTENSION_PIPELINING
+        if s.count == 0:
+            raise LocalProtocolError("a transaction needs a recipient")
+        if by != BODY_BY_DATA and not self.extensions & EXTENSION_CHUNKING:
+            raise LocalProtocolError("the peer does not offer CHUNKING")
+        if is_stepping and by == BODY_BY_BDAT_NOW:
+            by = BODY_BY_BDAT_LATER
+        s.by = <uint8_t>by
+        if by == BODY_BY_DATA:
+            self.line(STAGE_DATA)
+            self.put(b"DATA\r\n", 6)
+            self.end_line(STAGE_DATA, slot)
+        elif is_stepping:                   # a mark behind the last RCPT: "the recipients are not all known yet"
+            self.line(STAGE_IDLE)
+            self.end_line(STAGE_IDLE, slot)
+        return self.release()
+
+    cdef int body_begin(self, int slot, uint64_t message_octets) except -1:
+        cdef client_slot *s = &self.slots[slot]
+        cdef char text[48]
+        cdef int length
+        if s.phase != PHASE_BODY and not (s.phase == PHASE_OPEN and s.by == BODY_BY_BDAT_NOW):
+            raise LocalProtocolError("no body may be sent now")
+        s.phase = PHASE_BODY
+        if s.by == BODY_BY_DATA:
+            smtp_data_stuff_begin(&self.stuff)
+            return 0
+        length = snprintf(text, sizeof(text), b"BDAT %llu LAST\r\n", <unsigned long long>message_octets)
+        return self.put(text, length)
+
+    cdef int body_stuffed(self, const uint8_t *data, size_t length) except -1:
+        self.reserve(&self.out, length + length // 2 + 2)
+        self.out.length += smtp_data_stuff(&self.stuff, data, length, self.out.data + self.out.length)
+        return 0
+
+    cdef int body_end(self, int slot, bint ends_with_crlf) except -1:
+        cdef client_slot *s = &self.slots[slot]
+        if s.phase != PHASE_BODY:
+            raise LocalProtocolError("no body was begun")
+        if s.by == BODY_BY_DATA:
+            if not ends_with_crlf:
+                self.put(b"\r\n", 2)
+            self.put(b".\r\n", 3)
+        s.phase = PHASE_SENT
+        return self.expect(STAGE_END, slot, 1)
+
+    cdef int quit(self) except -1:
+        self.put(b"QUIT\r\n", 6)
+        self.state = CLIENT_QUIT
+        return self.expect(STAGE_QUIT, 0, 1)
+
+    cdef uint64_t deadline_ms(self) noexcept:
+        if self.ring_count:
+            return TIMEOUT_MS[self.ring[self.ring_head].stage]
+        if self.slots[0].phase == PHASE_BODY or self.slots[1].phase == PHASE_BODY:
+            return BLOCK_TIMEOUT_MS
+        return 0
+
+    # Without PIPELINING a transaction's lines lie in `held`, each behind its stage and length, and leave one by
+    # one as replies come: the same calls, the same events.
+
+    cdef int begin_lines(self) except -1:
+        if not self.extensions & EXTENSION_PIPELINING:
+            self.held.length = 0
+            self.held_at = 0
+        return 0
+
+    cdef int line(self, int stage) except -1:
+        # Lines are written to `out` and moved to `held` by end_line: one writer for both ways.
+        self.line_start = self.out.length
+        return 0
+
+    cdef int end_line(self, int stage, int slot) except -1:
+        cdef uint16_t length
+        if self.extensions & EXTENSION_PIPELINING:
+            return self.expect(stage, slot, 1)
+        length = <uint16_t>(self.out.length - self.line_start)
+        self.reserve(&self.held, <size_t>length + 4)
+        self.held.data[self.held.length] = <uint8_t>stage
+        self.held.data[self.held.length + 1] = <uint8_t>slot
+        memcpy(self.held.data + self.held.length + 2, &length, 2)
+        memcpy(self.held.data + self.held.length + 4, self.out.data + self.line_start, length)
+        self.held.length += <size_t>length + 4
+        self.out.length = self.line_start
+        return 0
+
+    cdef int release(self) except -1:
+        cdef uint16_t length
+        cdef uint8_t *at
+        if self.held_at >= self.held.length or self.ring_count:
+            return 0
+        at = self.held.data + self.held_at
+        memcpy(&length, at + 2, 2)
+        self.held_at += <size_t>length + 4
+        if at[0] == STAGE_IDLE:
+            return 0
+        self.put(at + 4, length)
+        return self.expect(at[0], at[1], 1)
+
+    cdef int expect(self, int stage, int slot, uint32_t count) except -1:
+        cdef client_expectation *tail
+        if self.ring_count:
+            tail = &self.ring[(self.ring_head + self.ring_count - 1) & (CLIENT_RING - 1)]
+            if stage == STAGE_RCPT and tail.stage == STAGE_RCPT and tail.slot == slot:
+                tail.count += <uint16_t>count
+                return 0
+        if self.ring_count == CLIENT_RING:
+            raise LocalProtocolError("too many commands without replies")
+        tail = &self.ring[(self.ring_head + self.ring_count) & (CLIENT_RING - 1)]
+        tail.stage = <uint8_t>stage
+        tail.slot = <uint8_t>slot
+        tail.count = <uint16_t>count
+        self.ring_count += 1
+        return 0
+
+    cdef int put(self, const void *data, size_t length) except -1:
+        self.reserve(&self.out, length)
+        memcpy(self.out.data + self.out.length, data, length)
+        self.out.length += length
+        return 0
+
+    cdef int put_field(self, const uint8_t *data, size_t length) except -1:
+        # The envelope's builder refuses CR and LF; were it wrong, a path could smuggle commands.
+        if memchr(data, c'\n', length) != NULL or memchr(data, c'\r', length) != NULL or length > 2048:
+            raise LocalProtocolError("CR, LF or too many octets in a command's argument")
+        return self.put(data, length)
+
+    cdef int reserve(self, client_buffer *buffer, size_t more) except -1:
+        cdef size_t capacity
+        cdef uint8_t *grown
+        if buffer.capacity - buffer.length >= more:
+            return 0
+        capacity = buffer.capacity * 2 if buffer.capacity else 512
+        while capacity - buffer.length < more:
+            capacity *= 2
+        grown = <uint8_t *>realloc(buffer.data, capacity)
+        if grown == NULL:
+            raise MemoryError
+        buffer.data = grown
+        buffer.capacity = capacity
+        return 0
+
+    cdef void out_sent(self) noexcept:
+        self.out.length = 0
+        if self.out.capacity > OUT_KEPT:
+            free(self.out.data)
+            self.out.data = NULL
+            self.out.capacity = 0
+
+    # ---------------------------------------------------------------- the Python face
+
+    @property
+    def deadline_s(self):
+        return self.deadline_ms() / 1000
+
+    def offers(self, str keyword not None):
+        return bool(self.extensions & EXTENSION_BITS[keyword])
+
+    @property
+    def is_ready(self):
+        return self.state == CLIENT_READY
+
+    @property
+    def is_closed(self):
+        return self.state == CLIENT_CLOSED
+
+    @property
+    def may_start(self):
+        return self.free_slot() >= 0
+
+    def receive(self, const uint8_t[::1] data not None):
+        cdef client_event event
+        cdef list events = []
+        cdef object status
+        if data.shape[0] == 0:
+            return events
+        self.feed(&data[0], data.shape[0])
+        while True:
+            try:
+                if self.next_event(&event) == EVENT_NONE:
+                    return events
+            except BrokenDialogue as error:
+                error.events_before = events        # told before the octet at fault
+                raise
+            if event.kind == EVENT_SEND_BODY:
+                events.append(Event(EVENT_NAMES[event.kind], STAGE_NAMES[event.stage], event.slot, 0, 0,
+                                    (0, 0, 0), b"", False))
+                continue
+            status = (self.reply.status_class, self.reply.status_subject, self.reply.status_detail)
+            events.append(Event(EVENT_NAMES[event.kind], STAGE_NAMES[event.stage], event.slot, event.index,
+                                self.reply.code, status, <bytes>self.reply.text[:self.reply.text_length],
+                                bool(event.is_over)))
+
+    def take_output(self):
+        cdef bytes data = self.out.data[:self.out.length]
+        self.out_sent()
+        return data
+
+    def start(self, bytes reverse_path not None, list forward_paths not None, *, uint64_t message_octets=0,
+              bint is_8bit=False, bint is_smtputf8=False, str ret="", bytes envid=b"", str by="data"):
+        cdef mail_parameters p
+        cdef bytes path, orcpt
+        cdef int slot
+        cdef uint8_t notify
+        p.message_octets = message_octets
+        p.is_8bit = is_8bit
+        p.is_smtputf8 = is_smtputf8
+        p.ret = 0 if not ret else <uint8_t>ord(ret[0])
+        p.envid = envid
+        p.envid_length = len(envid)
+        slot = self.mail(reverse_path, len(reverse_path), &p)
+        for entry in forward_paths:
+            path, notify, orcpt = entry if isinstance(entry, tuple) else (entry, 0, b"")
+            self.rcpt(slot, path, len(path), notify, orcpt, len(orcpt))
+        self.recipients_done(slot, {"data": BODY_BY_DATA, "bdat": BODY_BY_BDAT_NOW,
+                                    "bdat-later": BODY_BY_BDAT_LATER}[by])
+        return slot
+
+    def send_body(self, int slot, bytes message not None):
+        if not 0 <= slot < CLIENT_SLOTS:
+            raise LocalProtocolError("no such slot")
+        self.body_begin(slot, len(message))
+        if self.slots[slot].by == BODY_BY_DATA:
+            self.body_stuffed(message, len(message))
+        else:
+            self.put(<const char *>message, len(message))
+        self.body_end(slot, message.endswith(b"\r\n") or not message)
+
+    def close(self):
+        if self.state != CLIENT_READY:
+            raise LocalProtocolError("QUIT belongs behind the hello and outside a transaction")
+        self.quit()

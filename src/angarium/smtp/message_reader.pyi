@@ -1,0 +1,1 @@
+"""The octets of one message on their way in. Compiled callers only."""

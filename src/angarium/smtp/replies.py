@@ -1,0 +1,86 @@
+"""Every reply a server session or the inbound side can say, in one table; no logic.
+
+Each is whole, CRLF included, with its enhanced status code (RFC 2034, 3463). Texts that need the hostname or a
+number are `str.format`-free templates with one b"%s". Where RFC 5321 leaves a choice of code, the comment says why.
+"""
+
+from __future__ import annotations
+
+# RFC 5321 §3.1, §4.2.3
+GREETING = b"220 %s ESMTP Angarium\r\n"
+GREETING_TOO_MANY = b"421 4.3.2 %s Too many connections, try again later\r\n"
+HELO_OK = b"250 %s\r\n"
+QUIT_OK = b"221 2.0.0 %s Bye\r\n"
+TIMEOUT = b"421 4.4.2 %s Timeout, closing\r\n"
+TOO_SLOW = b"421 4.4.2 %s Message data comes too slowly, closing\r\n"
+SHUTTING_DOWN = b"421 4.3.2 %s Shutting down\r\n"
+TOO_MANY_ERRORS = b"421 4.7.0 %s Too many errors\r\n"
+INTERNAL_ERROR = b"421 4.3.0 %s Internal error, closing\r\n"
+
+MAIL_OK = b"250 2.1.0 Ok\r\n"
+RCPT_OK = b"250 2.1.5 Ok\r\n"
+DATA_GO = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+CHUNK_OK = b"250 2.0.0 Ok: %d octets\r\n"
+MESSAGE_OK = b"250 2.0.0 Ok: queued as %s\r\n"
+RSET_OK = b"250 2.0.0 Ok\r\n"
+NOOP_OK = b"250 2.0.0 Ok\r\n"
+VRFY_OK = b"252 2.0.0 Cannot verify, but will take a message and try\r\n"
+HELP_OK = b"214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT; see RFC 5321\r\n"
+
+# The line and the verb
+UNKNOWN_COMMAND = b"500 5.5.1 Command not recognised\r\n"
+NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
+LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
+CONTROL_OCTETS = b"500 5.5.2 NUL or control octet in command\r\n"
+COMMAND_HAS_8BIT = b"500 5.5.2 Octet above 127 in command\r\n"
+BARE_LINE_ENDING = b"521 5.5.2 Bare CR or LF in command; lines end with CRLF\r\n"
+NOT_SMTP = b"521 5.5.2 This is an SMTP server\r\n"
+HTTP_HERE = b"502 5.5.1 This is an SMTP server, not HTTP\r\n"
+SPOKE_TOO_EARLY = b"554 5.5.0 You spoke before the greeting\r\n"
+IMPROPER_PIPELINING = b"503 5.5.0 Improper pipelining: wait for the reply to this command\r\n"
+IMPROPER_PIPELINING_DATA = b"554 5.5.0 Improper pipelining behind end of data; message refused\r\n"
+
+# Arguments and parameters
+SYNTAX = b"501 5.5.4 Syntax error in argument\r\n"
+BAD_HELO_NAME = b"501 5.5.4 Not a domain or address literal\r\n"
+BAD_PARAMETER = b"501 5.5.4 Syntax error in parameter\r\n"
+PARAMETER_TWICE = b"501 5.5.4 Parameter given twice\r\n"
+TOO_MANY_PARAMETERS = b"501 5.5.4 Too many parameters\r\n"
+BAD_PARAMETER_VALUE = b"501 5.5.4 Bad value of parameter\r\n"
+# 555 rather than 504: RFC 5321 §4.1.1.11
+UNKNOWN_PARAMETER = b"555 5.5.4 Parameter not recognised or not implemented\r\n"
+# 504 rather than 555: the parameter BODY is known, this value of it is not offered (RFC 3030 §3)
+NO_BINARYMIME = b"504 5.5.4 BODY=BINARYMIME is not offered\r\n"
+BAD_REVERSE_PATH = b"501 5.1.7 Bad reverse-path\r\n"
+REVERSE_PATH_TOO_LONG = b"501 5.1.7 Reverse-path too long\r\n"
+BAD_FORWARD_PATH = b"501 5.1.3 Bad forward-path\r\n"
+FORWARD_PATH_TOO_LONG = b"501 5.1.3 Forward-path too long\r\n"
+NEEDS_SMTPUTF8 = b"553 5.6.7 Address needs SMTPUTF8\r\n"
+
+# Order
+NEEDS_HELO = b"503 5.5.1 Say EHLO or HELO first\r\n"
+NEEDS_MAIL = b"503 5.5.1 MAIL first\r\n"
+NEEDS_RCPT = b"503 5.5.1 RCPT first\r\n"
+NESTED_MAIL = b"503 5.5.1 A transaction is open; end it or RSET\r\n"
+IN_CHUNKS = b"503 5.5.1 A message is coming by BDAT; go on with BDAT or RSET\r\n"
+BDAT_NEEDS_EHLO = b"503 5.5.1 BDAT needs EHLO\r\n"
+# 554 rather than 503: RCPT was said, and every one was refused (RFC 5321 §3.3)
+NO_VALID_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
+BAD_CHUNK_SIZE = b"501 5.5.4 Bad BDAT size: the end of the chunk is unknown, closing\r\n"
+
+# Limits and policy
+TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients\r\n"
+MESSAGE_TOO_BIG = b"552 5.3.4 Message too big\r\n"
+# Permanent, though unasked in mid-message: 421 would make the client send the same flood again.
+MESSAGE_FAR_TOO_BIG = b"552 5.3.4 Message far too big, closing\r\n"
+RELAY_DENIED = b"550 5.7.1 Relaying denied\r\n"
+NO_ROOM = b"452 4.3.1 Insufficient storage\r\n"
+LOCAL_TROUBLE = b"451 4.3.0 Local error, try again later\r\n"
+NO_MEMORY = b"452 4.3.1 Out of memory, try again later\r\n"
+
+# End of data
+BARE_LF = b"554 5.6.0 Message refused: bare LF; lines end with CRLF\r\n"
+BARE_CR = b"554 5.6.0 Message refused: bare CR; lines end with CRLF\r\n"
+HAS_NUL = b"554 5.6.0 Message refused: NUL octet\r\n"
+TEXT_LINE_TOO_LONG = b"554 5.6.0 Message refused: line too long\r\n"
+LOOP = b"554 5.4.6 Too many hops: more than 100 Received fields\r\n"

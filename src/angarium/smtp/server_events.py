@@ -1,0 +1,71 @@
+"""What a server session tells, as values, for its Python face. The connection reads the session's fields instead."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Helo(msgspec.Struct, frozen=True):
+    """HELO or EHLO, already answered; a transaction that was open is over."""
+
+    name: bytes
+    is_ehlo: bool
+
+
+class Mail(msgspec.Struct, frozen=True):
+    """Asks: accept() or refuse(). An empty reverse_path is the null one."""
+
+    reverse_path: bytes
+    announced_octets: int = 0
+    envid: bytes = b""
+    body_8bitmime: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+
+
+class Rcpt(msgspec.Struct, frozen=True):
+    """Asks: accept() or refuse(). domain_offset is the length of forward_path for a bare <Postmaster>."""
+
+    forward_path: bytes
+    domain_offset: int
+    orcpt: bytes = b""
+    notify: int = 0
+
+
+class Data(msgspec.Struct, frozen=True):
+    """DATA or the first BDAT of a message. Asks: begin_data() or refuse()."""
+
+    is_chunking: bool
+
+
+class Body(msgspec.Struct, frozen=True):
+    """So many octets are stored and more will come: take_body() now or let them grow."""
+
+    octets: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """End of data, nothing wrong with it. Asks: finish(). `octets` are those received, without our trace field."""
+
+    octets: int
+    has_8bit: bool
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """RSET: the transaction is over."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The session refused something by itself; reply is in the output. The transaction may be over with it."""
+
+    code: int
+    reply: bytes
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Told once: send the output, then close; `lingers`: let the peer read it before the connection goes."""
+
+    lingers: bool
+
+
+ServerEvent = Helo | Mail | Rcpt | Data | Body | Message | Reset | Refused | Close

@@ -1,0 +1,1 @@
+"""What the values of MAIL and RCPT parameters mean. Compiled callers only."""

@@ -1,0 +1,63 @@
+"""One SMTP dialogue, server side, without a socket, a clock or a policy (RFC 5321 and its extensions)."""
+
+from typing_extensions import Buffer
+from typing import final
+
+from angarium.smtp.server_events import ServerEvent
+from angarium.smtp.server_settings import ServerSettings
+
+@final
+class ServerSession:
+    """Octets in, events out; replies wait in the output.
+
+    greet() first; then receive() octets as they come and pull next_event() until it gives None, then send
+    take_output(). Events that ask (Mail, Rcpt, Data, Message) stop the session until their answer: accept(), refuse(),
+    begin_data() or finish(). Any octets give events and replies, never an exception, and the same ones however they
+    are cut; but octets behind a command that ends a group are only seen as such when they arrive with it.
+    An idle session holds no buffers.
+    """
+
+    state: int
+    after: int
+    asked: int
+    verb: int
+    is_ehlo: bool
+    is_chunking: bool
+    has_spoken: bool
+    lingers: bool
+    recipient_count: int
+    refused_recipient_count: int
+    error_count: int
+    helo: bytes | None
+    refusal: bytes | None
+    def __init__(self, settings: ServerSettings) -> None: ...
+    def greet(self) -> None:
+        """Says the greeting. Octets received before are answered 554 and end the session (RFC 5321 §3.1)."""
+    def receive(self, data: Buffer) -> None:
+        """Takes octets from the client; they are copied."""
+    def next_event(self) -> ServerEvent | None:
+        """The next event; None when more input or an answer is wanted."""
+    def accept(self) -> None:
+        """Yes to Mail or Rcpt."""
+    def refuse(self, reply: bytes) -> None:
+        """No to Mail, Rcpt or Data: a whole reply with CRLF. A refused first chunk is read before it is said."""
+    def begin_data(self, trace: Buffer = b"") -> None:
+        """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
+    def finish(self, reply: bytes) -> None:
+        """The answer to Message, 250 or not. Raises LocalProtocolError when nothing asked."""
+    def close_with(self, reply: bytes) -> None:
+        """The last reply: timeouts, shutdown. Close follows as event."""
+    def take_body(self) -> bytes:
+        """What of the message is stored so far: at Body, and all the rest at Message."""
+    def take_output(self) -> bytes:
+        """Octets to send."""
+    def has_transaction(self) -> bool: ...
+    def is_idle(self) -> bool:
+        """Between commands, no transaction."""
+    def is_in_data(self) -> bool:
+        """Inside message data or a chunk."""
+    @property
+    def memory_octets(self) -> int:
+        """Octets of the buffers held now."""
+    @property
+    def is_closed(self) -> bool: ...

@@ -1,0 +1,24 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef class ServerSettings:
+    """What a session says and allows: no policy. Shared by sessions, replaced as a whole."""
+    cdef readonly bytes hostname
+    cdef readonly bytes greeting
+    cdef readonly bytes helo_reply
+    cdef readonly bytes ehlo_reply
+    cdef readonly bytes quit_reply
+    cdef readonly bytes timeout_reply
+    cdef readonly bytes slow_reply
+    cdef readonly bytes shutdown_reply
+    cdef readonly bytes errors_reply
+    cdef readonly bytes trouble_reply
+    cdef readonly bytes too_many_reply
+    cdef readonly uint64_t max_message_octets
+    cdef readonly uint64_t give_up_octets
+    cdef readonly uint32_t max_recipients
+    cdef readonly uint32_t max_line_octets
+    cdef readonly uint32_t max_errors
+    cdef readonly uint32_t run_octets
+    cdef readonly uint32_t command_timeout_s
+    cdef readonly uint32_t block_timeout_s

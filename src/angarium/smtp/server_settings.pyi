@@ -1,0 +1,50 @@
+"""What a server session says and allows."""
+
+from typing import final
+
+@final
+class ServerSettings:
+    """Replies with our name in them, and limits; immutable, shared by sessions, replaced as a whole.
+
+    hostname             ASCII, in greeting, HELO, EHLO and 421 replies (RFC 5321 §4.2.3).
+    max_message_octets   announced as SIZE (RFC 1870); more is read to its end and refused, 552.
+    give_up_octets       past this the end is not waited for.
+    max_recipients       in one transaction; then 452 4.5.3.
+    max_line_octets      of message lines with CRLF.
+    max_errors           commands refused before 421 4.7.0.
+    run_octets           from here on message data may be taken away while it arrives (event Body).
+    command_timeout_s    and block_timeout_s: values for whoever has a clock.
+    Raises UnicodeEncodeError for a hostname that is not ASCII.
+    """
+
+    hostname: bytes
+    greeting: bytes
+    helo_reply: bytes
+    ehlo_reply: bytes
+    quit_reply: bytes
+    timeout_reply: bytes
+    slow_reply: bytes
+    shutdown_reply: bytes
+    errors_reply: bytes
+    trouble_reply: bytes
+    too_many_reply: bytes
+    max_message_octets: int
+    give_up_octets: int
+    max_recipients: int
+    max_line_octets: int
+    max_errors: int
+    run_octets: int
+    command_timeout_s: int
+    block_timeout_s: int
+    def __init__(
+        self,
+        hostname: str | bytes,
+        *,
+        max_message_octets: int = ...,
+        max_recipients: int = 1000,
+        max_line_octets: int = 2048,
+        max_errors: int = 20,
+        run_octets: int = ...,
+        command_timeout_s: int = 300,
+        block_timeout_s: int = 180,
+    ) -> None: ...

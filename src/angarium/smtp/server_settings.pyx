@@ -1,0 +1,35 @@
+# What a server session says and allows, compiled once: replies with our name in them, limits. No policy, no state.
+cimport cython
+
+from angarium.smtp import limits, replies
+
+
+@cython.final
+cdef class ServerSettings:
+    def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
+                 max_errors=20, run_octets=256 << 10, command_timeout_s=limits.SERVER_TIMEOUT_S,
+                 block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S):
+        cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
+        self.hostname = name
+        self.max_message_octets = max_message_octets
+        # A client that did not say SIZE cannot know; four times and 16 MiB of patience let nearly all of them
+        # read the 552 at the true end, and bound what a flood costs.
+        self.give_up_octets = 4 * self.max_message_octets + (16 << 20)
+        self.max_recipients = max_recipients
+        self.max_line_octets = max_line_octets
+        self.max_errors = max_errors
+        self.run_octets = run_octets
+        self.command_timeout_s = command_timeout_s
+        self.block_timeout_s = block_timeout_s
+        self.greeting = replies.GREETING % name
+        self.helo_reply = replies.HELO_OK % name
+        self.quit_reply = replies.QUIT_OK % name
+        self.timeout_reply = replies.TIMEOUT % name
+        self.slow_reply = replies.TOO_SLOW % name
+        self.shutdown_reply = replies.SHUTTING_DOWN % name
+        self.errors_reply = replies.TOO_MANY_ERRORS % name
+        self.trouble_reply = replies.INTERNAL_ERROR % name
+        self.too_many_reply = replies.GREETING_TOO_MANY % name
+        lines = [name, b"SIZE %d" % max_message_octets, b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING",
+                 b"ENHANCEDSTATUSCODES", b"DSN"]
+        self.ehlo_reply = b"".join(b"250-" + line + b"\r\n" for line in lines) + b"250 HELP\r\n"

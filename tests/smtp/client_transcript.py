@@ -1,0 +1,173 @@
+"""Reads and plays tests/transcripts/client/*.txt: what a client does with a server's replies.
+
+    --- name
+    # reason and RFC
+    = lmtp loop ready pipelining chunking size 8bitmime smtputf8 dsn    how the session begins; an extension or `ready` skips the hello
+    S: octets                        what the server sends
+    C: octets                        all that the client sends because of the line(s) before; "-": nothing. Without a C
+                                     line behind S nothing may be sent either
+    E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
+    X: PIPELINING SIZE=1000          the extensions known now; "-": none
+    > start [by=bdat] [size=N] [8bit] [utf8] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
+    > body octets                    to the transaction that may send its body (or was started by=bdat)
+    > quit
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from angarium.smtp.client_session import BrokenDialogue, ClientSession, Event
+
+FOLDER = Path(__file__).parent.parent / "transcripts" / "client"
+HOSTNAME = b"relay.example.org"
+EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES")
+
+_ESCAPE = re.compile(r"\\(r|n|\\)")
+_EVENT = re.compile(r"(!|[a-z-]+)(?:\(([^)]*)\))?")
+
+
+@dataclass
+class ClientTranscript:
+    name: str
+    reason: str = ""
+    settings: list[str] = field(default_factory=list)
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_all() -> list[ClientTranscript]:
+    found: list[ClientTranscript] = []
+    for path in sorted(FOLDER.glob("*.txt")):
+        in_file = len(found)
+        for line in path.read_text("utf-8").splitlines():
+            if line.startswith("--- "):
+                found.append(ClientTranscript(f"{path.stem}: {line[4:]}"))
+            elif line.startswith("#") and len(found) > in_file:
+                found[-1].reason += line[1:].strip() + " "
+            elif line.startswith("= "):
+                found[-1].settings += line[2:].split()
+            elif line[:2] in ("S:", "C:", "E:", "X:"):
+                found[-1].lines.append((line[0], line[3:]))
+            elif line.startswith("> "):
+                found[-1].lines.append((">", line[2:]))
+            elif line.strip() and not line.startswith("#"):
+                raise ValueError(f"{path.name}: {line!r}")
+    return found
+
+
+def octets_of(text: str) -> bytes:
+    plain = {"r": "\r", "n": "\n", "\\": "\\"}
+    return _ESCAPE.sub(lambda match: plain[match[1]], text).encode()
+
+
+def play(transcript: ClientTranscript, cuts_of: Callable[[bytes], Iterable[int]]) -> None:
+    Player(transcript.settings, cuts_of).play(transcript)
+
+
+class Player:
+    def __init__(self, settings: list[str], cuts_of: Callable[[bytes], Iterable[int]]) -> None:
+        self.cuts_of = cuts_of
+        self.session = ClientSession(HOSTNAME, "lmtp" in settings, "loop" in settings)
+        self.events: list[Event] = []
+        self.output = b""
+        self.is_broken = False
+        self.slot = -1
+        keywords = [word.upper() for word in settings if word.upper() in EXTENSIONS]
+        if keywords or "ready" in settings:
+            self.session.receive(b"220 mx\r\n250-mx\r\n" + b"".join(b"250-%b\r\n" % k.encode() for k in keywords)
+                                 + b"250 HELP\r\n")
+            self.session.take_output()
+
+    def play(self, transcript: ClientTranscript) -> None:
+        lines = transcript.lines
+        for number, (kind, text) in enumerate(lines):
+            where = f"{transcript.name}: {kind} {text}"
+            if kind == "S":
+                self._expect_nothing_left(where)
+                self.feed(octets_of(text))
+            elif kind == ">":
+                self.act(text)
+            elif kind == "C":
+                expected = b"" if text == "-" else octets_of(text)
+                assert self.output == expected, where
+                self.output = b""
+            elif kind == "E":
+                self.check_events(text, where)
+            else:
+                self.check_extensions(text, where)
+            if kind == "S" and not any(each[0] == "C" for each in lines[number + 1 : number + 3]):
+                assert self.output == b"", where
+
+    def feed(self, octets: bytes) -> None:
+        edges = [0, *sorted(set(self.cuts_of(octets))), len(octets)]
+        for start, end in zip(edges, edges[1:], strict=False):
+            if start == end or self.is_broken:
+                continue
+            try:
+                self.events += self.session.receive(octets[start:end])
+            except BrokenDialogue as error:
+                self.events += error.events_before
+                self.is_broken = True
+            self.output += self.session.take_output()
+
+    def act(self, text: str) -> None:
+        verb, _, rest = text.partition(" ")
+        if verb == "quit":
+            self.session.close()
+        elif verb == "body":
+            self.session.send_body(self.slot, octets_of(rest))
+        else:
+            self.start(rest.split())
+        self.output += self.session.take_output()
+
+    def start(self, words: list[str]) -> None:
+        options: dict[str, object] = {}
+        paths: list[tuple[bytes, int, bytes]] = []
+        for word in words:
+            if word.startswith("<"):
+                path, _, rest = word[1:].partition(">")
+                notify, _, orcpt = rest[1:].partition(";")
+                paths.append((path.encode(), int(notify or 0), orcpt.encode()))
+            elif word == "8bit":
+                options["is_8bit"] = True
+            elif word == "utf8":
+                options["is_smtputf8"] = True
+            else:
+                key, _, value = word.partition("=")
+                options[{"size": "message_octets"}.get(key, key)] = (
+                    int(value) if key == "size" else value.encode() if key == "envid" else value
+                )
+        self.slot = self.session.start(paths[0][0], list(paths[1:]), **options)  # type: ignore[arg-type]
+
+    def check_events(self, text: str, where: str) -> None:
+        expected = _EVENT.findall(text)
+        found = [event.kind for event in self.events] + (["!"] if self.is_broken else [])
+        assert found == [name for name, _ in expected], where
+        for event, (_, fields) in zip(self.events, expected, strict=False):
+            named = [item for item in fields.split(", ") if item]
+            if event.kind != "send-body":
+                assert event.is_over == ("over" in named), where
+            else:
+                self.slot = event.slot
+            for item in named:
+                key, _, value = item.partition("=")
+                if key == "status":
+                    assert ".".join(map(str, event.status)) == value, where
+                elif key != "over":
+                    assert str(getattr(event, key)) == value, where
+        self.events = []
+
+    def check_extensions(self, text: str, where: str) -> None:
+        found = [
+            f"SIZE={self.session.size_limit}" if keyword == "SIZE" else keyword
+            for keyword in EXTENSIONS
+            if self.session.offers(keyword)
+        ]
+        assert found == ([] if text == "-" else text.split()), where
+
+    def _expect_nothing_left(self, where: str) -> None:
+        assert self.output == b"", where
+        assert not self.events, where
