@@ -1,0 +1,26 @@
+from libc.stdint cimport uint8_t, uint32_t
+from angarium.inbound.context cimport InboundContext
+from angarium.inbound.transaction cimport inbound_transaction
+from angarium.smtp.server_session cimport ServerSession
+
+
+cdef class Client:
+    """Whoever talks to us: session, address, rights and the transaction in hand. No I/O: see connection.pyx.
+
+    Owns its transaction until commit.pyx takes it over.
+    """
+    cdef InboundContext context
+    cdef ServerSession session
+    cdef inbound_transaction *transaction
+    cdef uint32_t generation            # of context, when may_relay was found
+    cdef bint may_relay
+    cdef uint8_t address_length
+    cdef uint8_t binary_address[16]     # IPv4 mapped; 127.0.0.1 for a unix socket
+    cdef char address[56]               # "192.0.2.1", "IPv6:2001:db8::1", "" for a unix socket
+
+    cdef void set_peer(self, int fd) noexcept
+    cdef void refresh(self) noexcept                # after a reload
+    cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
+    cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden
+    cdef void tell_rejected(self, bytes reply) noexcept
+    cdef void tell_rejected_path(self, const uint8_t *path, size_t length, bytes reply) noexcept

@@ -1,0 +1,114 @@
+# Who talks to us, as the verbs see it: session, rights, transaction. It is not the socket (connection.pyx).
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy, memset, strlen
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from angarium.events.journal cimport Journal
+from angarium.inbound.context cimport InboundContext
+from angarium.metrics.counters cimport Counter
+from angarium.smtp.csmtp cimport *
+from angarium.smtp.server_session cimport ServerSession
+
+from angarium.metrics.counters import counter
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+    struct sockaddr:
+        sa_family_t sa_family
+    struct sockaddr_storage:
+        sa_family_t ss_family
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
+    enum: AF_INET, AF_INET6
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        pass
+    struct in6_addr:
+        uint8_t s6_addr[16]
+    struct sockaddr_in:
+        in_addr sin_addr
+    struct sockaddr_in6:
+        in6_addr sin6_addr
+
+cdef extern from "<arpa/inet.h>" nogil:
+    const char *inet_ntop(int family, const void *source, char *out, socklen_t size)
+
+cdef Counter rejected_total = counter(
+    "angarium_in_rejected_total", "Commands and messages refused, by policy, limits or protocol.")
+
+cdef const char **VERBS = [b"", b"HELO", b"EHLO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"VRFY",
+                           b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"HTTP"]
+
+
+cdef bint is_mapped(const uint8_t *address) noexcept:
+    """An IPv4 client on an IPv6 socket, ::ffff:a.b.c.d (RFC 4291 §2.5.5.2)."""
+    cdef int i
+    for i in range(10):
+        if address[i]:
+            return False
+    return address[10] == 255 and address[11] == 255
+
+
+cdef class Client:
+    def __cinit__(self, InboundContext context not None):
+        self.context = context
+        self.session = ServerSession.__new__(ServerSession, context.settings)
+        self.generation = context.generation
+
+    cdef void set_peer(self, int fd) noexcept:
+        cdef sockaddr_storage peer
+        cdef socklen_t length = sizeof(peer)
+        memset(self.binary_address, 0, 10)
+        memset(self.binary_address + 10, 255, 2)
+        if getpeername(fd, <sockaddr *>&peer, &length) == 0 and peer.ss_family == AF_INET:
+            memcpy(self.binary_address + 12, &(<sockaddr_in *>&peer).sin_addr, 4)
+            inet_ntop(AF_INET, self.binary_address + 12, self.address, 46)
+        elif length and peer.ss_family == AF_INET6:
+            memcpy(self.binary_address, (<sockaddr_in6 *>&peer).sin6_addr.s6_addr, 16)
+            if is_mapped(self.binary_address):
+                inet_ntop(AF_INET, self.binary_address + 12, self.address, 46)
+            else:
+                memcpy(self.address, b"IPv6:", 5)
+                inet_ntop(AF_INET6, self.binary_address, self.address + 5, 46)
+        else:
+            memcpy(self.binary_address + 12, b"\x7f\x00\x00\x01", 4)
+            self.address[0] = 0
+        self.address_length = <uint8_t>strlen(self.address)
+        self.may_relay = self.context.is_relay_client(self.binary_address)
+
+
+    cdef void refresh(self) noexcept:
+        self.generation = self.context.generation
+        self.session.settings = self.context.settings
+        self.may_relay = self.context.is_relay_client(self.binary_address)
+
+    cdef void resume(self) noexcept:
+        pass
+
+    cdef void chunk_is_durable(self) noexcept:
+        pass
+
+    cdef void tell_rejected(self, bytes reply) noexcept:
+        self.tell_rejected_path(NULL, 0, reply)
+
+    cdef void tell_rejected_path(self, const uint8_t *path, size_t length, bytes reply) noexcept:
+        """A line in the journal. `path` is the forward-path refused, if it was one."""
+        cdef Journal journal = self.context.intake.journal
+        cdef ServerSession session = self.session
+        cdef const char *text = PyBytes_AS_STRING(reply)
+        cdef size_t text_length = PyBytes_GET_SIZE(reply)
+        cdef const char *verb = VERBS[session.verb] if session.verb <= SMTP_VERB_HTTP else VERBS[0]
+        rejected_total.cell[0] += 1
+        journal.begin(b"rejected")
+        journal.text(b"client", <const uint8_t *>self.address, self.address_length)
+        if session.helo is not None:
+            journal.text(b"helo", <const uint8_t *>PyBytes_AS_STRING(session.helo), PyBytes_GET_SIZE(session.helo))
+        if self.transaction != NULL:
+            journal.text(b"from", self.transaction.envelope.data + self.transaction.reverse_path_offset,
+                         self.transaction.reverse_path_length)
+        if length:
+            journal.text(b"to", path, length)
+        journal.text(b"verb", <const uint8_t *>verb, strlen(verb))
+        journal.number(b"code", (text[0] - 48) * 100 + (text[1] - 48) * 10 + text[2] - 48)
+        journal.text(b"reason", <const uint8_t *>text + 4, text_length - 6)
+        journal.end()

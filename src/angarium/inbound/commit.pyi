@@ -1,0 +1,1 @@
+"""End of data, commit, 250. Compiled callers only."""

@@ -1,0 +1,35 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from angarium.inbound.client cimport Client
+from angarium.model.octets cimport octets
+from angarium.queue.wheel cimport wheel_node
+
+
+cdef enum connection_phase:
+    PHASE_OPEN = 0
+    PHASE_LINGERING             # the last reply is out; input is read away so that it arrives
+    PHASE_CLOSED
+
+
+cdef class InboundConnection(Client):
+    """uvloop's protocol object. Owns the Client part and a deadline in the wheel; borrows the worker's read buffer."""
+    cdef object transport
+    cdef int fd
+    cdef uint8_t phase
+    cdef bint has_backlog           # the transport holds octets of ours: direct sends would overtake them
+    cdef bint is_write_paused
+    cdef bint is_read_paused
+    cdef bint is_pumping
+    cdef bint has_eof
+    cdef uint32_t data_began        # tick
+    cdef bint is_timing_data
+    cdef wheel_node deadline
+
+    cdef void pump(self) noexcept
+    cdef void turn(self) noexcept
+    cdef bint flush(self) noexcept
+    cdef void send_later(self, octets *output, size_t sent) noexcept
+    cdef void arm_deadline(self, bint has_replied) noexcept
+    cdef uint64_t data_time_left_ms(self) noexcept
+    cdef void expire(self) noexcept
+    cdef void pause_or_resume_reading(self, bint wants_pause) noexcept
+    cdef void begin_close(self) noexcept

@@ -1,0 +1,23 @@
+"""One inbound connection."""
+
+from asyncio import BaseTransport
+from typing import final
+
+from angarium.inbound.client import Client
+from angarium.inbound.context import InboundContext
+
+@final
+class InboundConnection(Client):
+    """A buffered protocol (asyncio.BufferedProtocol by its methods) for connections that were accepted."""
+
+    def connection_made(self, transport: BaseTransport) -> None: ...
+    def get_buffer(self, size_hint: int) -> memoryview: ...
+    def buffer_updated(self, length: int) -> None: ...
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, exception: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def close_if_idle(self) -> bool:
+        """421 and an end when no transaction is open; tells whether it was so."""
+    def abort(self) -> None:
+        """Cuts the connection without a word."""

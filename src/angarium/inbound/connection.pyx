@@ -1,0 +1,301 @@
+# One inbound connection: octets between uvloop and the session, deadlines, closing. What commands mean is in the
+# files named after them; what is legal when is the session's.
+#
+# All connections of a worker read into one buffer (Intake): what a session does not consume at once it copies. Replies
+# leave in one send(2) per batch of pipelined commands, straight from here while the transport holds nothing.
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from angarium.inbound.client cimport Client
+from angarium.inbound.commit cimport commit_drop
+from angarium.inbound.context cimport InboundContext, Intake
+from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
+from angarium.inbound.mail cimport proceed_mail
+from angarium.inbound.rcpt cimport proceed_rcpt
+from angarium.metrics.counters cimport Counter
+from angarium.model.octets cimport octets, octets_unref
+from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
+from angarium.smtp.message_reader cimport reader_has_run
+from angarium.smtp.server_session cimport (
+    EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT, EVENT_REFUSED, EVENT_WAIT,
+    ServerSession, server_event,
+)
+
+from angarium.smtp.server_state cimport SERVER_SKIP_CHUNK
+
+from angarium.metrics.counters import counter, gauge
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void *data, size_t length, int flags)
+    ssize_t recv(int fd, void *data, size_t length, int flags)
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
+
+cdef enum:
+    HELD_LIMIT = 64 << 10           # input kept back while an answer is due; past it the socket is not read
+    OUTPUT_LIMIT = 64 << 10         # replies piled up in one batch before they are sent anyway
+    LINGER_MS = 2000                # for the last reply to arrive while input is still coming
+    CLOSE_MS = 30000                # for a peer that does not read its last reply
+    # A message may take this long however slow; then it must keep the listener's rate. Five minutes is what a
+    # client may wait for a reply anyway (RFC 5321 §4.5.3.2).
+    DATA_GRACE_MS = 300000
+
+cdef Counter connections_total = counter("angarium_in_connections_total", "Connections accepted.")
+cdef Counter sessions = gauge("angarium_in_sessions", "Inbound connections open now.")
+cdef Counter turned_away_total = counter("angarium_in_turned_away_total", "Connections answered 421: max_sessions.")
+cdef Counter timeouts_total = counter("angarium_in_timeouts_total", "Inbound sessions ended by a deadline.")
+cdef Counter early_talkers_total = counter("angarium_in_early_talkers_total", "Clients that spoke before the greeting.")
+
+
+@cython.final
+cdef class InboundConnection(Client):
+    def __cinit__(self, InboundContext context not None):
+        self.fd = -1
+
+    def connection_made(self, transport):
+        cdef Intake intake = self.context.intake
+        cdef uint8_t octet
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+        self.context.session_count += 1
+        intake.clients.add(self)
+        connections_total.cell[0] += 1
+        sessions.cell[0] += 1
+        if intake.deadline_kind < 0:
+            intake.deadline_kind = intake.wheel.register(fire, NULL)
+        self.deadline.kind = <uint8_t>intake.deadline_kind
+        self.set_peer(self.fd)
+        if self.context.session_count > self.context.max_sessions:
+            turned_away_total.cell[0] += 1
+            self.session.close_with(self.context.settings.too_many_reply)
+        elif intake.is_draining:
+            self.session.close_with(self.context.settings.shutdown_reply)
+        # Who talks first is found by one recv(2) that takes nothing: a microsecond of the fifty that a
+        # connection costs, and no client waits for it. RFC 5321 §3.1: the server speaks first.
+        elif recv(self.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
+            self.session.greet()
+        else:
+            early_talkers_total.cell[0] += 1    # the session refuses the octets when they are read
+        self.pump()
+
+    def get_buffer(self, Py_ssize_t size_hint):
+        return self.context.intake.read_buffer
+
+    def buffer_updated(self, Py_ssize_t length):
+        if self.phase == PHASE_OPEN:
+            self.session.receive_octets(self.context.intake.read_octets, length)
+            self.pump()
+
+    def eof_received(self):
+        self.has_eof = True
+        # A client that shuts its side down behind its last command still gets what it waits for.
+        return self.phase == PHASE_OPEN and self.session.asked != 0
+
+    def connection_lost(self, exception):
+        cdef Intake intake = self.context.intake
+        if self.phase == PHASE_CLOSED:
+            return
+        self.phase = PHASE_CLOSED
+        intake.wheel.disarm(&self.deadline)
+        commit_drop(self)
+        intake.clients.discard(self)
+        self.context.session_count -= 1
+        sessions.cell[0] -= 1
+        self.transport = None
+        self.fd = -1
+
+    def pause_writing(self):
+        self.is_write_paused = True
+
+    def resume_writing(self):
+        self.is_write_paused = False
+        self.pump()
+
+    # For the operator and for shutdown
+
+    def close_if_idle(self):
+        if self.phase != PHASE_OPEN or not self.session.is_idle():
+            return False
+        self.session.close_with(self.context.settings.shutdown_reply)
+        self.pump()
+        return True
+
+    def abort(self):
+        if self.transport is not None:
+            self.transport.abort()
+
+    # The loop of events
+
+    cdef void resume(self) noexcept:
+        self.pump()
+
+    cdef void chunk_is_durable(self) noexcept:
+        self.pump()
+
+    cdef void pump(self) noexcept:
+        # A commit may answer from inside submit() when it fails at once: the turn that runs goes on with it.
+        if self.is_pumping or self.phase != PHASE_OPEN:
+            return
+        self.is_pumping = True
+        self.turn()
+        self.is_pumping = False
+
+    cdef void turn(self) noexcept:
+        cdef ServerSession session = self.session
+        cdef server_event event = EVENT_NONE
+        cdef bint has_replied = False
+        cdef bint is_full = False           # of a streamed message: too much is on its way to the disk
+        if self.generation != self.context.generation and not session.is_in_data():
+            self.refresh()
+        if session.is_in_data() and reader_has_run(&session.message):
+            is_full = not proceed_body(self)
+        while not self.is_write_paused:
+            event = session.advance()
+            if event == EVENT_MAIL:
+                proceed_mail(self)
+            elif event == EVENT_RCPT:
+                proceed_rcpt(self)
+            elif event == EVENT_DATA:
+                self.data_began = self.context.intake.wheel.now
+                proceed_data(self)
+            elif event == EVENT_BODY:
+                is_full = not proceed_body(self)
+            elif event == EVENT_MESSAGE:
+                proceed_message(self)
+            elif event == EVENT_NONE or event == EVENT_WAIT:
+                break
+            else:
+                if event == EVENT_REFUSED:
+                    self.tell_rejected(session.refusal)
+                if self.transaction != NULL and not session.has_transaction():
+                    commit_drop(self)
+                if event == EVENT_CLOSE:
+                    break
+            if session.output != NULL and session.output.length > OUTPUT_LIMIT:
+                has_replied = self.flush()
+        session.hold()
+        if session.output != NULL:
+            has_replied = self.flush()
+        if event == EVENT_CLOSE:
+            self.begin_close()
+            return
+        if session.is_idle():
+            if self.context.intake.is_draining:
+                session.close_with(self.context.settings.shutdown_reply)
+                session.advance()
+                self.flush()
+                self.begin_close()
+                return
+        if self.has_eof and session.asked == 0 and not is_full:
+            self.transport.close()              # nothing can follow
+            return
+        self.pause_or_resume_reading(is_full or self.is_write_paused or session.held_octets() > HELD_LIMIT)
+        self.arm_deadline(has_replied)
+
+    cdef void pause_or_resume_reading(self, bint wants_pause) noexcept:
+        if wants_pause == self.is_read_paused or self.transport is None:
+            return
+        self.is_read_paused = wants_pause
+        if wants_pause:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    # Output
+
+    cdef bint flush(self) noexcept:
+        cdef octets *output = self.session.take_output_octets()
+        cdef ssize_t sent = 0
+        if output == NULL:
+            return False
+        if self.has_backlog and self.transport.get_write_buffer_size() == 0:
+            self.has_backlog = False
+        if not self.has_backlog:
+            while True:
+                sent = send(self.fd, output.data, output.length, MSG_DONTWAIT | MSG_NOSIGNAL)
+                if sent >= 0 or errno != EINTR:
+                    break
+            if sent < 0:
+                if errno != EAGAIN:
+                    octets_unref(output)
+                    self.transport.abort()      # reset by the peer: connection_lost follows
+                    return True
+                sent = 0
+        if <size_t>sent < output.length:
+            self.send_later(output, sent)
+        octets_unref(output)
+        return True
+
+    cdef void send_later(self, octets *output, size_t sent) noexcept:
+        self.has_backlog = True
+        self.transport.write(PyBytes_FromStringAndSize(<const char *>output.data + sent, output.length - sent))
+
+    # Deadlines
+
+    cdef void arm_deadline(self, bint has_replied) noexcept:
+        """A command counts from our last reply, so octets of it that trickle in gain no time; a block of message data
+        counts from the last one, within what the whole message may take."""
+        cdef Wheel wheel = self.context.intake.wheel
+        cdef ServerSession session = self.session
+        cdef uint64_t delay_ms, left_ms
+        if session.asked != 0:
+            wheel.disarm(&self.deadline)        # we are the ones waited for
+        elif session.is_in_data():
+            if session.state == SERVER_SKIP_CHUNK and not self.is_timing_data:
+                self.data_began = wheel.now
+            self.is_timing_data = True
+            delay_ms = <uint64_t>session.settings.block_timeout_s * 1000
+            left_ms = self.data_time_left_ms()
+            wheel.arm(&self.deadline, left_ms if left_ms < delay_ms else delay_ms)
+        elif has_replied or self.is_timing_data or self.deadline.next == NULL:
+            self.is_timing_data = False
+            wheel.arm(&self.deadline, <uint64_t>session.settings.command_timeout_s * 1000)
+
+    cdef uint64_t data_time_left_ms(self) noexcept:
+        cdef uint64_t spent_ms = <uint64_t>(self.context.intake.wheel.now - self.data_began) * WHEEL_TICK_MS
+        cdef uint64_t octets_in = self.session.message.machine.octets_in
+        cdef uint64_t allowed_ms
+        if self.session.state == SERVER_SKIP_CHUNK:
+            octets_in = self.session.chunk_octets - self.session.chunk_left
+        allowed_ms = DATA_GRACE_MS + octets_in * 1000 // self.context.data_octets_per_s
+        return allowed_ms - spent_ms if allowed_ms > spent_ms else 1
+
+    cdef void expire(self) noexcept:
+        cdef ServerSession session = self.session
+        if self.phase != PHASE_OPEN:
+            self.abort()
+            return
+        timeouts_total.cell[0] += 1
+        if session.is_in_data() and self.data_time_left_ms() <= WHEEL_TICK_MS:
+            session.close_with(session.settings.slow_reply)
+        else:
+            session.close_with(session.settings.timeout_reply)
+        self.tell_rejected(session.refusal)
+        commit_drop(self)
+        self.is_write_paused = False            # said or not: it ends here
+        self.pump()
+
+    # The end
+
+    cdef void begin_close(self) noexcept:
+        """What was said must arrive: a close with input unread would reset the connection and may take our last
+        reply with it. So the sending side is shut, and input is read away for a moment."""
+        self.phase = PHASE_LINGERING
+        commit_drop(self)
+        if self.transport is None:
+            return
+        if self.is_read_paused:
+            self.is_read_paused = False
+            self.transport.resume_reading()
+        if self.session.lingers and not self.has_eof:
+            self.context.intake.wheel.arm(&self.deadline, LINGER_MS)
+            self.transport.write_eof()
+        else:
+            self.context.intake.wheel.arm(&self.deadline, CLOSE_MS)
+            self.transport.close()
+
+
+cdef void fire(wheel_node *node, void *context) noexcept:
+    cdef size_t offset = <size_t>&(<InboundConnection><void *>NULL).deadline
+    cdef InboundConnection connection = <InboundConnection><void *>(<char *>node - offset)
+    connection.expire()

@@ -1,0 +1,50 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from angarium.events.journal cimport Journal
+from angarium.queue.scheduler cimport Scheduler
+from angarium.queue.wheel cimport Wheel
+from angarium.smtp.server_settings cimport ServerSettings
+from angarium.spool.shard cimport Shard
+
+
+cdef struct network:
+    uint8_t address[16]             # IPv4 as ::ffff:a.b.c.d
+    uint8_t bits
+
+
+cdef class Intake:
+    """What all inbound connections of a worker share. Owns the read buffer."""
+    cdef readonly Shard shard
+    cdef readonly Scheduler scheduler
+    cdef readonly Journal journal
+    cdef readonly Wheel wheel
+    cdef readonly object loop
+    cdef readonly object read_buffer        # memoryview, given to the event loop for every read
+    cdef uint8_t *read_octets
+    cdef object read_owner
+    cdef int deadline_kind                  # of wheel nodes; set by connection.pyx
+    cdef readonly set clients               # live connections
+    cdef readonly uint32_t active           # transactions between MAIL and end of data
+    cdef readonly uint32_t committing
+    cdef readonly bint is_draining
+
+    cdef void transaction_began(self) noexcept
+    cdef void transaction_ended(self) noexcept
+
+
+cdef class InboundContext:
+    """One listener's options, compiled; changed in place by a reload so that open sessions see it."""
+    cdef readonly Intake intake
+    cdef readonly object options
+    cdef readonly bytes name                # of the listener, for the journal and the envelope
+    cdef readonly ServerSettings settings
+    cdef readonly frozenset domains         # relay_to
+    cdef readonly bint has_subdomains
+    cdef readonly uint32_t generation
+    cdef readonly uint32_t session_count
+    cdef readonly uint32_t max_sessions
+    cdef readonly uint32_t data_octets_per_s
+    cdef network *networks                  # relay_from
+    cdef size_t network_count
+
+    cdef bint is_relay_client(self, const uint8_t *address) noexcept
+    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length)

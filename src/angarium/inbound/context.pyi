@@ -1,0 +1,61 @@
+"""What inbound connections share: one Intake per worker, one InboundContext per listener."""
+
+from asyncio import AbstractEventLoop
+from typing import Protocol, final
+
+from angarium.events.journal import Journal
+from angarium.inbound.options import ListenerOptions
+from angarium.queue.scheduler import Scheduler
+from angarium.queue.wheel import Wheel
+from angarium.smtp.server_settings import ServerSettings
+from angarium.spool.shard import Shard
+
+class Client(Protocol):
+    def close_if_idle(self) -> bool: ...
+    def abort(self) -> None: ...
+
+@final
+class Intake:
+    """What all inbound connections of one worker share: the shard for new mail, the scheduler, the read buffer.
+
+    active      transactions between MAIL and end of data.
+    committing  messages whose commit is under way; a shutdown waits for them.
+    """
+
+    shard: Shard
+    scheduler: Scheduler
+    journal: Journal
+    wheel: Wheel
+    loop: AbstractEventLoop
+    read_buffer: memoryview
+    clients: set[Client]
+    active: int
+    committing: int
+    is_draining: bool
+    def __init__(
+        self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
+    ) -> None: ...
+    def drain(self) -> None:
+        """From now on sessions end: idle ones get 421 at once, others behind the message they are in."""
+    def close_idle(self) -> int:
+        """421 to every session that is not in a transaction; returns how many."""
+    def abort_all(self) -> None:
+        """Closes every connection without a word. What is being committed is finished all the same."""
+
+@final
+class InboundContext:
+    """One listener's options, compiled. apply() changes it in place: open sessions see it at their next command."""
+
+    intake: Intake
+    options: ListenerOptions
+    name: bytes
+    settings: ServerSettings
+    domains: frozenset[bytes]
+    has_subdomains: bool
+    generation: int
+    session_count: int
+    max_sessions: int
+    data_octets_per_s: int
+    def __init__(self, intake: Intake, hostname: str, options: ListenerOptions) -> None: ...
+    def apply(self, hostname: str, options: ListenerOptions) -> None:
+        """A reload. Raises UnicodeEncodeError for a hostname that is not ASCII; then nothing has changed."""

@@ -1,0 +1,131 @@
+# What inbound connections share: one Intake per worker, one InboundContext per listener in it.
+# Policy as data: which clients and which recipient domains may relay. Who asks, and when, is in rcpt.pyx.
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+from angarium.events.journal cimport Journal
+from angarium.queue.scheduler cimport Scheduler
+from angarium.queue.wheel cimport Wheel
+from angarium.smtp.server_settings cimport ServerSettings
+from angarium.spool.shard cimport Shard
+
+from angarium.smtp.server_settings import ServerSettings as make_settings
+
+cdef enum:
+    # Four socket buffers of loopback's usual size in one read; one for the whole worker, so it costs nothing.
+    READ_OCTETS = 256 << 10
+    DOMAIN_OCTETS = 255
+
+
+@cython.final
+cdef class Intake:
+    def __cinit__(self, Shard shard not None, Scheduler scheduler not None, Journal journal not None,
+                  Wheel wheel not None, object loop):
+        self.shard = shard
+        self.scheduler = scheduler
+        self.journal = journal
+        self.wheel = wheel
+        self.loop = loop
+        self.read_owner = bytearray(READ_OCTETS)
+        self.read_octets = <uint8_t *>PyByteArray_AS_STRING(self.read_owner)
+        self.read_buffer = memoryview(self.read_owner)      # keeps the bytearray from being resized, too
+        self.deadline_kind = -1
+        self.clients = set()
+
+    cdef void transaction_began(self) noexcept:
+        self.active += 1
+        self.shard.expect(self.active)
+
+    cdef void transaction_ended(self) noexcept:
+        self.active -= 1
+        self.shard.expect(self.active)
+
+    def drain(self):
+        """Idle sessions get 421 now, the others at the end of their transaction."""
+        self.is_draining = True
+        self.close_idle()
+
+    def close_idle(self):
+        return sum(1 for client in list(self.clients) if client.close_if_idle())
+
+    def abort_all(self):
+        for client in list(self.clients):
+            client.abort()
+
+
+@cython.final
+cdef class InboundContext:
+    def __cinit__(self, Intake intake not None, *args):
+        self.intake = intake
+
+    def __init__(self, Intake intake, hostname, options):
+        self.apply(hostname, options)
+
+    def __dealloc__(self):
+        free(self.networks)
+
+    def apply(self, hostname, options):
+        """Compiles first, then changes everything at once: an error leaves the old options in force."""
+        settings = make_settings(
+            hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
+            max_line_octets=options.max_line_octets, max_errors=options.max_errors,
+            command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
+        domains = options.domains
+        nets = options.networks
+        cdef network *compiled = <network *>malloc(max(1, len(nets)) * sizeof(network))
+        cdef size_t i
+        cdef bytes packed
+        if compiled == NULL:
+            raise MemoryError
+        for i, net in enumerate(nets):
+            packed = net.network_address.packed
+            compiled[i].bits = net.prefixlen
+            if net.version == 4:
+                packed = bytes(10) + b"\xff\xff" + packed
+                compiled[i].bits += 96
+            memcpy(compiled[i].address, <const char *>packed, 16)
+        free(self.networks)
+        self.networks = compiled
+        self.network_count = len(nets)
+        self.settings = settings
+        self.domains = domains
+        self.has_subdomains = any(domain.startswith(b".") for domain in domains)
+        self.max_sessions = options.max_sessions
+        self.data_octets_per_s = options.data_octets_per_s
+        self.options = options
+        self.name = str(options.address).encode()
+        self.generation += 1
+
+    cdef bint is_relay_client(self, const uint8_t *address) noexcept:
+        """`address` is 16 octets, IPv4 mapped."""
+        cdef size_t i
+        cdef uint8_t whole, rest
+        for i in range(self.network_count):
+            whole = self.networks[i].bits >> 3
+            rest = self.networks[i].bits & 7
+            if memcmp(address, self.networks[i].address, whole) != 0:
+                continue
+            if rest == 0 or (address[whole] ^ self.networks[i].address[whole]) >> (8 - rest) == 0:
+                return True
+        return False
+
+    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length):
+        """The domain as in the forward-path, any case; ".example.com" in the options means all below it."""
+        cdef char[DOMAIN_OCTETS + 1] lower
+        cdef size_t i
+        if not self.domains or length == 0 or length > DOMAIN_OCTETS:
+            return False
+        for i in range(length):
+            lower[i] = domain[i] + 32 if c'A' <= domain[i] <= c'Z' else domain[i]
+        if lower[length - 1] == c'.':
+            length -= 1
+        if PyBytes_FromStringAndSize(lower, length) in self.domains:
+            return True
+        if self.has_subdomains:
+            for i in range(1, length):
+                if lower[i] == c'.' and PyBytes_FromStringAndSize(lower + i, length - i) in self.domains:
+                    return True
+        return False

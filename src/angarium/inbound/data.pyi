@@ -1,0 +1,1 @@
+"""DATA and BDAT: trace field, streaming, end of data. Compiled callers only."""

@@ -1,0 +1,115 @@
+# DATA and BDAT: the trace field in front, runs of a large message to the spool, the end to the commit.
+# One file for both verbs, because they differ only in what the session does.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
+from angarium.inbound.client cimport Client
+from angarium.inbound.commit cimport commit_drop, commit_submit
+from angarium.inbound.context cimport Intake
+from angarium.inbound.transaction cimport inbound_transaction
+from angarium.mime.received cimport received_append, received_facts
+from angarium.model.clock cimport utc_ms
+from angarium.model.octets cimport octets, octets_new, octets_unref
+from angarium.smtp.server_session cimport ServerSession
+from angarium.spool.cspool cimport (
+    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_SMTPUTF8,
+    spool_id_encode,
+)
+
+from angarium.smtp import replies
+
+cdef bytes NO_MEMORY = replies.NO_MEMORY
+
+cdef enum:
+    # A 4 KiB message and its trace field without a move, and little left over: it stays so large while it is queued.
+    FIRST_BODY_OCTETS = 6144
+    TRACE_OCTETS = 512
+    # What an announced SIZE may make us set aside before the octets are there.
+    ANNOUNCED_LIMIT = 256 << 10
+
+
+cdef void proceed_data(Client client) noexcept:
+    cdef ServerSession session = client.session
+    cdef inbound_transaction *transaction = client.transaction
+    cdef Intake intake = client.context.intake
+    cdef octets *body
+    cdef uint64_t announced = transaction.announced_octets
+    transaction.id = intake.shard.next_id()
+    if announced > ANNOUNCED_LIMIT:
+        announced = ANNOUNCED_LIMIT
+    body = octets_new(announced + TRACE_OCTETS if announced > FIRST_BODY_OCTETS - TRACE_OCTETS else FIRST_BODY_OCTETS)
+    if body == NULL or write_trace(client, &body) != 0:
+        octets_unref(body)
+        client.tell_rejected(NO_MEMORY)
+        session.refuse(NO_MEMORY)
+        if not session.has_transaction():
+            commit_drop(client)
+        return
+    session.begin_data_with(body)
+
+
+cdef int write_trace(Client client, octets **body) noexcept:
+    cdef inbound_transaction *transaction = client.transaction
+    cdef ServerSession session = client.session
+    cdef bytes hostname = client.context.settings.hostname
+    cdef received_facts facts
+    cdef char[13] message_id
+    cdef size_t i
+    spool_id_encode(transaction.id, message_id)
+    facts.helo = <const uint8_t *>PyBytes_AS_STRING(session.helo)
+    facts.helo_length = PyBytes_GET_SIZE(session.helo)
+    facts.address = <const uint8_t *>client.address
+    facts.address_length = client.address_length
+    facts.hostname = <const uint8_t *>PyBytes_AS_STRING(hostname)
+    facts.hostname_length = PyBytes_GET_SIZE(hostname)
+    if transaction.flags & SPOOL_ENVELOPE_SMTPUTF8:
+        facts.protocol = b"UTF8SMTP"
+    else:
+        facts.protocol = b"ESMTP" if transaction.is_ehlo else b"SMTP"
+    facts.id = message_id
+    facts.forward_path_length = 0
+    if transaction.recipient_count == 1:    # RFC 5321 §7.2: recipients must not learn of each other
+        facts.forward_path = transaction.envelope.data + transaction.first_path_offset
+        facts.forward_path_length = transaction.first_path_length
+        for i in range(facts.forward_path_length):
+            if facts.forward_path[i] > 127:
+                transaction.flags |= SPOOL_ENVELOPE_8BIT
+    facts.utc_ms = utc_ms()
+    return received_append(body, &facts)
+
+
+cdef bint proceed_body(Client client) noexcept:
+    cdef octets *run = client.session.take_body_octets()
+    if run == NULL or chunks_submit(client.transaction, run):
+        return True
+    client.session.message.body = run               # the session grows it by what is already read; then we read no more
+    return False
+
+
+cdef void proceed_message(Client client) noexcept:
+    cdef inbound_transaction *transaction = client.transaction
+    cdef ServerSession session = client.session
+    cdef Intake intake = client.context.intake
+    cdef octets *body = session.take_body_octets()
+    if session.message.machine.has_8bit:
+        transaction.flags |= SPOOL_ENVELOPE_8BIT
+    if session.message.machine.has_dot_line:
+        transaction.flags |= SPOOL_ENVELOPE_DOT_LINE
+    if session.message.machine.octets_out != 0 and not session.message.machine.ends_with_crlf:
+        transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF
+    transaction.is_ended = True
+    intake.transaction_ended()
+    intake.committing += 1
+    if transaction.chunk_count == 0 and transaction.error == 0:
+        transaction.op.body = body
+        transaction.message_octets = body.length
+        commit_submit(transaction)
+        return
+    # Streamed: the rest is one more chunk, however many are on their way; chunk_done() of the last one commits.
+    if body != NULL and body.length:
+        chunks_submit_last(transaction, body)
+    else:
+        octets_unref(body)
+    transaction.message_octets = transaction.streamed_octets
+    if transaction.in_flight == 0:
+        commit_submit(transaction)

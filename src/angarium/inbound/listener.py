@@ -1,0 +1,75 @@
+"""A listener of one worker: a bound socket, the loop's server on it, pausing and draining. Binding is the supervisor's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+
+from angarium.inbound.connection import InboundConnection
+from angarium.inbound.context import InboundContext, Intake
+from angarium.inbound.options import ListenerOptions
+
+# As many as the kernel may hold while a worker restarts; net.core.somaxconn caps it.
+BACKLOG = 4096
+
+
+class Listener:
+    """Accepts connections on an already bound socket.
+
+    sock     bound, stream, non-blocking or not; owned from now on. Several workers may have sockets of one address
+             (SO_REUSEPORT), or one socket inherited by all.
+    Everything must be called on the intake's loop.
+    """
+
+    def __init__(self, intake: Intake, hostname: str, options: ListenerOptions, sock: socket.socket) -> None:
+        self.context = InboundContext(intake, hostname, options)
+        self._sock = sock
+        self._server: asyncio.AbstractServer | None = None
+
+    @property
+    def is_accepting(self) -> bool:
+        return self._server is not None
+
+    async def start(self) -> None:
+        """Begins to accept, or begins again after pause()."""
+        if self._server is None:
+            # A duplicate, because the loop's server closes what it was given.
+            self._server = await self.context.intake.loop.create_server(
+                partial(InboundConnection, self.context), sock=self._sock.dup(), backlog=BACKLOG
+            )
+
+    def pause(self) -> None:
+        """Accepts no more; the kernel's queue goes on filling and waits for start()."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def apply(self, hostname: str, options: ListenerOptions) -> None:
+        """A reload with the same address: open sessions follow at their next command."""
+        self.context.apply(hostname, options)
+
+    def close(self) -> None:
+        """Accepts no more, for good: connections that the kernel still holds are reset. Sessions live on."""
+        self.pause()
+        self._sock.close()
+
+
+async def drain(intake: Intake, listeners: list[Listener], deadline_s: float) -> int:
+    """Ends all sessions of a worker: idle ones at once, others behind the message they are in.
+
+    Past the deadline connections are cut, but what is being committed is waited for all the same: its client may have
+    gone, the message has not. Returns the number of connections cut.
+    """
+    loop = asyncio.get_running_loop()
+    for listener in listeners:
+        listener.close()
+    intake.drain()
+    end = loop.time() + deadline_s
+    while intake.clients and loop.time() < end:
+        await asyncio.sleep(0.02)
+    cut = len(intake.clients)
+    intake.abort_all()
+    while intake.clients or intake.committing:
+        await asyncio.sleep(0.005)
+    return cut

@@ -1,0 +1,1 @@
+"""MAIL: is there room, and where the transaction begins. Compiled callers only."""

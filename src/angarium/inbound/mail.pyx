@@ -1,0 +1,57 @@
+# MAIL: is there room, and where the transaction begins. Syntax and order were checked by the session.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint8_t
+from angarium.inbound.client cimport Client
+from angarium.inbound.context cimport Intake
+from angarium.inbound.transaction cimport inbound_transaction, transaction_new
+from angarium.model.clock cimport mono_ms
+from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
+from angarium.smtp.server_session cimport ServerSession
+from angarium.spool.cspool cimport (
+    SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+)
+
+from angarium.smtp import replies
+
+cdef bytes NO_ROOM = replies.NO_ROOM
+cdef bytes NO_MEMORY = replies.NO_MEMORY
+
+
+cdef void proceed_mail(Client client) noexcept:
+    cdef ServerSession session = client.session
+    cdef Intake intake = client.context.intake
+    cdef inbound_transaction *transaction
+    if not intake.shard.has_room():
+        refuse(client, NO_ROOM)
+        return
+    transaction = transaction_new(
+        session.path, session.path_length, session.mail.envid, session.mail.envid_length,
+        <const uint8_t *>PyBytes_AS_STRING(session.helo), PyBytes_GET_SIZE(session.helo),
+        <const uint8_t *>client.address, client.address_length,
+        <const uint8_t *>PyBytes_AS_STRING(client.context.name), PyBytes_GET_SIZE(client.context.name))
+    if transaction == NULL:
+        refuse(client, NO_MEMORY)
+        return
+    Py_INCREF(client.context)               # given back by transaction_free()
+    transaction.context = <void *>client.context
+    transaction.client = <void *>client
+    transaction.started_mono_ms = mono_ms()
+    transaction.announced_octets = session.mail.announced_octets
+    transaction.is_ehlo = session.is_ehlo
+    if session.mail.flags & MAIL_BODY_8BITMIME:
+        transaction.flags |= SPOOL_ENVELOPE_BODY_8BITMIME
+    if session.mail.flags & MAIL_SMTPUTF8:
+        transaction.flags |= SPOOL_ENVELOPE_SMTPUTF8
+    if session.mail.flags & MAIL_RET_FULL:
+        transaction.flags |= SPOOL_ENVELOPE_RET_FULL
+    if session.mail.flags & MAIL_RET_HDRS:
+        transaction.flags |= SPOOL_ENVELOPE_RET_HDRS
+    client.transaction = transaction
+    intake.transaction_began()
+    session.accept()
+
+
+cdef void refuse(Client client, bytes reply) noexcept:
+    client.tell_rejected(reply)
+    client.session.refuse(reply)

@@ -1,0 +1,101 @@
+"""What the operator may set about one listener: a [[listener]] table."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+
+import msgspec
+
+from angarium.model.address import ListenAddress
+from angarium.model.units import Duration, Octets
+from angarium.smtp import limits
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One listener.
+
+    address             "127.0.0.1:25", "[::]:25", "unix:/path". Who comes over a unix socket counts as 127.0.0.1.
+    relay_from          networks whose clients may send to anybody.
+    relay_to            recipient domains that anybody may send to: "example.com", ".example.com" (all below it).
+    max_message_octets  announced as SIZE (RFC 1870).
+    max_recipients      in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.
+    max_sessions        at once on one worker; more are answered 421.
+    max_line_octets     in messages, with CRLF. RFC 5321 §4.5.3.1.6 says that 1000 must be taken and more may be; mail
+                        with HTML in one line is common, so the default refuses only what no client means to send.
+    max_errors          commands refused in one session before 421.
+    command_timeout     for a whole command, measured from our last reply (RFC 5321 §4.5.3.2.7: at least five minutes).
+    data_timeout        between two blocks of message data (§4.5.3.2.5).
+    data_octets_per_s   a message may take five minutes and then one second for each so many octets.
+    """
+
+    address: ListenAddress
+    protocol: Literal["smtp"] = "smtp"
+    relay_from: list[str] = []
+    relay_to: list[str] = []
+    max_message_octets: Octets = Octets(50 << 20)
+    max_recipients: int = 1000
+    max_sessions: int = 20000
+    max_line_octets: int = 2048
+    max_errors: int = 20
+    command_timeout: Duration = Duration(limits.SERVER_TIMEOUT_S)
+    data_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
+    data_octets_per_s: int = 500
+
+    def __post_init__(self) -> None:
+        for index, text in enumerate(self.relay_from):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f'relay_from[{index}]: {error}; expected such as "192.0.2.0/24"') from None
+        for index, text in enumerate(self.relay_to):
+            try:
+                domain_key(text)
+            except ValueError as error:
+                raise ValueError(f"relay_to[{index}]: {error}") from None
+        _require("max_message_octets", 64 << 10, self.max_message_octets, 4 << 30)
+        _require("max_recipients", limits.RECIPIENTS_MINIMUM, self.max_recipients, 100_000)
+        _require("max_sessions", 1, self.max_sessions, 1_000_000)
+        _require("max_line_octets", limits.TEXT_LINE_OCTETS, self.max_line_octets, 16 << 20)
+        _require("max_errors", 1, self.max_errors, 10_000)
+        _require("command_timeout", 1, self.command_timeout, 3600)
+        _require("data_timeout", 1, self.data_timeout, 3600)
+        _require("data_octets_per_s", 1, self.data_octets_per_s, 1 << 20)
+
+    @property
+    def networks(self) -> list[Network]:
+        return [ipaddress.ip_network(text) for text in self.relay_from]
+
+    @property
+    def domains(self) -> frozenset[bytes]:
+        """The domains of relay_to as they are compared: lower case, A-labels and U-labels both."""
+        return frozenset(key for text in self.relay_to for key in domain_key(text))
+
+
+def domain_key(text: str) -> tuple[bytes, ...]:
+    """How a recipient may spell the domain `text` of relay_to, a leading dot kept. Raises ValueError."""
+    import idna
+
+    dot = "." if text.startswith(".") else ""
+    name = text.removeprefix(".").removesuffix(".").lower()
+    if not name or name.startswith("."):
+        raise ValueError(f'"{text}" is not a domain')
+    if name.startswith("[") and name.endswith("]"):
+        return (name.encode("ascii"),)
+    try:
+        ascii_name = idna.encode(name, uts46=True).decode("ascii").lower()
+        unicode_name = idna.decode(ascii_name)
+    except idna.IDNAError:
+        # Underscores and the like: not IDNA's, but in use.
+        if not name.isascii() or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise ValueError(f'"{text}" is not a domain') from None
+        ascii_name = unicode_name = name
+    keys = {(dot + ascii_name).encode("ascii"), (dot + unicode_name).encode()}
+    return tuple(sorted(keys))
+
+
+def _require(key: str, least: int, value: float, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{key}: between {least} and {most}")

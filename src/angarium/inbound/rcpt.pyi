@@ -1,0 +1,1 @@
+"""RCPT: may this client send to this recipient? Compiled callers only."""

@@ -1,0 +1,1 @@
+"""The memory of a mail transaction. Compiled callers only."""
