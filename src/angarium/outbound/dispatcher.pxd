@@ -1,0 +1,14 @@
+# The Egress of SMTP and LMTP: gives each ready queue its pool.
+from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+
+
+cdef class Dispatcher(Egress):
+    cdef Scheduler scheduler
+    cdef readonly object options
+    cdef readonly object dialer
+    cdef int deadline_kind
+    cdef set pools
+    cdef bint is_draining
+    cdef object drained                 # asyncio.Future while draining
+
+    cdef int tell_if_drained(self) except -1

@@ -1,0 +1,81 @@
+# The Egress of SMTP and LMTP: gives each ready queue its pool and ends them all at shutdown.
+cimport cython
+from angarium.outbound.connection cimport Connection, deadline_node
+from angarium.outbound.pool cimport Pool
+from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+from angarium.queue.wheel cimport wheel_node
+
+import asyncio
+
+from angarium.outbound.dialer import Dialer
+from angarium.outbound.options import OutboundOptions
+
+
+cdef void deadline_over(wheel_node *node, void *context) noexcept:
+    cdef Connection connection = <Connection>(<deadline_node *>node).connection
+    connection.expired()
+
+
+@cython.final
+cdef class Dispatcher(Egress):
+
+    def __init__(self, Scheduler scheduler not None, options=None):
+        self.scheduler = scheduler
+        self.options = OutboundOptions() if options is None else options
+        self.dialer = Dialer(scheduler.loop, self.options)
+        self.deadline_kind = scheduler.wheel.register(deadline_over, NULL)
+        self.pools = set()
+
+    cdef void wake(self, ReadyQueue ready) noexcept:
+        cdef Pool pool
+        if ready.state is not None:
+            (<Pool>ready.state).wake()
+            return
+        if self.is_draining:
+            return
+        try:
+            pool = Pool(ready, self.dialer, self.options, self.deadline_kind, self.pool_emptied)
+            ready.state = pool
+            self.pools.add(pool)
+            pool.wake()
+        except Exception as error:
+            self.scheduler.journal.log("error", where="dispatcher", site=ready.site.name, reason=repr(error))
+
+    def pool_emptied(self, Pool pool):
+        """A ready queue without a pool can be forgotten; the next mail for it makes a new one."""
+        self.pools.discard(pool)
+        pool.ready.state = None
+        self.tell_if_drained()
+
+    cdef int tell_if_drained(self) except -1:
+        if self.drained is not None and not self.pools and not self.drained.done():
+            self.drained.set_result(None)
+        return 0
+
+    async def drain(self, deadline_s):
+        cdef Pool pool
+        self.is_draining = True
+        self.drained = self.scheduler.loop.create_future()
+        for pool in list(self.pools):
+            pool.drain()
+        self.tell_if_drained()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.shield(self.drained)
+            return True
+        except TimeoutError:
+            for pool in list(self.pools):
+                pool.abort()
+            await asyncio.sleep(0)          # cancelled dials end in the next turn of the loop
+            return False
+
+    def status(self):
+        cdef Pool pool
+        return [
+            {
+                "site": pool.ready.site.name, "source": pool.ready.source.name, "waiting": pool.ready.count,
+                "busy": pool.busy_count, "idle": pool.idle_count, "dialling": len(pool.dials),
+                "window": int(pool.window), "average_ms": round(pool.average_ms, 1),
+            }
+            for pool in self.pools
+        ]

@@ -1,0 +1,24 @@
+"""How we behave towards other hosts where no RFC decides. Not in the configuration: judged once, changed by few."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """connect_timeout_s    for one address; Linux itself would try for two minutes.
+    idle_s               an unused connection is kept this long for the next message, then QUIT.
+    broken_host_s        a host that could not be reached is tried last for this long.
+    site_pause_first_s   after a dial to all hosts of a site failed, the next one comes this much later,
+    site_pause_max_s     doubling up to this.
+    addresses_per_dial   tried before a dial counts as failed (RFC 5321 §5.1: "at least two").
+    window_first         connections dialled to a site before the first success.
+    """
+
+    connect_timeout_s: float = 30.0
+    idle_s: float = 5.0
+    broken_host_s: float = 180.0
+    site_pause_first_s: float = 5.0
+    site_pause_max_s: float = 300.0
+    addresses_per_dial: int = 10
+    window_first: int = 8

@@ -1,0 +1,39 @@
+# The connections of one ready queue: when to dial, who gets the next message, when to stop.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from angarium.outbound.connection cimport Connection, ConnectionOwner
+from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+
+
+cdef class Pool(ConnectionOwner):
+    cdef readonly ReadyQueue ready
+    cdef Scheduler scheduler
+    cdef object loop
+    cdef object dialer                  # outbound.dialer.Dialer
+    cdef object options                 # outbound.options.OutboundOptions
+    cdef object on_empty                # called with the pool when nothing is left of it
+    cdef int deadline_kind              # of the wheel, for connections
+    cdef set connections
+    cdef set dials                      # tasks
+    cdef Connection idle_top            # a stack: what was used last is used next, the rest grows old and leaves
+    cdef readonly uint32_t idle_count
+    cdef readonly uint32_t busy_count
+    cdef readonly double window         # connections at most, by what the site has shown so far
+    cdef readonly double average_ms     # from MAIL to the last reply, recent transactions
+    cdef double site_pause_s
+    cdef double dial_after_s            # mono
+    cdef uint64_t idle_ms
+    cdef bint is_due                    # distribute() follows in this turn of the loop
+    cdef bint is_patient                # messages wait for busy connections; look again soon
+    cdef readonly bint is_draining
+
+    cdef void wake(self) noexcept
+    cdef void hand_out(self, bint is_overdue) noexcept
+    cdef void dial(self, uint64_t want) noexcept
+    cdef void join(self, Connection connection) noexcept
+    cdef void put(self, Connection connection, int place) noexcept
+    cdef bint is_wanted(self) noexcept
+    cdef int put_off_dialling(self) except -1
+    cdef int tell_if_empty(self) except -1
+    cdef void drain(self) noexcept
+    cdef void abort(self) noexcept
+    cdef void site_failed(self, object judgement) noexcept

@@ -1,0 +1,287 @@
+# The connections of one ready queue. It decides when to dial, which connection takes the next message, and how
+# long a site that cannot be reached is left alone. Not here: where to connect (dialer.py), the dialogue
+# (connection.pyx), the limits of the whole machine (queue: may_connect).
+#
+# Who takes the next message. A connection that is at work takes its next message by itself, in the same write as
+# the body of the last one; an idle one needs two round trips. So, where transactions are quick, as many messages as
+# there are busy connections are left for those, and only what is over that wakes idle ones. Where they are slow
+# (over PATIENCE_MS), nothing waits for a busy connection. What was left is looked at again after RECHECK_S.
+cimport cython
+from libc.stdint cimport uint8_t, uint64_t
+
+from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport mono_ms
+from angarium.outbound.connection cimport Connection, ConnectionOwner
+from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+
+from angarium.metrics.counters import counter, gauge
+from angarium.outbound.dialer import SiteUnreachable
+
+cdef Counter dials_started = counter("angarium_outbound_dials_total", "Times a connection to a site was begun.")
+cdef Counter dials_failed = counter("angarium_outbound_dials_failed_total", "Dials that reached no host of a site.")
+cdef Counter pool_busy = gauge("angarium_outbound_busy_connections", "Outbound connections with work in hand.")
+
+cdef enum:                      # Connection.place
+    OUTSIDE = 0                 # being dialled, or gone
+    BUSY
+    IDLE
+    LEAVING
+
+cdef double PATIENCE_MS = 20.0      # judged: a delay that nobody notices, and far above a round trip in a data centre
+cdef double RECHECK_S = 0.1
+cdef double WINDOW_MAX = 100000.0   # the operator's limit (may_connect) is the one that counts
+
+
+@cython.final
+cdef class Pool(ConnectionOwner):
+
+    def __init__(self, ReadyQueue ready not None, dialer, options, int deadline_kind, on_empty):
+        self.ready = ready
+        self.scheduler = ready.scheduler
+        self.loop = ready.scheduler.loop
+        self.dialer = dialer
+        self.options = options
+        self.on_empty = on_empty
+        self.deadline_kind = deadline_kind
+        self.connections = set()
+        self.dials = set()
+        self.window = options.window_first
+        self.average_ms = PATIENCE_MS + 1       # unknown: nothing waits for a busy connection
+        self.site_pause_s = options.site_pause_first_s
+        self.dial_after_s = 0.0
+        self.idle_ms = <uint64_t>(options.idle_s * 1000)
+
+    # ---------------------------------------------------------------- work comes
+
+    cdef void wake(self) noexcept:
+        # Called for every recipient: what arrives in one turn of the loop is handed out together.
+        if self.is_due or self.is_draining:
+            return
+        try:
+            self.loop.call_soon(self.distribute)
+            self.is_due = True
+        except Exception:
+            pass                                # the loop is closing: mail stays in the spool
+
+    def distribute(self):
+        self.is_due = False
+        self.hand_out(False)
+
+    def look_again(self):
+        self.is_patient = False
+        self.hand_out(True)
+
+    cdef void hand_out(self, bint is_overdue) noexcept:
+        cdef Connection c
+        cdef uint64_t left, before
+        cdef bint is_quick = self.average_ms <= PATIENCE_MS and not is_overdue
+        if self.is_draining or self.ready.paused_until_mono_s != 0.0:
+            return
+        while self.ready.count > (self.busy_count if is_quick else 0) and self.idle_top is not None:
+            c = self.idle_top
+            before = c.taken_count
+            self.put(c, BUSY)
+            c.start()
+            if c.taken_count == before:         # nothing to be had after all (paused, or the rate is used up)
+                break
+        left = self.busy_count if is_quick else 0
+        if self.ready.count > left:
+            self.dial(self.ready.count - left)
+        if self.ready.count and is_quick and not self.is_patient:
+            try:
+                self.loop.call_later(RECHECK_S, self.look_again)
+                self.is_patient = True
+            except Exception:
+                pass                            # the loop is closing
+
+    # ---------------------------------------------------------------- what connections tell
+
+    cdef bint may_take(self, Connection connection) noexcept:
+        cdef uint64_t limit = self.ready.messages_per_connection
+        return not self.is_draining and (limit == 0 or connection.taken_count < limit)
+
+    cdef void idle(self, Connection connection) noexcept:
+        self.put(connection, IDLE)
+        # Another worker has work for the site and no place: leave at once instead of in a few seconds.
+        self.scheduler.wheel.arm(&connection.deadline.node, 0 if self.is_wanted() else self.idle_ms)
+
+    cdef bint is_wanted(self) noexcept:
+        try:
+            return self.ready.is_contended()
+        except Exception:
+            return False
+
+    cdef void leaving(self, Connection connection) noexcept:
+        self.put(connection, LEAVING)
+
+    cdef void finished(self, Connection connection, uint64_t elapsed_ms) noexcept:
+        self.average_ms += (<double>elapsed_ms - self.average_ms) / 8.0
+        if self.window < WINDOW_MAX:
+            self.window += 1.0
+        self.site_pause_s = self.options.site_pause_first_s
+
+    cdef void closed(self, Connection connection, object judgement) noexcept:
+        if connection.place == OUTSIDE:
+            return                              # its dial tells
+        self.put(connection, OUTSIDE)
+        self.connections.discard(connection)
+        try:
+            self.ready.connection_closed()
+            if judgement is not None:
+                self.window = max(1.0, self.window / 2)
+                if connection.finished_count == 0:
+                    # It greets but takes no mail: not to be dialled again at once for every message that waits.
+                    self.dialer.remember_broken(connection.host_key)
+                    self.put_off_dialling()
+            if self.ready.count:
+                self.wake()
+            self.tell_if_empty()
+        except Exception as error:
+            self.scheduler.journal.log("error", where="outbound pool", reason=repr(error))
+
+    # ---------------------------------------------------------------- dialling
+
+    cdef void dial(self, uint64_t want) noexcept:
+        """Begins connections for `want` recipients that nobody can take, as far as window and limits go."""
+        cdef object task
+        if mono_ms() / 1000.0 < self.dial_after_s:
+            return
+        try:
+            while <uint64_t>len(self.dials) < want and len(self.dials) + len(self.connections) < self.window:
+                if not self.ready.may_connect():
+                    return                      # the scheduler wakes us when there is a place
+                dials_started.cell[0] += 1
+                task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make))
+                self.dials.add(task)
+                task.add_done_callback(self.dialled)
+        except Exception as error:
+            self.scheduler.journal.log("error", where="dialling", site=self.ready.site.name, reason=repr(error))
+
+    def make(self, str remote, host_key, bint watches_for_loop):
+        """A connection for the dialer to try."""
+        cdef bytes hostname = (self.ready.source.ehlo or self.scheduler.hostname).encode("ascii")
+        return Connection(self, self.ready, self.deadline_kind, hostname,
+                          is_lmtp=self.ready.site.protocol != "smtp", watches_for_loop=watches_for_loop,
+                          remote=remote, host_key=host_key)
+
+    def dialled(self, task):
+        cdef Connection connection
+        self.dials.discard(task)
+        if task.cancelled():
+            self.ready.connection_closed()
+            self.tell_if_empty()
+            return
+        error = task.exception()
+        if error is None:
+            connection = task.result()
+            if not connection.is_closed:
+                self.join(connection)
+                return
+            error = SiteUnreachable(connection.loss)        # it went between its hello and this turn of the loop
+        self.ready.connection_closed()
+        dials_failed.cell[0] += 1
+        if not isinstance(error, SiteUnreachable):
+            self.scheduler.journal.log("error", where="dial", site=self.ready.site.name, reason=repr(error))
+            self.put_off_dialling()
+        else:
+            self.site_failed(error.judgement)
+        self.tell_if_empty()
+
+    cdef void join(self, Connection connection) noexcept:
+        connection.is_in_pool = True
+        self.connections.add(connection)
+        self.put(connection, BUSY)
+        connection.start()
+        if self.ready.count:
+            self.wake()
+
+    cdef void site_failed(self, object judgement) noexcept:
+        """No host took a connection. While others work that only slows dialling; else nobody is left to wait for."""
+        try:
+            self.window = max(1.0, self.window / 2)
+            if self.dials:
+                return                          # the last of them decides
+            if not self.connections:
+                if judgement.is_permanent:
+                    self.ready.fail_all(judgement.trouble)
+                else:
+                    self.ready.defer_all(judgement.trouble)
+            self.put_off_dialling()
+        except Exception as error:
+            self.scheduler.journal.log("error", where="site failed", site=self.ready.site.name, reason=repr(error))
+
+    cdef int put_off_dialling(self) except -1:
+        """One dial an interval to a dead site, not one a message."""
+        cdef double delay_s = self.site_pause_s
+        cdef double now_s = mono_ms() / 1000.0
+        if now_s < self.dial_after_s:
+            return 0
+        self.dial_after_s = now_s + delay_s
+        self.site_pause_s = min(delay_s * 2, self.options.site_pause_max_s)
+        self.loop.call_later(delay_s + 0.01, self.dial_again)
+        return 0
+
+    def dial_again(self):
+        if self.ready.count:
+            self.wake()
+        self.tell_if_empty()
+
+    # ---------------------------------------------------------------- the end
+
+    cdef void drain(self) noexcept:
+        """Nothing new; what is in hand ends, then QUIT. on_empty is called when all are gone."""
+        cdef Connection connection
+        self.is_draining = True
+        for task in list(self.dials):
+            task.cancel()
+        for connection in list(self.connections):
+            connection.leave()
+        self.tell_if_empty()
+
+    cdef void abort(self) noexcept:
+        cdef Connection connection
+        self.is_draining = True
+        for task in list(self.dials):
+            task.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+
+    cdef int tell_if_empty(self) except -1:
+        """Nobody needs the pool once nothing is connected, waiting, or to be remembered against the site."""
+        if self.is_empty and (self.is_draining or not self.ready.count and mono_ms() / 1000.0 >= self.dial_after_s):
+            self.on_empty(self)
+        return 0
+
+    @property
+    def is_empty(self):
+        return not self.connections and not self.dials
+
+    # ---------------------------------------------------------------- places
+
+    cdef void put(self, Connection connection, int place) noexcept:
+        """Moves a connection between busy, the idle stack, leaving and outside."""
+        if connection.place == place:
+            return
+        if connection.place == BUSY:
+            self.busy_count -= 1
+            pool_busy.cell[0] -= 1
+        elif connection.place == IDLE:
+            if connection.previous_idle is None:
+                self.idle_top = connection.next_idle
+            else:
+                connection.previous_idle.next_idle = connection.next_idle
+            if connection.next_idle is not None:
+                connection.next_idle.previous_idle = connection.previous_idle
+            connection.next_idle = None
+            connection.previous_idle = None
+            self.idle_count -= 1
+        connection.place = <uint8_t>place
+        if place == BUSY:
+            self.busy_count += 1
+            pool_busy.cell[0] += 1
+        elif place == IDLE:
+            connection.next_idle = self.idle_top
+            if self.idle_top is not None:
+                self.idle_top.previous_idle = connection
+            self.idle_top = connection
+            self.idle_count += 1

@@ -1,0 +1,222 @@
+"""What a failure means: for whom, for how long, and which enhanced status code it has when the peer gave none.
+
+The only place that decides this (as Postfix src/smtp/smtp_trouble.c). Nothing is done here: connection and pool act
+on the Judgement. Scopes, from small to large:
+
+  RECIPIENT    this recipient alone; the transaction goes on.
+  TRANSACTION  all recipients of the transaction that have no outcome yet.
+  CONNECTION   the transaction as above, and the connection is of no use any more.
+  HOST         no mail was tried: the next host of the site may take it (RFC 5321 §5.1).
+  SITE         no host of the site can take it now.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+
+import msgspec
+
+from angarium.model.outcome import Trouble
+
+
+class Scope(enum.IntEnum):
+    RECIPIENT = 0
+    TRANSACTION = 1
+    CONNECTION = 2
+    HOST = 3
+    SITE = 4
+
+
+class Stage(enum.IntEnum):
+    """The command a failure met; the numbers are those of smtp/client_session.pxd."""
+
+    CONNECT = 0
+    GREETING = 1
+    EHLO = 2
+    HELO = 3
+    MAIL = 4
+    RCPT = 5
+    DATA = 6
+    END = 7
+    RSET = 8
+    QUIT = 9
+    IDLE = 10
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """trouble: for the outcome. is_permanent: failed, else deferred. is_untried: give the recipients back, no attempt."""
+
+    scope: Scope
+    is_permanent: bool
+    trouble: Trouble
+    is_untried: bool = False
+
+
+STAGE_TEXT = {
+    Stage.CONNECT: "connecting",
+    Stage.GREETING: "waiting for the greeting",
+    Stage.EHLO: "saying EHLO",
+    Stage.HELO: "saying HELO",
+    Stage.MAIL: "MAIL",
+    Stage.RCPT: "RCPT",
+    Stage.DATA: "DATA",
+    Stage.END: "end of data",
+    Stage.RSET: "RSET",
+    Stage.QUIT: "QUIT",
+    Stage.IDLE: "idle",
+}
+
+# (reply code, stage or None for any) -> subject and detail; the class is the code's. RFC 5248 §2.4 leaves most of this
+# to judgement: only what the code itself says is claimed.
+_SUBJECT_DETAIL: dict[tuple[int, Stage | None], tuple[int, int]] = {
+    (421, None): (3, 2),  # not accepting messages now
+    (450, Stage.RCPT): (2, 0),  # mailbox unavailable: some mailbox status
+    (451, None): (3, 0),  # local error in processing: some system status
+    (452, None): (3, 1),  # insufficient system storage
+    (452, Stage.RCPT): (5, 3),  # RFC 5321 §4.5.3.1.10: too many recipients
+    (500, None): (5, 2),
+    (501, None): (5, 4),
+    (502, None): (5, 1),
+    (503, None): (5, 1),
+    (504, None): (5, 4),
+    (521, None): (3, 2),  # RFC 7504: host does not accept mail
+    (530, None): (7, 0),
+    (550, Stage.RCPT): (1, 0),  # mailbox unavailable: some address status (not always "does not exist")
+    (551, Stage.RCPT): (1, 6),  # user not local: mailbox has moved
+    (552, Stage.RCPT): (2, 2),  # exceeded storage allocation
+    (552, None): (3, 4),  # message too big
+    (553, None): (1, 3),  # mailbox name not allowed
+    (555, None): (5, 4),  # parameters not recognised
+    (556, None): (1, 10),  # RFC 7504: domain does not accept mail
+}
+
+
+def status_of(code: int, stage: Stage) -> tuple[int, int, int]:
+    """The enhanced status code for a reply that brought none (RFC 3463)."""
+    subject, detail = _SUBJECT_DETAIL.get((code, stage)) or _SUBJECT_DETAIL.get((code, None)) or (0, 0)
+    return (code // 100, subject, detail)
+
+
+def of_reply(
+    stage: int,
+    code: int,
+    status: tuple[int, int, int],
+    text: str,
+    remote: str,
+    accepted_count: int = 0,
+    finished_count: int = 0,
+) -> Judgement:
+    """A refusal (4xx, 5xx) or 421 in answer to the command of `stage`.
+
+    accepted_count  recipients of this transaction already accepted.
+    finished_count  transactions that ended on this connection before.
+    """
+    at = Stage(stage)
+    if status[0] != code // 100:
+        status = status_of(code, at)
+    trouble = Trouble(code, status, text, remote)
+    is_permanent = code >= 500
+    if at in (Stage.GREETING, Stage.EHLO, Stage.HELO):
+        # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
+        # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site().
+        return Judgement(Scope.HOST, is_permanent, trouble)
+    if code == 421:
+        # Closing down. With transactions behind it, the peer has had enough of the connection, not of this mail;
+        # before end of data nothing of this one was tried.
+        is_untried = at != Stage.END and finished_count > 0
+        return Judgement(Scope.CONNECTION, False, trouble, is_untried)
+    if at == Stage.RCPT:
+        is_too_many = status[1:] == (5, 3) or code == 452
+        if is_too_many and accepted_count > 0:
+            # RFC 5321 §4.5.3.1.10: the accepted ones go now, the rest in the next transaction;
+            # 552 counts as 452 when its enhanced code says so.
+            return Judgement(Scope.RECIPIENT, False, trouble, is_untried=True)
+        return Judgement(Scope.RECIPIENT, is_permanent and not is_too_many, trouble)
+    return Judgement(Scope.TRANSACTION, is_permanent, trouble)
+
+
+def of_loss(stage: int, remote: str, reason: str, finished_count: int = 0, is_timeout: bool = False) -> Judgement:
+    """The connection ended, or went silent for too long, while the reply to `stage` was due."""
+    at = Stage(stage)
+    verb = "timed out" if is_timeout else "connection lost"
+    text = f"{verb} at {STAGE_TEXT[at]}" + (f": {reason}" if reason else "")
+    if at in (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.HELO):
+        return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1 if at == Stage.CONNECT else 2), text, remote))
+    if at == Stage.END:
+        # The peer may have the message or not (RFC 1047): only sending it again is safe.
+        text += " (the message may have been received)"
+    # A kept connection that the peer closed just as we came back: the mail was not looked at.
+    is_untried = at in (Stage.MAIL, Stage.RSET, Stage.IDLE) and finished_count > 0 and not is_timeout
+    return Judgement(Scope.CONNECTION, False, Trouble(0, (4, 4, 2), text, remote), is_untried)
+
+
+def of_protocol_error(stage: int, remote: str, reason: str) -> Judgement:
+    """The peer said something that is not SMTP, or not in its turn."""
+    at = Stage(stage)
+    scope = Scope.HOST if at in (Stage.GREETING, Stage.EHLO, Stage.HELO) else Scope.CONNECTION
+    return Judgement(scope, False, Trouble(0, (4, 5, 0), f"protocol error at {STAGE_TEXT[at]}: {reason}", remote))
+
+
+def of_connect(error: BaseException, remote: str) -> Judgement:
+    """No connection to one address."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1), "connecting timed out", remote))
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL):
+        # Ours, not the host's; the next host would meet the same.
+        text = f"cannot open a connection: {os.strerror(number)}"
+        return Judgement(Scope.SITE, False, Trouble(0, (4, 3, 0), text, remote))
+    reason = os.strerror(number) if number else str(error) or type(error).__name__
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1), f"connection failed: {reason}", remote))
+
+
+def of_no_address(site: str, source: str) -> Judgement:
+    """No host of the site has an address of the family of the egress source."""
+    text = f"no address of {site} can be reached from source {source}"
+    return Judgement(Scope.SITE, False, Trouble(0, (4, 4, 4), text))
+
+
+def of_loop(remote: str, hostname: str) -> Judgement:
+    """The host greets with our own name: mail for it comes back to us (RFC 5321 §5.1, §6.3)."""
+    return Judgement(Scope.SITE, True, Trouble(0, (5, 4, 6), f"mail loops back to {hostname}", remote))
+
+
+def of_shutdown(stage: int, remote: str) -> Judgement:
+    """We end before the peer has answered. Only behind end of data may it have the message."""
+    is_untried = Stage(stage) != Stage.END
+    text = "shutting down before the reply to end of data (the message may have been received)"
+    return Judgement(Scope.CONNECTION, False, Trouble(0, (4, 4, 2), text, remote), is_untried)
+
+
+def of_site(judgements: list[Judgement]) -> Judgement:
+    """All hosts of a site were tried. Permanent only when every one said so for good (521, RFC 7504 §4)."""
+    last = judgements[-1]
+    is_permanent = all(each.is_permanent and each.trouble.code in (0, 521, 556) for each in judgements)
+    trouble = last.trouble
+    if not is_permanent and trouble.status[0] == 5:
+        trouble = msgspec.structs.replace(trouble, status=(4, *trouble.status[1:]))
+    return Judgement(Scope.SITE, is_permanent, trouble)
+
+
+def of_spool(number: int) -> Judgement:
+    """The message cannot be read back from the spool. It stays there: never sent damaged, never given up for that."""
+    text = "message cannot be read from the spool: " + os.strerror(number)
+    return Judgement(Scope.TRANSACTION, False, Trouble(0, (4, 3, 0), text))
+
+
+def too_large(limit_octets: int, message_octets: int, remote: str) -> Judgement:
+    """RFC 1870 §6.2: not offered to a host that has announced a smaller limit."""
+    text = f"message of {message_octets} octets is larger than the {limit_octets} that the host announces"
+    return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 3, 4), text, remote))
+
+
+def needs_8bitmime(remote: str) -> Judgement:
+    """RFC 6152 §3: declared 8-bit content, and no 8BITMIME there. Angarium does not convert (signatures would break)."""
+    return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 6, 3), "host does not offer 8BITMIME", remote))
+
+
+def needs_smtputf8(remote: str) -> Judgement:
+    """RFC 6531 §3.2: an address holds octets above 127, and no SMTPUTF8 there."""
+    return Judgement(Scope.RECIPIENT, True, Trouble(0, (5, 6, 7), "host does not offer SMTPUTF8", remote))

@@ -1,0 +1,210 @@
+"""An SMTP or LMTP server that misbehaves on demand, and remembers what it was sent.
+
+A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never answers,
+RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "END" (end of data and BDAT
+LAST), "RSET", "QUIT". A list of faults is used up one by one; None in it means: behave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+
+CLOSE = "close"
+RESET = "reset"
+SILENCE = "silence"
+
+Fault = bytes | str | None
+Faults = Fault | list[Fault] | Callable[[bytes], Fault]
+
+
+@dataclasses.dataclass
+class Received:
+    connection: int
+    mail: bytes
+    rcpts: list[bytes]
+    message: bytes
+    by: str
+
+
+@dataclasses.dataclass
+class FaultServer:
+    """`extensions` None: HELO only. `writes` is what came in each read, per connection."""
+
+    faults: dict[str, Faults] = dataclasses.field(default_factory=dict)
+    extensions: list[bytes] | None = dataclasses.field(default_factory=lambda: [b"PIPELINING", b"8BITMIME"])
+    is_lmtp: bool = False
+    port: int = 0
+    received: list[Received] = dataclasses.field(default_factory=list)
+    connections: int = 0
+    open_now: int = 0
+    commands: list[bytes] = dataclasses.field(default_factory=list)
+    reads: list[list[bytes]] = dataclasses.field(default_factory=list)
+    quits: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open_now += 1
+        self.reads.append([])
+        try:
+            await Dialogue(self, self.connections, reader, writer).run()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open_now -= 1
+            writer.close()
+
+    def fault_of(self, verb: str, line: bytes) -> Fault:
+        fault = self.faults.get(verb)
+        if callable(fault):
+            return fault(line)
+        if isinstance(fault, list):
+            return fault.pop(0) if fault else None
+        return fault
+
+
+class Gone(Exception):
+    pass
+
+
+class Dialogue:
+    def __init__(self, server: FaultServer, number: int, reader: asyncio.StreamReader,
+                 writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.number = number
+        self.reader = reader
+        self.writer = writer
+        self.buffer = b""
+        self.mail = b""
+        self.rcpts: list[bytes] = []
+
+    async def run(self) -> None:
+        with contextlib.suppress(Gone):
+            await self.say("greeting", b"", b"220 fault.example ESMTP\r\n")
+            while True:
+                line = await self.line()
+                self.server.commands.append(line)
+                await self.command(line)
+
+    async def more(self) -> None:
+        data = await self.reader.read(1 << 20)
+        if not data:
+            raise Gone
+        self.server.reads[self.number - 1].append(data)
+        self.buffer += data
+
+    async def line(self) -> bytes:
+        while b"\r\n" not in self.buffer:
+            await self.more()
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line
+
+    async def say(self, verb: str, line: bytes, reply: bytes) -> bool:
+        """Answers; True when with the good reply."""
+        fault = self.server.fault_of(verb, line)
+        if fault is None:
+            self.writer.write(reply)
+            await self.writer.drain()
+            return True
+        if fault == SILENCE:
+            await self.reader.read()
+            raise Gone
+        if fault == RESET:
+            connection = self.writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.writer.transport.abort()
+            raise Gone
+        if fault == CLOSE:
+            raise Gone
+        assert isinstance(fault, bytes)
+        self.writer.write(fault)
+        await self.writer.drain()
+        if fault.startswith(b"421"):
+            raise Gone
+        return fault[:1] in b"23"
+
+    async def command(self, line: bytes) -> None:
+        verb = line[:4].upper().decode("ascii", "replace")
+        if verb in ("EHLO", "LHLO"):
+            if self.server.extensions is None:
+                await self.say(verb, line, b"500 unknown\r\n")
+                return
+            await self.say(verb, line, b"250-fault.example\r\n"
+                           + b"".join(b"250-%b\r\n" % each for each in self.server.extensions) + b"250 HELP\r\n")
+        elif verb == "HELO":
+            await self.say(verb, line, b"250 fault.example\r\n")
+        elif verb == "MAIL":
+            self.mail, self.rcpts = line, []
+            if not await self.say(verb, line, b"250 2.1.0 ok\r\n"):
+                self.mail = b""
+        elif verb == "RCPT":
+            if not self.mail:
+                self.writer.write(b"503 5.5.1 no MAIL\r\n")
+            elif await self.say(verb, line, b"250 2.1.5 ok\r\n"):
+                self.rcpts.append(line)
+        elif verb == "DATA":
+            if not self.rcpts:
+                self.writer.write(b"554 5.5.1 no valid recipients\r\n")
+            elif await self.say(verb, line, b"354 go\r\n"):
+                await self.data()
+        elif verb == "BDAT":
+            await self.chunk(line)
+        elif verb == "RSET":
+            self.mail, self.rcpts = b"", []
+            await self.say(verb, line, b"250 2.0.0 ok\r\n")
+        elif verb == "QUIT":
+            self.server.quits += 1
+            await self.say(verb, line, b"221 2.0.0 bye\r\n")
+            raise Gone
+        else:
+            self.writer.write(b"500 5.5.1 unknown\r\n")
+
+    async def data(self) -> None:
+        while not (self.buffer.startswith(b".\r\n") or b"\r\n.\r\n" in self.buffer):
+            await self.more()
+        if self.buffer.startswith(b".\r\n"):
+            message, self.buffer = b"", self.buffer[3:]
+        else:
+            message, _, self.buffer = self.buffer.partition(b"\r\n.\r\n")
+            message += b"\r\n"
+        if message.startswith(b"."):
+            message = message[1:]
+        await self.end(message.replace(b"\r\n.", b"\r\n"), "DATA")
+
+    async def chunk(self, line: bytes) -> None:
+        size = int(line.split()[1])
+        while len(self.buffer) < size:
+            await self.more()
+        message, self.buffer = self.buffer[:size], self.buffer[size:]
+        if not self.rcpts:
+            self.writer.write(b"503 5.5.1 no valid recipients\r\n")
+            return
+        await self.end(message, "BDAT")
+
+    async def end(self, message: bytes, by: str) -> None:
+        accepted = Received(self.number, self.mail, self.rcpts, message, by)
+        is_taken = False
+        for rcpt in self.rcpts if self.server.is_lmtp else self.rcpts[:1]:
+            is_taken |= await self.say("END", rcpt, b"250 2.0.0 queued\r\n")
+        if is_taken:
+            self.server.received.append(accepted)
+        self.mail, self.rcpts = b"", []
+
+
+@contextlib.asynccontextmanager
+async def fault_server(*, path: str = "", **settings: object) -> AsyncIterator[FaultServer]:
+    """A FaultServer on a port of its own, or on a unix socket at `path`."""
+    state = FaultServer(**settings)  # type: ignore[arg-type]
+    if path:
+        server = await asyncio.start_unix_server(state.serve, path, limit=1 << 20)
+    else:
+        server = await asyncio.start_server(state.serve, "127.0.0.1", 0, limit=1 << 20)
+        state.port = server.sockets[0].getsockname()[1]
+    try:
+        yield state
+    finally:
+        server.close()
