@@ -1,0 +1,68 @@
+# Everything from a fresh clone, with Python 3.11+, gcc and make (Debian 12: tools/bootstrap says or installs what is missing).
+#   make run      build what is needed and start a relay on 127.0.0.1:2525
+#   make test     the whole test suite
+BIN := .venv/bin
+SOURCES := setup.py $(shell find csrc src -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
+C_SOURCES := $(filter-out csrc/tests/% csrc/fuzz/%,$(filter csrc/%.c,$(SOURCES)))
+JOBS := $(shell nproc)
+
+.PHONY: run build test debug lint bench fuzz interop ctest instructions clean
+.DELETE_ON_ERROR:
+
+run: build var/angarium.toml
+	@echo 'angarium will listen on 127.0.0.1:2525; mail for anyone@localhost goes to var/mail/anyone/. From another terminal:'
+	@echo
+	@echo "    .venv/bin/angarium send --server 127.0.0.1:2525 --to you@localhost --subject hello --body 'first message'; cat var/mail/you/new/*"
+	@echo
+	@exec $(BIN)/angarium serve --config var/angarium.toml
+
+build: build/.compiled
+
+.venv/.packages: pyproject.toml tools/bootstrap
+	tools/bootstrap run
+	@touch $@
+
+.venv/.dev-packages: .venv/.packages
+	tools/bootstrap dev
+	@touch $@
+
+build/.compiled: $(SOURCES) .venv/.packages
+	$(BIN)/python setup.py -q build_ext --inplace --parallel $(JOBS)
+	@touch $@
+
+var/angarium.toml: examples/first-run.toml
+	@mkdir -p var/mail
+	@sed 's|@VAR@|$(CURDIR)/var|g' $< > $@
+
+test: build .venv/.dev-packages
+	$(BIN)/python -m pytest
+
+# A second copy of the package under build/debug, with asserts, bounds checks and, where the compiler has them, sanitizers.
+debug: .venv/.dev-packages build
+	tools/debug-build
+	tools/debug-build --run $(BIN)/python -m pytest -n 2 tests
+
+lint: .venv/.dev-packages build
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Werror -O2 -Icsrc -fsyntax-only $(C_SOURCES)
+
+bench: build .venv/.dev-packages
+	$(BIN)/python benchmarks/macro/run.py
+
+fuzz:
+	$(MAKE) -C csrc/fuzz run
+
+interop: build .venv/.dev-packages
+	tools/interop-peers
+	$(BIN)/python -m pytest tests/interop
+
+ctest:
+	$(MAKE) -C csrc/tests test
+
+instructions: build .venv/.dev-packages
+	$(BIN)/python benchmarks/instructions/run.py
+
+clean:
+	rm -rf build dist
+	find src -name '*.so' -delete

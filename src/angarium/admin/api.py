@@ -1,0 +1,209 @@
+"""The HTTP API: what operators, their scripts and our own commands may ask of a running relay.
+
+    GET    /health                         200 while all workers serve, else 503
+    GET    /metrics                        Prometheus text
+    GET    /v1/status                      version, addresses, workers and their figures
+    GET    /v1/queue?after=&limit=&domain=&state=
+    GET    /v1/queue/{id}
+    DELETE /v1/queue/{id}                  without a DSN
+    DELETE /v1/queue?domain=  or  ?all=true
+    POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
+    POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
+
+Answers are JSON; an error is {"error": "one sentence"}. Here is only HTTP: a Backend does the work. There is
+no authentication (see options.py), so what a web page could make a browser on this machine send is refused:
+requests with an Origin, and requests for a host name that is not this machine's loopback (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from angarium.admin import prometheus
+from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RetryOrder, Status
+from angarium.model.errors import AngariumError, ConfigError
+
+T = TypeVar("T")
+
+PAGE_LIMIT: Final = 1000
+STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred")
+_BODY_OCTETS_MAX: Final = 64 << 10
+
+
+class Backend(Protocol):
+    """What the API needs of the daemon. Raises AngariumError when a worker cannot answer."""
+
+    async def health(self) -> Health: ...
+
+    async def metrics(self) -> bytes: ...
+
+    async def status(self) -> Status: ...
+
+    async def queue(self, *, after: str, limit: int, domain: str | None, state: str | None) -> QueuePage:
+        """Raises BadQuery for an `after` that is not from an earlier page."""
+
+    async def message(self, id_: str) -> dict[str, Any] | None: ...
+
+    async def retry(self, *, id_: str | None, domain: str | None) -> int: ...
+
+    async def delete(self, *, id_: str | None, domain: str | None) -> int: ...
+
+    async def reload(self) -> None:
+        """Raises ConfigError when the new configuration is refused."""
+
+
+def application(backend: Backend) -> ASGIApp:
+    """The ASGI application."""
+
+    async def health(request: Request) -> Response:
+        answer = await backend.health()
+        return _json(answer, 200 if answer.status == "ok" else 503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(await backend.metrics(), media_type=prometheus.CONTENT_TYPE)
+
+    async def status(request: Request) -> Response:
+        return _json(await backend.status())
+
+    async def queue(request: Request) -> Response:
+        query = _query(request, {"after", "limit", "domain", "state"})
+        if "state" in query and query["state"] not in STATES:
+            raise HTTPException(400, f"state: one of {', '.join(STATES)}")
+        limit = query.pop("limit", "100")
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= PAGE_LIMIT:
+            raise HTTPException(400, f"limit: between 1 and {PAGE_LIMIT}")
+        page = await backend.queue(
+            after=query.get("after", ""),
+            limit=int(limit),
+            domain=query.get("domain"),
+            state=query.get("state"),
+        )
+        return _json(page)
+
+    async def message(request: Request) -> Response:
+        found = await backend.message(request.path_params["id"])
+        if found is None:
+            raise HTTPException(404, f"{request.path_params['id']} is not in the queue")
+        return _json(found)
+
+    async def delete_message(request: Request) -> Response:
+        count = await backend.delete(id_=request.path_params["id"], domain=None)
+        if count == 0:
+            raise HTTPException(404, f"{request.path_params['id']} is not in the queue")
+        return _json(Changed(count=count))
+
+    async def delete_several(request: Request) -> Response:
+        query = _query(request, {"domain", "all"})
+        # Not "nothing given means everything": a script whose variable is empty must not empty the queue.
+        if bool(query.get("domain")) == (query.get("all") == "true"):
+            raise HTTPException(400, 'exactly one of "domain" and "all=true" is needed')
+        return _json(Changed(count=await backend.delete(id_=None, domain=query.get("domain"))))
+
+    async def retry(request: Request) -> Response:
+        order = await _body(request, RetryOrder)
+        return _json(Changed(count=await backend.retry(id_=order.id, domain=order.domain)))
+
+    async def reload(request: Request) -> Response:
+        await backend.reload()
+        return _json(Changed(count=1))
+
+    return _LocalOnly(
+        Starlette(
+            routes=[
+                Route("/health", health, methods=["GET"]),
+                Route("/metrics", metrics, methods=["GET"]),
+                Route("/v1/status", status, methods=["GET"]),
+                Route("/v1/queue", queue, methods=["GET"]),
+                Route("/v1/queue", delete_several, methods=["DELETE"]),
+                Route("/v1/queue/retry", retry, methods=["POST"]),
+                Route("/v1/queue/{id:str}", message, methods=["GET"]),
+                Route("/v1/queue/{id:str}", delete_message, methods=["DELETE"]),
+                Route("/v1/reload", reload, methods=["POST"]),
+            ],
+            exception_handlers={
+                HTTPException: _on_http_error,
+                BadQuery: _on_bad_query,
+                ConfigError: _on_refused,
+                AngariumError: _on_unavailable,
+                Exception: _on_bug,
+            },
+        )
+    )
+
+
+class _LocalOnly:
+    """Refuses what a browser sends on behalf of a web page."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            if b"origin" in headers or not _is_local(headers.get(b"host", b"").decode("latin-1")):
+                await _json(Fault(error="not for web pages"), 403)(scope, receive, send)
+                return
+        await self._inner(scope, receive, send)
+
+
+def _is_local(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    if name in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _query(request: Request, known: set[str]) -> dict[str, str]:
+    """The query's keys; an unknown one is refused: a filter with a typing error would match everything."""
+    if unknown := set(request.query_params) - known:
+        raise HTTPException(400, f"{min(unknown)}: unknown parameter")
+    return dict(request.query_params)
+
+
+async def _body(request: Request, kind: type[T]) -> T:
+    octets = bytearray()
+    async for piece in request.stream():
+        octets += piece
+        if len(octets) > _BODY_OCTETS_MAX:
+            raise HTTPException(413, "the body is too large")
+    try:
+        return msgspec.json.decode(bytes(octets), type=kind)
+    except msgspec.MsgspecError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _json(answer: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(answer) + b"\n", status_code=status, media_type="application/json")
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json(Fault(error=error.detail), error.status_code)
+
+
+async def _on_bad_query(request: Request, error: Exception) -> Response:
+    return _json(Fault(error=str(error)), 400)
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    return _json(Fault(error=str(error)), 422)
+
+
+async def _on_unavailable(request: Request, error: Exception) -> Response:
+    return _json(Fault(error=str(error)), 503)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return _json(Fault(error=f"internal error: {error!r}"), 500)

@@ -1,0 +1,52 @@
+"""The counters as Prometheus reads them: text format 0.0.4. Not a registry: that is metrics/counters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Figure(Protocol):
+    """What metrics.counters.Counter is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def help(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    def total(self) -> int: ...
+    def of_row(self, row: int) -> int: ...
+
+
+def exposition(figures: Iterable[Figure], rows: Collection[int], version: str) -> bytes:
+    """All figures: counters summed over all processes that ever counted, gauges one line per living worker.
+
+    rows  of the workers that run now; worker i counts in row i + 1.
+    """
+    lines = [
+        "# HELP angarium_build_info Always 1; the version is in the label.",
+        "# TYPE angarium_build_info gauge",
+        f'angarium_build_info{{version="{_label(version)}"}} 1',
+        "# HELP angarium_workers Workers that run now.",
+        "# TYPE angarium_workers gauge",
+        f"angarium_workers {len(rows)}",
+    ]
+    for figure in figures:
+        lines.append(f"# HELP {figure.name} {_help(figure.help)}")
+        lines.append(f"# TYPE {figure.name} {figure.kind}")
+        if figure.kind == "counter":
+            lines.append(f"{figure.name} {figure.total()}")
+        else:
+            lines += [f'{figure.name}{{worker="{row - 1}"}} {figure.of_row(row)}' for row in rows]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _help(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _label(text: str) -> str:
+    return _help(text).replace('"', '\\"')

@@ -1,0 +1,96 @@
+"""What the HTTP API answers, as values. Messages in the queue are described by queue/inspect, as plain
+tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from angarium.model.errors import AngariumError
+
+
+class BadQuery(AngariumError):
+    """The request makes no sense; the text says why."""
+
+
+class Fault(msgspec.Struct):
+    """Why not, in one sentence."""
+
+    error: str
+
+
+class Health(msgspec.Struct):
+    """status: "ok" while all workers serve, else "starting", "degraded" or "stopping"."""
+
+    status: str
+    workers: int
+    workers_ready: int
+
+
+class Listener(msgspec.Struct):
+    """address: as configured; actual: with the port it really has."""
+
+    address: str
+    actual: str
+
+
+class Facts(msgspec.Struct):
+    """What status tells of the daemon itself."""
+
+    hostname: str
+    spool: str
+    config: str
+    listeners: list[Listener]
+
+
+class WorkerView(msgspec.Struct):
+    """One worker. figures: what it says of itself; empty while it does not answer, error says why."""
+
+    number: int
+    pid: int
+    is_ready: bool
+    up_s: float
+    figures: dict[str, Any] = {}
+    error: str = ""
+
+
+class Status(msgspec.Struct):
+    """The whole daemon."""
+
+    version: str
+    hostname: str
+    spool: str
+    config: str
+    pid: int
+    up_s: float
+    listeners: list[Listener]
+    workers: list[WorkerView]
+    messages: int = 0
+    recipients: int = 0
+
+
+class QueuePage(msgspec.Struct):
+    """Some messages. next: give it as `after` for the next page; None: there is none."""
+
+    messages: list[dict[str, Any]]
+    next: str | None = None
+
+
+class RetryOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Exactly one of the three."""
+
+    id: str | None = None
+    domain: str | None = None
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.id is not None) + (self.domain is not None) + self.all != 1:
+            raise ValueError('exactly one of "id", "domain" and "all" is needed')
+
+
+class Changed(msgspec.Struct):
+    """How many recipients were concerned."""
+
+    count: int

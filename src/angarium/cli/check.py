@@ -1,0 +1,38 @@
+"""`angarium check`: say whether a configuration would be taken, without touching anything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from angarium.config.location import find
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="check a configuration file",
+        description="Reads a configuration and all it includes as `serve` would, and changes nothing.\n"
+        "Exit status 0: it is good. 2: it is not, and stderr names file, key and reason.",
+        epilog="example:\n  angarium check --config /etc/angarium/angarium.toml && systemctl reload angarium",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: ./angarium.toml, then /etc/angarium/angarium.toml",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from angarium.config.schema import load
+
+    path = find(args.config)
+    config, tree = load(path)
+    node = config.node
+    listeners = ", ".join(listener.address for listener in config.listener)
+    print(f"{', '.join(map(str, tree.files))}: good")
+    print(f"{node.own_hostname()}, {node.worker_count()} workers, spool {node.spool}, listens on {listeners}")
+    return 0

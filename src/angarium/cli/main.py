@@ -1,0 +1,70 @@
+"""The `angarium` command: finds the sub-command, loads only that one's module, and ends with one line on any
+refusal.
+
+A sub-command is a module with `add_parser(subparsers)` and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from angarium import __version__
+from angarium.model.errors import AngariumError
+
+# name -> (module, one line). The lines stand here so that `angarium --help` loads none of the modules.
+COMMANDS: Final = {
+    "serve": ("angarium.cli.serve", "run the relay"),
+    "check": ("angarium.cli.check", "check a configuration file"),
+    "status": ("angarium.cli.status", "show how the running relay is"),
+    "queue": ("angarium.cli.queue", "list, show, retry or delete queued mail"),
+    "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
+    "send": ("angarium.cli.send", "send one message"),
+    "sink": ("angarium.cli.sink", "an SMTP server that takes mail and forgets it, for tests"),
+    "blast": ("angarium.cli.blast", "a load generator for any mail server"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status: 0 done, 1 not wholly done, 2 refused."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="angarium",
+        description="A mail transfer agent whose 250 means stable storage, and fast.",
+        epilog="commands:\n"
+        + "".join(f"  {name:8} {line}\n" for name, (_, line) in COMMANDS.items())
+        + "\n`angarium COMMAND --help` explains each, with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="angarium [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"angarium {__version__}")
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command not in COMMANDS:
+        parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS, choices=COMMANDS)
+        parser.parse_args(words)
+        parser.error(f"no such command: {command}")
+    module = importlib.import_module(COMMANDS[command][0])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="angarium")
+    module.add_parser(commands)
+    args = parser.parse_args(words)
+    try:
+        status: int = module.run(args)
+        sys.stdout.flush()
+    except (AngariumError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # `angarium queue list | head`: what the reader did not want is not an error of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        print(f"angarium: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""[node]: who this machine is, where its spool lies, how many workers it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Final
+
+import msgspec
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_SPOOL_OCTETS_MAX: Final = 96  # sun_path less "/admin.sock"
+WORKERS_MAX: Final = 64  # a site's connections are counted per worker in one cache line, csrc/queue/shares.h
+
+
+class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What does not change while the daemon runs, but for the host name.
+
+    hostname   banner and EHLO name (RFC 5321 §4.1.1.1); "" means this machine's name.
+    spool      directory of the spool; made when its parent exists.
+    workers    processes; 0 means one per core this process may run on.
+    user       whom to become when started as root; "" means stay.
+    """
+
+    hostname: str = ""
+    spool: str = "/var/spool/angarium"
+    workers: int = 0
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        if self.hostname and not is_hostname(self.hostname):
+            raise ValueError(f'hostname: "{self.hostname}" is not a host name (RFC 5321 §2.3.5)')
+        if not self.spool.startswith("/"):
+            raise ValueError(f'spool: "{self.spool}" is not an absolute path')
+        if len(self.spool.encode()) > _SPOOL_OCTETS_MAX:
+            raise ValueError(
+                f"spool: longer than {_SPOOL_OCTETS_MAX} octets (a unix socket lies in it, unix(7))"
+            )
+        if not 0 <= self.workers <= WORKERS_MAX:
+            raise ValueError(f"workers: between 0 (one per core) and {WORKERS_MAX}, got {self.workers}")
+
+    def own_hostname(self) -> str:
+        """The host name to use. Asks the system only when none is set."""
+        if self.hostname:
+            return self.hostname
+        found = socket.getfqdn()
+        return found if is_hostname(found) else "localhost"
+
+    def worker_count(self) -> int:
+        """The number of workers to run, 1 at least."""
+        return self.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+def is_hostname(text: str) -> bool:
+    """Letters, digits and hyphens in labels of at most 63, 255 octets in all (RFC 1123 §2.1)."""
+    return len(text) <= 255 and all(_LABEL.fullmatch(label) for label in text.split("."))

@@ -1,0 +1,93 @@
+"""The whole configuration: the Structs that live beside their readers, put together under the names of the
+file.
+
+Here is also what no single Struct can know: references between tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from angarium.admin.options import AdminOptions
+from angarium.config.decode import decode_tables
+from angarium.config.files import Tree, read_tree
+from angarium.config.node import NodeOptions
+from angarium.inbound.options import ListenerOptions
+from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.resolver.options import ResolverOptions
+from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
+
+
+class PoolTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[pool.*]: which sources mail leaves from; absent: all sources, evenly."""
+
+    default: PoolOptions = PoolOptions()
+
+
+class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[shaping.*]: limits per site."""
+
+    default: ShapingOptions = ShapingOptions()
+
+
+class QueueTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[queue.*]: retry and expiry."""
+
+    default: QueueOptions = QueueOptions()
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One TOML file (and what it includes), checked."""
+
+    node: NodeOptions = NodeOptions()
+    listener: list[ListenerOptions] = []
+    route: list[RouteOptions] = []
+    source: dict[str, SourceOptions] = {}
+    pool: PoolTables = PoolTables()
+    shaping: ShapingTables = ShapingTables()
+    queue: QueueTables = QueueTables()
+    resolver: ResolverOptions = ResolverOptions()
+    admin: AdminOptions = AdminOptions()
+
+
+def load(path: Path) -> tuple[Config, Tree]:
+    """Reads and checks everything. Raises ConfigError: `FILE: listener[0].address: reason`."""
+    tree = read_tree(path)
+    return decode(tree), tree
+
+
+def decode(tree: Tree) -> Config:
+    """The tree as a Config, references checked. Raises ConfigError."""
+    config = decode_tables(tree, Config)
+    if not config.listener:
+        raise tree.complain(("listener",), "none: a relay needs at least one [[listener]]")
+    seen: dict[str, int] = {}
+    for index, listener in enumerate(config.listener):
+        address = str(listener.address)
+        if address in seen and not address.endswith(":0"):
+            raise tree.complain(
+                ("listener", index, "address"), f"{address} is listener[{seen[address]}]'s already"
+            )
+        seen[address] = index
+    _check_sources(config, tree)
+    return config
+
+
+def of_tables(tables: dict[str, Any]) -> Config:
+    """A Config from tables that were checked before (a worker's, sent by its supervisor)."""
+    tree = Tree()
+    tree.tables = tables
+    return decode(tree)
+
+
+def _check_sources(config: Config, tree: Tree) -> None:
+    """Pools name sources that exist."""
+    for name in config.pool.default.sources:
+        if name not in config.source:
+            known = difflib.get_close_matches(name, config.source, n=1)
+            hint = f'; did you mean "{known[0]}"?' if known else ""
+            raise tree.complain(("pool", "default", "sources", name), f"there is no [source.{name}]{hint}")

@@ -1,0 +1,268 @@
+"""The channel between the supervisor and one worker: what they may say to each other, and how it travels.
+
+A letter is a msgpack map behind its length (4 octets, little-endian). Listening sockets travel beside the
+letter that needs them (SCM_RIGHTS). Either side sees the other die as end of file. Counters do not travel
+here: they lie in memory both can read.
+
+Not an API for people: that is admin/. Both ends are the same program at the same version, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from angarium.model.errors import AngariumError
+
+T = TypeVar("T")
+
+_READ_OCTETS: Final = 256 << 10
+_LETTER_OCTETS_MAX: Final = 64 << 20
+_FDS_MAX: Final = 253  # SCM_MAX_FD, unix(7)
+
+
+class ControlError(AngariumError):
+    """The other side refused a request, or is gone. The text says which."""
+
+
+class Status(msgspec.Struct, tag="status"):
+    """How is the worker? Answer: dict of figures."""
+
+
+class Listing(msgspec.Struct, tag="listing"):
+    """A page of the queue. Answer: (next cursor or -1, list of dict).
+
+    cursor  0, or as an earlier answer said.
+    """
+
+    cursor: int
+    limit: int
+    domain: str | None = None
+    state: str | None = None
+
+
+class Show(msgspec.Struct, tag="show"):
+    """One message. Answer: dict, or None when it is not here."""
+
+    id: str
+
+
+class Retry(msgspec.Struct, tag="retry"):
+    """Try now: one message, a domain, or (neither) everything. Answer: number of recipients."""
+
+    id: str | None = None
+    domain: str | None = None
+
+
+class Delete(msgspec.Struct, tag="delete"):
+    """Drop without a DSN: one message, a domain, or (neither) everything. Answer: number of recipients."""
+
+    id: str | None = None
+    domain: str | None = None
+
+
+class Apply(msgspec.Struct, tag="apply"):
+    """Work by this configuration from now on. One socket travels per address, in order. Answer: None."""
+
+    tables: dict[str, Any]
+    addresses: list[str]
+
+
+class Drain(msgspec.Struct, tag="drain"):
+    """Accept nothing more, finish what is in hand within the deadline, exit 0. Answered only by exiting."""
+
+    deadline_s: float
+
+
+Request = Status | Listing | Show | Retry | Delete | Apply | Drain
+
+
+class Call(msgspec.Struct, tag="call"):
+    serial: int
+    request: Request
+    fd_count: int = 0
+
+
+class Answer(msgspec.Struct, tag="answer"):
+    """`error` not empty: refused, for that reason."""
+
+    serial: int
+    value: msgspec.Raw = msgspec.Raw(b"\xc0")
+    error: str = ""
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """From the worker, once: it serves."""
+
+
+class CannotStart(msgspec.Struct, tag="cannot-start"):
+    """From the worker, once, before it exits: the line that names what is in the way."""
+
+    reason: str
+
+
+Letter = Call | Answer | Ready | CannotStart
+
+
+class Channel:
+    """One end. Owns its socket; lives on the loop it was made for; nothing here waits.
+
+    on_letter  called per letter, in order, with the descriptors that came with it (the callee's to close).
+    on_end     called once when the other side is gone; may be left out by who learns of that otherwise.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_letter: Callable[[Letter, list[int]], None],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = loop
+        self._on_letter = on_letter
+        self._on_end = on_end
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[Letter] = msgspec.msgpack.Decoder(Letter)
+        self._input = bytearray()
+        self._fds: deque[int] = deque()
+        self._output: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._is_closed = False
+        loop.add_reader(sock.fileno(), self._on_readable)
+
+    def send(self, letter: Letter, fds: Sequence[int] = ()) -> None:
+        """Queues a letter; quietly nothing when the other side is gone (on_end tells)."""
+        if self._is_closed:
+            return
+        body = self._encoder.encode(letter)
+        was_idle = not self._output
+        self._output.append((memoryview(len(body).to_bytes(4, "little") + body), fds))
+        if was_idle:
+            self._on_writable()
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    def drain_input(self) -> None:
+        """Takes in at once what the other side had sent before it went."""
+        while not self._is_closed and self._read():
+            pass
+
+    def _on_writable(self) -> None:
+        while self._output:
+            octets, fds = self._output[0]
+            try:
+                sent = socket.send_fds(self._sock, [octets], fds) if fds else self._sock.send(octets)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock.fileno(), self._on_writable)
+                return
+            except OSError:
+                self._output.clear()
+                break
+            if sent == len(octets):
+                self._output.popleft()
+            else:
+                self._output[0] = (octets[sent:], ())
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _on_readable(self) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        """One read and the letters it completes; False when there was nothing to read."""
+        try:
+            octets, fds, _flags, _address = socket.recv_fds(
+                self._sock, _READ_OCTETS, _FDS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            octets, fds = b"", []
+        self._fds.extend(fds)
+        self._input += octets
+        if not octets or not self._deliver():
+            self._end()
+        return True
+
+    def _deliver(self) -> bool:
+        """Hands on the complete letters; False when the other side sends something that is none."""
+        while len(self._input) >= 4 and not self._is_closed:
+            length = int.from_bytes(self._input[:4], "little")
+            if length > _LETTER_OCTETS_MAX:
+                return False
+            if len(self._input) < 4 + length:
+                break
+            letter = self._decoder.decode(bytes(self._input[4 : 4 + length]))
+            del self._input[: 4 + length]
+            count = letter.fd_count if isinstance(letter, Call) else 0
+            self._on_letter(letter, [self._fds.popleft() for _ in range(count)])
+        return True
+
+    def _end(self) -> None:
+        if self._is_closed:
+            return
+        self.close()
+        self._on_end()
+
+
+class Caller:
+    """The supervisor's use of a channel: requests with answers."""
+
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._serial = 0
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+
+    async def call(
+        self, request: Request, kind: type[T], *, fds: Sequence[int] = (), timeout_s: float = 5.0
+    ) -> T:
+        """The answer. Raises ControlError when the worker refuses, dies or does not answer in time."""
+        self._serial += 1
+        serial = self._serial
+        future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        self._waiting[serial] = future
+        self._channel.send(Call(serial=serial, request=request, fd_count=len(fds)), fds)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return msgspec.msgpack.decode(await future, type=kind)
+        except TimeoutError:
+            raise ControlError(f"no answer within {timeout_s:g} s") from None
+        finally:
+            del self._waiting[serial]
+
+    def tell(self, request: Request) -> None:
+        """Sends a request whose answer nobody waits for."""
+        self._serial += 1
+        self._channel.send(Call(serial=self._serial, request=request))
+
+    def answered(self, answer: Answer) -> None:
+        """Takes an answer that came. One nobody waits for any more is dropped."""
+        future = self._waiting.get(answer.serial)
+        if future is None or future.done():
+            return
+        if answer.error:
+            future.set_exception(ControlError(answer.error))
+        else:
+            future.set_result(answer.value)
+
+    def ended(self) -> None:
+        """The worker is gone: nobody will answer."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ControlError("the worker died"))

@@ -1,0 +1,249 @@
+"""The composition root: puts the daemon together from its parts, and takes it apart again. Knows everybody.
+
+serve() is `angarium serve`. In the supervisor a Daemon owns what outlives workers: the configuration, the
+listening sockets, the lock on the spool, the tables in shared memory, the HTTP API. A worker's parts are put
+together in relay.py.
+
+Start-up goes from what is easily undone to what is not: read the configuration, bind, then touch the spool.
+Whatever is in the way is one exception with one line, and nothing has been changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from angarium import __version__, notify, privileges
+from angarium.admin.views import Facts, Listener
+from angarium.config.location import admin_socket
+from angarium.config.schema import Config, load
+from angarium.control import Apply, ControlError
+from angarium.events.journal import Journal
+from angarium.listening import CannotListen, Listening, listen_alone
+from angarium.metrics import counters
+from angarium.metrics.counters import counter
+from angarium.model.address import ListenAddress
+from angarium.model.errors import ConfigError
+from angarium.queue.shares import Shares
+from angarium.relay import Relay
+from angarium.spool.directory import SpoolDirectory
+from angarium.supervisor import Seat, Supervisor
+from angarium.worker import run as run_worker
+
+if TYPE_CHECKING:
+    from angarium.admin.server import AdminServer
+
+# Clients of the HTTP API may be kept waiting this long by a reload: workers bind nothing and read no names in
+# it.
+APPLY_TIMEOUT_S = 10.0
+
+reloads = counter("angarium_reloads_total", "Configurations applied while running.")
+reloads_refused = counter(
+    "angarium_reloads_refused_total", "Reloads refused; the running configuration stayed."
+)
+
+
+def serve(path: Path) -> int:
+    """Runs the relay until it is told to stop; returns the exit status.
+
+    Raises AngariumError or OSError when it cannot start.
+    """
+    with contextlib.ExitStack() as undo:
+        return Daemon(path, undo).run()
+
+
+class Daemon:
+    """The supervisor's Owner.
+
+    undo  takes what must be released when the daemon ends, in whatever way.
+    """
+
+    def __init__(self, path: Path, undo: contextlib.ExitStack) -> None:
+        self._path = path
+        self._config, tree = load(path)
+        self._tables = tree.tables
+        node = self._config.node
+        account = privileges.account_of(node.user)
+        privileges.raise_descriptor_limit()
+        self._listening = Listening(node.worker_count())
+        undo.callback(self._listening.close_all)
+        self._listening.open(_addresses(self._config))
+        self._admin_sockets: list[socket.socket] = []
+        undo.callback(self._close_admin_sockets)
+        if self._config.admin.address is not None:
+            self._admin_sockets.append(listen_alone(self._config.admin.address))
+        if account is not None:
+            privileges.give_directory(node.spool, account)
+            privileges.become(account)
+        self._spool = SpoolDirectory.open(node.spool)
+        undo.callback(self._spool.close)
+        own_socket = admin_socket(node.spool)
+        self._admin_sockets.append(listen_alone(own_socket, mode=0o600))
+        undo.callback(_unlink, own_socket.path)
+        self._shares = Shares(worker_count=node.worker_count())
+        self._journal = Journal(sys.stdout.fileno())
+        self._admin: AdminServer | None = None
+        self._reload_lock = asyncio.Lock()
+        self._supervisor = Supervisor(self, node.worker_count())
+
+    def run(self) -> int:
+        status = self._supervisor.run()
+        self._journal.flush()
+        if self._supervisor.failure:
+            print(f"angarium: {self._supervisor.failure}", file=sys.stderr)
+        return status
+
+    # What the supervisor asks of its Owner.
+
+    def descriptors(self, number: int) -> list[int]:
+        sockets = self._listening.of_worker(number).values()
+        return [self._spool.fd, *(sock.fileno() for sock in sockets)]
+
+    def work(self, seat: Seat) -> int:
+        async def open_relay(loop: asyncio.AbstractEventLoop) -> Relay:
+            sockets = list(self._listening.of_worker(seat.number).items())
+            return await Relay.open(
+                seat, loop, self._config, self._shares, spool=self._spool, sockets=sockets
+            )
+
+        return run_worker(seat, open_relay)
+
+    def log(self, event: str, **fields: str | int | float) -> None:
+        self._journal.log(event, **fields)
+
+    def buried(self, number: int) -> None:
+        counters.forget_gauges(number + 1)
+        self._shares.forget_worker(number)
+
+    async def ready(self) -> None:
+        # Loaded only now: workers forked before do without these modules' memory.
+        from angarium.admin.api import application
+        from angarium.admin.server import AdminServer
+        from angarium.desk import Desk
+
+        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse)
+        self._admin = AdminServer(application(desk))
+        self._supervisor.spawn(self._admin.serve(self._admin_sockets))
+        listeners = ", ".join(listener.actual for listener in self._listeners())
+        self.log("started", version=__version__, workers=self._supervisor.count, listeners=listeners)
+        print(
+            f"angarium {__version__} listens on {listeners}: {self._supervisor.count} workers, "
+            f"spool {self._config.node.spool}",
+            file=sys.stderr,
+        )
+        notify.notify_ready()
+
+    async def reload(self) -> None:
+        notify.notify_reloading()
+        with contextlib.suppress(ConfigError):
+            await self.reload_or_refuse()
+        notify.notify_ready()
+
+    async def stopping(self) -> None:
+        notify.notify_stopping()
+        if self._supervisor.is_ready:
+            self.log("stopping", reason=self._supervisor.failure or "told to")
+        if self._admin is not None:
+            self._admin.should_exit = True
+
+    # Reloading.
+
+    async def reload_or_refuse(self) -> None:
+        """Reads the configuration again and has everybody work by it.
+
+        Raises ConfigError with the reason, also logged; then everybody goes on as before.
+        """
+        async with self._reload_lock:
+            try:
+                await self._reload()
+            except ConfigError as error:
+                reloads_refused.add(1)
+                self.log("reload-refused", reason=str(error))
+                raise
+        reloads.add(1)
+        self.log("reloaded", file=str(self._path))
+
+    async def _reload(self) -> None:
+        config, tree = load(self._path)
+        for key, old, new in _fixed_keys(self._config, config):
+            if old != new:
+                raise ConfigError(f"{self._path}: {key}: a change from {old} to {new} needs a restart")
+        try:
+            opened = self._listening.open(_addresses(config))
+        except CannotListen as error:
+            raise ConfigError(f"{self._path}: {error}") from None
+        old_tables, self._tables = self._tables, tree.tables
+        try:
+            await self._apply(_addresses(config))
+        except ControlError as error:
+            # Those who have applied it go back; a worker that died starts with what is set here.
+            self._tables = old_tables
+            with contextlib.suppress(ControlError):
+                await self._apply(_addresses(self._config))
+            self._listening.close(opened)
+            raise ConfigError(f"{self._path}: not applied: {error}") from None
+        self._config = config
+        wanted = set(_addresses(config))
+        self._listening.close([address for address in self._listening.addresses if address not in wanted])
+
+    async def _apply(self, addresses: list[ListenAddress]) -> None:
+        """Has every worker work by self._tables. Raises ControlError of the first that does not."""
+
+        async def of_worker(number: int) -> None:
+            sockets = self._listening.of_worker(number)
+            request = Apply(tables=self._tables, addresses=[str(address) for address in addresses])
+            fds = [sockets[address].fileno() for address in addresses]
+            worker = self._supervisor.workers.get(number)
+            if worker is not None:
+                await worker.call(request, type(None), fds=fds, timeout_s=APPLY_TIMEOUT_S)
+
+        outcomes = await asyncio.gather(
+            *(of_worker(number) for number in range(self._supervisor.count)), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    def _listeners(self) -> list[Listener]:
+        return [
+            Listener(address=str(address), actual=str(self._listening.actual(address)))
+            for address in self._listening.addresses
+        ]
+
+    def _facts(self) -> Facts:
+        return Facts(
+            hostname=self._config.node.own_hostname(),
+            spool=self._config.node.spool,
+            config=str(self._path.resolve()),
+            listeners=self._listeners(),
+        )
+
+    def _close_admin_sockets(self) -> None:
+        for sock in self._admin_sockets:
+            sock.close()
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _addresses(config: Config) -> list[ListenAddress]:
+    return [listener.address for listener in config.listener]
+
+
+def _fixed_keys(old: Config, new: Config) -> list[tuple[str, object, object]]:
+    """What a running daemon cannot change: key, running value, new value."""
+    return [
+        ("node.spool", old.node.spool, new.node.spool),
+        ("node.workers", old.node.worker_count(), new.node.worker_count()),
+        ("node.user", old.node.user, new.node.user),
+        # Queued mail and running sessions have been told the old name.
+        ("node.hostname", old.node.own_hostname(), new.node.own_hostname()),
+        ("admin.address", old.admin.address, new.admin.address),
+    ]

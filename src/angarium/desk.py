@@ -1,0 +1,140 @@
+"""What the HTTP API asks of the daemon, gathered from all workers.
+
+A message lives in one worker and nobody but that one knows it: questions about one message or about a domain
+go to all workers at once, pages of the queue are taken from one worker after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from angarium import __version__
+from angarium.admin import prometheus
+from angarium.admin.views import BadQuery, Facts, Health, QueuePage, Status, WorkerView
+from angarium.control import ControlError, Delete, Listing, Request, Retry, Show
+from angarium.control import Status as StatusRequest
+from angarium.metrics import counters
+from angarium.supervisor import Supervisor, Worker
+
+T = TypeVar("T")
+
+
+class Desk:
+    """admin.api.Backend over a supervisor's workers.
+
+    facts   asked at every status: a reload may have changed them.
+    reload  raises ConfigError when it refuses.
+    """
+
+    def __init__(self, supervisor: Supervisor, facts: Callable[[], Facts], reload: Callable[[], Any]) -> None:
+        self._supervisor = supervisor
+        self._facts = facts
+        self._reload = reload
+        self._started_mono_s = time.monotonic()
+
+    async def health(self) -> Health:
+        supervisor = self._supervisor
+        ready = sum(worker.is_ready for worker in supervisor.workers.values())
+        if supervisor.is_stopping:
+            status = "stopping"
+        elif ready == supervisor.count:
+            status = "ok"
+        else:
+            status = "degraded" if supervisor.is_ready else "starting"
+        return Health(status=status, workers=supervisor.count, workers_ready=ready)
+
+    async def metrics(self) -> bytes:
+        rows = [number + 1 for number in sorted(self._supervisor.workers)]
+        return prometheus.exposition(counters.registry(), rows, __version__)
+
+    async def status(self) -> Status:
+        facts = self._facts()
+        workers = [self._supervisor.workers[number] for number in sorted(self._supervisor.workers)]
+        views = list(await asyncio.gather(*(self._view(worker) for worker in workers)))
+        return Status(
+            version=__version__,
+            hostname=facts.hostname,
+            spool=facts.spool,
+            config=facts.config,
+            pid=os.getpid(),
+            up_s=time.monotonic() - self._started_mono_s,
+            listeners=facts.listeners,
+            workers=views,
+            messages=sum(view.figures.get("messages", 0) for view in views),
+            recipients=sum(view.figures.get("recipients", 0) for view in views),
+        )
+
+    async def queue(self, *, after: str, limit: int, domain: str | None, state: str | None) -> QueuePage:
+        """Worker after worker; `after` is "worker:cursor" of where the last page ended."""
+        number, cursor = _position(after)
+        messages: list[dict[str, Any]] = []
+        while number < self._supervisor.count:
+            wanted = Listing(cursor=cursor, limit=limit - len(messages), domain=domain, state=state)
+            answer = await self._ask(number, wanted, tuple[int, list[dict[str, Any]]])
+            cursor, more = answer
+            messages += more
+            if cursor < 0:
+                number, cursor = number + 1, 0
+            if len(messages) >= limit:
+                break
+        return QueuePage(
+            messages=messages, next=f"{number}:{cursor}" if number < self._supervisor.count else None
+        )
+
+    async def message(self, id_: str) -> dict[str, Any] | None:
+        answers: list[dict[str, Any] | None] = await self._ask_all(Show(id=id_), dict[str, Any] | None)  # type: ignore[arg-type]
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def retry(self, *, id_: str | None, domain: str | None) -> int:
+        return sum(await self._ask_all(Retry(id=id_, domain=domain), int))
+
+    async def delete(self, *, id_: str | None, domain: str | None) -> int:
+        return sum(await self._ask_all(Delete(id=id_, domain=domain), int))
+
+    async def reload(self) -> None:
+        await self._reload()
+
+    async def _ask(self, number: int, request: Request, kind: type[T]) -> T:
+        """One worker's answer. Raises ControlError, which says which worker."""
+        worker = self._supervisor.workers.get(number)
+        if worker is None:
+            raise ControlError(f"worker {number} is being restarted; ask again in a second")
+        try:
+            return await worker.call(request, kind, timeout_s=30.0)
+        except ControlError as error:
+            raise ControlError(f"worker {number}: {error}") from None
+
+    async def _ask_all(self, request: Request, kind: type[T]) -> list[T]:
+        """Every worker's answer. Raises ControlError when one fails: half a queue would pass for all."""
+        return list(
+            await asyncio.gather(
+                *(self._ask(number, request, kind) for number in range(self._supervisor.count))
+            )
+        )
+
+    async def _view(self, worker: Worker) -> WorkerView:
+        view = WorkerView(
+            number=worker.number,
+            pid=worker.pid,
+            is_ready=worker.is_ready,
+            up_s=time.monotonic() - worker.started_mono_s,
+        )
+        try:
+            view.figures = await worker.call(StatusRequest(), dict[str, Any], timeout_s=2.0)
+        except ControlError as error:
+            view.error = str(error)
+        return view
+
+
+def _position(after: str) -> tuple[int, int]:
+    """Worker and cursor of a page's start. Raises BadQuery for what is not from an earlier answer."""
+    if not after:
+        return 0, 0
+    number, colon, cursor = after.partition(":")
+    if not (colon and number.isascii() and number.isdigit() and cursor.isascii() and cursor.isdigit()):
+        raise BadQuery(f'after: "{after}" is not from an earlier answer')
+    return int(number), int(cursor)

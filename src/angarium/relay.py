@@ -1,0 +1,221 @@
+"""A worker's composition root: shards, scheduler, routing, inbound and outbound, put together.
+
+worker.py runs it; who starts workers, and with what, is daemon.py's. Worker i of N takes new mail into shard
+i and serves besides it every shard j that exists with j % N == i, so that no shard is orphaned when N
+changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from angarium.config.schema import Config, of_tables
+from angarium.control import Listing
+from angarium.events.journal import Journal
+from angarium.inbound.context import Intake
+from angarium.inbound.listener import Listener
+from angarium.inbound.listener import drain as drain_inbound
+from angarium.mailbox.egress import MaildirEgress
+from angarium.metrics.counters import counter
+from angarium.model.address import ListenAddress
+from angarium.model.errors import AngariumError
+from angarium.outbound.dispatcher import Dispatcher
+from angarium.queue import orders
+from angarium.queue.reports import Reporter
+from angarium.queue.scheduler import Scheduler
+from angarium.queue.shares import Shares
+from angarium.queue.wheel import Wheel
+from angarium.resolver.caching_resolver import CachingResolver
+from angarium.routing.egress_pool import egress_pool
+from angarium.routing.ourselves import Ourselves
+from angarium.routing.router import Router
+from angarium.spool.directory import SpoolDirectory, shard_name
+from angarium.spool.shard import Shard
+from angarium.spool_watch import SpoolWatch
+from angarium.supervisor import Seat
+
+SWEEP_S = 60.0
+# Between two looks at what a shard's reader thread has found: a worker serves while it loads its backlog.
+RECOVERY_PAUSE_S = 0.002
+
+recovery_errors = counter(
+    "angarium_recovery_errors_total", "Shards whose backlog could not be loaded to the end."
+)
+
+BoundSocket = tuple[ListenAddress, socket.socket]
+
+
+class Relay:
+    """Everything of one worker. Made by open() on the worker's loop; close() last."""
+
+    def __init__(self, seat: Seat, loop: asyncio.AbstractEventLoop, config: Config, shares: Shares) -> None:
+        self.journal = Journal(sys.stdout.fileno(), loop)
+        self._loop = loop
+        self._config = config
+        self._hostname = config.node.own_hostname()
+        self._listeners: dict[ListenAddress, Listener] = {}
+        self._shards: list[Shard] = []
+        self._loading: set[asyncio.Task[None]] = set()
+        self._resolver = CachingResolver(config.resolver)
+        self._scheduler = Scheduler(
+            loop,
+            Wheel(loop),
+            self.journal,
+            shares,
+            router=self._router(config),
+            pool=egress_pool(config.source, config.pool.default, self._hostname),
+            shaping=config.shaping.default,
+            options=config.queue.default,
+            hostname=self._hostname,
+        )
+        self._reporter = Reporter(self._hostname, self.journal)
+        self._scheduler.reporter = self._reporter
+        self._dispatcher = Dispatcher(self._scheduler)
+        self._maildirs = MaildirEgress(self._scheduler)
+        for protocol in ("smtp", "lmtp", "lmtp+unix"):
+            self._scheduler.set_egress(protocol, self._dispatcher)
+        self._scheduler.set_egress("maildir", self._maildirs)
+        self._intake: Intake
+        self._spool_watch: SpoolWatch
+        self._sweeping = loop.call_later(SWEEP_S, self._sweep)
+        shares.attach(seat.number)
+
+    @classmethod
+    async def open(
+        cls,
+        seat: Seat,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        shares: Shares,
+        *,
+        spool: SpoolDirectory,
+        sockets: Sequence[BoundSocket],
+    ) -> Relay:
+        """Opens the shards and begins to accept; the backlog is loaded meanwhile.
+
+        Raises SpoolError, OSError.
+        """
+        self = cls(seat, loop, config, shares)
+        for number in own_shards(spool.shards(), seat):
+            shard = Shard(spool.fd, shard_name(number), number)
+            self._shards.append(shard)
+            shard.attach(loop)
+        self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
+        self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
+        for shard in self._shards:
+            task = loop.create_task(self._load(shard))
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
+        await self._listen(config, sockets)
+        return self
+
+    async def apply(self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]]) -> None:
+        """A reload. The supervisor has checked all of it, so what fails here is an error of ours."""
+        config = of_tables(tables)
+        router_resolver = self._resolver
+        if config.resolver != self._config.resolver:
+            self._resolver = CachingResolver(config.resolver)
+        self._scheduler.reconfigure(
+            router=self._router(config),
+            pool=egress_pool(config.source, config.pool.default, self._hostname),
+            shaping=config.shaping.default,
+            options=config.queue.default,
+        )
+        await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
+        if router_resolver is not self._resolver:
+            await router_resolver.close()
+        self._config = config
+
+    def status(self) -> dict[str, Any]:
+        return {
+            **self._scheduler.depth(),
+            "sessions": len(self._intake.clients),
+            "loading": len(self._loading),
+            "shards": [shard.statistics() for shard in self._shards],
+            "outbound": self._dispatcher.status(),
+        }
+
+    async def listing(self, query: Listing) -> tuple[int, list[dict[str, Any]]]:
+        """A page; with a state asked for, as many pages as it takes to fill one."""
+        cursor, found = query.cursor, list[dict[str, Any]]()
+        while cursor >= 0 and len(found) < query.limit:
+            cursor, more = await orders.listing(
+                self._scheduler, query.limit - len(found), cursor, query.domain
+            )
+            found += [each for each in more if query.state is None or query.state in each["places"]]
+        return cursor, found
+
+    async def show(self, id_: str) -> dict[str, Any] | None:
+        return await orders.show(self._scheduler, id_)
+
+    async def retry(self, id_: str | None, domain: str | None) -> int:
+        return await orders.retry(self._scheduler, id_, domain)
+
+    async def delete(self, id_: str | None, domain: str | None) -> int:
+        return await orders.delete(self._scheduler, id_, domain)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Ends inbound sessions and outbound transactions, both by the deadline."""
+        self._sweeping.cancel()
+        for task in self._loading:
+            task.cancel()
+        await asyncio.gather(
+            drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
+            self._dispatcher.drain(deadline_s),
+            self._maildirs.drain(deadline_s),
+        )
+        self._scheduler.close()
+        await self._reporter.drain()
+        await self._resolver.close()
+
+    def close(self) -> None:
+        """Closes the shards: what was to be written is on disk afterwards."""
+        self._spool_watch.stop()
+        for shard in self._shards:
+            shard.close()
+
+    def _router(self, config: Config) -> Router:
+        addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
+        names = [self._hostname, *(source.ehlo for source in config.source.values() if source.ehlo)]
+        ourselves = Ourselves(names, [(address.host, address.port) for address in addresses])
+        return Router(config.route, self._resolver, ourselves)
+
+    async def _listen(self, config: Config, sockets: Sequence[BoundSocket]) -> None:
+        """Accepts on the sockets for which the configuration has a listener, and on no others."""
+        wanted = {listener.address: listener for listener in config.listener}
+        for address in set(self._listeners) - set(wanted):
+            self._listeners.pop(address).close()
+        for address, sock in sockets:
+            options = wanted[address]
+            if address in self._listeners:
+                # The same socket once more: a reload sends all of them, so that it needs no memory of who has
+                # which.
+                sock.close()
+                self._listeners[address].apply(self._hostname, options)
+            else:
+                self._listeners[address] = Listener(self._intake, self._hostname, options, sock)
+                await self._listeners[address].start()
+
+    async def _load(self, shard: Shard) -> None:
+        try:
+            while self._scheduler.recover(shard):
+                await asyncio.sleep(RECOVERY_PAUSE_S)
+        except AngariumError as error:
+            recovery_errors.add(1)
+            self.journal.log("error", where="recovery", shard=shard.name, reason=str(error))
+
+    def _sweep(self) -> None:
+        self._scheduler.sweep()
+        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+
+def own_shards(existing: Sequence[int], seat: Seat) -> list[int]:
+    """The shards a worker opens: its own, made when missing, then the others that fall to it."""
+    return [
+        seat.number,
+        *(shard for shard in existing if shard % seat.count == seat.number and shard != seat.number),
+    ]

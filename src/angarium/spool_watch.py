@@ -1,0 +1,65 @@
+"""What the shards of a worker have to tell: their figures as metrics, their reports as events. Looked at now
+and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from angarium.events.journal import Journal
+from angarium.metrics.counters import counter, gauge
+from angarium.spool.shard import Shard
+
+LOOK_S: Final = 2.0
+
+# Kept by the shards themselves (spool/spool.h, spool_statistics); copied here, which is why they are set and
+# not added to.
+_FIGURES: Final = {
+    "commits": counter("angarium_spool_commits_total", "Group commits: one write and one sync each."),
+    "records": counter("angarium_spool_records_total", "Records written."),
+    "octets_written": counter("angarium_spool_written_octets_total", "Octets written, framing included."),
+    "sync_errors": counter(
+        "angarium_spool_sync_errors_total", "Syncs that failed; each sealed a segment for ever."
+    ),
+    "write_errors": counter(
+        "angarium_spool_write_errors_total", "Writes that failed; each sealed a segment for ever."
+    ),
+    "torn_records": counter(
+        "angarium_spool_torn_records_total", "Unfinished records found at start and dropped."
+    ),
+    "damaged_records": counter(
+        "angarium_spool_damaged_records_total", "Damaged records found at start, set aside."
+    ),
+    "segments": gauge("angarium_spool_segments", "Segments with live mail."),
+    "free_segments": gauge("angarium_spool_free_segments", "Segments kept for reuse."),
+    "is_full": gauge("angarium_spool_full", "1 while a shard has no room: new mail is answered 452."),
+}
+
+
+class SpoolWatch:
+    """One per worker, on its loop, until stop()."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, shards: Sequence[Shard]) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._shards = shards
+        self._look()
+
+    def stop(self) -> None:
+        """Looks a last time."""
+        self._look()
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        totals = dict.fromkeys(_FIGURES, 0)
+        for shard in self._shards:
+            figures = shard.statistics()
+            for key in totals:
+                totals[key] += int(figures[key])
+            for line in shard.reports():
+                self._journal.log("spool", shard=shard.name, report=line)
+        for key, figure in _FIGURES.items():
+            figure.set(totals[key])
+        self._handle = self._loop.call_later(LOOK_S, self._look)

@@ -1,0 +1,190 @@
+"""The life of a worker process: open, serve, answer the supervisor, drain, close.
+
+What it serves is a Relay built by relay.py (tests build others). Here is only what any worker needs: the
+loop, the control channel, signals, the watchdog, and the rule that a worker whose supervisor is gone ends at
+once. It may: nothing that was acknowledged is lost by dying, and the spool must be free for the next
+supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import uvloop
+
+from angarium.control import (
+    Answer,
+    Apply,
+    Call,
+    CannotStart,
+    Channel,
+    Delete,
+    Drain,
+    Letter,
+    Listing,
+    Ready,
+    Request,
+    Retry,
+    Show,
+    Status,
+)
+from angarium.events.journal import Journal
+from angarium.metrics import counters
+from angarium.model.errors import AngariumError
+from angarium.supervisor import Seat
+from angarium.watchdog import Watchdog
+
+DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
+
+
+class Relay(Protocol):
+    """What a worker serves. All methods are called on the loop."""
+
+    journal: Journal
+
+    async def apply(self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]]) -> None:
+        """Works by this configuration from now on; takes over the sockets.
+
+        Raises AngariumError, and stays as it was.
+        """
+
+    def status(self) -> dict[str, Any]: ...
+
+    async def listing(self, query: Listing) -> tuple[int, list[dict[str, Any]]]: ...
+
+    async def show(self, id_: str) -> dict[str, Any] | None: ...
+
+    async def retry(self, id_: str | None, domain: str | None) -> int: ...
+
+    async def delete(self, id_: str | None, domain: str | None) -> int: ...
+
+    async def drain(self, deadline_s: float) -> None:
+        """Stops accepting and finishes what is in hand within the deadline.
+
+        May be cancelled and then called again with a deadline of nothing.
+        """
+
+    def close(self) -> None: ...
+
+
+def run(seat: Seat, open_relay: Callable[[asyncio.AbstractEventLoop], Awaitable[Relay]]) -> int:
+    """The worker's main function; returns its exit status. Called once, in the forked child.
+
+    open_relay  raises AngariumError or OSError when it cannot serve: the supervisor is told why.
+    """
+    counters.attach(seat.number + 1)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop.run_until_complete(_Life(seat, loop).live(open_relay))
+
+
+class _Life:
+    def __init__(self, seat: Seat, loop: asyncio.AbstractEventLoop) -> None:
+        self._seat = seat
+        self._loop = loop
+        self._relay: Relay | None = None
+        self._stop = asyncio.Event()
+        self._deadline_mono_s = 0.0
+        self._apply_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._early: list[tuple[Call, list[int]]] = []
+        self._channel = Channel(seat.control, loop, self._on_letter, self._on_end)
+
+    async def live(self, open_relay: Callable[[asyncio.AbstractEventLoop], Awaitable[Relay]]) -> int:
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop_within, DRAIN_S)
+        try:
+            relay = self._relay = await open_relay(self._loop)
+        except (AngariumError, OSError) as error:
+            self._channel.send(CannotStart(reason=str(error)))
+            return 2
+        watchdog = Watchdog(self._loop, relay.journal)
+        for call, fds in self._early:
+            self._begin(call, fds)
+        self._channel.send(Ready())
+        await self._stop.wait()
+        await self._drain(relay)
+        watchdog.stop()
+        relay.close()
+        relay.journal.flush()
+        return 0
+
+    async def _drain(self, relay: Relay) -> None:
+        """Drains once; a nearer deadline that comes meanwhile cuts it short."""
+        drain = self._loop.create_task(relay.drain(self._deadline_mono_s - self._loop.time()))
+        self._stop.clear()
+        while not drain.done():
+            sooner = self._loop.create_task(self._stop.wait())
+            await asyncio.wait((drain, sooner), return_when=asyncio.FIRST_COMPLETED)
+            sooner.cancel()
+            self._stop.clear()
+            if not drain.done() and self._deadline_mono_s <= self._loop.time():
+                drain.cancel()
+                await asyncio.wait((drain,))
+        if drain.cancelled():
+            await relay.drain(0.0)
+        else:
+            drain.result()
+
+    def _stop_within(self, deadline_s: float) -> None:
+        deadline = self._loop.time() + deadline_s
+        self._deadline_mono_s = min(self._deadline_mono_s or deadline, deadline)
+        self._stop.set()
+
+    def _on_end(self) -> None:
+        if self._relay is not None:
+            self._relay.journal.flush()
+        os._exit(3)
+
+    def _on_letter(self, letter: Letter, fds: list[int]) -> None:
+        if not isinstance(letter, Call):
+            return
+        if isinstance(letter.request, Drain):
+            self._stop_within(letter.request.deadline_s)
+        elif self._relay is None:
+            self._early.append((letter, fds))
+        else:
+            self._begin(letter, fds)
+
+    def _begin(self, call: Call, fds: list[int]) -> None:
+        task = self._loop.create_task(self._answer(call, fds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, call: Call, fds: list[int]) -> None:
+        answer = Answer(serial=call.serial)
+        try:
+            answer.value = msgspec.Raw(msgspec.msgpack.encode(await self._perform(call.request, fds)))
+        except (AngariumError, OSError) as error:
+            answer.error = str(error)
+        except Exception as error:
+            # A bug in answering must not look like a dead worker, nor become one: mail goes on.
+            answer.error = f"internal error: {error!r}"
+        self._channel.send(answer)
+
+    async def _perform(self, request: Request, fds: list[int]) -> object:
+        relay = self._relay
+        assert relay is not None
+        match request:
+            case Status():
+                return relay.status()
+            case Listing():
+                return await relay.listing(request)
+            case Show():
+                return await relay.show(request.id)
+            case Retry():
+                return await relay.retry(request.id, request.domain)
+            case Delete():
+                return await relay.delete(request.id, request.domain)
+            case Apply():
+                sockets = [socket.socket(fileno=fd) for fd in fds]
+                async with self._apply_lock:
+                    await relay.apply(request.tables, list(zip(request.addresses, sockets, strict=True)))
+                return None
+            case Drain():
+                return None

@@ -1,0 +1,168 @@
+"""The commands from outside: what they print, what they return, how they refuse."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from relay_process import RelayProcess, angarium, maildir_route, wait_for
+
+from angarium import __version__
+from angarium.cli.main import COMMANDS
+
+LISTENER = '[[listener]]\naddress = "127.0.0.1:2525"\n'
+
+
+def test_help_lists_every_command() -> None:
+    done = angarium("--help")
+    assert done.returncode == 0
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name:8} {line}\n" in done.stdout
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "queue list", "queue show", "queue retry", "queue delete"])
+def test_help_of_each_command_explains_itself(command: str) -> None:
+    done = angarium(*command.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: angarium {command} ")
+    if " " not in command:
+        assert "example" in done.stdout
+        assert f"angarium {command}" in done.stdout.partition("example")[2]
+    assert max(len(line) for line in done.stdout.splitlines()) <= 120
+
+
+def test_help_loads_no_command(tmp_path: Path) -> None:
+    """It must be there at once: nothing of the daemon is imported for it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from angarium.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in sys.modules if name.split('.')[0] in "
+        "('uvloop', 'dns', 'starlette', 'uvicorn', 'asyncio', 'msgspec')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_version() -> None:
+    assert angarium("--version").stdout == f"angarium {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("bogus",), ("queue",), ("queue", "retry"), ("send",), ("serve", "--bogus")])
+def test_wrong_usage_is_status_2(words: tuple[str, ...]) -> None:
+    done = angarium(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+
+
+def test_check_says_good_or_what_is_wrong(tmp_path: Path) -> None:
+    config = tmp_path / "angarium.toml"
+    config.write_text(LISTENER)
+    good = angarium("check", cwd=tmp_path)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith("angarium.toml: good\n")
+    config.write_text(LISTENER + "colour = 1\n")
+    bad = angarium("check", "--config", str(config))
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == f"angarium: {config}: listener[0].colour: unknown key\n"
+
+
+def test_without_a_configuration_the_places_are_named(tmp_path: Path) -> None:
+    done = angarium("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "angarium: no configuration: neither angarium.toml nor /etc/angarium/angarium.toml exists; "
+        "name one with --config\n"
+    )
+
+
+@pytest.mark.parametrize("words", [("status",), ("queue", "list"), ("reload",)])
+def test_without_a_relay_that_is_said(tmp_path: Path, words: tuple[str, ...]) -> None:
+    config = tmp_path / "angarium.toml"
+    config.write_text(f'[node]\nspool = "{tmp_path}/spool"\n' + LISTENER)
+    done = angarium(*words, "--config", str(config))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"angarium: no relay answers at unix:{tmp_path}/spool/admin.sock: No such file or directory\n"
+    )
+
+
+def test_something_else_at_the_admin_address_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = angarium("status", "--admin", address)
+        thread.join()
+    assert (done.returncode, done.stderr) == (2, f"angarium: {address} does not answer like angarium\n")
+
+
+def test_a_bad_admin_address_is_refused() -> None:
+    done = angarium("status", "--admin", "localhost")
+    assert done.returncode == 2
+    assert done.stderr.startswith('angarium: --admin: "localhost" is not an address with a port')
+
+
+def test_send_makes_or_takes_a_message(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
+        server = ("--server", f"127.0.0.1:{relay.port}")
+        made = angarium("send", *server, "--from", "me@x.example", "--to", "a@x.example", "--subject", "Grüße", "--body", "ä")
+        assert made.returncode == 0, made.stderr
+        assert made.stdout.startswith("250 2.0.0 ")
+        (tmp_path / "m.eml").write_text("Subject: from a file\n\none\n.two\n")
+        file = angarium("send", *server, "--to", "b@x.example", str(tmp_path / "m.eml"), "--quiet")
+        assert (file.returncode, file.stdout) == (0, "")
+        stdin = angarium("send", *server, "--to", "c@x.example", "--to", "c2@x.example", input_text="Subject: in\n\nx\n")
+        assert stdin.returncode == 0
+        wait_for(lambda: len(list(tmp_path.glob("mail/*/new/*"))) == 4, "all are delivered")
+        (delivered,) = tmp_path.glob("mail/b/new/*")
+        assert delivered.read_bytes().endswith(b"Subject: from a file\n\none\n.two\n")
+
+
+def test_send_tells_what_the_server_says(tmp_path: Path) -> None:
+    listener = 'address = "127.0.0.1:0"\nrelay_to = ["ours.example"]\n'
+    with RelayProcess(tmp_path, maildir_route(tmp_path), listener=listener) as relay:
+        server = ("--server", f"127.0.0.1:{relay.port}", "--from", "me@x.example", "--body", "x")
+        some = angarium("send", *server, "--to", "a@ours.example", "--to", "b@theirs.example")
+        assert some.returncode == 1
+        assert some.stderr.startswith("angarium: b@theirs.example: 55")
+        none = angarium("send", *server, "--to", "b@theirs.example")
+        assert (none.returncode, none.stdout) == (2, "")
+        assert "b@theirs.example: 55" in none.stderr
+    gone = angarium("send", *server, "--to", "a@ours.example")
+    assert gone.returncode == 2
+    assert gone.stderr.endswith("Connection refused\n")
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
+    """`angarium queue list | head -1`"""
+    import os
+    import subprocess
+    import sys
+
+    config = tmp_path / "angarium.toml"
+    config.write_text(LISTENER)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "angarium.cli.main", "check", "--config", str(config)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

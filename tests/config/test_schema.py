@@ -1,0 +1,238 @@
+"""What a configuration file may say, and how a refusal names the key."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from angarium.config.decode import decode_tables
+from angarium.config.files import Tree
+from angarium.config.location import find, read_location
+from angarium.config.schema import Config, load
+from angarium.model.errors import ConfigError
+
+LISTENER = '[[listener]]\naddress = "127.0.0.1:2525"\n'
+
+# Every key that docs and design promise.
+WHOLE = """
+[node]
+hostname = "mx1.example.net"
+spool    = "/var/spool/angarium"
+workers  = 0
+user     = "root"
+
+[[listener]]
+address    = "127.0.0.1:2525"
+protocol   = "smtp"
+relay_from = ["127.0.0.0/8"]
+
+[[listener]]
+address = "unix:/run/angarium/in.sock"
+
+[[route]]
+domain   = "*"
+next_hop = "smtp://127.0.0.1:10026"
+
+[source.ip-1]
+address = "192.0.2.1"
+ehlo    = "out1.example.net"
+
+[source."ip 2"]
+address = "192.0.2.2"
+
+[pool.default]
+sources = { ip-1 = 1, "ip 2" = 3 }
+
+[shaping.default]
+connections = 32
+rate        = "100/s"
+
+[queue.default]
+retry   = { first = "5m", factor = 2.0, max = "4h", jitter = 0.1 }
+max_age = "5d"
+
+[resolver]
+nameservers = ["127.0.0.1:53"]
+
+[admin]
+address = "127.0.0.1:8025"
+"""
+
+
+def write(directory: Path, text: str, name: str = "angarium.toml") -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def config_of(directory: Path, text: str) -> Config:
+    return load(write(directory, text))[0]
+
+
+def refusal(directory: Path, text: str) -> str:
+    """The reason without the file's name, which must come first."""
+    path = write(directory, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    prefix = f"{path}: "
+    assert str(caught.value).startswith(prefix)
+    return str(caught.value).removeprefix(prefix)
+
+
+def test_every_key_of_the_design_is_read(tmp_path: Path) -> None:
+    config = config_of(tmp_path, WHOLE)
+    assert config.node.hostname == "mx1.example.net"
+    assert config.node.worker_count() >= 1
+    assert [listener.address for listener in config.listener] == ["127.0.0.1:2525", "unix:/run/angarium/in.sock"]
+    assert config.route[0].next_hop == "smtp://127.0.0.1:10026"
+    assert config.source["ip 2"].address == "192.0.2.2"
+    assert config.pool.default.sources == {"ip-1": 1, "ip 2": 3}
+    assert (config.shaping.default.connections, config.shaping.default.rate) == (32, 100.0)
+    assert config.queue.default.retry.first == 300
+    assert config.queue.default.max_age == 432000
+    assert config.resolver.nameservers == ["127.0.0.1:53"]
+    assert config.admin.address == "127.0.0.1:8025"
+
+
+def test_a_relay_needs_five_lines(tmp_path: Path) -> None:
+    text = LISTENER + 'relay_from = ["127.0.0.0/8"]\n[[route]]\ndomain = "*"\nnext_hop = "smtp://192.0.2.25"\n'
+    config = config_of(tmp_path, text)
+    assert config.node.own_hostname()
+    assert config.shaping.default.connections == 32
+    assert config.queue.default.max_age == 5 * 86400
+    assert config.admin.address is None
+
+
+def test_a_rate_of_none_is_unlimited(tmp_path: Path) -> None:
+    assert config_of(tmp_path, LISTENER + '[shaping.default]\nrate = "none"\n').shaping.default.rate == math.inf
+
+
+REFUSALS = [
+    ("", "listener: none: a relay needs at least one [[listener]]"),
+    ("listner = []\n", "listner: unknown key"),
+    ("[node]\nworker = 2\n", "node.worker: unknown key"),
+    ("[node]\nworkers = '2'\n", "node.workers: expected integer, got string"),
+    ("[node]\nworkers = 65\n", "node.workers: between 0 (one per core) and 64, got 65"),
+    ("[node]\nworkers = -1\n", "node.workers: between 0 (one per core) and 64, got -1"),
+    ("[node]\nspool = 'var/spool'\n", 'node.spool: "var/spool" is not an absolute path'),
+    ("[node]\nspool = '/" + "x" * 96 + "'\n", "node.spool: longer than 96 octets (a unix socket lies in it, unix(7))"),
+    ("[node]\nhostname = 'mx_1'\n", 'node.hostname: "mx_1" is not a host name (RFC 5321 §2.3.5)'),
+    ("[node]\nhostname = 'a..b'\n", 'node.hostname: "a..b" is not a host name (RFC 5321 §2.3.5)'),
+    ("node = 3\n", "node: expected table, got integer"),
+    ("listener = {}\n", "listener: expected array, got table"),
+    ("[[listener]]\n", "listener[0].address: missing"),
+    ("[[listener]]\naddress = 25\n", 'listener[0].address: expected an address such as "127.0.0.1:25", got 25'),
+    (
+        LISTENER + "[[listener]]\naddress = 'localhost:25'\n",
+        'listener[1].address: "localhost:25": "localhost" is not an IP address',
+    ),
+    (LISTENER + LISTENER, "listener[1].address: 127.0.0.1:2525 is listener[0]'s already"),
+    (LISTENER + "relay_from = ['10.0.0.1/8']\n", "listener[0].relay_from[0]: 10.0.0.1/8 has host bits set"),
+    (LISTENER + "relay_from = '10.0.0.0/8'\n", "listener[0].relay_from: expected array, got string"),
+    (LISTENER + "[listener.tls]\n", "listener[0].tls: unknown key"),
+    (LISTENER + "protocol = 'pop3'\n", "listener[0].protocol: "),
+    (LISTENER + "max_message_octets = '50M'\n", "listener[0].max_message_octets: expected a size such as"),
+    (LISTENER + "[[route]]\ndomain = 'a..b'\nnext_hop = 'mx'\n", "route[0].domain: "),
+    (LISTENER + "[[route]]\ndomain = '*'\nnext_hop = 'ftp://x'\n", "route[0].next_hop: "),
+    (LISTENER + "[source.a]\nadress = '192.0.2.1'\n", "source.a.adress: unknown key"),
+    (LISTENER + "[source.a]\n[source.'b c']\naddress = 7\n", 'source."b c".address: expected string, got integer'),
+    (LISTENER + "[pool.default]\nsources = { a = 1 }\n", "pool.default.sources.a: there is no [source.a]"),
+    (
+        LISTENER + "[source.ip-1]\n[pool.default]\nsources = { ip-2 = 1 }\n",
+        'pool.default.sources.ip-2: there is no [source.ip-2]; did you mean "ip-1"?',
+    ),
+    (
+        LISTENER + "[source.a]\n[pool.default]\nsources = { a = 'x' }\n",
+        "pool.default.sources.a: expected integer, got string",
+    ),
+    (LISTENER + "[pool.other]\n", "pool.other: unknown key"),
+    (LISTENER + "[shaping.domain.x]\n", "shaping.domain: unknown key"),
+    (LISTENER + "[shaping.default]\nrate = 100\n", 'shaping.default.rate: expected a rate such as "100/s"'),
+    (LISTENER + "[shaping.default]\nconnections = 0\n", "shaping.default.connections: between 1 and 65535"),
+    (LISTENER + "[queue.default]\nmax_age = 5\n", 'queue.default.max_age: expected a duration such as "90s"'),
+    (LISTENER + "[queue.default.retry]\nfirst = '5x'\n", 'queue.default.retry.first: expected a duration such as "90s"'),
+    (LISTENER + "[queue.default]\nretry = { factor = 0.5 }\n", "queue.default.retry.factor: between 1 and 100"),
+    (LISTENER + "[resolver]\nnameservers = ['127.0.0.1', 'x']\n", "resolver.nameservers[1]: "),
+    (LISTENER + "[admin]\naddress = '0.0.0.0:8025'\n", 'admin.address: "0.0.0.0:8025" is not loopback'),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSALS, ids=[reason[:40] for _, reason in REFUSALS])
+def test_a_refusal_names_the_key_and_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    assert refusal(tmp_path, text).startswith(reason)
+
+
+def test_toml_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
+    assert "at line 2" in refusal(tmp_path, "[node]\nhostname =\n")
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/gone.toml: No such file or directory$"):
+        load(tmp_path / "gone.toml")
+    (tmp_path / "binary.toml").write_bytes(b"a = '\xff'")
+    with pytest.raises(ConfigError, match="not UTF-8 at octet 5"):
+        load(tmp_path / "binary.toml")
+
+
+def test_included_files_add_tables_and_listeners(tmp_path: Path) -> None:
+    write(tmp_path, LISTENER.replace("2525", "2526") + "[node]\nworkers = 3\n", "conf.d/b.toml")
+    write(tmp_path, LISTENER.replace("2525", "2527"), "conf.d/a.toml")
+    config, tree = load(write(tmp_path, 'include = ["conf.d/*.toml"]\n[node]\nhostname = "mx"\n' + LISTENER))
+    assert (config.node.hostname, config.node.workers) == ("mx", 3)
+    assert [listener.address.port for listener in config.listener] == [2525, 2527, 2526]
+    assert [path.name for path in tree.files] == ["angarium.toml", "a.toml", "b.toml"]
+
+
+def test_an_error_in_an_included_file_is_told_in_its_own_spelling(tmp_path: Path) -> None:
+    included = write(tmp_path, LISTENER.replace("2525", "2526") + "colour = 1\n", "more.toml")
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, 'include = ["more.toml"]\n' + LISTENER))
+    assert str(caught.value) == f"{included}: listener[0].colour: unknown key"
+
+
+def test_a_key_set_in_two_files_is_refused(tmp_path: Path) -> None:
+    main = write(tmp_path, 'include = ["more.toml"]\n[node]\nworkers = 2\n' + LISTENER)
+    more = write(tmp_path, "[node]\nworkers = 2\n", "more.toml")
+    with pytest.raises(ConfigError, match=f"^{more}: node.workers: already set in {main}$"):
+        load(main)
+
+
+@pytest.mark.parametrize(
+    ("include", "reason"),
+    [
+        ('"x.toml"', "include: expected an array of file names"),
+        ("[1]", "include[0]: expected a file name"),
+        ('["gone.toml"]', "no such file"),
+        ('["angarium.toml"]', "is already being read"),
+    ],
+)
+def test_a_bad_include_is_refused(tmp_path: Path, include: str, reason: str) -> None:
+    assert reason in refusal(tmp_path, f"include = {include}\n{LISTENER}")
+
+
+def test_a_pattern_may_match_nothing(tmp_path: Path) -> None:
+    assert config_of(tmp_path, f'include = ["conf.d/*.toml"]\n{LISTENER}').listener
+
+
+def test_the_first_default_path_that_exists_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find(Path("named.toml")) == Path("named.toml")
+    write(tmp_path, LISTENER)
+    assert find(None) == Path("angarium.toml")
+
+
+def test_finding_the_daemon_does_not_read_the_rest(tmp_path: Path) -> None:
+    path = write(tmp_path, '[node]\nspool = "/x"\n[nonsense]\na = 1\n')
+    assert read_location(path).node.spool == "/x"
+    with pytest.raises(ConfigError, match="node.spool: expected string"):
+        read_location(write(tmp_path, "[node]\nspool = 1\n"))
+
+
+def test_a_key_with_odd_letters_is_quoted() -> None:
+    tree = Tree()
+    tree.merge({'a "b"': {"c": 1}}, Path("f"))
+    with pytest.raises(ConfigError, match=r'f: "a \\"b\\"": unknown key'):
+        decode_tables(tree, Config)

@@ -1,0 +1,190 @@
+"""The shard on an event loop, through its slow API."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import uvloop
+
+from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError
+from angarium.spool.envelope import Envelope, Flag, RecipientState, Status, build_state, parse_state
+from angarium.spool.shard import Recovered, Shard
+
+SEGMENT = 1 << 20
+Opener: TypeAlias = Callable[[], "asynccontextmanager[Shard]"]
+
+
+@asynccontextmanager
+async def opened(directory: Path, number: int = 0) -> AsyncIterator[Shard]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        shard = Shard(fd, "00", number, segment_octets=SEGMENT, spare_segments=1)
+    finally:
+        os.close(fd)
+    shard.attach(asyncio.get_running_loop())
+    try:
+        yield shard
+    finally:
+        shard.close()
+
+
+async def recovered(shard: Shard) -> dict[int, Recovered]:
+    found: dict[int, Recovered] = {}
+    while (some := shard.recover()) is not None:
+        found.update((message.id, message) for message in some)
+        await asyncio.sleep(0.001)
+    return found
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[None]], None]]:
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        yield runner.run
+
+
+def test_a_message_with_all_its_parameters_comes_back(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            stored = await shard.append(
+                b"a@x.example", [b"b@y.example", b"postmaster"], b"Subject: x\r\n\r\nbody\r\n", envid=b"QQ1",
+                helo=b"client.example", client_address=b"192.0.2.1", listener=b"[::]:25", flags=int(Flag.EIGHT_BIT),
+                orcpt=b"rfc822;b@y.example", notify=3, received_utc_ms=1700000000123,
+            )
+            assert await shard.fetch(*stored.body_place) == b"Subject: x\r\n\r\nbody\r\n"
+        async with opened(tmp_path) as shard:
+            found = await recovered(shard)
+            assert list(found) == [stored.id]
+            envelope = Envelope.parse(found[stored.id].envelope)
+            assert envelope.reverse_path == b"a@x.example"
+            assert [r.forward_path for r in envelope.recipients] == [b"b@y.example", b"postmaster"]
+            assert [r.domain_offset for r in envelope.recipients] == [2, 0]
+            assert (envelope.envid, envelope.helo, envelope.client_address) == (b"QQ1", b"client.example", b"192.0.2.1")
+            assert envelope.received_utc_ms == 1700000000123
+            assert envelope.flags == Flag.EIGHT_BIT | Flag.INLINE
+            (chunk,) = envelope.chunks
+            body = await shard.fetch(chunk.segment_serial, chunk.offset, chunk.length)
+            assert body == b"Subject: x\r\n\r\nbody\r\n"
+
+    run(main())
+
+
+def test_state_survives_and_settled_mail_does_not(run, tmp_path: Path) -> None:
+    state = (RecipientState(Status.DELIVERED, 1), RecipientState(Status.WAITING, 3, 1800000000, 451, (4, 7, 1), b"greylisted"))
+
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            kept, settled = await asyncio.gather(*(shard.append(b"", [b"b@y", b"c@y"], b"x") for _ in range(2)))
+            await shard.write_state(kept.id, kept.place[0], build_state(state))
+            shard.settle(settled.id, settled.place[0])
+        async with opened(tmp_path) as shard:
+            found = await recovered(shard)
+            assert list(found) == [kept.id]
+            assert parse_state(found[kept.id].state) == state
+
+    run(main())
+
+
+def test_state_and_settling_are_durable_within_the_window_without_other_mail(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            kept = await shard.append(b"", [b"b@y"], b"x")
+            before = shard.statistics()["commits"]
+            await asyncio.wait_for(shard.write_state(kept.id, kept.place[0], build_state([RecipientState()])), 5)
+            shard.settle(kept.id, kept.place[0])
+            await asyncio.sleep(0.3)
+            assert shard.statistics()["commits"] == before + 2
+
+    run(main())
+
+
+def test_a_streamed_message(run, tmp_path: Path) -> None:
+    runs = [bytes([65 + i]) * 300_000 for i in range(6)]
+
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            message_id = shard.new_id()
+            places = [(await shard.append_body(message_id, i * 300_000, part)).place for i, part in enumerate(runs)]
+            assert len({serial for serial, _, _ in places}) > 1
+            stored = await shard.append(b"a@x", [b"b@y"], None, chunks=places, message_id=message_id)
+            assert stored.id == message_id
+            assert stored.body_place is None
+        async with opened(tmp_path) as shard:
+            found = await recovered(shard)
+            envelope = Envelope.parse(found[message_id].envelope)
+            assert envelope.message_octets == 1_800_000
+            assert Flag.INLINE not in envelope.flags
+            parts = [await shard.fetch(c.segment_serial, c.offset, c.length) for c in envelope.chunks]
+            assert parts == runs
+
+    run(main())
+
+
+def test_many_at_once_share_syncs(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            shard.expect_transactions(100)
+            stored = await asyncio.gather(*(shard.append(b"a@x", [b"b@y"], b"m" * 4000) for _ in range(1000)))
+            assert len({one.id for one in stored}) == 1000
+            assert shard.statistics()["commits"] < 100
+
+    run(main())
+
+
+def test_disk_use_stays_bounded_under_traffic(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            for _ in range(60):
+                batch = await asyncio.gather(*(shard.append(b"a@x", [b"b@y"], b"m" * 50_000) for _ in range(10)))
+                for one in batch:
+                    shard.settle(one.id, one.place[0])
+            await asyncio.sleep(0.3)
+            assert shard.statistics()["segments"] <= 3
+            assert len(list((tmp_path / "00").glob("seg-*"))) <= 5
+
+    run(main())
+
+
+def test_a_damaged_body_is_told_and_reported(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            stored = await shard.append(b"a@x", [b"b@y"], b"find me in the file")
+        for file in (tmp_path / "00").glob("seg-*"):
+            file.write_bytes(file.read_bytes().replace(b"find me", b"f1nd me"))
+        async with opened(tmp_path) as shard:
+            await recovered(shard)
+            with pytest.raises(SpoolCorrupt):
+                await shard.fetch(*stored.body_place)
+            (line,) = shard.reports()
+            assert f"segment {stored.place[0]} offset {stored.body_place[1]}" in line
+            assert shard.reports() == []
+
+    run(main())
+
+
+def test_one_owner_at_a_time(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path):
+            with pytest.raises(SpoolBusy, match=f"in use by process {os.getpid()}"):
+                async with opened(tmp_path):
+                    pass
+        async with opened(tmp_path):
+            pass
+
+    run(main())
+
+
+def test_a_closed_shard_says_so(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            pending = shard.append(b"a@x", [b"b@y"], b"x")
+        assert (await pending).id                        # close() writes what was submitted
+        with pytest.raises(SpoolError, match="is closed"):
+            shard.append(b"a@x", [b"b@y"], b"x")
+        shard.close()
+
+    run(main())
