@@ -60,6 +60,11 @@ EXTENSIONS = {
     "angarium.queue.index": [],
     "angarium.queue.record": OCTETS + ENVELOPE,
     "angarium.queue.log": OCTETS + ENVELOPE,
+    "angarium.queue.ledger": OCTETS,
+    "angarium.queue.ready": [],
+    "angarium.queue.fetch": OCTETS,
+    "angarium.queue.injection": OCTETS + ENVELOPE,
+    "angarium.queue.recovery": OCTETS + ENVELOPE,
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
     "angarium.mime.received": OCTETS,
@@ -90,6 +95,8 @@ def extensions() -> list[Extension]:
     return chosen
 
 
-setup(ext_modules=cythonize(extensions(), build_dir="build/cython", include_path=["src"],
+# Directives are compiled in and not seen in the time stamps: debug and release must not share generated files.
+setup(ext_modules=cythonize(extensions(), build_dir="build/cython-debug" if DEBUG else "build/cython",
+                            include_path=["src"],
                             compiler_directives=DIRECTIVES,
                             nthreads=0))

@@ -16,7 +16,9 @@ from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics import counters
 from angarium.model.plan import Host, Plan, RoutingTrouble, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.queue.injection import inject
 from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
@@ -174,7 +176,8 @@ class Queue:
     ) -> int:
         """One message into spool and queue; its id once it is on stable storage."""
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.scheduler.inject(
+        inject(
+            self.scheduler,
             self.shard,
             sender.encode(),
             [each.encode() for each in recipients],
@@ -198,7 +201,7 @@ class Queue:
         return self.depth["messages"] == 0
 
     async def recover(self) -> None:
-        while self.scheduler.recover(self.shard):
+        while recover(self.scheduler, self.shard):
             await asyncio.sleep(0.002)
 
     async def close(self) -> None:

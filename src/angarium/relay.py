@@ -25,6 +25,7 @@ from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.queue import orders
+from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
@@ -39,6 +40,7 @@ from angarium.spool_watch import SpoolWatch
 from angarium.supervisor import Seat
 
 SWEEP_S = 60.0
+RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
 # Between two looks at what a shard's reader thread has found: a worker serves while it loads its backlog.
 RECOVERY_PAUSE_S = 0.002
 
@@ -116,8 +118,8 @@ class Relay:
     async def apply(self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]]) -> None:
         """A reload. The supervisor has checked all of it, so what fails here is an error of ours."""
         config = of_tables(tables)
-        router_resolver = self._resolver
         if config.resolver != self._config.resolver:
+            self._retire(self._resolver)
             self._resolver = CachingResolver(config.resolver)
         self._scheduler.reconfigure(
             router=self._router(config),
@@ -126,8 +128,6 @@ class Relay:
             options=config.queue.default,
         )
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
-        if router_resolver is not self._resolver:
-            await router_resolver.close()
         self._config = config
 
     def status(self) -> dict[str, Any]:
@@ -202,11 +202,15 @@ class Relay:
 
     async def _load(self, shard: Shard) -> None:
         try:
-            while self._scheduler.recover(shard):
+            while recover(self._scheduler, shard):
                 await asyncio.sleep(RECOVERY_PAUSE_S)
         except AngariumError as error:
             recovery_errors.add(1)
             self.journal.log("error", where="recovery", shard=shard.name, reason=str(error))
+
+    def _retire(self, resolver: CachingResolver) -> None:
+        """Closes a resolver when the look-ups that were under way have ended."""
+        self._loop.call_later(RETIRE_S, lambda: self._loop.create_task(resolver.close()))
 
     def _sweep(self) -> None:
         self._scheduler.sweep()

@@ -15,6 +15,7 @@ from angarium.metrics.counters import counter
 from angarium.mime.dsn import ReportedMessage, ReportedRecipient, compose_dsn
 from angarium.mime.notify import is_report_due
 from angarium.model.errors import SpoolError
+from angarium.queue.injection import inject
 from angarium.queue.inspect import RecipientFacts, ReportFacts, fetch_for_report, id_text, report_facts
 from angarium.queue.scheduler import Scheduler
 from angarium.spool.shard import Shard
@@ -119,7 +120,7 @@ class Reporter:
             if not stored.done():
                 stored.set_result(error)
 
-        scheduler.inject(shard, b"", [facts.reverse_path], dsn.octets, flags, done, id)
+        inject(scheduler, shard, b"", [facts.reverse_path], dsn.octets, flags, done, id)
         return await stored
 
 

@@ -1,58 +1,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from angarium.events.journal cimport Journal
 from angarium.model.octets cimport octets
 from angarium.queue.index cimport MessageIndex
+from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport message, recipient, transaction
-from angarium.queue.shares cimport Share, Shares
-from angarium.queue.wheel cimport Wheel, wheel_node
-from angarium.spool.cspool cimport spool_op, spool_read_op, spool_recovered
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.wheel cimport wheel_node
+from angarium.spool.cspool cimport spool_op
 from angarium.spool.shard cimport Shard
-
-
-
-
-
-cdef class Egress:
-    """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
-    cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
-
-
-cdef class ReadyQueue:
-    """Recipients ready for one site by one egress source, first in first out."""
-    cdef wheel_node head                # list of recipient.link
-    cdef wheel_node resume              # in the wheel while paused or while another worker has all places
-    cdef readonly uint64_t count
-    cdef readonly uint32_t number       # recipient.link.due of who is in it
-    cdef readonly object site           # model.plan.Site
-    cdef readonly object source         # model.plan.Source
-    cdef readonly bytes site_name       # for the journal
-    cdef readonly bytes source_name
-    cdef public Egress egress
-    cdef public object state            # egress's own per-queue state (pool)
-    cdef readonly double paused_until_mono_s
-    cdef readonly str last_trouble
-    cdef Share share
-    cdef Scheduler scheduler
-    cdef uint64_t rate_interval_ns      # 0: no limit
-    cdef uint32_t rate_burst
-    cdef readonly uint32_t connection_limit
-    cdef readonly uint32_t recipient_limit
-    cdef readonly uint32_t messages_per_connection
-    cdef bint is_deferring
-    cdef bint is_waking
-
-    cdef void push(self, recipient *r) noexcept
-    cdef bint take(self, transaction *into, uint32_t limit) noexcept       # next message's recipients; False: empty or paused
-    cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
-    cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
-    # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it
-    # back with connection_closed(). When it says no, the egress is woken again by itself while there is work.
-    cpdef bint may_connect(self)
-    cpdef connection_closed(self)
-    cpdef bint is_contended(self)       # another process wants places of this site: close idle connections now
-    cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
-    cpdef fail_all(self, object trouble)
-    cdef void configure(self) noexcept
 
 
 cdef class DomainQueue:
@@ -68,14 +22,9 @@ cdef class DomainQueue:
     cdef ReadyQueue only                # the usual case: one source
 
 
-cdef class Scheduler:
-    cdef readonly Wheel wheel
-    cdef readonly Journal journal
-    cdef readonly Shares shares
-    cdef readonly object loop
+cdef class Scheduler(Ledger):
     cdef readonly object router
     cdef readonly object pool
-    cdef readonly object shaping
     cdef readonly object options
     cdef public object reporter         # queue.reports.Reporter
     cdef readonly str hostname
@@ -87,15 +36,13 @@ cdef class Scheduler:
     cdef dict egresses                  # protocol -> Egress
     cdef object to_resolve              # deque of DomainQueue
     cdef set plan_tasks
-    cdef int retry_kind, resume_kind
+    cdef int retry_kind
     cdef uint32_t generation
     cdef DomainQueue last_domain
     cdef readonly uint64_t hot_octets
     cdef public uint64_t hot_limit_octets
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s
     cdef bint is_closing
-    cdef Shard recovering
-    cdef readonly bint is_recovering
 
     # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to
     # op.payload and op.body.
@@ -105,11 +52,7 @@ cdef class Scheduler:
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
     cdef void report_due(self, message *m, recipient *r) noexcept
-    cdef void read_envelope(self, void *fetch) noexcept
-    cdef int fetch_envelope(self, message *m, object done) except -1
-    cdef int take_over(self, Shard shard, spool_recovered *found) except -1
     cdef message *make_message(self, Shard shard, octets *envelope) except NULL
-    cdef void heat(self, message *m, octets *envelope, octets *body) noexcept
     cdef void cool(self, message *m) noexcept
 
     cdef void route(self, recipient *r) noexcept
@@ -125,19 +68,17 @@ cdef class Scheduler:
                         bint peer_has_dsn) noexcept
     cdef void deferred(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
     cdef void failed(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
-    cdef void settle(self, transaction *t) noexcept
-    # A hold keeps a message's memory while somebody outside the queue looks at it; release() may finish it.
-    cdef void hold(self, message *m) noexcept
-    cdef void release(self, message *m) noexcept
 
     cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
                        uint64_t elapsed_ms) noexcept
-    cdef void conclude_later(self, recipient *r, ReadyQueue ready, object trouble, bint is_permanent) noexcept
     cdef void note_trouble(self, message *m, recipient *r, object trouble) noexcept
     cdef void settle_message(self, message *m) noexcept
     cdef void write_state(self, message *m) noexcept
     cdef void finish(self, message *m) noexcept
     cdef void detach(self, recipient *r) noexcept
+    cdef void leave(self, recipient *r) noexcept
+    cdef void defer(self, recipient *r, uint64_t delay_ms) noexcept
+    cdef uint64_t ready_recipients(self)
     cdef void undefer(self, recipient *r) noexcept
     cdef bint take_out(self, recipient *r) noexcept
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept

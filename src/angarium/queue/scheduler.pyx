@@ -9,36 +9,36 @@
 # record of it is in flight; then its id is written as freed.
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp
 
 from angarium.events.journal cimport Journal
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
-from angarium.model.octets cimport octets, octets_copy, octets_new, octets_ref, octets_unref
+from angarium.model.octets cimport octets, octets_ref, octets_unref
+from angarium.queue.fetch cimport fetch_envelope, fetch_message, wants_body
 from angarium.queue.index cimport MessageIndex
-from angarium.queue.log cimport envelope_recipient, log_outcome
+from angarium.queue.ledger cimport Ledger
+from angarium.queue.lists cimport list_append, list_init, list_remove
+from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message,
                                      message_of, recipient, transaction)
-from angarium.queue.record cimport apply_state, state_record
-from angarium.queue.shares cimport Share, Shares
+from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
+from angarium.queue.record cimport state_record
+from angarium.queue.shares cimport Shares
 from angarium.queue.wheel cimport Wheel, wheel_node
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
-from angarium.spool.cspool cimport (SPOOL_ENVELOPE, SPOOL_ENVELOPE_IS_DSN, SPOOL_OUTCOME, spool_chunk, spool_envelope,
-                                    spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_chunk,
-                                    spool_envelope_finish, spool_envelope_next_recipient, spool_envelope_open,
-                                    spool_id_encode,
-                                    spool_op, spool_read_op, spool_recipient, spool_recovered, spool_segment,
-                                    spool_segment_serial, spool_span)
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_IS_DSN, SPOOL_OUTCOME, spool_chunk, spool_envelope,
+                                    spool_envelope_chunk, spool_envelope_next_recipient, spool_envelope_open,
+                                    spool_op, spool_recipient, spool_segment)
 from angarium.spool.shard cimport Shard
 
 import collections
 import functools
-import random
 import time
 
 from angarium.metrics.counters import counter, gauge
@@ -52,50 +52,15 @@ cdef Counter recipients_delivered = counter("angarium_recipients_delivered_total
 cdef Counter recipients_deferred = counter("angarium_recipients_deferred_total", "Attempts that ended in a deferral.")
 cdef Counter recipients_failed = counter("angarium_recipients_failed_total", "Recipients failed for good.")
 cdef Counter recipients_expired = counter("angarium_recipients_expired_total", "Recipients given up for age.")
-cdef Counter recovered = counter("angarium_messages_recovered_total", "Messages found in the spool at start.")
 cdef Counter state_errors = counter("angarium_outcome_write_errors_total",
                                     "Outcomes that could not be written to the spool (they may be repeated).")
-cdef Counter damaged = counter("angarium_messages_damaged_total", "Messages whose octets on disk are damaged.")
 cdef Counter queue_messages = gauge("angarium_queue_messages", "Messages in the queue now.")
 cdef Counter queue_recipients = gauge("angarium_queue_recipients", "Recipients waiting now, wherever they are.")
-cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
 cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiting for their next attempt now.")
 
 cdef enum:
     PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
     SLICE = 1000                # recipients handled in one turn of the loop by work that may be long
-    FETCH_BODY_MAX = 1 << 20    # a larger body is streamed chunk by chunk, never held whole
-
-
-cdef inline void list_init(wheel_node *head) noexcept nogil:
-    head.next = head
-    head.previous = head
-
-
-cdef inline void list_append(wheel_node *head, wheel_node *node) noexcept nogil:
-    node.next = head
-    node.previous = head.previous
-    head.previous.next = node
-    head.previous = node
-
-
-cdef inline void list_prepend(wheel_node *head, wheel_node *node) noexcept nogil:
-    node.previous = head
-    node.next = head.next
-    head.next.previous = node
-    head.next = node
-
-
-cdef inline void list_remove(wheel_node *node) noexcept nogil:
-    node.previous.next = node.next
-    node.next.previous = node.previous
-    node.next = NULL
-    node.previous = NULL
-
-
-cdef class Egress:
-    cdef void wake(self, ReadyQueue ready) noexcept:
-        pass
 
 
 @cython.final
@@ -113,173 +78,6 @@ cdef class DomainQueue:
         self.is_resolving = False
         self.generation = 0
         self.only = None
-
-
-@cython.final
-cdef class ReadyQueue:
-    """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
-
-    def __cinit__(self, Scheduler scheduler, object site, object source):
-        global resume_offset
-        # Where `resume` lies in every object of this class: how resumed() finds the owner of a due node.
-        resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
-        list_init(&self.head)
-        memset(&self.resume, 0, sizeof(self.resume))
-        self.resume.kind = <uint8_t>scheduler.resume_kind
-        self.scheduler = scheduler
-        self.site = site
-        self.source = source
-        self.site_name = site.name.encode("utf-8", "replace")
-        self.source_name = source.name.encode("utf-8", "replace")
-        self.share = scheduler.shares.share(site.name)
-        self.paused_until_mono_s = 0.0
-        self.last_trouble = ""
-        self.configure()
-
-    cdef void configure(self) noexcept:
-        shaping = self.scheduler.shaping
-        try:
-            self.connection_limit = shaping.connections
-            self.recipient_limit = shaping.recipients
-            self.messages_per_connection = shaping.messages_per_connection
-            if shaping.rate is None or not shaping.rate.is_limited:
-                self.rate_interval_ns = 0
-                self.rate_burst = 1
-            else:
-                self.rate_interval_ns = <uint64_t>(1e9 / shaping.rate)
-                # A tenth of a second's worth at once: timers are 100 ms ticks, a smaller burst could not reach the rate.
-                self.rate_burst = max(1, <uint32_t>(shaping.rate / 10))
-        except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
-            self.scheduler.journal.log("error", where="ready queue configuration", reason=repr(error))
-
-    cdef void push(self, recipient *r) noexcept:
-        list_append(&self.head, &r.link)
-        r.link.where = PLACE_READY
-        r.link.due = self.number        # free outside the wheel: says whose list this is
-        self.count += 1
-        queue_ready.cell[0] += 1
-        self.egress.wake(self)
-
-    cdef bint take(self, transaction *into, uint32_t limit) noexcept:
-        cdef recipient *r
-        cdef recipient **grown
-        cdef message *m
-        cdef uint64_t wait_ns
-        into.message = NULL
-        into.count = 0
-        if self.count == 0 or self.paused_until_mono_s != 0.0:
-            return False
-        if self.rate_interval_ns:
-            wait_ns = self.share.take_message(self.rate_interval_ns, self.rate_burst)
-            if wait_ns:
-                self.pause(<double>wait_ns / 1e9)
-                return False
-        if limit > self.recipient_limit:
-            limit = self.recipient_limit
-        r = <recipient *>self.head.next
-        m = message_of(r)
-        while True:
-            if into.count == into.capacity:
-                grown = <recipient **>realloc(into.recipients, (into.capacity * 2 + 1) * sizeof(recipient *))
-                if grown == NULL:
-                    break
-                into.recipients = grown
-                into.capacity = into.capacity * 2 + 1
-            list_remove(&r.link)
-            r.link.where = PLACE_IN_HAND
-            into.recipients[into.count] = r
-            into.count += 1
-            if into.count == limit or self.head.next == &self.head:
-                break
-            r = <recipient *>self.head.next
-            if message_of(r) != m:
-                break
-        if into.count == 0:
-            return False
-        self.count -= into.count
-        queue_ready.cell[0] -= into.count
-        into.message = m
-        m.hand_count += into.count
-        return True
-
-    cdef void give_back(self, transaction *from_) noexcept:
-        cdef uint32_t i
-        cdef recipient *r
-        cdef message *m = from_.message
-        cdef uint32_t given = 0
-        for i in range(from_.count, 0, -1):
-            r = from_.recipients[i - 1]
-            if r.link.where == PLACE_IN_HAND:
-                list_prepend(&self.head, &r.link)
-                r.link.where = PLACE_READY
-                r.link.due = self.number
-                given += 1
-        self.count += given
-        queue_ready.cell[0] += given
-        self.scheduler.settle(from_)
-        if given:
-            self.egress.wake(self)
-
-    cpdef pause(self, double seconds):
-        cdef double until = time.monotonic() + seconds
-        if until > self.paused_until_mono_s:
-            self.paused_until_mono_s = until
-            self.scheduler.wheel.arm(&self.resume, <uint64_t>(max(seconds, 0.0) * 1000))
-
-    cpdef bint may_connect(self):
-        if self.share.take_connection(self.connection_limit):
-            return True
-        if self.resume.next == NULL:
-            self.scheduler.wheel.arm(&self.resume, 100)
-        return False
-
-    cpdef connection_closed(self):
-        self.share.give_connection()
-
-    cpdef bint is_contended(self):
-        return self.share.is_wanted()
-
-    cpdef defer_all(self, object trouble):
-        self.last_trouble = trouble.text
-        if not self.is_deferring and self.count:
-            self.is_deferring = True
-            self.conclude_slice(trouble, False, self.count)
-
-    cpdef fail_all(self, object trouble):
-        self.last_trouble = trouble.text
-        if not self.is_deferring and self.count:
-            self.is_deferring = True
-            self.conclude_slice(trouble, True, self.count)
-
-    def conclude_slice(self, trouble, bint is_permanent, uint64_t remaining):
-        cdef recipient *r
-        cdef int i
-        for i in range(SLICE):
-            if remaining == 0 or self.count == 0:
-                self.is_deferring = False
-                return
-            r = <recipient *>self.head.next
-            list_remove(&r.link)
-            self.count -= 1
-            queue_ready.cell[0] -= 1
-            remaining -= 1
-            self.scheduler.conclude_later(r, self, trouble, is_permanent)
-        self.scheduler.loop.call_soon(self.conclude_slice, trouble, is_permanent, remaining)
-
-    @property
-    def connections(self):
-        """Connections of the whole machine to the site."""
-        return self.share.machine_count
-
-
-cdef void resumed(wheel_node *node, void *context) noexcept:
-    cdef ReadyQueue ready = <ReadyQueue><PyObject *>(<char *>node - resume_offset)
-    ready.paused_until_mono_s = 0.0
-    if ready.count:
-        ready.egress.wake(ready)
-
-
-cdef size_t resume_offset = 0
 
 
 cdef void retry_due(wheel_node *node, void *context) noexcept:
@@ -310,98 +108,8 @@ cdef void state_written(spool_op *op, void *context) noexcept:
     scheduler.settle_message(m)
 
 
-cdef struct fetch_op:
-    spool_read_op envelope
-    spool_read_op body
-    message *message
-    PyObject *scheduler
-    PyObject *done
-    int error
-
-
-cdef void fetch_ended(fetch_op *fetch) noexcept:
-    cdef Scheduler scheduler = <Scheduler>fetch.scheduler
-    cdef object done = <object>fetch.done
-    cdef message *m = fetch.message
-    if fetch.error == 0:
-        scheduler.heat(m, fetch.envelope.out, fetch.body.out)
-    else:
-        damaged.cell[0] += 1
-        scheduler.heat(m, fetch.envelope.out, NULL)     # a report can be made from the envelope alone
-    octets_unref(fetch.envelope.out)
-    octets_unref(fetch.body.out)
-    try:
-        done(fetch.error)
-    except Exception as error:      # a callback's bug must not cost the message: it stays in the spool
-        scheduler.journal.log("error", where="fetch", reason=repr(error))
-    Py_XDECREF(fetch.done)
-    Py_XDECREF(fetch.scheduler)
-    free(fetch)
-    scheduler.release(m)
-
-
-cdef void body_read(spool_read_op *op, void *context) noexcept:
-    cdef fetch_op *fetch = <fetch_op *>context
-    fetch.error = op.error
-    fetch_ended(fetch)
-
-
-cdef void envelope_read(spool_read_op *op, void *context) noexcept:
-    cdef fetch_op *fetch = <fetch_op *>context
-    fetch.error = op.error
-    if op.error == 0 and wants_body(fetch.message):
-        start_body(fetch)
-    else:
-        fetch_ended(fetch)
-
-
-cdef bint wants_body(message *m) noexcept:
-    return m.body == NULL and m.body_segment != NULL and m.body_length <= FETCH_BODY_MAX
-
-
-cdef void envelope_only_read(spool_read_op *op, void *context) noexcept:
-    cdef fetch_op *fetch = <fetch_op *>context
-    fetch.error = op.error
-    fetch_ended(fetch)
-
-
-cdef void start_body(fetch_op *fetch) noexcept:
-    cdef message *m = fetch.message
-    fetch.body.place.segment = m.body_segment
-    fetch.body.place.offset = m.body_offset
-    fetch.body.place.length = m.body_length
-    fetch.body.done = body_read
-    fetch.body.context = fetch
-    (<Shard>m.shard).read(&fetch.body)
-
-
-cdef struct inject_op:
-    spool_op op
-    PyObject *scheduler
-    PyObject *shard
-    PyObject *done
-
-
-cdef void injected(spool_op *op, void *context) noexcept:
-    cdef inject_op *inject = <inject_op *>op
-    cdef Scheduler scheduler = <Scheduler>inject.scheduler
-    cdef object done = <object>inject.done
-    try:
-        if op.error == 0:
-            scheduler.admit(<Shard>inject.shard, op)
-        done(op.error, op.id)
-    except Exception as error:
-        scheduler.journal.log("error", where="inject", reason=repr(error))
-    octets_unref(op.payload)
-    octets_unref(op.body)
-    Py_XDECREF(inject.done)
-    Py_XDECREF(inject.shard)
-    Py_XDECREF(inject.scheduler)
-    free(inject)
-
-
 @cython.final
-cdef class Scheduler:
+cdef class Scheduler(Ledger):
     """Owns all messages of a worker. Single-threaded: the loop's."""
 
     def __init__(self, loop, Wheel wheel, Journal journal, Shares shares, *, router, pool, shaping, options,
@@ -426,7 +134,7 @@ cdef class Scheduler:
         self.is_recovering = False
         self.reporter = None
         self.retry_kind = wheel.register(retry_due, <void *>self)
-        self.resume_kind = wheel.register(resumed, <void *>self)
+        self.resume_kind = wheel.register(ready_resumed, <void *>self)
         self.generation = 0
         self.reconfigure(router=router, pool=pool, shaping=shaping, options=options)
 
@@ -452,14 +160,10 @@ cdef class Scheduler:
         cdef recipient *r
         cdef int i
         for i in range(SLICE):
-            if remaining == 0 or ready.count == 0:
+            r = ready.pop() if remaining else NULL
+            if r == NULL:
                 return
-            r = <recipient *>ready.head.next
-            list_remove(&r.link)
-            ready.count -= 1
-            queue_ready.cell[0] -= 1
             remaining -= 1
-            r.link.where = PLACE_NOWHERE
             self.route(r)
         self.loop.call_soon(self.reroute, ready, remaining)
 
@@ -790,10 +494,7 @@ cdef class Scheduler:
         except Exception as error:
             self.journal.log("error", where="conclude", reason=repr(error))
             delay_s = self.retry_first_s
-        r.link.where = PLACE_DEFERRED
-        m.deferred_count += 1
-        queue_deferred.cell[0] += 1
-        self.wheel.arm(&r.link, <uint64_t>(delay_s * 1000))
+        self.defer(r, <uint64_t>(delay_s * 1000))
 
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept:
         # Whether there is somebody to tell (null reverse-path) is known to the reporter, who reads the envelope.
@@ -804,7 +505,7 @@ cdef class Scheduler:
         m.report_count += 1
         m.is_dirty = True
 
-    cdef void conclude_later(self, recipient *r, ReadyQueue ready, object trouble, bint is_permanent) noexcept:
+    cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept:
         """conclude() for a recipient in no list whose envelope may have to be read back first (the log line and the
         report name it)."""
         cdef message *m = message_of(r)
@@ -816,7 +517,7 @@ cdef class Scheduler:
             return
         self.hold(m)
         try:
-            self.fetch_envelope(m, functools.partial(self.concluded_later, <size_t>r, ready, trouble, is_permanent))
+            fetch_envelope(self, m, functools.partial(self.concluded_later, <size_t>r, ready, trouble, is_permanent))
         except Exception as error:
             self.journal.log("error", where="read back", reason=repr(error))
             self.conclude(m, r, ready, trouble, is_permanent, 0)
@@ -841,13 +542,23 @@ cdef class Scheduler:
     cdef void detach(self, recipient *r) noexcept:
         """r is final: it counts nowhere any more."""
         cdef message *m = message_of(r)
-        cdef DomainQueue domain = <DomainQueue>r.domain
         r.link.where = PLACE_SETTLED
         m.live_count -= 1
         if m.live_count:
             m.is_dirty = True
-        domain.count -= 1
+        self.leave(r)
+
+    cdef void leave(self, recipient *r) noexcept:
+        """r is counted by its domain and in the gauge no more."""
+        (<DomainQueue>r.domain).count -= 1
         queue_recipients.cell[0] -= 1
+
+    cdef void defer(self, recipient *r, uint64_t delay_ms) noexcept:
+        """Puts r (in no list) into the wheel."""
+        r.link.where = PLACE_DEFERRED
+        message_of(r).deferred_count += 1
+        queue_deferred.cell[0] += 1
+        self.wheel.arm(&r.link, delay_ms)
 
     cdef void undefer(self, recipient *r) noexcept:
         """Takes a deferred recipient out of the wheel; the caller routes or ends it."""
@@ -858,20 +569,16 @@ cdef class Scheduler:
 
     cdef bint take_out(self, recipient *r) noexcept:
         """Takes a recipient out of whatever list it waits in; False when it is in hand."""
-        cdef ReadyQueue ready
         if r.link.where == PLACE_DEFERRED:
             self.undefer(r)
-            return True
-        if r.link.where == PLACE_UNROUTED:
-            (<DomainQueue>r.domain).unrouted -= 1
         elif r.link.where == PLACE_READY:
-            ready = self.ready_numbers[r.link.due]
-            ready.count -= 1
-            queue_ready.cell[0] -= 1
+            (<ReadyQueue>self.ready_numbers[r.link.due]).remove(r)
+        elif r.link.where == PLACE_UNROUTED:
+            (<DomainQueue>r.domain).unrouted -= 1
+            list_remove(&r.link)
+            r.link.where = PLACE_NOWHERE
         else:
             return False
-        list_remove(&r.link)
-        r.link.where = PLACE_NOWHERE
         return True
 
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept:
@@ -978,170 +685,9 @@ cdef class Scheduler:
         return m.envelope != NULL and not wants_body(m)
 
     cdef int fetch(self, message *m, object done) except -1:
-        cdef fetch_op *op = <fetch_op *>calloc(1, sizeof(fetch_op))
-        if op == NULL:
-            raise MemoryError()
-        op.message = m
-        Py_INCREF(self)
-        op.scheduler = <PyObject *>self
-        Py_INCREF(done)
-        op.done = <PyObject *>done
-        self.hold(m)
-        if m.envelope == NULL:
-            self.read_envelope(op)
-        elif wants_body(m):
-            start_body(op)
-        else:
-            self.loop.call_soon(self.fetch_had_all, <size_t>op)
-        return 0
-
-    def fetch_had_all(self, size_t pointer):
-        fetch_ended(<fetch_op *>pointer)
-
-    cdef int fetch_envelope(self, message *m, object done) except -1:
-        """fetch() without the body."""
-        cdef fetch_op *op = <fetch_op *>calloc(1, sizeof(fetch_op))
-        if op == NULL:
-            raise MemoryError()
-        op.message = m
-        Py_INCREF(self)
-        op.scheduler = <PyObject *>self
-        Py_INCREF(done)
-        op.done = <PyObject *>done
-        self.hold(m)
-        self.read_envelope(op)
-        op.envelope.done = envelope_only_read
-        return 0
-
-    cdef void read_envelope(self, void *fetch) noexcept:
-        cdef fetch_op *op = <fetch_op *>fetch
-        cdef message *m = op.message
-        op.envelope.place.segment = m.home
-        op.envelope.place.offset = m.envelope_offset
-        op.envelope.place.length = m.envelope_length
-        op.envelope.done = envelope_read
-        op.envelope.context = op
-        (<Shard>m.shard).read(&op.envelope)
-
-    # ---- messages of our own ----
-
-    def inject(self, Shard shard, bytes reverse_path, list recipients, bytes body, uint32_t flags, done,
-               uint64_t id=0):
-        """Puts a message of our own into the spool and the queue.
-
-        recipients  forward-paths (mailboxes without brackets). body: CRLF lines. flags: SPOOL_ENVELOPE_*.
-        id          of Shard.new_id() when it is known already; 0: a new one.
-        done(error, id) is called on the loop when the message is on stable storage (error 0) or is not (errno).
-        """
-        cdef inject_op *op
-        cdef octets *envelope = octets_new(512)
-        cdef spool_span empty, path
-        cdef bytes forward_path
-        cdef int error
-        empty.data = NULL
-        empty.length = 0
-        path.data = <const uint8_t *>(<const char *>reverse_path)
-        path.length = <uint32_t>len(reverse_path)
-        if id == 0:
-            id = shard.next_id()
-        if envelope == NULL:
-            raise MemoryError()
-        error = spool_envelope_begin(&envelope, path, empty, empty, empty, empty)
-        for forward_path in recipients:
-            path.data = <const uint8_t *>(<const char *>forward_path)
-            path.length = <uint32_t>len(forward_path)
-            if error == 0:
-                error = spool_envelope_add_recipient(&envelope, path, <uint32_t>(forward_path.rfind(b"@") + 1), empty, 0)
-        if error == 0:
-            error = spool_envelope_finish(&envelope, id, utc_ms(), flags, <uint64_t>len(body), NULL, 0)
-        op = <inject_op *>calloc(1, sizeof(inject_op)) if error == 0 else NULL
-        if op != NULL:
-            op.op.body = octets_copy(<const uint8_t *>(<const char *>body), len(body))
-        if op == NULL or op.op.body == NULL:
-            octets_unref(envelope)
-            free(op)
-            raise SpoolError(f"a message to {recipients!r} cannot be put into the spool: error {-error}")
-        op.op.kind = SPOOL_ENVELOPE
-        op.op.id = id
-        op.op.payload = envelope
-        op.op.done = injected
-        Py_INCREF(self)
-        op.scheduler = <PyObject *>self
-        Py_INCREF(shard)
-        op.shard = <PyObject *>shard
-        Py_INCREF(done)
-        op.done = <PyObject *>done
-        shard.submit(&op.op)
+        return fetch_message(self, m, done)
 
     # ---- start and end ----
-
-    def recover(self, Shard shard, uint32_t limit=500):
-        """Takes over messages found in the shard's old segments, at most `limit` in one call.
-
-        True: more may come (call again when the shard's event fires or next turn). False: the scan has ended.
-        """
-        cdef spool_recovered found
-        cdef uint32_t i
-        cdef int result
-        for i in range(limit):
-            result = shard.recover_next(&found)
-            if result <= 0:
-                return result == 0
-            try:
-                self.take_over(shard, &found)
-            except Exception as error:
-                # It stays in the spool, pinned: an operator can look at it; it is not deleted unseen.
-                damaged.cell[0] += 1
-                self.journal.log("error", where="recovery", id=spool_id(found.id), reason=str(error))
-            octets_unref(found.envelope)
-            octets_unref(found.state)
-        return True
-
-    cdef int take_over(self, Shard shard, spool_recovered *found) except -1:
-        cdef message *m = self.make_message(shard, found.envelope)
-        cdef uint64_t *due_utc_s
-        cdef uint64_t now_s = utc_ms() // 1000
-        cdef uint32_t i
-        cdef recipient *r
-        cdef spool_envelope view
-        cdef spool_chunk chunk
-        m.home = found.place.segment
-        m.envelope_offset = found.place.offset
-        m.envelope_length = found.place.length
-        m.state_segment = found.state_segment
-        spool_envelope_open(found.envelope.data, found.envelope.length, &view)
-        if view.chunk_count == 1 and spool_envelope_chunk(&view, 0).segment_serial == spool_segment_serial(m.home) \
-                and spool_envelope_chunk(&view, 0).offset < m.envelope_offset:
-            chunk = spool_envelope_chunk(&view, 0)
-            m.body_segment = m.home
-            m.body_offset = chunk.offset
-            m.body_length = chunk.length
-        self.find_chunks(m, shard, found.envelope)
-        due_utc_s = <uint64_t *>calloc(m.recipient_count, sizeof(uint64_t))
-        if due_utc_s == NULL:
-            raise MemoryError()
-        self.hold(m)
-        try:
-            if found.state != NULL:
-                apply_state(m, found.state, due_utc_s)
-        except Exception as error:
-            self.journal.log("error", where="recovery", id=spool_id(m.id), reason=str(error))
-        recovered.cell[0] += 1
-        for i in range(m.recipient_count):
-            r = &m.recipients[i]
-            if r.outcome != OUTCOME_WAITING:
-                (<DomainQueue>r.domain).count -= 1
-                queue_recipients.cell[0] -= 1
-            elif due_utc_s[i] > now_s:
-                r.link.where = PLACE_DEFERRED
-                m.deferred_count += 1
-                queue_deferred.cell[0] += 1
-                self.wheel.arm(&r.link, (due_utc_s[i] - now_s) * 1000)
-            else:
-                self.route(r)
-        free(due_utc_s)
-        self.release(m)
-        return 0
 
     def close(self):
         """Nothing new is started: no look-ups, no reports. In-hand work may still settle."""
@@ -1166,8 +712,8 @@ cdef class Scheduler:
                 forgotten += 1
         used = {domain.only for domain in self.domains.values() if domain.only is not None}
         for key, ready in list(self.ready.items()):
-            if ready.count == 0 and ready.state is None and ready.share.own == 0 and ready.resume.next == NULL \
-                    and not ready.is_deferring and ready not in used:
+            if ready.count == 0 and ready.share.own == 0 and ready.resume.next == NULL and not ready.is_deferring \
+                    and ready not in used and ready.egress.forget(ready):
                 del self.ready[key]
                 del self.ready_numbers[ready.number]
                 forgotten += 1
@@ -1179,20 +725,21 @@ cdef class Scheduler:
     def domain_queues(self):
         return list(self.domains.values())
 
+    cdef uint64_t ready_recipients(self):
+        cdef ReadyQueue ready
+        cdef uint64_t sum_ = 0
+        for ready in self.ready.values():
+            sum_ += ready.count
+        return sum_
+
     def depth(self):
         """Numbers of now, for status: messages, recipients, ready, deferred, hot octets."""
         return {
             "messages": self.index.count,
             "recipients": queue_recipients.cell[0],
-            "ready": queue_ready.cell[0],
+            "ready": self.ready_recipients(),
             "deferred": queue_deferred.cell[0],
             "hot_octets": self.hot_octets,
             "domains": len(self.domains),
             "ready_queues": len(self.ready),
         }
-
-
-cdef str spool_id(uint64_t id):
-    cdef char text[13]
-    spool_id_encode(id, text)
-    return text[:13].decode("ascii")

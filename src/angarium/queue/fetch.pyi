@@ -1,0 +1,1 @@
+"""Reading a message back from the spool (Cython callers only)."""

@@ -1,0 +1,27 @@
+from angarium.events.journal cimport Journal
+from angarium.model.octets cimport octets
+from angarium.queue.message cimport message, recipient, transaction
+from angarium.queue.shares cimport Shares
+from angarium.queue.wheel cimport Wheel
+
+
+cdef class Ledger:
+    """Who keeps messages, as ready queues and readers see it. The Scheduler is the only one; this class is what lets them
+    live in files of their own."""
+    cdef readonly Wheel wheel
+    cdef readonly Journal journal
+    cdef readonly Shares shares
+    cdef readonly object loop
+    cdef readonly object shaping
+    cdef int resume_kind
+
+    # A transaction ends: every recipient in it has an outcome or has been given back.
+    cdef void settle(self, transaction *t) noexcept
+    # A hold keeps a message's memory while somebody outside the queue looks at it; release() may finish it.
+    cdef void hold(self, message *m) noexcept
+    cdef void release(self, message *m) noexcept
+    # Keeps envelope and body (either may be NULL) in memory.
+    cdef void heat(self, message *m, octets *envelope, octets *body) noexcept
+    # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is
+    # read back first when it is not in memory.
+    cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept

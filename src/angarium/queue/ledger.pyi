@@ -1,0 +1,17 @@
+"""The queue's inner interface (Cython callers only)."""
+
+from asyncio import AbstractEventLoop
+
+from angarium.events.journal import Journal
+from angarium.queue.options import ShapingOptions
+from angarium.queue.shares import Shares
+from angarium.queue.wheel import Wheel
+
+class Ledger:
+    """Who keeps messages, as ready queues and readers see it: the Scheduler."""
+
+    wheel: Wheel
+    journal: Journal
+    shares: Shares
+    loop: AbstractEventLoop
+    shaping: ShapingOptions

@@ -1,0 +1,20 @@
+# The queue's inner interface; see ledger.pxd. No code of its own: the Scheduler overrides everything.
+from angarium.model.octets cimport octets
+from angarium.queue.message cimport message, recipient, transaction
+
+
+cdef class Ledger:
+    cdef void settle(self, transaction *t) noexcept:
+        pass
+
+    cdef void hold(self, message *m) noexcept:
+        pass
+
+    cdef void release(self, message *m) noexcept:
+        pass
+
+    cdef void heat(self, message *m, octets *envelope, octets *body) noexcept:
+        pass
+
+    cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept:
+        pass

@@ -1,0 +1,1 @@
+"""The event lines of the queue (Cython callers only)."""

@@ -1,0 +1,55 @@
+from libc.stdint cimport uint32_t, uint64_t
+from angarium.queue.ledger cimport Ledger
+from angarium.queue.message cimport recipient, transaction
+from angarium.queue.shares cimport Share
+from angarium.queue.wheel cimport wheel_node
+
+
+cdef class Egress:
+    """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
+    cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
+    cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
+
+
+cdef class ReadyQueue:
+    """Recipients ready for one site by one egress source, first in first out."""
+    cdef wheel_node head                # list of recipient.link
+    cdef wheel_node resume              # in the wheel while paused or while another worker has all places
+    cdef readonly uint64_t count
+    cdef readonly uint32_t number       # recipient.link.due of who is in it
+    cdef readonly object site           # model.plan.Site
+    cdef readonly object source         # model.plan.Source
+    cdef readonly bytes site_name       # for the journal
+    cdef readonly bytes source_name
+    cdef public Egress egress
+    cdef public object state            # egress's own per-queue state (pool)
+    cdef readonly double paused_until_mono_s
+    cdef readonly str last_trouble
+    cdef Share share
+    cdef Ledger ledger
+    cdef uint64_t rate_interval_ns      # 0: no limit
+    cdef uint32_t rate_burst
+    cdef readonly uint32_t connection_limit
+    cdef readonly uint32_t recipient_limit
+    cdef readonly uint32_t messages_per_connection
+    cdef bint is_deferring
+    cdef bint is_waking
+
+    cdef void push(self, recipient *r) noexcept
+    cdef recipient *pop(self) noexcept
+    cdef void remove(self, recipient *r) noexcept                           # r is in this queue
+    cdef bint take(self, transaction *into, uint32_t limit) noexcept       # next message's recipients; False: empty or paused
+    cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
+    cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
+    # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it
+    # back with connection_closed(). When it says no, the egress is woken again by itself while there is work.
+    cpdef bint may_connect(self)
+    cpdef connection_closed(self)
+    cpdef bint is_contended(self)       # another process wants places of this site: close idle connections now
+    cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
+    cpdef fail_all(self, object trouble)
+    cdef void configure(self) noexcept
+
+
+# The wheel's callback for ReadyQueue.resume.
+cdef void ready_resumed(wheel_node *node, void *context) noexcept

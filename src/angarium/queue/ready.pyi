@@ -1,0 +1,42 @@
+"""Ready queues: recipients that may go now, per site and egress source."""
+
+from typing import final
+
+from angarium.model.outcome import Trouble
+from angarium.model.plan import Site, Source
+
+class Egress:
+    """Takes recipients out of ready queues; subclassed in Cython by outbound/ and mailbox/."""
+
+@final
+class ReadyQueue:
+    """Recipients ready for one site by one egress source, first in first out."""
+
+    count: int
+    number: int
+    site: Site
+    source: Source
+    site_name: bytes
+    source_name: bytes
+    egress: Egress
+    state: object
+    paused_until_mono_s: float
+    last_trouble: str
+    connection_limit: int
+    recipient_limit: int
+    messages_per_connection: int
+    def pause(self, seconds: float) -> None:
+        """Gives nothing out for that long; then its egress is woken."""
+    def may_connect(self) -> bool:
+        """Takes one of the machine's connections to the site; when False the egress is woken again by itself."""
+    def connection_closed(self) -> None:
+        """Gives one back."""
+    def is_contended(self) -> bool:
+        """Another worker asked in vain: idle connections should close."""
+    def defer_all(self, trouble: Trouble) -> None:
+        """One failed attempt for every recipient now in the queue, in slices."""
+    def fail_all(self, trouble: Trouble) -> None:
+        """The same for good."""
+    @property
+    def connections(self) -> int:
+        """Connections of the whole machine to the site."""

@@ -1,0 +1,210 @@
+# Ready queues: recipients that may go now, per site and egress source. What takes them out is an Egress.
+# Which recipient belongs here is the scheduler's decision, how it is delivered the egress's; here is only the order,
+# the pace (rate, pauses) and the number of connections.
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport realloc
+from libc.string cimport memset
+
+from angarium.metrics.counters cimport Counter
+from angarium.queue.ledger cimport Ledger
+from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
+from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
+from angarium.queue.wheel cimport wheel_node
+
+import time
+
+from angarium.metrics.counters import gauge
+
+cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
+
+cdef enum:
+    SLICE = 1000        # recipients handled in one turn of the loop by work that may be long
+
+
+cdef class Egress:
+    cdef void wake(self, ReadyQueue ready) noexcept:
+        pass
+
+    cdef bint forget(self, ReadyQueue ready) noexcept:
+        return True
+
+
+cdef size_t resume_offset = 0
+
+
+@cython.final
+cdef class ReadyQueue:
+    """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
+
+    def __cinit__(self, Ledger ledger, object site, object source):
+        global resume_offset
+        # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
+        resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
+        list_init(&self.head)
+        memset(&self.resume, 0, sizeof(self.resume))
+        self.resume.kind = <uint8_t>ledger.resume_kind
+        self.ledger = ledger
+        self.site = site
+        self.source = source
+        self.site_name = site.name.encode("utf-8", "replace")
+        self.source_name = source.name.encode("utf-8", "replace")
+        self.share = ledger.shares.share(site.name)
+        self.paused_until_mono_s = 0.0
+        self.last_trouble = ""
+        self.configure()
+
+    cdef void configure(self) noexcept:
+        shaping = self.ledger.shaping
+        try:
+            self.connection_limit = shaping.connections
+            self.recipient_limit = shaping.recipients
+            self.messages_per_connection = shaping.messages_per_connection
+            if shaping.rate is None or not shaping.rate.is_limited:
+                self.rate_interval_ns = 0
+                self.rate_burst = 1
+            else:
+                self.rate_interval_ns = <uint64_t>(1e9 / shaping.rate)
+                # A tenth of a second's worth at once: timers are 100 ms ticks, a smaller burst could not reach the rate.
+                self.rate_burst = max(1, <uint32_t>(shaping.rate / 10))
+        except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
+            self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
+
+    cdef void push(self, recipient *r) noexcept:
+        list_append(&self.head, &r.link)
+        r.link.where = PLACE_READY
+        r.link.due = self.number        # free outside the wheel: says whose list this is
+        self.count += 1
+        queue_ready.cell[0] += 1
+        self.egress.wake(self)
+
+    cdef recipient *pop(self) noexcept:
+        """The first recipient, out of the list and nowhere; NULL when there is none."""
+        cdef recipient *r
+        if self.count == 0:
+            return NULL
+        r = <recipient *>self.head.next
+        self.remove(r)
+        return r
+
+    cdef void remove(self, recipient *r) noexcept:
+        list_remove(&r.link)
+        r.link.where = PLACE_NOWHERE
+        self.count -= 1
+        queue_ready.cell[0] -= 1
+
+    cdef bint take(self, transaction *into, uint32_t limit) noexcept:
+        cdef recipient *r
+        cdef recipient **grown
+        cdef message *m
+        cdef uint64_t wait_ns
+        into.message = NULL
+        into.count = 0
+        if self.count == 0 or self.paused_until_mono_s != 0.0:
+            return False
+        if self.rate_interval_ns:
+            wait_ns = self.share.take_message(self.rate_interval_ns, self.rate_burst)
+            if wait_ns:
+                self.pause(<double>wait_ns / 1e9)
+                return False
+        if limit > self.recipient_limit:
+            limit = self.recipient_limit
+        r = <recipient *>self.head.next
+        m = message_of(r)
+        while True:
+            if into.count == into.capacity:
+                grown = <recipient **>realloc(into.recipients, (into.capacity * 2 + 1) * sizeof(recipient *))
+                if grown == NULL:
+                    break
+                into.recipients = grown
+                into.capacity = into.capacity * 2 + 1
+            list_remove(&r.link)
+            r.link.where = PLACE_IN_HAND
+            into.recipients[into.count] = r
+            into.count += 1
+            if into.count == limit or self.head.next == &self.head:
+                break
+            r = <recipient *>self.head.next
+            if message_of(r) != m:
+                break
+        if into.count == 0:
+            return False
+        self.count -= into.count
+        queue_ready.cell[0] -= into.count
+        into.message = m
+        m.hand_count += into.count
+        return True
+
+    cdef void give_back(self, transaction *from_) noexcept:
+        cdef uint32_t i
+        cdef recipient *r
+        cdef message *m = from_.message
+        cdef uint32_t given = 0
+        for i in range(from_.count, 0, -1):
+            r = from_.recipients[i - 1]
+            if r.link.where == PLACE_IN_HAND:
+                list_prepend(&self.head, &r.link)
+                r.link.where = PLACE_READY
+                r.link.due = self.number
+                given += 1
+        self.count += given
+        queue_ready.cell[0] += given
+        self.ledger.settle(from_)
+        if given:
+            self.egress.wake(self)
+
+    cpdef pause(self, double seconds):
+        cdef double until = time.monotonic() + seconds
+        if until > self.paused_until_mono_s:
+            self.paused_until_mono_s = until
+            self.ledger.wheel.arm(&self.resume, <uint64_t>(max(seconds, 0.0) * 1000))
+
+    cpdef bint may_connect(self):
+        if self.share.take_connection(self.connection_limit):
+            return True
+        if self.resume.next == NULL:
+            self.ledger.wheel.arm(&self.resume, 100)
+        return False
+
+    cpdef connection_closed(self):
+        self.share.give_connection()
+
+    cpdef bint is_contended(self):
+        return self.share.is_wanted()
+
+    cpdef defer_all(self, object trouble):
+        self.last_trouble = trouble.text
+        if not self.is_deferring and self.count:
+            self.is_deferring = True
+            self.conclude_slice(trouble, False, self.count)
+
+    cpdef fail_all(self, object trouble):
+        self.last_trouble = trouble.text
+        if not self.is_deferring and self.count:
+            self.is_deferring = True
+            self.conclude_slice(trouble, True, self.count)
+
+    def conclude_slice(self, trouble, bint is_permanent, uint64_t remaining):
+        cdef recipient *r
+        cdef int i
+        for i in range(SLICE):
+            r = self.pop() if remaining else NULL
+            if r == NULL:
+                self.is_deferring = False
+                return
+            remaining -= 1
+            self.ledger.conclude_later(r, self, trouble, is_permanent)
+        self.ledger.loop.call_soon(self.conclude_slice, trouble, is_permanent, remaining)
+
+    @property
+    def connections(self):
+        """Connections of the whole machine to the site."""
+        return self.share.machine_count
+
+
+cdef void ready_resumed(wheel_node *node, void *context) noexcept:
+    cdef ReadyQueue ready = <ReadyQueue><PyObject *>(<char *>node - resume_offset)
+    ready.paused_until_mono_s = 0.0
+    if ready.count:
+        ready.egress.wake(ready)

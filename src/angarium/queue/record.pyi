@@ -1,0 +1,1 @@
+"""Between messages in memory and OUTCOME records (Cython callers only)."""

@@ -1,0 +1,91 @@
+# Taking over what the spool found at start (csrc/spool/recover.c does the finding): messages, outcomes, times.
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport utc_ms
+from angarium.model.octets cimport octets_unref
+from angarium.queue.message cimport OUTCOME_WAITING, message, recipient
+from angarium.queue.record cimport apply_state
+from angarium.queue.scheduler cimport Scheduler
+from angarium.spool.cspool cimport (spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_open,
+                                    spool_id_encode, spool_recovered, spool_segment_serial)
+from angarium.spool.shard cimport Shard
+
+from angarium.metrics.counters import counter
+
+cdef Counter recovered = counter("angarium_messages_recovered_total", "Messages found in the spool at start.")
+cdef Counter refused = counter("angarium_recovery_refused_total",
+                               "Messages found at start that could not be taken over; they stay in the spool.")
+
+
+def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=500):
+    """Takes over messages found in the shard's old segments, at most `limit` in one call.
+
+    True: more may come (call again when the shard's event fires or next turn). False: the scan has ended.
+    """
+    cdef spool_recovered found
+    cdef uint32_t i
+    cdef int result
+    for i in range(limit):
+        result = shard.recover_next(&found)
+        if result <= 0:
+            return result == 0
+        try:
+            take_over(scheduler, shard, &found)
+        except Exception as error:
+            # It stays in the spool, pinned: an operator can look at it; it is not deleted unseen.
+            refused.cell[0] += 1
+            scheduler.journal.log("error", where="recovery", id=spool_id(found.id), reason=str(error))
+        octets_unref(found.envelope)
+        octets_unref(found.state)
+    return True
+
+
+cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) except -1:
+    cdef message *m = scheduler.make_message(shard, found.envelope)
+    cdef uint64_t *due_utc_s
+    cdef uint64_t now_s = utc_ms() // 1000
+    cdef uint32_t i
+    cdef recipient *r
+    cdef spool_envelope view
+    cdef spool_chunk chunk
+    m.home = found.place.segment
+    m.envelope_offset = found.place.offset
+    m.envelope_length = found.place.length
+    m.state_segment = found.state_segment
+    spool_envelope_open(found.envelope.data, found.envelope.length, &view)
+    if view.chunk_count == 1 and spool_envelope_chunk(&view, 0).segment_serial == spool_segment_serial(m.home) \
+            and spool_envelope_chunk(&view, 0).offset < m.envelope_offset:
+        chunk = spool_envelope_chunk(&view, 0)
+        m.body_segment = m.home
+        m.body_offset = chunk.offset
+        m.body_length = chunk.length
+    scheduler.find_chunks(m, shard, found.envelope)
+    due_utc_s = <uint64_t *>calloc(m.recipient_count, sizeof(uint64_t))
+    if due_utc_s == NULL:
+        raise MemoryError()
+    scheduler.hold(m)
+    try:
+        if found.state != NULL:
+            apply_state(m, found.state, due_utc_s)
+    except Exception as error:
+        scheduler.journal.log("error", where="recovery", id=spool_id(m.id), reason=str(error))
+    recovered.cell[0] += 1
+    for i in range(m.recipient_count):
+        r = &m.recipients[i]
+        if r.outcome != OUTCOME_WAITING:
+            scheduler.leave(r)
+        elif due_utc_s[i] > now_s:
+            scheduler.defer(r, (due_utc_s[i] - now_s) * 1000)
+        else:
+            scheduler.route(r)
+    free(due_utc_s)
+    scheduler.release(m)
+    return 0
+
+
+cdef str spool_id(uint64_t id):
+    cdef char text[13]
+    spool_id_encode(id, text)
+    return text[:13].decode("ascii")
