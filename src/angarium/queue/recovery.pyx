@@ -8,8 +8,8 @@ from angarium.model.octets cimport octets_unref
 from angarium.queue.message cimport OUTCOME_WAITING, message, recipient
 from angarium.queue.record cimport apply_state
 from angarium.queue.scheduler cimport Scheduler
-from angarium.spool.cspool cimport (spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_open,
-                                    spool_id_encode, spool_recovered, spool_segment_serial)
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_INLINE, spool_chunk, spool_envelope, spool_envelope_chunk,
+                                    spool_envelope_open, spool_id_encode, spool_recovered)
 from angarium.spool.shard cimport Shard
 
 from angarium.metrics.counters import counter
@@ -55,13 +55,14 @@ cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) exc
     m.envelope_length = found.place.length
     m.state_segment = found.state_segment
     spool_envelope_open(found.envelope.data, found.envelope.length, &view)
-    if view.chunk_count == 1 and spool_envelope_chunk(&view, 0).segment_serial == spool_segment_serial(m.home) \
-            and spool_envelope_chunk(&view, 0).offset < m.envelope_offset:
+    if view.flags & SPOOL_ENVELOPE_INLINE:
+        # The body counts with its envelope: a pin given back for it too would let the segment go with live mail in it.
         chunk = spool_envelope_chunk(&view, 0)
         m.body_segment = m.home
         m.body_offset = chunk.offset
         m.body_length = chunk.length
-    scheduler.find_chunks(m, shard, found.envelope)
+    else:
+        scheduler.find_chunks(m, shard, found.envelope)
     due_utc_s = <uint64_t *>calloc(m.recipient_count, sizeof(uint64_t))
     if due_utc_s == NULL:
         raise MemoryError()

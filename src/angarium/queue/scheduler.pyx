@@ -131,7 +131,6 @@ cdef class Scheduler(Ledger):
         self.hot_octets = 0
         self.hot_limit_octets = hot_limit_octets
         self.is_closing = False
-        self.is_recovering = False
         self.reporter = None
         self.retry_kind = wheel.register(retry_due, <void *>self)
         self.resume_kind = wheel.register(ready_resumed, <void *>self)
