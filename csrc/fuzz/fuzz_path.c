@@ -19,6 +19,11 @@ static void check_mailbox(const uint8_t *in, const smtp_path *path, unsigned fla
         INVARIANT(all.length == local.length + 1 + domain.length);
         INVARIANT(smtp_domain_is_valid(in + domain.offset, domain.length, flags));
         INVARIANT(path->is_literal == (in[domain.offset] == '['));
+        for (uint32_t i = 0; i < domain.length && !path->is_literal; i++) {
+            const uint8_t *at = in + domain.offset + i;
+            bool is_first = i == 0 || at[-1] == '.', is_last = i + 1 == domain.length || at[1] == '.';
+            INVARIANT(!(is_first || is_last) || (*at != '-' && *at != '.'));
+        }
     }
     INVARIANT(path->is_quoted == (in[local.offset] == '"'));
     for (uint32_t i = 0; i < all.length; i++) {

@@ -1,5 +1,5 @@
 /* Any octets, in any cuts, give the same replies and at last the same error; text kept is bounded and holds no
- * control octet but the LF between lines. */
+ * control octet but the LF between lines; the enhanced status code is that of the last line. */
 #include "smtp/reply.h"
 
 #include "fuzz.h"
@@ -27,6 +27,27 @@ static uint32_t check_text(const smtp_reply_machine *m)
     }
     INVARIANT(lines == m->line_count || m->text_dropped > 0);
     return sum;
+}
+
+static void check_status(const smtp_reply_machine *m)
+{
+    char line[SMTP_REPLY_TEXT_MAX + 1];
+    unsigned start = m->text_length, class = 0, subject = 0, detail = 0;
+    int end = -1;
+
+    if (m->text_dropped > 0)
+        return;                 /* the last line is not in text */
+    while (start > 0 && m->text[start - 1] != '\n')
+        start--;
+    memcpy(line, m->text + start, m->text_length - start);
+    line[m->text_length - start] = 0;
+    /* Only the first word, and only of digits and dots: sscanf would skip spaces and take signs. */
+    line[strcspn(line, " ")] = 0;
+    if (strspn(line, "0123456789.") != strlen(line)
+        || sscanf(line, "%1u.%3u.%3u%n", &class, &subject, &detail, &end) != 3 || line[end] != 0
+        || class != m->code / 100u || class == 3)
+        class = subject = detail = 0;
+    INVARIANT(m->status_class == class && m->status_subject == subject && m->status_detail == detail);
 }
 
 /* All replies of the input, and what ended it. */
@@ -61,6 +82,7 @@ static size_t read_all(const uint8_t *in, size_t size, uint32_t seed, outcome *o
         o->text_length = m.text_length;
         o->dropped = m.text_dropped;
         o->text_sum = check_text(&m);
+        check_status(&m);
     }
     return count;
 }

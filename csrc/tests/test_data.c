@@ -20,7 +20,7 @@ enum {
 #define NUL SMTP_DATA_FAULT_NUL
 #define LONG SMTP_DATA_FAULT_LINE_TOO_LONG
 
-typedef struct row {
+typedef struct data_row {
     const char *in;
     size_t in_size;
     const char *out;
@@ -32,9 +32,9 @@ typedef struct row {
     uint32_t received_count;
     uint32_t longest_line;
     const char *reason;
-} row;
+} data_row;
 
-static const row data_rows[] = {
+static const data_row data_rows[] = {
     {STRING(".\r\n"), STRING(""), 0, ENDED, NO_FAULT, 0, 0, 0, "empty message: the CRLF of DATA begins a line"},
     {STRING("\r\n.\r\n"), STRING("\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 2, "one empty line"},
     {STRING("a\r\n.\r\n"), STRING("a\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 3, "one line"},
@@ -108,7 +108,7 @@ static const row data_rows[] = {
      "no header section"},
 };
 
-static const row chunk_rows[] = {
+static const data_row chunk_rows[] = {
     {STRING(""), STRING(""), 0, 0, NO_FAULT, 0, 0, 0, "empty"},
     {STRING("a\r\n.\r\nb\r\n"), STRING("a\r\n.\r\nb\r\n"), 0, ENDS_WITH_CRLF | HAS_DOT_LINE, NO_FAULT, 0, 0, 3,
      "a dot ends nothing"},
@@ -122,7 +122,7 @@ static const row chunk_rows[] = {
 };
 
 /* Pushes `first` octets, then pieces of `step`, and compares all that came out. */
-static void check_cut(const row *row, bool is_chunking, size_t first, size_t step)
+static void check_cut(const data_row *row, bool is_chunking, size_t first, size_t step)
 {
     smtp_data_machine m;
     uint8_t *all = malloc(row->in_size + 16);
@@ -171,7 +171,7 @@ static void check_cut(const row *row, bool is_chunking, size_t first, size_t ste
     free(all);
 }
 
-static void check_rows(const row *rows, size_t count, bool is_chunking)
+static void check_rows(const data_row *rows, size_t count, bool is_chunking)
 {
     for (size_t i = 0; i < count; i++) {
         for (size_t cut = 0; cut <= rows[i].in_size; cut++)

@@ -124,6 +124,35 @@ static uint32_t fill_segment(fixture *self)
     return serial;
 }
 
+/* A becomes the one spare file, B behind it is unlinked at once: with A still saying "live" a restart would find the settled
+ * message again, and B, which said that it is over, gone. */
+static void spare_file_says_free_before_others_are_unlinked(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *settled = append(&self, 100), *staying = append(&self, 100);
+    uint32_t a = serial_of(settled);
+    CHECK(fill_segment(&self) == a, "A is full");
+    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL);
+    uint32_t b = fill_segment(&self);
+    CHECK(b != a && fill_segment(&self) != b, "B is full");
+    CHECK(is_known(&self, a) && is_known(&self, b), "both needed");
+    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL);
+    turn(&self, 0);
+    pause_ms(SPOOL_LAZY_MS);
+    settle(&self);
+    CHECK(!is_known(&self, a) && !is_known(&self, b), "both gone");
+    CHECK(segment_file(&self, b) < 0, "B is unlinked");
+    fixture copy = fixture_crash_copy(&self);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    CHECK(found.count == 0, "%u ghosts", found.count);
+    found_clear(&found);
+    fixture_remove(&copy);
+    item_free(settled), item_free(staying);
+    fixture_remove(&self);
+}
+
 static void superseded_outcomes_do_not_pin(void)
 {
     static found_list found;
@@ -266,6 +295,7 @@ int main(void)
     disk_use_stays_bounded();
     freed_record_keeps_its_segment_until_the_home_is_gone();
     home_is_durably_free_before_its_records_go();
+    spare_file_says_free_before_others_are_unlinked();
     superseded_outcomes_do_not_pin();
     newest_outcome_of_one_segment_wins();
     random_life_with_power_cuts();

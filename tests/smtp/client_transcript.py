@@ -1,20 +1,22 @@
 """Reads and plays tests/transcripts/client/*.txt: what a client does with a server's replies.
 
-    --- name
-    # reason and RFC
-    = lmtp loop ready pipelining chunking size 8bitmime smtputf8 dsn    how the session begins; an extension or `ready` skips the hello
-    S: octets                        what the server sends
-    C: octets                        all that the client sends because of the line(s) before; "-": nothing. Without a C
-                                     line behind S nothing may be sent either
-    E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
-    X: PIPELINING SIZE=1000          the extensions known now; "-": none
-    > start [by=bdat] [size=N] [8bit] [utf8] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
-    > body octets                    to the transaction that may send its body (or was started by=bdat)
-    > quit
+--- name
+# reason and RFC
+= lmtp loop                      how the session begins
+= ready pipelining chunking ...  the hello is over, with these extensions
+S: octets                        what the server sends
+C: octets                        all that the client sends because of the line(s) before; "-": nothing.
+                                 Without a C line behind S nothing may be sent either
+E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
+X: PIPELINING SIZE=1000          the extensions known now; "-": none
+> start [by=bdat] [size=N] [8bit] [utf8] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
+> body octets                    to the transaction that may send its body (or was started by=bdat)
+> quit
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -77,8 +79,11 @@ class Player:
         self.slot = -1
         keywords = [word.upper() for word in settings if word.upper() in EXTENSIONS]
         if keywords or "ready" in settings:
-            self.session.receive(b"220 mx\r\n250-mx\r\n" + b"".join(b"250-%b\r\n" % k.encode() for k in keywords)
-                                 + b"250 HELP\r\n")
+            self.session.receive(
+                b"220 mx\r\n250-mx\r\n"
+                + b"".join(b"250-%b\r\n" % k.encode() for k in keywords)
+                + b"250 HELP\r\n"
+            )
             self.session.take_output()
 
     def play(self, transcript: ClientTranscript) -> None:
@@ -103,7 +108,7 @@ class Player:
 
     def feed(self, octets: bytes) -> None:
         edges = [0, *sorted(set(self.cuts_of(octets))), len(octets)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             if start == end or self.is_broken:
                 continue
             try:

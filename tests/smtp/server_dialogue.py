@@ -1,4 +1,4 @@
-"""A server session and an application that takes everything: what transcripts and properties are played against."""
+"""A server session and an application that takes everything: what transcripts are played against."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Dialogue:
     is_full   the application refuses MAIL.
     """
 
-    def __init__(self, settings: ServerSettings, *, denied: Iterable[bytes] = (), is_full: bool = False) -> None:
+    def __init__(
+        self, settings: ServerSettings, *, denied: Iterable[bytes] = (), is_full: bool = False
+    ) -> None:
         self.session = ServerSession(settings)
         self.denied = frozenset(denied)
         self.is_full = is_full

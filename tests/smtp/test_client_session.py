@@ -1,7 +1,8 @@
-"""The client session: transcripts at every cut, and any octets from a peer give events or RemoteProtocolError."""
+"""The client session: transcripts at every cut; any octets from a peer give events or RemoteProtocolError."""
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -30,7 +31,9 @@ def test_transcript_played_octet_by_octet(transcript: ClientTranscript) -> None:
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
 def test_transcript_played_at_every_single_cut(transcript: ClientTranscript) -> None:
-    for cut in range(1, max((len(octets_of(text)) for kind, text in transcript.lines if kind == "S"), default=0)):
+    for cut in range(
+        1, max((len(octets_of(text)) for kind, text in transcript.lines if kind == "S"), default=0)
+    ):
         play(transcript, lambda octets, cut=cut: [cut] if cut < len(octets) else [])
 
 
@@ -46,7 +49,7 @@ def session_of(octets: bytes, cuts: list[int], transactions: int, by: str) -> li
     seen: list[object] = []
     edges = [0, *sorted({cut % (len(octets) + 1) for cut in cuts}), len(octets)]
     try:
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             for event in session.receive(octets[start:end]):
                 seen.append(event)
                 assert event.kind in EVENT_NAMES
@@ -58,7 +61,9 @@ def session_of(octets: bytes, cuts: list[int], transactions: int, by: str) -> li
             seen.append(session.take_output())
             while transactions and session.may_start:
                 transactions -= 1
-                slot = session.start(b"a@x", [b"b@y", b"c@y"], by=by if session.offers("CHUNKING") else "data")
+                slot = session.start(
+                    b"a@x", [b"b@y", b"c@y"], by=by if session.offers("CHUNKING") else "data"
+                )
                 if by == "bdat" and session.offers("CHUNKING") and session.offers("PIPELINING"):
                     session.send_body(slot, b"body\r\n")
     except BrokenDialogue as error:
@@ -69,14 +74,33 @@ def session_of(octets: bytes, cuts: list[int], transactions: int, by: str) -> li
 
 
 replies = st.sampled_from(
-    [HELLO, b"220 mx\r\n", b"250 ok\r\n", b"250-", b"354 go\r\n", b"450 4.2.0 later\r\n", b"550 no\r\n", b"421 bye\r\n",
-     b"250-PIPELINING\r\n", b"\r\n", b"\n", b"\r", b"\0", b"2", b"999 x\r\n", b"x" * 600, b"250 " + b"y" * 1100]
+    [
+        HELLO,
+        b"220 mx\r\n",
+        b"250 ok\r\n",
+        b"250-",
+        b"354 go\r\n",
+        b"450 4.2.0 later\r\n",
+        b"550 no\r\n",
+        b"421 bye\r\n",
+        b"250-PIPELINING\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"2",
+        b"999 x\r\n",
+        b"x" * 600,
+        b"250 " + b"y" * 1100,
+    ]
 ) | st.binary(max_size=20)
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(replies, max_size=30), st.integers(0, 5), st.sampled_from(["data", "bdat", "bdat-later"]))
-def test_any_octets_give_events_or_remote_protocol_error(pieces: list[bytes], transactions: int, by: str) -> None:
+def test_any_octets_give_events_or_remote_protocol_error(
+    pieces: list[bytes], transactions: int, by: str
+) -> None:
     session_of(b"".join(pieces), list(range(0, 2000, 7)), transactions, by)
 
 
@@ -224,7 +248,7 @@ class ScriptedServer:
             self.accepted += is_kind
             return b"250 ok\r\n" if is_kind else b"550 no\r\n"
         if verb == b"DATA":
-            if self.accepted > 0 and is_kind or self.accepted == 0 and is_kind and not self.is_lmtp:
+            if (self.accepted > 0 and is_kind) or (self.accepted == 0 and is_kind and not self.is_lmtp):
                 self.in_data = True
                 return b"354 go\r\n"
             return b"503 no\r\n"
@@ -241,4 +265,6 @@ class ScriptedServer:
 
     def end(self, accepted: int) -> bytes:
         count = max(accepted, 1) if self.is_lmtp else 1
-        return b"".join(b"250 ok\r\n" if self.chance.random() < 0.7 else b"452 full\r\n" for _ in range(count))
+        return b"".join(
+            b"250 ok\r\n" if self.chance.random() < 0.7 else b"452 full\r\n" for _ in range(count)
+        )

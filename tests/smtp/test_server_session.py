@@ -1,5 +1,8 @@
-"""Properties of the server session. The invariant: any octets give events and well-formed replies, never an exception, never
-unbounded memory, and the same ones however they are cut."""
+"""Properties of the server session.
+
+The invariant: any octets give events and well-formed replies, never an exception, never unbounded memory,
+and the same ones however they are cut.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,22 @@ from angarium.model.errors import LocalProtocolError
 from angarium.smtp.server_session import ServerSession
 from angarium.smtp.server_settings import ServerSettings
 
-SETTINGS = ServerSettings("mx.test.example", max_message_octets=5000, max_errors=6, run_octets=4096, max_recipients=3)
+SETTINGS = ServerSettings(
+    "mx.test.example", max_message_octets=5000, max_errors=6, run_octets=4096, max_recipients=3
+)
 # Partial line, body with room to grow, replies of one feed.
 MOST_MEMORY_OCTETS = 64 << 10
 
-LINE = st.sampled_from(
-    [
-        b"EHLO c.example", b"HELO c.example", b"MAIL FROM:<a@x.example>", b"MAIL FROM:<> SIZE=100 BODY=8BITMIME",
-        b"RCPT TO:<b@y.example>", b"RCPT TO:<\xc3\xa9@y.example>", b"DATA", b"RSET", b"NOOP", b"QUIT", b"VRFY a",
-        b"BDAT 0 LAST", b"BDAT 6", b"BDAT 6 LAST", b"BDAT 4000", b"BDAT x", b".", b"..", b"", b"Subject: x", b"GET / HTTP/1.1",
-        b"x" * 600, b"y" * 3000, b"MAIL FROM:<a@x.example> RET=HALF",
-    ]  # fmt: skip
-)
+LINES = [
+    b"EHLO c.example", b"HELO c.example", b"MAIL FROM:<a@x.example>", b"MAIL FROM:<> SIZE=100 BODY=8BITMIME",
+    b"MAIL FROM:<a@x.example> RET=HALF", b"RCPT TO:<b@y.example>", b"RCPT TO:<\xc3\xa9@y.example>", b"DATA",
+    b"RSET", b"NOOP", b"QUIT", b"VRFY a", b"BDAT 0 LAST", b"BDAT 6", b"BDAT 6 LAST", b"BDAT 4000", b"BDAT x",
+    b".", b"..", b"", b"Subject: x", b"GET / HTTP/1.1", b"x" * 600, b"y" * 3000,
+]  # fmt: skip
+LINE = st.sampled_from(LINES)
 ENDING = st.sampled_from([b"\r\n"] * 12 + [b"\n", b"\r", b"\r\r\n", b"", b"\x00\r\n"])
-OCTETS = st.lists(st.one_of(st.tuples(LINE, ENDING).map(b"".join), st.binary(max_size=40)), max_size=25).map(b"".join)
+PIECE = st.one_of(st.tuples(LINE, ENDING).map(b"".join), st.binary(max_size=40))
+OCTETS = st.lists(PIECE, max_size=25).map(b"".join)
 
 
 def played(octets: bytes, cuts: list[int]) -> Dialogue:

@@ -1,7 +1,7 @@
-"""The dialogues of another server's tests (../shared/data/dialogs, chasquid's): where the RFCs leave no choice we answer alike.
+"""The dialogues of another server's tests (../shared/data/dialogs, chasquid's): alike where the RFCs bind.
 
-Of a reply its code is compared, and where DIFFERENCES names the line, ours instead. They talk to a server with SIZE of 1 MiB
-and no AUTH; AUTH dialogues need TLS and are left out.
+Of a reply its code is compared, and where DIFFERENCES names the line, ours instead. They talk to a server
+with SIZE of 1 MiB; AUTH dialogues need TLS and are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DIFFERENCES = {
     ("auth_not_tls", "AUTH PLAIN"): "502",
     # A message is text to a relay; they parse its header section.
     ("bad_data", "."): "250",
-    # The code of a message with a bad line ending: 554 at its true end, with the session usable; they close with 521.
+    # A message with a bad line ending: 554 at its true end, with the session usable; they close with 521.
     ("bad_data_dot", "xxx\r\n.\r\n"): "554",
     ("bad_data_dot_2", "\r\n.\r\n"): "554",
     ("bad_data_dot_on_message_too_big", "."): "554",

@@ -1,4 +1,4 @@
-"""Every transcript is played whole, octet by octet and at random cuts: replies, events and messages must be the same."""
+"""Every transcript is played whole, octet by octet and at random cuts: what comes of it must be the same."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_transcript_played_octet_by_octet(transcript: Transcript) -> None:
 
 @pytest.mark.parametrize("transcript", IN_PIECES, ids=lambda transcript: transcript.name)
 def test_transcript_played_at_random_cuts(transcript: Transcript) -> None:
-    for seed in range(RANDOM_PLAYS):
-        chance = random.Random(f"{transcript.name} {seed}")
-        play(transcript, lambda octets: {chance.randrange(len(octets)) for _ in range(chance.randrange(1, 8))})
+    chance = random.Random(transcript.name)
+    for _ in range(RANDOM_PLAYS):
+        play(transcript, lambda octets: chance.choices(range(len(octets)), k=chance.randrange(1, 8)))
 
 
 def test_there_are_transcripts_and_each_says_why() -> None:
@@ -89,7 +89,10 @@ def describe(event: object) -> tuple[str, dict[str, str]]:
     names = {"Mail": "MailFrom", "Rcpt": "RcptTo", "Data": "DataStart"}
     fields = msgspec.structs.asdict(event)  # type: ignore[arg-type]
     name = names.get(type(event).__name__, type(event).__name__)
-    return name, {
-        key: value.decode() if isinstance(value, bytes) else str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in fields.items()
-    }
+    return name, {key: plain(value) for key, value in fields.items()}
+
+
+def plain(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(value).lower() if isinstance(value, bool) else str(value)

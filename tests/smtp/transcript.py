@@ -1,13 +1,17 @@
 """Reads tests/transcripts/*.txt: dialogues as data.
 
-    # reason and RFC, free text                     (a file starts with one)
-    = max_message_octets=1000 max_errors=3          settings of the session; `denied=<path>` and `full` for the application;
-                                                    `whole`: only as one block, because arriving together is the point
-    C: octets                                       what the client sends; escapes \\r \\n \\t \\\\ \\xNN, {text*count}
-    S: 250 2.1.0 / 354                              replies, each the start of one; lines of a reply but the last are skipped
-    E: MailFrom(reverse_path=a@x.example) DataStart events, each with the fields that matter; "-": none
-    M: octets                                       the message that was taken, without trace field
-Consecutive C lines are one block; the S, E and M lines that follow are all that it may cause. `S: greeting` is implied.
+    --- name
+    # reason and RFC, free text
+    = max_message_octets=1000 max_errors=3
+                         settings of the session; `denied=<path>` and `full` are about the application;
+                         `whole`: played as one block only, because arriving together is the point
+    C: octets            what the client sends; escapes \\r \\n \\t \\\\ \\xNN; {text*count} repeats
+    S: 250 2.1.0 / 354   replies, each the start of one (of its last line)
+    E: MailFrom(reverse_path=a@x.example) DataStart
+                         events, each with the fields that matter; "-": none
+    M: octets            the message that was taken, without trace field
+Consecutive C lines are one block; the S, E and M lines that follow are all that it causes. The greeting is
+implied.
 """
 
 from __future__ import annotations
