@@ -12,7 +12,7 @@ JOBS := $(shell nproc)
 run: build var/angarium.toml
 	@echo 'angarium will listen on 127.0.0.1:2525; mail for anyone@localhost goes to var/mail/anyone/. From another terminal:'
 	@echo
-	@echo "    .venv/bin/angarium send --server 127.0.0.1:2525 --to you@localhost --subject hello --body 'first message'; cat var/mail/you/new/*"
+	@echo "    .venv/bin/angarium send --server 127.0.0.1:2525 --to you@localhost --subject hello --body 'first message' && sleep 1 && cat var/mail/you/new/*"
 	@echo
 	@exec $(BIN)/angarium serve --config var/angarium.toml
 
@@ -40,12 +40,12 @@ test: build .venv/.dev-packages
 # A second copy of the package under build/debug, with asserts, bounds checks and, where the compiler has them, sanitizers.
 debug: .venv/.dev-packages build
 	tools/debug-build
-	tools/debug-build --run $(BIN)/python -m pytest -n 2 tests
+	tools/debug-build --run $(BIN)/python -m pytest -o pythonpath='build/debug tests'
 
 lint: .venv/.dev-packages build
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Werror -O2 -Icsrc -fsyntax-only $(C_SOURCES)
+	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpointer-arith -Wstrict-prototypes -Werror -O2 -Icsrc -fsyntax-only $(C_SOURCES)
 
 bench: build .venv/.dev-packages
 	$(BIN)/python benchmarks/macro/run.py

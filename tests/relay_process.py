@@ -47,7 +47,7 @@ def is_alive(pid: int) -> bool:
 
 
 class RelayProcess:
-    """`angarium serve` in the background. config: TOML behind the [node] and [[listener]] tables made here."""
+    """`angarium serve` in the background. config: TOML behind the [node] and [[listener]] made here."""
 
     def __init__(self, directory: Path, config: str = "", *, workers: int = 1, listener: str = "") -> None:
         self.directory = directory
@@ -63,7 +63,8 @@ class RelayProcess:
     def write_config(self, config: str) -> None:
         """Replaces what follows [node] and [[listener]]; takes effect at the next start or reload."""
         self.config_path.write_text(
-            f'[node]\nhostname = "mx.test"\nspool = "{self.directory}/spool"\nworkers = {self.workers_wanted}\n'
+            f'[node]\nhostname = "mx.test"\nspool = "{self.directory}/spool"\n'
+            f"workers = {self.workers_wanted}\n"
             f"[[listener]]\n{self.listener}\n{config}"
         )
 
@@ -148,7 +149,9 @@ class RelayProcess:
         return angarium(*words, "--config", str(self.config_path))
 
 
-def angarium(*words: str, input_text: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def angarium(
+    *words: str, input_text: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs an `angarium` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "angarium.cli.main", *words],

@@ -9,6 +9,7 @@ Not an API for people: that is admin/. Both ends are the same program at the sam
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import socket
@@ -186,9 +187,7 @@ class Channel:
     def _read(self) -> bool:
         """One read and the letters it completes; False when there was nothing to read."""
         try:
-            octets, fds, _flags, _address = socket.recv_fds(
-                self._sock, _READ_OCTETS, _FDS_MAX, socket.MSG_CMSG_CLOEXEC
-            )
+            octets, fds = _receive(self._sock)
         except BlockingIOError:
             return False
         except OSError:
@@ -218,6 +217,18 @@ class Channel:
             return
         self.close()
         self._on_end()
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """socket.recv_fds() with close-on-exec, a flag that it takes and ignores (CPython 3.11)."""
+    octets, ancillary, _flags, _address = sock.recvmsg(
+        _READ_OCTETS, socket.CMSG_SPACE(_FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return octets, list(fds)
 
 
 class Caller:

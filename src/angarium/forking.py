@@ -15,10 +15,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 # Loaded here, before any fork: dlopen in a child would be a page of work for each.
@@ -47,7 +47,8 @@ def fork(name: str, keep: Collection[int], main: Callable[[], int]) -> int:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
-        Path("/proc/self/comm").write_text(name)
+        # Not by /proc/self/comm, which is root's in a process that has changed its user.
+        _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
         status = main()
     except BaseException:

@@ -123,7 +123,13 @@ def test_a_page_of_the_queue_is_asked_with_its_filters(api: Api) -> None:
         ("GET", "/v1/queue?limit=0", None, 400, "limit: between 1 and 1000"),
         ("GET", "/v1/queue?limit=x", None, 400, "limit: between 1 and 1000"),
         ("GET", "/v1/queue?domian=x", None, 400, "domian: unknown parameter"),
-        ("GET", "/v1/queue?state=lost", None, 400, "state: one of routing, unrouted, ready, in hand, deferred"),
+        (
+            "GET",
+            "/v1/queue?state=lost",
+            None,
+            400,
+            "state: one of routing, unrouted, ready, in hand, deferred",
+        ),
         ("GET", "/v1/queue?after=bad", None, 400, "after: bad"),
         ("GET", "/v1/nothing", None, 404, "Not Found"),
         ("PUT", "/v1/queue", None, 405, "Method Not Allowed"),
@@ -136,12 +142,18 @@ def test_a_page_of_the_queue_is_asked_with_its_filters(api: Api) -> None:
         ("POST", "/v1/queue/retry", b" " * 100_000, 413, "the body is too large"),
         ("DELETE", "/v1/queue", None, 400, 'exactly one of "domain" and "all=true" is needed'),
         ("DELETE", "/v1/queue?domain=", None, 400, 'exactly one of "domain" and "all=true" is needed'),
-        ("DELETE", "/v1/queue?domain=x&all=true", None, 400, 'exactly one of "domain" and "all=true" is needed'),
+        (
+            "DELETE",
+            "/v1/queue?domain=x&all=true",
+            None,
+            400,
+            'exactly one of "domain" and "all=true" is needed',
+        ),
         ("DELETE", "/v1/queue/C", None, 404, "C is not in the queue"),
     ],
 )
 def test_a_bad_request_gets_one_sentence(
-    api: Api, method: str, target: str, body: object, status: int, error: str
+    *, api: Api, method: str, target: str, body: object, status: int, error: str
 ) -> None:
     got, answer = api.ask(method, target, body)
     assert got == status
@@ -176,7 +188,7 @@ def test_a_refused_reload_is_422_with_the_reason(api: Api) -> None:
     "headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Host": "10.0.0.1:8025"}]
 )
 def test_what_a_web_page_could_send_is_refused(api: Api, headers: dict[str, str]) -> None:
-    """There is no password: a browser on this machine must not be a way in (DNS rebinding, cross-site POST)."""
+    """There is no password: a browser on this machine must be no way in (DNS rebinding, cross-site POST)."""
     assert api.ask("DELETE", "/v1/queue?all=true", headers=headers)[0] == 403
     assert api.backend.asked == []
 

@@ -53,7 +53,9 @@ def test_version() -> None:
     assert angarium("--version").stdout == f"angarium {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [(), ("bogus",), ("queue",), ("queue", "retry"), ("send",), ("serve", "--bogus")])
+@pytest.mark.parametrize(
+    "words", [(), ("bogus",), ("queue",), ("queue", "retry"), ("send",), ("serve", "--bogus")]
+)
 def test_wrong_usage_is_status_2(words: tuple[str, ...]) -> None:
     done = angarium(*words)
     assert done.returncode == 2
@@ -119,13 +121,26 @@ def test_a_bad_admin_address_is_refused() -> None:
 def test_send_makes_or_takes_a_message(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
         server = ("--server", f"127.0.0.1:{relay.port}")
-        made = angarium("send", *server, "--from", "me@x.example", "--to", "a@x.example", "--subject", "Grüße", "--body", "ä")
+        made = angarium(
+            "send",
+            *server,
+            "--from",
+            "me@x.example",
+            "--to",
+            "a@x.example",
+            "--subject",
+            "Grüße",
+            "--body",
+            "ä",
+        )
         assert made.returncode == 0, made.stderr
         assert made.stdout.startswith("250 2.0.0 ")
         (tmp_path / "m.eml").write_text("Subject: from a file\n\none\n.two\n")
         file = angarium("send", *server, "--to", "b@x.example", str(tmp_path / "m.eml"), "--quiet")
         assert (file.returncode, file.stdout) == (0, "")
-        stdin = angarium("send", *server, "--to", "c@x.example", "--to", "c2@x.example", input_text="Subject: in\n\nx\n")
+        stdin = angarium(
+            "send", *server, "--to", "c@x.example", "--to", "c2@x.example", input_text="Subject: in\n\nx\n"
+        )
         assert stdin.returncode == 0
         wait_for(lambda: len(list(tmp_path.glob("mail/*/new/*"))) == 4, "all are delivered")
         (delivered,) = tmp_path.glob("mail/b/new/*")

@@ -84,7 +84,8 @@ def test_mail_in_the_spool_is_delivered_after_kill_9_of_everything(tmp_path: Pat
     # Nobody listens at the next hop's port, so mail waits.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = taken.getsockname()[1]
-    away = f'[[route]]\ndomain = "*"\nnext_hop = "smtp://127.0.0.1:{refused}"\n[queue.default]\nretry = {{ first = "1h" }}\n'
+    retry = '[queue.default]\nretry = { first = "1h" }\n'
+    away = f'[[route]]\ndomain = "*"\nnext_hop = "smtp://127.0.0.1:{refused}"\n{retry}'
     with RelayProcess(tmp_path, away) as relay:
         for _ in range(10):
             send(relay.port)
@@ -94,7 +95,10 @@ def test_mail_in_the_spool_is_delivered_after_kill_9_of_everything(tmp_path: Pat
         wait_for(lambda: not any(is_alive(pid) for pid in workers), "the workers are gone")
         relay.write_config(maildir_route(tmp_path))
         relay.start()
-        wait_for(lambda: "10 recipients" in relay.command("queue", "retry", "--all").stdout or mail_of(tmp_path), "retry")
+        wait_for(
+            lambda: "10 recipients" in relay.command("queue", "retry", "--all").stdout or mail_of(tmp_path),
+            "retry",
+        )
         wait_for(lambda: len(mail_of(tmp_path)) == 10, "all ten are delivered")
 
 
@@ -174,14 +178,15 @@ def test_a_missing_directory_is_named(tmp_path: Path, missing: str) -> None:
 
 def test_reload_applies_routes_and_listeners_without_dropping_a_session(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path), workers=2) as relay:
-        with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as before:
-            before.ehlo()
-            extra = f'[[listener]]\naddress = "unix:{tmp_path}/in.sock"\n'
-            elsewhere = f'[[route]]\ndomain = "*"\nnext_hop = "maildir:{tmp_path}/elsewhere/{{local}}"\n'
-            relay.write_config(extra + elsewhere)
-            relay.signal(signal.SIGHUP)
-            wait_for(lambda: relay.events("reloaded"), "reloaded")
-            before.sendmail("me@x.example", ["you@x.example"], MESSAGE)
+        before = smtplib.SMTP("127.0.0.1", relay.port, timeout=20)
+        before.ehlo()
+        extra = f'[[listener]]\naddress = "unix:{tmp_path}/in.sock"\n'
+        elsewhere = f'[[route]]\ndomain = "*"\nnext_hop = "maildir:{tmp_path}/elsewhere/{{local}}"\n'
+        relay.write_config(extra + elsewhere)
+        relay.signal(signal.SIGHUP)
+        wait_for(lambda: relay.events("reloaded"), "reloaded")
+        before.sendmail("me@x.example", ["you@x.example"], MESSAGE)
+        before.quit()
         wait_for(lambda: list(tmp_path.glob("elsewhere/you/new/*")), "delivered by the new route")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(f"{tmp_path}/in.sock")
@@ -198,7 +203,10 @@ def test_reload_applies_routes_and_listeners_without_dropping_a_session(tmp_path
     ("config", "reason"),
     [
         ("[resolver]\ntimeout = 5\n", "resolver.timeout: expected a duration"),
-        ("[admin]\naddress = '127.0.0.1:0'\n", "admin.address: a change from None to 127.0.0.1:0 needs a restart"),
+        (
+            "[admin]\naddress = '127.0.0.1:0'\n",
+            "admin.address: a change from None to 127.0.0.1:0 needs a restart",
+        ),
         ("[[listener]]\naddress = 'unix:/no/such/place'\n", "cannot listen on unix:/no/such/place"),
     ],
 )
@@ -247,7 +255,9 @@ def test_status_metrics_and_health_answer_on_the_admin_socket(tmp_path: Path) ->
 def test_queue_commands_show_and_delete_waiting_mail(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = taken.getsockname()[1]
-    with RelayProcess(tmp_path, f'[[route]]\ndomain = "*"\nnext_hop = "smtp://127.0.0.1:{refused}"\n', workers=2) as relay:
+    with RelayProcess(
+        tmp_path, f'[[route]]\ndomain = "*"\nnext_hop = "smtp://127.0.0.1:{refused}"\n', workers=2
+    ) as relay:
         for local in ("one", "two", "three"):
             send(relay.port, f"{local}@{local}.example")
         wait_for(lambda: len(relay.events("deferred")) == 3, "all are deferred")
@@ -260,24 +270,44 @@ def test_queue_commands_show_and_delete_waiting_mail(tmp_path: Path) -> None:
         assert "two@two.example" in shown
         assert "me@x.example" in shown
         assert relay.command("queue", "retry", id_).stdout == "1 recipients are tried now\n"
-        assert relay.command("queue", "delete", "--domain", "one.example", "--json").stdout == '{"count": 1}\n'
+        assert (
+            relay.command("queue", "delete", "--domain", "one.example", "--json").stdout == '{"count": 1}\n'
+        )
         assert len(relay.command("queue", "list", "--json").stdout.splitlines()) == 2
         missing = relay.command("queue", "show", "0000000000000")
         assert (missing.returncode, missing.stderr) == (2, "angarium: 0000000000000 is not in the queue\n")
 
 
 def test_a_second_ctrl_c_does_not_wait_for_sessions(tmp_path: Path) -> None:
-    with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
-        with socket.create_connection(("127.0.0.1", relay.port)) as client:
-            replies = client.makefile("rb")
-            assert replies.readline().startswith(b"220")
-            client.sendall(b"EHLO x\r\n")
-            while not replies.readline().startswith(b"250 "):
-                pass
-            client.sendall(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n")
-            assert [replies.readline()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
-            relay.signal(signal.SIGINT)
-            wait_for(lambda: relay.events("stopping"), "it stops")
-            assert relay.exit_status() is None, "the message is waited for"
-            relay.signal(signal.SIGINT)
-            assert relay.wait() == 0
+    with (
+        RelayProcess(tmp_path, maildir_route(tmp_path)) as relay,
+        socket.create_connection(("127.0.0.1", relay.port)) as client,
+    ):
+        replies = client.makefile("rb")
+        assert replies.readline().startswith(b"220")
+        client.sendall(b"EHLO x\r\n")
+        while not replies.readline().startswith(b"250 "):
+            pass
+        client.sendall(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n")
+        assert [replies.readline()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
+        relay.signal(signal.SIGINT)
+        wait_for(lambda: relay.events("stopping"), "it stops")
+        assert relay.exit_status() is None, "the message is waited for"
+        relay.signal(signal.SIGINT)
+        assert relay.process.wait(8) == 0, "well before the deadline of 10 s"
+
+
+def test_a_failure_is_reported_to_the_sender(tmp_path: Path) -> None:
+    """End to end: a next hop that refuses the recipient makes a DSN, and the DSN goes by the routes too."""
+    routes = (
+        f'[[route]]\ndomain = "x.example"\nnext_hop = "maildir:{tmp_path}/mail/{{local}}"\n'
+        '[[route]]\ndomain = "refused.example"\nnext_hop = "maildir:/proc/nowhere/{local}"\n'
+        '[queue.default]\nmax_age = "1s"\nretry = { first = "1s", max = "1s" }\n'
+    )
+    with RelayProcess(tmp_path, routes) as relay:
+        send(relay.port, "nobody@refused.example")
+        (report,) = wait_for(lambda: mail_of(tmp_path, "me"), "the sender has a report")
+        text = report.read_text()
+        assert "Content-Type: multipart/report" in text
+        assert "nobody@refused.example" in text
+        wait_for(lambda: "0 messages" in relay.command("status").stdout, "the queue is empty")

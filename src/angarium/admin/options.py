@@ -18,4 +18,4 @@ class AdminOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     def __post_init__(self) -> None:
         if self.address is not None and not self.address.is_loopback:
-            raise ValueError(f'address: "{self.address}" is not loopback, and the API asks nobody who they are')
+            raise ValueError(f'address: "{self.address}" is not loopback, and the API knows no passwords')

@@ -15,7 +15,7 @@ WORKERS_MAX: Final = 64  # a site's connections are counted per worker in one ca
 
 
 class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What does not change while the daemon runs, but for the host name.
+    """What does not change while the daemon runs: daemon.py refuses a reload that would.
 
     hostname   banner and EHLO name (RFC 5321 §4.1.1.1); "" means this machine's name.
     spool      directory of the spool; made when its parent exists.

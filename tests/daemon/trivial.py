@@ -1,0 +1,87 @@
+"""A supervisor whose workers do nothing but what the command line says: for tests of the supervisor alone.
+
+    python trivial.py MANNER COUNT
+
+MANNER  serve             answers status, drains at once
+        die-at-start      exits before it serves
+        cannot-start      says that it cannot start, and why
+        stubborn          does not stop when told
+Events are JSON lines on stdout; the last line is {"event": "over", "status": ..., "failure": ...}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import sys
+from typing import Any
+
+from angarium import worker
+from angarium.control import Status
+from angarium.events.journal import Journal
+from angarium.model.errors import SpoolError
+from angarium.supervisor import Seat, Supervisor
+
+
+class NothingRelay:
+    def __init__(self, loop: asyncio.AbstractEventLoop, manner: str) -> None:
+        self.journal = Journal(1, loop)
+        self.manner = manner
+
+    def status(self) -> dict[str, Any]:
+        return {"descriptors": len(os.listdir("/proc/self/fd")), "frozen": gc.get_freeze_count()}
+
+    async def drain(self, deadline_s: float) -> None:
+        self.journal.log("draining", deadline_s=deadline_s)
+        if self.manner == "stubborn":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+
+    def close(self) -> None:
+        pass
+
+
+class TrivialOwner:
+    def __init__(self, manner: str) -> None:
+        self.manner = manner
+        self.journal = Journal(1)
+
+    def descriptors(self, number: int) -> list[int]:
+        return []
+
+    def work(self, seat: Seat) -> int:
+        if self.manner == "die-at-start":
+            return 7
+
+        async def open_relay(loop: asyncio.AbstractEventLoop) -> Any:
+            if self.manner == "cannot-start":
+                raise SpoolError("spool shard 00 is on fire")
+            return NothingRelay(loop, self.manner)
+
+        return worker.run(seat, open_relay)
+
+    def log(self, event: str, **fields: Any) -> None:
+        self.journal.log(event, **fields)
+
+    def buried(self, number: int) -> None:
+        self.log("buried", worker=number)
+
+    async def ready(self) -> None:
+        for each in supervisor.workers.values():
+            answer = await each.call(Status(), dict[str, int])
+            self.log("ready", worker=each.number, pid=each.pid, **answer)
+
+    async def reload(self) -> None:
+        self.log("reload")
+
+    async def stopping(self) -> None:
+        self.log("stopping")
+
+
+owner = TrivialOwner(sys.argv[1])
+supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=0.2)
+status = supervisor.run()
+owner.log("over", status=status, failure=supervisor.failure)
