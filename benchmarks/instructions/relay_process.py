@@ -1,7 +1,8 @@
-"""What is counted: one worker's relay in one process, from accepting a session to the next hop's 250, and nothing else.
+"""What is counted: one worker's relay in one process, from accepting a session to the next hop's 250.
 
-Usage: relay_process.py DIRECTORY NEXT_HOP_PORT. No supervisor, no admin API. Listens on DIRECTORY/intake (a unix socket),
-keeps its spool in DIRECTORY/spool and its events in standard output, ends in good order at SIGTERM.
+Usage: relay_process.py DIRECTORY NEXT_HOP_PORT. No supervisor, no admin API. Listens on the unix socket
+DIRECTORY/intake, keeps its spool in DIRECTORY/spool, writes its events to standard output, ends in good order
+at SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from angarium.model.address import ListenAddress
 from angarium.queue.shares import Shares
 from angarium.relay import Relay
 from angarium.spool.directory import SpoolDirectory
-from angarium.supervisor import Seat
+from angarium.process.supervisor import Seat
 
 DRAIN_S = 5.0
 

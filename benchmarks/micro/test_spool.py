@@ -1,8 +1,8 @@
-"""Append and commit through the spool's slow API: futures and bytes, so the Cython interface itself is faster.
+"""Append and commit through the spool's slow API: futures and bytes; the Cython interface itself is faster.
 
     python -m pytest benchmarks/micro/test_spool.py -n 0
-Every message is durable when its future is done. The spool lies in ANGARIUM_BENCH_DIR (default: the temporary directory): on
-tmpfs the figures mean nothing.
+Every message is durable when its future is done. The spool lies in ANGARIUM_BENCH_DIR (default: the temporary
+directory): on tmpfs the figures mean nothing.
 """
 
 import asyncio

@@ -18,22 +18,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from angarium import __version__, notify, privileges
+from angarium import __version__
 from angarium.admin.views import Facts, Listener
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, load
-from angarium.control import Apply, ControlError
 from angarium.events.journal import Journal
-from angarium.listening import CannotListen, Listening, listen_alone
 from angarium.metrics import counters
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
+from angarium.process import notify, privileges
+from angarium.process.control import Apply, ControlError
+from angarium.process.listening import CannotListen, Listening, listen_alone
+from angarium.process.supervisor import Seat, Supervisor
+from angarium.process.worker import run as run_worker
 from angarium.queue.shares import Shares
 from angarium.relay import Relay
 from angarium.spool.directory import SpoolDirectory
-from angarium.supervisor import Seat, Supervisor
-from angarium.worker import run as run_worker
 
 if TYPE_CHECKING:
     from angarium.admin.server import AdminServer
@@ -124,7 +125,7 @@ class Daemon:
         # Loaded only now: workers forked before do without these modules' memory.
         from angarium.admin.api import application
         from angarium.admin.server import AdminServer
-        from angarium.desk import Desk
+        from angarium.process.desk import Desk
 
         desk = Desk(self._supervisor, self._facts, self.reload_or_refuse)
         self._admin = AdminServer(application(desk))

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from angarium.config.schema import Config, of_tables
-from angarium.control import Listing
 from angarium.events.journal import Journal
 from angarium.inbound.context import Intake
 from angarium.inbound.listener import Listener
@@ -24,6 +23,8 @@ from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.process.control import Listing
+from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
@@ -36,8 +37,7 @@ from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
-from angarium.spool_watch import SpoolWatch
-from angarium.supervisor import Seat
+from angarium.spool.watch import SpoolWatch
 
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers

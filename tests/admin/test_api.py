@@ -16,10 +16,10 @@ from angarium.admin.api import application
 from angarium.admin.prometheus import exposition
 from angarium.admin.server import AdminServer
 from angarium.admin.views import BadQuery, Health, QueuePage, Status
-from angarium.control import ControlError
-from angarium.listening import listen_alone
 from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
+from angarium.process.control import ControlError
+from angarium.process.listening import listen_alone
 
 
 class Pretended:
@@ -240,7 +240,7 @@ def test_all_counters_that_exist_make_valid_lines() -> None:
 
 
 def test_a_busy_admin_address_is_named() -> None:
-    from angarium.listening import CannotListen
+    from angarium.process.listening import CannotListen
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotListen, match="it is in use"):
         listen_alone(ListenAddress("127.0.0.1", taken.getsockname()[1]))

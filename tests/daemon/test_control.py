@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from angarium.control import (
+from angarium.process.control import (
     Answer,
     Apply,
     Call,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from angarium.listening import CannotListen, Listening, listen_alone
 from angarium.model.address import ListenAddress
+from angarium.process.listening import CannotListen, Listening, listen_alone
 
 ANY = ListenAddress("127.0.0.1", 0)
 

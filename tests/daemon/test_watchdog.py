@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 
 from angarium.events.journal import Journal
-from angarium.watchdog import Watchdog, stalls
+from angarium.process.watchdog import Watchdog, stalls
 
 
 def a_slow_hook(seconds: float) -> None:

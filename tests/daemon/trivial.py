@@ -18,11 +18,11 @@ import os
 import sys
 from typing import Any
 
-from angarium import worker
-from angarium.control import Status
 from angarium.events.journal import Journal
 from angarium.model.errors import SpoolError
-from angarium.supervisor import Seat, Supervisor
+from angarium.process import worker
+from angarium.process.control import Status
+from angarium.process.supervisor import Seat, Supervisor
 
 
 class NothingRelay:

@@ -100,11 +100,15 @@ cdef class Journal:
         self.line_start = self.length
         self.line_is_lost = False
         if now != self.stamp_ms:
-            seconds = <time_t>(now // 1000)
-            gmtime_r(&seconds, &parts)
-            snprintf(self.stamp, sizeof(self.stamp), b"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
-                     parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
-                     parts.tm_sec, <int>(now % 1000))
+            if now // 1000 != self.stamp_ms // 1000:
+                seconds = <time_t>(now // 1000)
+                gmtime_r(&seconds, &parts)
+                snprintf(self.stamp, sizeof(self.stamp), b"%04d-%02d-%02dT%02d:%02d:%02d.000Z",
+                         parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
+                         parts.tm_sec)
+            self.stamp[20] = <char>(c'0' + now // 100 % 10)
+            self.stamp[21] = <char>(c'0' + now // 10 % 10)
+            self.stamp[22] = <char>(c'0' + now % 10)
             self.stamp_ms = now
         self.raw(b'{"time":"', 9)
         self.raw(self.stamp, 24)

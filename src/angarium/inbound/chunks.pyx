@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_release, commit_submit
-from angarium.inbound.context cimport InboundContext
+from angarium.inbound.context cimport InboundContext, Intake
 from angarium.inbound.transaction cimport CHUNKS_IN_FLIGHT, inbound_transaction, transaction_add_chunk
 from angarium.model.octets cimport octets, octets_unref
 from angarium.spool.cspool cimport SPOOL_BODY, spool_op, spool_segment_serial
@@ -18,7 +18,11 @@ cdef struct chunk_op:
 
 
 cdef bint chunks_submit(inbound_transaction *self, octets *run) noexcept:
+    cdef Intake intake = (<InboundContext>self.context).intake
     if self.in_flight >= CHUNKS_IN_FLIGHT:
+        return False
+    if not intake.may_stream():
+        intake.waiting[<Client>self.client] = None
         return False
     chunks_submit_last(self, run)
     return True
@@ -43,14 +47,17 @@ cdef void chunks_submit_last(inbound_transaction *self, octets *run) noexcept:
     self.chunk_count += 1
     self.streamed_octets += run.length
     self.in_flight += 1
+    (<InboundContext>self.context).intake.unsynced_octets += run.length
     (<InboundContext>self.context).intake.shard.submit(&chunk.op)
 
 
 cdef void chunk_done(spool_op *op, void *context) noexcept:
     cdef chunk_op *chunk = <chunk_op *>context
     cdef inbound_transaction *self = chunk.transaction
+    cdef Intake intake = (<InboundContext>self.context).intake
     cdef Client client
     self.in_flight -= 1
+    intake.unsynced_octets -= op.payload.length
     if op.error == 0:
         self.pins[chunk.index] = op.place.segment
         self.chunks[chunk.index].segment_serial = spool_segment_serial(op.place.segment)
@@ -68,4 +75,8 @@ cdef void chunk_done(spool_op *op, void *context) noexcept:
             commit_submit(self)
     elif self.client != NULL:
         client = <Client>self.client
+        client.chunk_is_durable()
+    while intake.waiting and intake.may_stream():
+        client = next(iter(intake.waiting))
+        del intake.waiting[client]
         client.chunk_is_durable()

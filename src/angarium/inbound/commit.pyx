@@ -33,6 +33,7 @@ cdef bytes OK_BEHIND_ID = replies.MESSAGE_OK.partition(b"%s")[2]
 
 
 cdef void commit_submit(inbound_transaction *self) noexcept:
+    cdef InboundContext listener = <InboundContext>self.context
     cdef int error = self.error
     if error == 0:
         error = -transaction_finish_envelope(self, utc_ms())
@@ -45,7 +46,9 @@ cdef void commit_submit(inbound_transaction *self) noexcept:
     self.op.done = commit_done
     self.op.context = self
     self.in_flight += 1
-    (<InboundContext>self.context).intake.shard.submit(&self.op)
+    if self.op.body != NULL:
+        listener.intake.unsynced_octets += self.op.body.length
+    listener.intake.shard.submit(&self.op)
 
 
 cdef void commit_done(spool_op *op, void *context) noexcept:
@@ -53,6 +56,8 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
     cdef InboundContext listener = <InboundContext>self.context
     cdef Client client
     self.in_flight -= 1
+    if op.body != NULL:
+        listener.intake.unsynced_octets -= op.body.length
     if op.error != 0:
         commit_failed(self, op.error)
         return

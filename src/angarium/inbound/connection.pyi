@@ -4,7 +4,6 @@ from asyncio import BaseTransport
 from typing import final
 
 from angarium.inbound.client import Client
-from angarium.inbound.context import InboundContext
 
 @final
 class InboundConnection(Client):

@@ -99,6 +99,7 @@ cdef class InboundConnection(Client):
         intake.wheel.disarm(&self.deadline)
         commit_drop(self)
         intake.clients.discard(self)
+        intake.waiting.pop(self, None)
         self.context.session_count -= 1
         sessions.cell[0] -= 1
         self.transport = None
@@ -186,7 +187,7 @@ cdef class InboundConnection(Client):
                 self.flush()
                 self.begin_close()
                 return
-        if self.has_eof and session.asked == 0 and not is_full:
+        if self.has_eof and session.asked == 0 and not is_full and not self.is_write_paused:
             self.transport.close()              # nothing can follow
             return
         self.pause_or_resume_reading(is_full or self.is_write_paused or session.held_octets() > HELD_LIMIT)

@@ -25,10 +25,14 @@ cdef class Intake:
     cdef readonly set clients               # live connections
     cdef readonly uint32_t active           # transactions between MAIL and end of data
     cdef readonly uint32_t committing
+    cdef readonly uint64_t unsynced_octets  # of message data given to the shard and not durable yet
+    cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
     cdef readonly bint is_draining
 
     cdef void transaction_began(self) noexcept
     cdef void transaction_ended(self) noexcept
+    cdef bint may_stream(self) noexcept     # False: the disk is behind
+    cdef bint is_overloaded(self) noexcept  # far behind: no new mail
 
 
 cdef class InboundContext:
@@ -47,4 +51,4 @@ cdef class InboundContext:
     cdef size_t network_count
 
     cdef bint is_relay_client(self, const uint8_t *address) noexcept
-    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length)
+    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1

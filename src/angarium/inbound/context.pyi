@@ -10,7 +10,7 @@ from angarium.queue.wheel import Wheel
 from angarium.smtp.server_settings import ServerSettings
 from angarium.spool.shard import Shard
 
-class Client(Protocol):
+class _Client(Protocol):
     def close_if_idle(self) -> bool: ...
     def abort(self) -> None: ...
 
@@ -20,6 +20,8 @@ class Intake:
 
     active      transactions between MAIL and end of data.
     committing  messages whose commit is under way; a shutdown waits for them.
+    unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
+                     gets 452.
     """
 
     shard: Shard
@@ -28,9 +30,11 @@ class Intake:
     wheel: Wheel
     loop: AbstractEventLoop
     read_buffer: memoryview
-    clients: set[Client]
+    clients: set[_Client]
     active: int
     committing: int
+    unsynced_octets: int
+    waiting: dict[_Client, None]
     is_draining: bool
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop

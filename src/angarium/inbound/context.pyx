@@ -18,6 +18,10 @@ cdef enum:
     # Four socket buffers of loopback's usual size in one read; one for the whole worker, so it costs nothing.
     READ_OCTETS = 256 << 10
     DOMAIN_OCTETS = 255
+    # What a slow disk may pile up in memory whatever the number of clients, also of those that went away: streamed
+    # messages wait past the first, new mail is put off with 452 past the second. Seconds of a disk's work.
+    STREAM_LIMIT = 64 << 20
+    OVERLOAD_LIMIT = 256 << 20
 
 
 @cython.final
@@ -34,6 +38,7 @@ cdef class Intake:
         self.read_buffer = memoryview(self.read_owner)      # keeps the bytearray from being resized, too
         self.deadline_kind = -1
         self.clients = set()
+        self.waiting = {}
 
     cdef void transaction_began(self) noexcept:
         self.active += 1
@@ -42,6 +47,12 @@ cdef class Intake:
     cdef void transaction_ended(self) noexcept:
         self.active -= 1
         self.shard.expect(self.active)
+
+    cdef bint may_stream(self) noexcept:
+        return self.unsynced_octets < STREAM_LIMIT
+
+    cdef bint is_overloaded(self) noexcept:
+        return self.unsynced_octets >= OVERLOAD_LIMIT
 
     def drain(self):
         """Idle sessions get 421 now, the others at the end of their transaction."""
@@ -112,7 +123,7 @@ cdef class InboundContext:
                 return True
         return False
 
-    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length):
+    cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1:
         """The domain as in the forward-path, any case; ".example.com" in the options means all below it."""
         cdef char[DOMAIN_OCTETS + 1] lower
         cdef size_t i

@@ -2,6 +2,7 @@
 # One file for both verbs, because they differ only in what the session does.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport realloc
 from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop, commit_submit
@@ -24,6 +25,7 @@ cdef enum:
     # A 4 KiB message and its trace field without a move, and little left over: it stays so large while it is queued.
     FIRST_BODY_OCTETS = 6144
     TRACE_OCTETS = 512
+    WORTH_TRIMMING = 1024
     # What an announced SIZE may make us set aside before the octets are there.
     ANNOUNCED_LIMIT = 256 << 10
 
@@ -86,6 +88,18 @@ cdef bint proceed_body(Client client) noexcept:
     return False
 
 
+cdef octets *trimmed(octets *body) noexcept:
+    """Without the room it grew into: the scheduler keeps it until the first attempt and counts its length only."""
+    cdef octets *smaller
+    if body.capacity - body.length < WORTH_TRIMMING:
+        return body
+    smaller = <octets *>realloc(body, sizeof(octets) + body.length)
+    if smaller == NULL:
+        return body
+    smaller.capacity = smaller.length
+    return smaller
+
+
 cdef void proceed_message(Client client) noexcept:
     cdef inbound_transaction *transaction = client.transaction
     cdef ServerSession session = client.session
@@ -101,6 +115,7 @@ cdef void proceed_message(Client client) noexcept:
     intake.transaction_ended()
     intake.committing += 1
     if transaction.chunk_count == 0 and transaction.error == 0:
+        body = trimmed(body)
         transaction.op.body = body
         transaction.message_octets = body.length
         commit_submit(transaction)

@@ -1,10 +1,12 @@
-"""A listener of one worker: a bound socket, the loop's server on it, pausing and draining. Binding is the supervisor's."""
+"""A listener of one worker: the loop's server on a socket that the supervisor bound; pausing and draining."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from angarium.inbound.connection import InboundConnection
 from angarium.inbound.context import InboundContext, Intake
@@ -17,7 +19,7 @@ BACKLOG = 4096
 class Listener:
     """Accepts connections on an already bound socket.
 
-    sock     bound, stream, non-blocking or not; owned from now on. Several workers may have sockets of one address
+    sock     bound, stream; owned from now on. Several workers may have sockets of one address
              (SO_REUSEPORT), or one socket inherited by all.
     Everything must be called on the intake's loop.
     """
@@ -35,9 +37,10 @@ class Listener:
         """Begins to accept, or begins again after pause()."""
         if self._server is None:
             # A duplicate, because the loop's server closes what it was given.
-            self._server = await self.context.intake.loop.create_server(
-                partial(InboundConnection, self.context), sock=self._sock.dup(), backlog=BACKLOG
-            )
+            factory = cast(Callable[[], asyncio.BaseProtocol], partial(InboundConnection, self.context))
+            loop = self.context.intake.loop
+            create = loop.create_unix_server if self._sock.family == socket.AF_UNIX else loop.create_server
+            self._server = await create(factory, sock=self._sock.dup(), backlog=BACKLOG)
 
     def pause(self) -> None:
         """Accepts no more; the kernel's queue goes on filling and waits for start()."""
@@ -58,8 +61,8 @@ class Listener:
 async def drain(intake: Intake, listeners: list[Listener], deadline_s: float) -> int:
     """Ends all sessions of a worker: idle ones at once, others behind the message they are in.
 
-    Past the deadline connections are cut, but what is being committed is waited for all the same: its client may have
-    gone, the message has not. Returns the number of connections cut.
+    Past the deadline connections are cut, but what is being committed is waited for all the same: its client
+    may have gone, the message has not. Returns the number of connections cut.
     """
     loop = asyncio.get_running_loop()
     for listener in listeners:

@@ -17,16 +17,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One listener.
 
-    address             "127.0.0.1:25", "[::]:25", "unix:/path". Who comes over a unix socket counts as 127.0.0.1.
+    address             "127.0.0.1:25", "[::]:25", "unix:/path"; its clients count as 127.0.0.1.
     relay_from          networks whose clients may send to anybody.
-    relay_to            recipient domains that anybody may send to: "example.com", ".example.com" (all below it).
+    relay_to            domains that anybody may send to: "example.com", ".example.com" (all below it).
     max_message_octets  announced as SIZE (RFC 1870).
     max_recipients      in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.
     max_sessions        at once on one worker; more are answered 421.
-    max_line_octets     in messages, with CRLF. RFC 5321 §4.5.3.1.6 says that 1000 must be taken and more may be; mail
-                        with HTML in one line is common, so the default refuses only what no client means to send.
+    max_line_octets     in messages, with CRLF. RFC 5321 §4.5.3.1.6: 1000 must be taken, more may be;
+                        programs that forget to fold are common, so the default leaves them twice that.
     max_errors          commands refused in one session before 421.
-    command_timeout     for a whole command, measured from our last reply (RFC 5321 §4.5.3.2.7: at least five minutes).
+    command_timeout     for a whole command, from our last reply on (RFC 5321 §4.5.3.2.7: five minutes).
     data_timeout        between two blocks of message data (§4.5.3.2.5).
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
     """

@@ -1,7 +1,8 @@
 # The Egress of Maildirs: recipients from a ready queue into files, in a few worker threads.
 from libc.stdint cimport uint32_t, uint64_t
 from angarium.queue.message cimport transaction
-from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport spool_envelope, spool_read_op
 
 

@@ -12,7 +12,8 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets_unref
 from angarium.queue.message cimport PLACE_IN_HAND, message, recipient
-from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
     spool_chunk, spool_envelope_chunk, spool_envelope_next_recipient, spool_envelope_open, spool_read_op,
     spool_recipient)
@@ -55,6 +56,10 @@ cdef class MaildirEgress(Egress):
                 self.is_due = True
         except Exception:
             pass                # the loop is closing: mail stays in the spool
+
+    cdef bint forget(self, ReadyQueue ready) noexcept:
+        self.due.pop(ready, None)
+        return True
 
     def distribute(self):
         self.is_due = False
@@ -117,7 +122,7 @@ cdef class MessageDelivery:
     def __cinit__(self, MaildirEgress egress, ReadyQueue ready):
         self.egress = egress
         self.ready = ready
-        self.scheduler = ready.scheduler
+        self.scheduler = egress.scheduler
 
     def __dealloc__(self):
         free(self.t.recipients)

@@ -1,8 +1,9 @@
 """Delivery into a Maildir: one file a message, whole and on stable storage before it can be seen.
 
-tmp/NAME is written and synced, then linked into new/, then new/ is synced: a reader of new/ never sees a partial
-message, and after "delivered" no power cut takes it back (https://cr.yp.to/proto/maildir.html). Runs in worker threads;
-knows nothing of the queue (egress.pyx does). Lines end with LF in a Maildir, as its readers expect.
+tmp/NAME is written and synced, then linked into new/, then new/ is synced: a reader of new/ never sees a
+partial message, and after "delivered" no power cut takes it back (https://cr.yp.to/proto/maildir.html). Runs
+in worker threads; knows nothing of the queue (egress.pyx does). Lines end with LF in a Maildir, as its
+readers expect.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ def mailbox_directory(template: str, forward_path: bytes) -> str:
     """The Maildir of a recipient: `{local}` and `{domain}` of `template` filled in from its mailbox.
 
     forward_path  mailbox without brackets; a quoted local-part is taken without its quotes.
-    Both parts are folded to lower case. The sub-address ("+detail", RFC 5233) is cut off. What is filled in is always
-    one path component or a part of one: no "/", no leading dot, no "..", no control octet, never empty, at most 255
-    octets; different mailboxes never meet in one directory by it.
+    Both parts are folded to lower case. The sub-address ("+detail", RFC 5233) is cut off. What is put in is
+    always one path component or a part of one: no "/", no leading dot, no "..", no control octet, not empty,
+    at most 255 octets; different mailboxes never meet in one directory by it.
     """
-    local, _, domain = forward_path.rpartition(b"@") if b"@" in forward_path else (forward_path, b"", b"localhost")
+    local, _, domain = (
+        forward_path.rpartition(b"@") if b"@" in forward_path else (forward_path, b"", b"localhost")
+    )
     if len(local) >= 2 and local.startswith(b'"') and local.endswith(b'"'):
         local = _unquoted(local[1:-1])
     base, plus, _ = local.partition(b"+")
@@ -124,7 +127,10 @@ class MaildirDelivery:
                 raise
             # A file system without hard links. The name is unique, so nothing is replaced.
             os.rename(
-                f"tmp/{self._name}", f"new/{name}", src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd
+                f"tmp/{self._name}",
+                f"new/{name}",
+                src_dir_fd=self._directory_fd,
+                dst_dir_fd=self._directory_fd,
             )
         new_fd = os.open("new", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directory_fd)
         try:
@@ -228,7 +234,9 @@ def was_delivered_before(forward_path: bytes, message_start: bytes) -> bool:
 
 def loop_trouble(forward_path: bytes) -> Trouble:
     """For was_delivered_before: permanent."""
-    return Trouble(0, (5, 4, 6), f"mail loops: already delivered to {forward_path.decode('utf-8', 'replace')}")
+    return Trouble(
+        0, (5, 4, 6), f"mail loops: already delivered to {forward_path.decode('utf-8', 'replace')}"
+    )
 
 
 def trouble_of(error: OSError, directory: str) -> Trouble:
@@ -239,7 +247,15 @@ def trouble_of(error: OSError, directory: str) -> Trouble:
         status = (4, 2, 2)  # mailbox full
     elif number in (errno.ENOSPC, errno.EFBIG):
         status = (4, 3, 1)  # mail system full
-    elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+    elif number in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.EXDEV,
+    ):
         status = (4, 3, 5)  # system incorrectly configured
     elif number in (errno.ENAMETOOLONG, errno.EISDIR):
         status = (4, 2, 0)

@@ -2,7 +2,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, transaction
-from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
 from angarium.smtp.client_session cimport CLIENT_RECIPIENTS_MAX, CLIENT_SLOTS, ClientSession, client_event
 from angarium.spool.cspool cimport spool_envelope, spool_read_op

@@ -20,7 +20,8 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets, octets_ref, octets_unref
 from angarium.queue.message cimport PLACE_IN_HAND, message, recipient, transaction
-from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
 from angarium.smtp.client_session cimport (
     BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, CLIENT_CLOSED, CLIENT_QUIT, CLIENT_READY,
@@ -112,7 +113,7 @@ cdef class Connection:
                   bytes hostname not None, *, bint is_lmtp, bint watches_for_loop, str remote not None, host_key):
         self.owner = owner
         self.ready = ready
-        self.scheduler = ready.scheduler
+        self.scheduler = <Scheduler?>ready.ledger
         self.session = ClientSession(hostname, is_lmtp, watches_for_loop)
         self.remote = remote
         self.remote_octets = remote.encode("utf-8", "replace")
@@ -279,7 +280,8 @@ cdef class Connection:
         cdef str text = s.reply.text[:s.reply.text_length].decode("utf-8", "replace")
         return trouble.of_reply(event.stage, s.reply.code,
                                 (s.reply.status_class, s.reply.status_subject, s.reply.status_detail), text,
-                                self.remote, s.slots[event.slot].accepted, self.finished_count)
+                                self.remote, accepted_count=s.slots[event.slot].accepted,
+                                finished_count=self.finished_count)
 
     # ---------------------------------------------------------------- work
 

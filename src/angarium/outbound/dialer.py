@@ -1,7 +1,7 @@
 """Connecting to a site: its hosts in order of preference, their addresses, the egress source's own address.
 
-One Dialer a worker; it remembers which hosts were broken a moment ago. It opens sockets and waits for the hello; it
-does not decide when to dial (pool.pyx) nor what a failure means (trouble.py).
+One Dialer a worker; it remembers which hosts were broken a moment ago. It opens sockets and waits for the
+hello; it does not decide when to dial (pool.pyx) nor what a failure means (trouble.py).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Dialer:
     async def dial(self, site: Site, source: Source, make: Make) -> Connection:
         """A connection that is ready for transactions.
 
-        Hosts by rising preference, equal ones in random order (RFC 5321 §5.1); hosts that failed a moment ago come
-        last. `make(remote, host_key, watches_for_loop)` gives a fresh protocol object for each try.
+        Hosts by rising preference, equal ones in random order (RFC 5321 §5.1); hosts that failed a moment ago
+        come last. `make(remote, host_key, watches_for_loop)` gives a fresh protocol object for each try.
         Raises SiteUnreachable when every try has failed.
         """
         if site.protocol == "lmtp+unix":
@@ -59,8 +59,8 @@ class Dialer:
         for host, address in targets[: self.options.addresses_per_dial]:
             key = (host.name, address, host.port)
             remote = remote_name(host.name, address, host.port)
-            # Only port 25 is where our own listeners greet the world; a filter on another port of this machine may
-            # well bear our name.
+            # Only on port 25 do our own listeners greet the world; a filter on another port of this machine
+            # may well bear our name.
             connection = make(remote, key, site.protocol == "smtp" and host.port == SMTP_PORT)
             judgement = await self._try_address(connection, source, address, host.port, remote)
             if judgement is None:
@@ -86,7 +86,9 @@ class Dialer:
         if source.address:
             is_ipv6 = ":" in source.address
             found = [(host, address) for host, address in found if (":" in address) == is_ipv6]
-        return sorted(found, key=lambda each: self._is_broken((each[0].name, each[1], each[0].port), now_mono))
+        return sorted(
+            found, key=lambda each: self._is_broken((each[0].name, each[1], each[0].port), now_mono)
+        )
 
     def remember_broken(self, key: HostKey) -> None:
         """This host comes last for the next minutes."""
@@ -104,8 +106,10 @@ class Dialer:
         connection = make(path, (path, "", 0), False)
         try:
             async with asyncio.timeout(self.options.connect_timeout_s):
-                await self.loop.create_unix_connection(lambda: connection, path)  # type: ignore[arg-type,return-value]
+                await self.loop.create_unix_connection(lambda: connection, path)  # type: ignore[type-var]
         except OSError as error:
+            connection.hello.cancel()
+            connection.close_now()
             raise SiteUnreachable(trouble.of_connect(error, path)) from None
         judgement = await self._hello(connection)
         if judgement is not None:
@@ -118,13 +122,15 @@ class Dialer:
         local = (source.address, 0) if source.address else None
         try:
             async with asyncio.timeout(self.options.connect_timeout_s):
-                await self.loop.create_connection(
-                    lambda: connection,  # type: ignore[arg-type,return-value]
+                await self.loop.create_connection(  # type: ignore[type-var]
+                    lambda: connection,
                     address,
                     port,
                     local_addr=local,
                 )
         except OSError as error:  # TimeoutError is one
+            connection.hello.cancel()
+            connection.close_now()
             return trouble.of_connect(error, remote)
         return await self._hello(connection)
 

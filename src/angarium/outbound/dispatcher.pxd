@@ -1,5 +1,6 @@
 # The Egress of SMTP and LMTP: gives each ready queue its pool.
-from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 
 
 cdef class Dispatcher(Egress):

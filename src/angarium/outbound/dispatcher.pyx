@@ -2,7 +2,8 @@
 cimport cython
 from angarium.outbound.connection cimport Connection, deadline_node
 from angarium.outbound.pool cimport Pool
-from angarium.queue.scheduler cimport Egress, ReadyQueue, Scheduler
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
 
 import asyncio
@@ -41,10 +42,18 @@ cdef class Dispatcher(Egress):
         except Exception as error:
             self.scheduler.journal.log("error", where="dispatcher", site=ready.site.name, reason=repr(error))
 
-    def pool_emptied(self, Pool pool):
-        """A ready queue without a pool can be forgotten; the next mail for it makes a new one."""
+    cdef bint forget(self, ReadyQueue ready) noexcept:
+        cdef Pool pool = ready.state
+        if pool is None:
+            return True
+        if not pool.may_be_forgotten():
+            return False
         self.pools.discard(pool)
-        pool.ready.state = None
+        ready.state = None
+        return True
+
+    def pool_emptied(self, Pool pool):
+        self.pools.discard(pool)
         self.tell_if_drained()
 
     cdef int tell_if_drained(self) except -1:

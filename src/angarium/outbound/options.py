@@ -1,4 +1,4 @@
-"""How we behave towards other hosts where no RFC decides. Not in the configuration: judged once, changed by few."""
+"""How we behave towards other hosts where no RFC decides. Not in the configuration: judged once."""
 
 from __future__ import annotations
 

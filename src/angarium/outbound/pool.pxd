@@ -1,7 +1,8 @@
 # The connections of one ready queue: when to dial, who gets the next message, when to stop.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.outbound.connection cimport Connection, ConnectionOwner
-from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 
 
 cdef class Pool(ConnectionOwner):
@@ -10,7 +11,7 @@ cdef class Pool(ConnectionOwner):
     cdef object loop
     cdef object dialer                  # outbound.dialer.Dialer
     cdef object options                 # outbound.options.OutboundOptions
-    cdef object on_empty                # called with the pool when nothing is left of it
+    cdef object on_empty                # called with the pool when it is drained
     cdef int deadline_kind              # of the wheel, for connections
     cdef set connections
     cdef set dials                      # tasks
@@ -24,6 +25,7 @@ cdef class Pool(ConnectionOwner):
     cdef uint64_t idle_ms
     cdef bint is_due                    # distribute() follows in this turn of the loop
     cdef bint is_patient                # messages wait for busy connections; look again soon
+    cdef bint is_watching               # whether another worker wants places
     cdef readonly bint is_draining
 
     cdef void wake(self) noexcept
@@ -31,9 +33,11 @@ cdef class Pool(ConnectionOwner):
     cdef void dial(self, uint64_t want) noexcept
     cdef void join(self, Connection connection) noexcept
     cdef void put(self, Connection connection, int place) noexcept
-    cdef bint is_wanted(self) noexcept
+    cdef int64_t surplus(self) noexcept
+    cdef bint must_yield(self, Connection connection) noexcept
     cdef int put_off_dialling(self) except -1
     cdef int tell_if_empty(self) except -1
+    cdef bint may_be_forgotten(self) noexcept
     cdef void drain(self) noexcept
     cdef void abort(self) noexcept
     cdef void site_failed(self, object judgement) noexcept

@@ -7,12 +7,13 @@
 # there are busy connections are left for those, and only what is over that wakes idle ones. Where they are slow
 # (over PATIENCE_MS), nothing waits for a busy connection. What was left is looked at again after RECHECK_S.
 cimport cython
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.outbound.connection cimport Connection, ConnectionOwner
-from angarium.queue.scheduler cimport ReadyQueue, Scheduler
+from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.scheduler cimport Scheduler
 
 from angarium.metrics.counters import counter, gauge
 from angarium.outbound.dialer import SiteUnreachable
@@ -29,6 +30,9 @@ cdef enum:                      # Connection.place
 
 cdef double PATIENCE_MS = 20.0      # judged: a delay that nobody notices, and far above a round trip in a data centre
 cdef double RECHECK_S = 0.1
+cdef double TURN_PAUSE_S = 0.3       # longer than a worker without a place waits before it asks again
+cdef enum:
+    TURN_TRANSACTIONS = 100     # judged: a connection's set-up costs about as much as ten
 cdef double WINDOW_MAX = 100000.0   # the operator's limit (may_connect) is the one that counts
 
 
@@ -37,8 +41,8 @@ cdef class Pool(ConnectionOwner):
 
     def __init__(self, ReadyQueue ready not None, dialer, options, int deadline_kind, on_empty):
         self.ready = ready
-        self.scheduler = ready.scheduler
-        self.loop = ready.scheduler.loop
+        self.scheduler = <Scheduler?>ready.ledger
+        self.loop = ready.ledger.loop
         self.dialer = dialer
         self.options = options
         self.on_empty = on_empty
@@ -98,18 +102,57 @@ cdef class Pool(ConnectionOwner):
 
     cdef bint may_take(self, Connection connection) noexcept:
         cdef uint64_t limit = self.ready.messages_per_connection
-        return not self.is_draining and (limit == 0 or connection.taken_count < limit)
+        if self.is_draining or limit and connection.taken_count >= limit:
+            return False
+        return not self.must_yield(connection)
 
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)
-        # Another worker has work for the site and no place: leave at once instead of in a few seconds.
-        self.scheduler.wheel.arm(&connection.deadline.node, 0 if self.is_wanted() else self.idle_ms)
+        self.scheduler.wheel.arm(&connection.deadline.node, self.idle_ms)
+        if not self.is_watching and self.surplus() > 0:
+            try:
+                self.loop.call_later(RECHECK_S, self.watch_others)
+                self.is_watching = True
+            except Exception:
+                pass                            # the loop is closing
 
-    cdef bint is_wanted(self) noexcept:
-        try:
-            return self.ready.is_contended()
-        except Exception:
+    # Places at a site are the whole machine's (queue/shares). A worker that has more than its part of them gives the
+    # surplus back when another asks in vain: idle connections first, and busy ones behind their transaction. At its
+    # own part it stops, so that two busy workers do not keep taking places from each other.
+
+    cdef int64_t surplus(self) noexcept:
+        return <int64_t>self.ready.share.own - self.ready.connection_limit // self.scheduler.shares.worker_count
+
+    cdef bint must_yield(self, Connection connection) noexcept:
+        if self.surplus() <= 0 or not self.ready.share.is_wanted():
             return False
+        if self.ready.connection_limit >= self.scheduler.shares.worker_count:
+            return True
+        # Fewer places than workers: they take turns.
+        if connection.taken_count < TURN_TRANSACTIONS:
+            return False
+        self.dial_after_s = max(self.dial_after_s, mono_ms() / 1000.0 + TURN_PAUSE_S)
+        try:
+            self.loop.call_later(TURN_PAUSE_S + 0.01, self.dial_again)
+        except Exception:
+            pass                                # the loop is closing
+        return True
+
+    def watch_others(self):
+        cdef Connection connection = self.idle_top
+        cdef Connection below
+        cdef int64_t surplus = self.surplus()
+        self.is_watching = False
+        if connection is None or surplus <= 0:
+            return
+        if self.ready.share.is_wanted():
+            while connection is not None and surplus > 0:
+                below = connection.next_idle
+                connection.expired()
+                connection = below
+                surplus -= 1
+        self.is_watching = True
+        self.loop.call_later(RECHECK_S, self.watch_others)
 
     cdef void leaving(self, Connection connection) noexcept:
         self.put(connection, LEAVING)
@@ -121,13 +164,14 @@ cdef class Pool(ConnectionOwner):
         self.site_pause_s = self.options.site_pause_first_s
 
     cdef void closed(self, Connection connection, object judgement) noexcept:
+        cdef bint was_idle = connection.place == IDLE
         if connection.place == OUTSIDE:
             return                              # its dial tells
         self.put(connection, OUTSIDE)
         self.connections.discard(connection)
         try:
             self.ready.connection_closed()
-            if judgement is not None:
+            if judgement is not None and not was_idle:      # a peer may tire of an idle connection before we do
                 self.window = max(1.0, self.window / 2)
                 if connection.finished_count == 0:
                     # It greets but takes no mail: not to be dialled again at once for every message that waits.
@@ -224,7 +268,6 @@ cdef class Pool(ConnectionOwner):
     def dial_again(self):
         if self.ready.count:
             self.wake()
-        self.tell_if_empty()
 
     # ---------------------------------------------------------------- the end
 
@@ -247,10 +290,13 @@ cdef class Pool(ConnectionOwner):
             connection.abort()
 
     cdef int tell_if_empty(self) except -1:
-        """Nobody needs the pool once nothing is connected, waiting, or to be remembered against the site."""
-        if self.is_empty and (self.is_draining or not self.ready.count and mono_ms() / 1000.0 >= self.dial_after_s):
+        if self.is_draining and self.is_empty:
             self.on_empty(self)
         return 0
+
+    cdef bint may_be_forgotten(self) noexcept:
+        """Nothing is connected, and nothing has to be remembered against the site."""
+        return not self.connections and not self.dials and mono_ms() / 1000.0 >= self.dial_after_s
 
     @property
     def is_empty(self):

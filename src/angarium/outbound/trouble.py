@@ -1,7 +1,7 @@
-"""What a failure means: for whom, for how long, and which enhanced status code it has when the peer gave none.
+"""What a failure means: for whom, for how long, and its enhanced status code when the peer gave none.
 
-The only place that decides this (as Postfix src/smtp/smtp_trouble.c). Nothing is done here: connection and pool act
-on the Judgement. Scopes, from small to large:
+The only place that decides this (as Postfix src/smtp/smtp_trouble.c). Nothing is done here: connection and
+pool act on the Judgement. Scopes, from small to large:
 
   RECIPIENT    this recipient alone; the transaction goes on.
   TRANSACTION  all recipients of the transaction that have no outcome yet.
@@ -46,7 +46,7 @@ class Stage(enum.IntEnum):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """trouble: for the outcome. is_permanent: failed, else deferred. is_untried: give the recipients back, no attempt."""
+    """trouble: for the outcome. is_permanent: failed, not deferred. is_untried: given back, not counted."""
 
     scope: Scope
     is_permanent: bool
@@ -68,8 +68,8 @@ STAGE_TEXT = {
     Stage.IDLE: "idle",
 }
 
-# (reply code, stage or None for any) -> subject and detail; the class is the code's. RFC 5248 §2.4 leaves most of this
-# to judgement: only what the code itself says is claimed.
+# (reply code, stage or None for any) -> subject and detail; the class is the code's. RFC 5248 §2.4 leaves
+# most of this to judgement: only what the code itself says is claimed.
 _SUBJECT_DETAIL: dict[tuple[int, Stage | None], tuple[int, int]] = {
     (421, None): (3, 2),  # not accepting messages now
     (450, Stage.RCPT): (2, 0),  # mailbox unavailable: some mailbox status
@@ -105,6 +105,7 @@ def of_reply(
     status: tuple[int, int, int],
     text: str,
     remote: str,
+    *,
     accepted_count: int = 0,
     finished_count: int = 0,
 ) -> Judgement:
@@ -123,8 +124,8 @@ def of_reply(
         # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site().
         return Judgement(Scope.HOST, is_permanent, trouble)
     if code == 421:
-        # Closing down. With transactions behind it, the peer has had enough of the connection, not of this mail;
-        # before end of data nothing of this one was tried.
+        # Closing down. With transactions behind it, the peer has had enough of the connection, not of this
+        # mail; before end of data nothing of this one was tried.
         is_untried = at != Stage.END and finished_count > 0
         return Judgement(Scope.CONNECTION, False, trouble, is_untried)
     if at == Stage.RCPT:
@@ -137,7 +138,9 @@ def of_reply(
     return Judgement(Scope.TRANSACTION, is_permanent, trouble)
 
 
-def of_loss(stage: int, remote: str, reason: str, finished_count: int = 0, is_timeout: bool = False) -> Judgement:
+def of_loss(
+    stage: int, remote: str, reason: str, finished_count: int = 0, is_timeout: bool = False
+) -> Judgement:
     """The connection ended, or went silent for too long, while the reply to `stage` was due."""
     at = Stage(stage)
     verb = "timed out" if is_timeout else "connection lost"
@@ -156,7 +159,9 @@ def of_protocol_error(stage: int, remote: str, reason: str) -> Judgement:
     """The peer said something that is not SMTP, or not in its turn."""
     at = Stage(stage)
     scope = Scope.HOST if at in (Stage.GREETING, Stage.EHLO, Stage.HELO) else Scope.CONNECTION
-    return Judgement(scope, False, Trouble(0, (4, 5, 0), f"protocol error at {STAGE_TEXT[at]}: {reason}", remote))
+    return Judgement(
+        scope, False, Trouble(0, (4, 5, 0), f"protocol error at {STAGE_TEXT[at]}: {reason}", remote)
+    )
 
 
 def of_connect(error: BaseException, remote: str) -> Judgement:
@@ -201,7 +206,7 @@ def of_site(judgements: list[Judgement]) -> Judgement:
 
 
 def of_spool(number: int) -> Judgement:
-    """The message cannot be read back from the spool. It stays there: never sent damaged, never given up for that."""
+    """The message cannot be read back from the spool: never sent damaged, never given up for that."""
     text = "message cannot be read from the spool: " + os.strerror(number)
     return Judgement(Scope.TRANSACTION, False, Trouble(0, (4, 3, 0), text))
 
@@ -213,7 +218,7 @@ def too_large(limit_octets: int, message_octets: int, remote: str) -> Judgement:
 
 
 def needs_8bitmime(remote: str) -> Judgement:
-    """RFC 6152 §3: declared 8-bit content, and no 8BITMIME there. Angarium does not convert (signatures would break)."""
+    """RFC 6152 §3: declared 8-bit content, and no 8BITMIME there. Not converted: signatures would break."""
     return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 6, 3), "host does not offer 8BITMIME", remote))
 
 

@@ -37,12 +37,17 @@ def id_number(str text):
     return id
 
 
+cdef inline bint is_of(recipient *r, bytes domain) noexcept:
+    """Whether an order for the domain (None: all) means this recipient."""
+    return domain is None or (<DomainQueue>r.domain).domain == domain
+
+
 cdef bint matches(message *m, bytes domain) noexcept:
     cdef uint32_t i
     if domain is None:
         return True
     for i in range(m.recipient_count):
-        if m.recipients[i].outcome == OUTCOME_WAITING and (<DomainQueue>m.recipients[i].domain).domain == domain:
+        if m.recipients[i].outcome == OUTCOME_WAITING and is_of(&m.recipients[i], domain):
             return True
     return False
 
@@ -140,13 +145,13 @@ def show(Scheduler scheduler, uint64_t id):
     return result
 
 
-cdef uint32_t retry_message(Scheduler scheduler, message *m):
+cdef uint32_t retry_message(Scheduler scheduler, message *m, bytes domain):
     cdef uint32_t i, moved = 0
     cdef recipient *r
     scheduler.hold(m)
     for i in range(m.recipient_count):
         r = &m.recipients[i]
-        if r.link.where == PLACE_DEFERRED:
+        if r.link.where == PLACE_DEFERRED and is_of(r, domain):
             scheduler.undefer(r)
             scheduler.route(r)
             moved += 1
@@ -157,7 +162,7 @@ cdef uint32_t retry_message(Scheduler scheduler, message *m):
 def retry_one(Scheduler scheduler, uint64_t id):
     """All deferred recipients of a message are tried now: how many, or None when there is no such message."""
     cdef message *m = scheduler.index.find(id)
-    return None if m == NULL else retry_message(scheduler, m)
+    return None if m == NULL else retry_message(scheduler, m, None)
 
 
 def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
@@ -170,17 +175,20 @@ def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000)
             return -1, moved
         look -= 1
         if matches(m, domain):
-            moved += retry_message(scheduler, m)
+            moved += retry_message(scheduler, m, domain)
     return slot, moved
 
 
-cdef uint32_t delete_message(Scheduler scheduler, message *m) except? 0xffffffff:
-    """Ends every recipient that is not in hand, without a report. A message whose last recipient goes is freed."""
+cdef uint32_t delete_message(Scheduler scheduler, message *m, bytes domain) except? 0xffffffff:
+    """Ends every recipient of the domain (None: every one) that is not in hand, without a report. A message whose last
+    recipient goes is freed."""
     cdef uint32_t i, ended = 0
     cdef recipient *r
     scheduler.hold(m)
     for i in range(m.recipient_count):
         r = &m.recipients[i]
+        if not is_of(r, domain):
+            continue
         if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
             log_outcome(scheduler.journal, b"deleted", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0)
             r.outcome = OUTCOME_FAILED
@@ -194,10 +202,13 @@ cdef uint32_t delete_message(Scheduler scheduler, message *m) except? 0xffffffff
     return ended
 
 
-def delete_one(Scheduler scheduler, uint64_t id):
-    """Recipients ended (those in hand of a connection are not), or None when there is no such message."""
+def delete_one(Scheduler scheduler, uint64_t id, bytes domain=None):
+    """Recipients ended (those in hand of a connection are not), or None when there is no such message.
+
+    domain  only its recipients; None: all.
+    """
     cdef message *m = scheduler.index.find(id)
-    return None if m == NULL else delete_message(scheduler, m)
+    return None if m == NULL else delete_message(scheduler, m, domain)
 
 
 def ids_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):

@@ -65,7 +65,7 @@ async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None
         ids += more
         await asyncio.sleep(0)
     for count, number in enumerate(ids):
-        ended += inspect.delete_one(scheduler, number) or 0
+        ended += inspect.delete_one(scheduler, number, key) or 0
         if count % 500 == 499:
             await asyncio.sleep(0)
     return ended

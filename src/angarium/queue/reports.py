@@ -127,5 +127,10 @@ class Reporter:
 async def _fetched(scheduler: Scheduler, pointer: int) -> None:
     """Has the envelope in memory, and the content where it is one small chunk, as far as they can be read."""
     read: asyncio.Future[int] = scheduler.loop.create_future()
-    fetch_for_report(scheduler, pointer, lambda error: read.done() or read.set_result(error))
+
+    def done(error: int) -> None:
+        if not read.done():
+            read.set_result(error)
+
+    fetch_for_report(scheduler, pointer, done)
     await read

@@ -16,14 +16,14 @@ _WEIGHT_MAXIMUM: Final = 1_000_000
 class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[[route]]
 
-    domain    "*": every domain; "example.com": this one; ".example.com": its subdomains, not itself;
-              "[192.0.2.1]": an address literal.
+    domain    "*" or absent: every domain; "example.com": this one; ".example.com": its subdomains, not
+              itself; "[192.0.2.1]": an address literal.
     next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "lmtp://host:port", "lmtp+unix:/path",
               "maildir:/path/{local}".
     """
 
-    domain: str
     next_hop: str
+    domain: str = "*"
 
     def __post_init__(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """Every reply a server session or the inbound side can say, in one table; no logic.
 
-Each is whole, CRLF included, with its enhanced status code (RFC 2034, 3463). Texts that need the hostname or a
-number are `str.format`-free templates with one b"%s". Where RFC 5321 leaves a choice of code, the comment says why.
+Each is whole, CRLF included, with its enhanced status code (RFC 2034, 3463). %s stands for our hostname or a
+queue id, %d for a number. Where RFC 5321 leaves a choice of code, the comment says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a server session tells, as values, for its Python face. The connection reads the session's fields instead."""
+"""What a server session tells, as values, for its Python face. The connection reads its fields instead."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """End of data, nothing wrong with it. Asks: finish(). `octets` are those received, without our trace field."""
+    """End of data, nothing wrong with it. Asks: finish(). `octets` counts what came, not our trace field."""
 
     octets: int
     has_8bit: bool
@@ -56,7 +56,7 @@ class Reset(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The session refused something by itself; reply is in the output. The transaction may be over with it."""
+    """The session refused something by itself; the reply is said. The transaction may be over with it."""
 
     code: int
     reply: bytes

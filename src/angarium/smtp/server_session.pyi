@@ -1,7 +1,8 @@
 """One SMTP dialogue, server side, without a socket, a clock or a policy (RFC 5321 and its extensions)."""
 
-from typing_extensions import Buffer
 from typing import final
+
+from typing_extensions import Buffer
 
 from angarium.smtp.server_events import ServerEvent
 from angarium.smtp.server_settings import ServerSettings

@@ -22,6 +22,8 @@ import os
 
 from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolFull, SpoolVersion
 
+Place = tuple[int, int, int]
+
 # Callbacks in one turn of the loop: bounds how long sockets wait behind a large batch. By judgement; a callback is some 5 us.
 cdef enum:
     REAP_LIMIT = 512

@@ -18,7 +18,10 @@ from typing import Any, Protocol
 import msgspec
 import uvloop
 
-from angarium.control import (
+from angarium.events.journal import Journal
+from angarium.metrics import counters
+from angarium.model.errors import AngariumError
+from angarium.process.control import (
     Answer,
     Apply,
     Call,
@@ -34,11 +37,8 @@ from angarium.control import (
     Show,
     Status,
 )
-from angarium.events.journal import Journal
-from angarium.metrics import counters
-from angarium.model.errors import AngariumError
-from angarium.supervisor import Seat
-from angarium.watchdog import Watchdog
+from angarium.process.supervisor import Seat
+from angarium.process.watchdog import Watchdog
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
 

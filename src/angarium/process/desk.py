@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from angarium import __version__
 from angarium.admin import prometheus
 from angarium.admin.views import BadQuery, Facts, Health, QueuePage, Status, WorkerView
-from angarium.control import ControlError, Delete, Listing, Request, Retry, Show
-from angarium.control import Status as StatusRequest
 from angarium.metrics import counters
-from angarium.supervisor import Supervisor, Worker
+from angarium.process.control import ControlError, Delete, Listing, Request, Retry, Show
+from angarium.process.control import Status as StatusRequest
+from angarium.process.supervisor import Supervisor, Worker
 
 T = TypeVar("T")
 

@@ -18,9 +18,19 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from angarium.control import Answer, Caller, CannotStart, Channel, ControlError, Drain, Letter, Ready, Request
-from angarium.forking import fork, freeze
 from angarium.metrics.counters import counter
+from angarium.process.control import (
+    Answer,
+    Caller,
+    CannotStart,
+    Channel,
+    ControlError,
+    Drain,
+    Letter,
+    Ready,
+    Request,
+)
+from angarium.process.forking import fork, freeze
 
 T = TypeVar("T")
 

@@ -1,0 +1,55 @@
+"""One outbound connection: a BufferedProtocol for uvloop, made by the pool and opened by the dialer."""
+
+from asyncio import Future, Transport
+from typing import final
+
+from angarium.outbound.trouble import Judgement
+from angarium.queue.ready import ReadyQueue
+
+class HelloFailed(Exception):
+    """A connection did not get as far as transactions."""
+
+    judgement: Judgement
+    def __init__(self, judgement: Judgement) -> None: ...
+
+class ConnectionOwner:
+    """Who keeps connections; subclassed in Cython."""
+
+@final
+class Connection:
+    """The socket under a ClientSession, and at most two transactions in hand.
+
+    deadline_kind     of the scheduler's wheel.
+    hostname          our EHLO name.
+    remote            how logs and reports name the peer, "host[address]:port".
+    host_key          for the memory of broken hosts.
+    Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 3 KiB of its own.
+    """
+
+    ready: ReadyQueue
+    hello: Future[None]
+    remote: str
+    host_key: tuple[str, str, int]
+    taken_count: int
+    finished_count: int
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        ready: ReadyQueue,
+        deadline_kind: int,
+        hostname: bytes,
+        *,
+        is_lmtp: bool,
+        watches_for_loop: bool,
+        remote: str,
+        host_key: tuple[str, str, int],
+    ) -> None: ...
+    def connection_made(self, transport: Transport) -> None: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, length: int) -> None: ...
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, error: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def close_now(self) -> None:
+        """The dialer gives up on a hello."""
