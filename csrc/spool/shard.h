@@ -196,6 +196,9 @@ uint64_t spool_mono_ns(void);
 void spool_report(spool_shard *self, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void spool_signal_locked(spool_shard *self);    /* wakes the loop; mutex held */
 
+/* open.c */
+void spool_shard_destroy(spool_shard *self);
+
 /* segment.c: files. Each returns 0 or an errno. */
 void spool_segment_name(uint32_t slot, char out[24]);
 spool_segment *spool_segment_new(void);

@@ -91,18 +91,27 @@ static void company_is_waited_for_only_when_expected(void)
         item_free(append(&self, 100));
     CHECK(statistics(&self).commits - commits == 50, "alone: one commit each");
 
+    fixture_close(&self);
+    self.options.window_us = 400000;            /* far longer than this takes */
+    fixture_open(&self);
     spool_shard_expect(self.shard, 40);         /* ten make a batch */
+    item_free(append(&self, 100));
     commits = statistics(&self).commits;
-    item *items[200];
-    for (int i = 0; i < 200; i++) {
+    item *items[10];
+    for (int i = 0; i < 10; i++) {
+        CHECK(i == 0 || (!items[0]->is_done && statistics(&self).commits == commits), "%d did not wait for the tenth", i);
         items[i] = submit_message(&self, 100);
-        spool_shard_kick(self.shard, now_ms());
+        turn(&self, 3);
     }
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 10; i++) {
         CHECK(wait_for(&self, items[i]) == 0, "message %d", i);
         item_free(items[i]);
     }
-    CHECK(statistics(&self).commits - commits <= 22, "grouped: %llu", (unsigned long long)(statistics(&self).commits - commits));
+    CHECK(statistics(&self).commits == commits + 1, "one commit for ten");
+
+    item *late = submit_message(&self, 100);    /* no company comes: the window ends */
+    CHECK(wait_for(&self, late) == 0, "alone among many");
+    item_free(late);
     fixture_remove(&self);
 }
 

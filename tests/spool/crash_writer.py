@@ -1,4 +1,4 @@
-"""Appends, updates and settles messages until killed. Writes one line to stdout for every acknowledgement, after it came.
+"""Appends, updates and settles messages until killed. One line on stdout per acknowledgement, after it came.
 
 A ID LENGTH   message ID with LENGTH octets is acknowledged
 S ID N        its state now says N attempts
@@ -28,7 +28,9 @@ async def session(shard: Shard, chance: random.Random, say) -> None:
         if length > 100_000:
             half = length // 2
             parts = [data[:half], data[half:]]
-            stored_parts = [await shard.append_body(message_id, i * half, part) for i, part in enumerate(parts)]
+            stored_parts = [
+                await shard.append_body(message_id, i * half, part) for i, part in enumerate(parts)
+            ]
             stored = await shard.append(
                 b"a@x", [b"b@y"], None, chunks=[part.place for part in stored_parts], message_id=message_id
             )
@@ -40,7 +42,9 @@ async def session(shard: Shard, chance: random.Random, say) -> None:
         state_serial = None
         for attempts in range(1, chance.choice((1, 1, 2, 4))):
             state = build_state([RecipientState(attempts=attempts)])
-            state_serial = (await shard.write_state(message_id, stored.place[0], state, state_serial)).place[0]
+            state_serial = (await shard.write_state(message_id, stored.place[0], state, state_serial)).place[
+                0
+            ]
             say(f"S {message_id} {attempts}\n")
         if chance.random() < 0.9:
             say(f"D {message_id}\n")
@@ -53,10 +57,12 @@ async def main() -> None:
     shard = Shard(fd, "00", 0, segment_octets=1 << 20, spare_segments=1)
     shard.attach(asyncio.get_running_loop())
     shard.expect_transactions(20)
-    while shard.recover() is not None:       # takes nothing over: what was live stays live
+    while shard.recover() is not None:  # takes nothing over: what was live stays live
         await asyncio.sleep(0.001)
     chance = random.Random(seed)
-    await asyncio.gather(*(session(shard, chance, lambda line: os.write(1, line.encode())) for _ in range(20)))
+    await asyncio.gather(
+        *(session(shard, chance, lambda line: os.write(1, line.encode())) for _ in range(20))
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def test_a_second_process_is_told_the_first_ones_pid(tmp_path: Path) -> None:
     path = str(tmp_path / "spool")
     spool = SpoolDirectory.open(path)
     program = (
-        "import sys\nfrom angarium.spool.directory import SpoolDirectory\nfrom angarium.model.errors import SpoolBusy\n"
+        "import sys\n"
+        "from angarium.spool.directory import SpoolDirectory\n"
+        "from angarium.model.errors import SpoolBusy\n"
         "try: SpoolDirectory.open(sys.argv[1])\nexcept SpoolBusy as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""kill -9 of a writer, again and again on the same spool: what was acknowledged is there, and nothing half."""
+"""kill -9 of a writer, again and again on one spool: what was acknowledged is there, and nothing half."""
 
 import asyncio
 import os
@@ -23,7 +23,8 @@ def run_and_kill(directory: Path, seed: int, seconds: float) -> list[str]:
     log = directory / "log"
     with log.open("wb") as out:
         writer = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("crash_writer.py")), str(directory), str(seed)], stdout=out
+            [sys.executable, str(Path(__file__).with_name("crash_writer.py")), str(directory), str(seed)],
+            stdout=out,
         )
         while log.stat().st_size == 0 and writer.poll() is None:
             time.sleep(0.01)
@@ -33,7 +34,9 @@ def run_and_kill(directory: Path, seed: int, seconds: float) -> list[str]:
     return log.read_text().splitlines()
 
 
-async def check(directory: Path, lengths: dict[int, int], attempts: dict[int, int], leaving: set[int]) -> None:
+async def check(
+    directory: Path, lengths: dict[int, int], attempts: dict[int, int], leaving: set[int]
+) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     shard = Shard(fd, "00", 0, segment_octets=1 << 20, spare_segments=1)
     os.close(fd)
@@ -55,7 +58,7 @@ async def check(directory: Path, lengths: dict[int, int], attempts: dict[int, in
         if message_id in attempts:
             assert message.state is not None
             assert parse_state(message.state)[0].attempts >= attempts[message_id]
-        lengths[message_id] = len(body)          # committed, though its writer did not live to say so
+        lengths[message_id] = len(body)  # committed, though its writer did not live to say so
     assert shard.statistics()["damaged_records"] == 0, shard.reports()
     leaving -= {message_id for message_id in leaving if message_id not in found}
     shard.close()
@@ -80,7 +83,7 @@ def test_acknowledged_messages_survive_kill_9(tmp_path: Path) -> None:
                     gone.add(int(message_id))
         leaving |= gone
         asyncio.run(check(tmp_path, lengths, attempts, leaving))
-        for message_id in gone - leaving:        # settled for good: may not come back
+        for message_id in gone - leaving:  # settled for good: may not come back
             lengths.pop(message_id, None)
             attempts.pop(message_id, None)
     assert acknowledged > 500

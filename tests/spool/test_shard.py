@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 import uvloop
@@ -15,7 +14,6 @@ from angarium.spool.envelope import Envelope, Flag, RecipientState, Status, buil
 from angarium.spool.shard import Recovered, Shard
 
 SEGMENT = 1 << 20
-Opener: TypeAlias = Callable[[], "asynccontextmanager[Shard]"]
 
 
 @asynccontextmanager
@@ -51,9 +49,17 @@ def test_a_message_with_all_its_parameters_comes_back(run, tmp_path: Path) -> No
     async def main() -> None:
         async with opened(tmp_path) as shard:
             stored = await shard.append(
-                b"a@x.example", [b"b@y.example", b"postmaster"], b"Subject: x\r\n\r\nbody\r\n", envid=b"QQ1",
-                helo=b"client.example", client_address=b"192.0.2.1", listener=b"[::]:25", flags=int(Flag.EIGHT_BIT),
-                orcpt=b"rfc822;b@y.example", notify=3, received_utc_ms=1700000000123,
+                b"a@x.example",
+                [b"b@y.example", b"postmaster"],
+                b"Subject: x\r\n\r\nbody\r\n",
+                envid=b"QQ1",
+                helo=b"client.example",
+                client_address=b"192.0.2.1",
+                listener=b"[::]:25",
+                flags=int(Flag.EIGHT_BIT),
+                orcpt=b"rfc822;b@y.example",
+                notify=3,
+                received_utc_ms=1700000000123,
             )
             assert await shard.fetch(*stored.body_place) == b"Subject: x\r\n\r\nbody\r\n"
         async with opened(tmp_path) as shard:
@@ -63,7 +69,11 @@ def test_a_message_with_all_its_parameters_comes_back(run, tmp_path: Path) -> No
             assert envelope.reverse_path == b"a@x.example"
             assert [r.forward_path for r in envelope.recipients] == [b"b@y.example", b"postmaster"]
             assert [r.domain_offset for r in envelope.recipients] == [2, 0]
-            assert (envelope.envid, envelope.helo, envelope.client_address) == (b"QQ1", b"client.example", b"192.0.2.1")
+            assert (envelope.envid, envelope.helo, envelope.client_address) == (
+                b"QQ1",
+                b"client.example",
+                b"192.0.2.1",
+            )
             assert envelope.received_utc_ms == 1700000000123
             assert envelope.flags == Flag.EIGHT_BIT | Flag.INLINE
             (chunk,) = envelope.chunks
@@ -74,11 +84,16 @@ def test_a_message_with_all_its_parameters_comes_back(run, tmp_path: Path) -> No
 
 
 def test_state_survives_and_settled_mail_does_not(run, tmp_path: Path) -> None:
-    state = (RecipientState(Status.DELIVERED, 1), RecipientState(Status.WAITING, 3, 1800000000, 451, (4, 7, 1), b"greylisted"))
+    state = (
+        RecipientState(Status.DELIVERED, 1),
+        RecipientState(Status.WAITING, 3, 1800000000, 451, (4, 7, 1), b"greylisted"),
+    )
 
     async def main() -> None:
         async with opened(tmp_path) as shard:
-            kept, settled = await asyncio.gather(*(shard.append(b"", [b"b@y", b"c@y"], b"x") for _ in range(2)))
+            kept, settled = await asyncio.gather(
+                *(shard.append(b"", [b"b@y", b"c@y"], b"x") for _ in range(2))
+            )
             await shard.write_state(kept.id, kept.place[0], build_state(state))
             shard.settle(settled.id, settled.place[0])
         async with opened(tmp_path) as shard:
@@ -94,7 +109,9 @@ def test_state_and_settling_are_durable_within_the_window_without_other_mail(run
         async with opened(tmp_path) as shard:
             kept = await shard.append(b"", [b"b@y"], b"x")
             before = shard.statistics()["commits"]
-            await asyncio.wait_for(shard.write_state(kept.id, kept.place[0], build_state([RecipientState()])), 5)
+            await asyncio.wait_for(
+                shard.write_state(kept.id, kept.place[0], build_state([RecipientState()])), 5
+            )
             shard.settle(kept.id, kept.place[0])
             await asyncio.sleep(0.3)
             assert shard.statistics()["commits"] == before + 2
@@ -108,7 +125,9 @@ def test_a_streamed_message(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as shard:
             message_id = shard.new_id()
-            places = [(await shard.append_body(message_id, i * 300_000, part)).place for i, part in enumerate(runs)]
+            places = [
+                (await shard.append_body(message_id, i * 300_000, part)).place for i, part in enumerate(runs)
+            ]
             assert len({serial for serial, _, _ in places}) > 1
             stored = await shard.append(b"a@x", [b"b@y"], None, chunks=places, message_id=message_id)
             assert stored.id == message_id
@@ -139,7 +158,9 @@ def test_disk_use_stays_bounded_under_traffic(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as shard:
             for _ in range(60):
-                batch = await asyncio.gather(*(shard.append(b"a@x", [b"b@y"], b"m" * 50_000) for _ in range(10)))
+                batch = await asyncio.gather(
+                    *(shard.append(b"a@x", [b"b@y"], b"m" * 50_000) for _ in range(10))
+                )
                 for one in batch:
                     shard.settle(one.id, one.place[0])
             await asyncio.sleep(0.3)
@@ -182,7 +203,7 @@ def test_a_closed_shard_says_so(run, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as shard:
             pending = shard.append(b"a@x", [b"b@y"], b"x")
-        assert (await pending).id                        # close() writes what was submitted
+        assert (await pending).id  # close() writes what was submitted
         with pytest.raises(SpoolError, match="is closed"):
             shard.append(b"a@x", [b"b@y"], b"x")
         shard.close()

@@ -21,7 +21,8 @@ _FIGURES: Final = {
     "records": counter("angarium_spool_records_total", "Records written."),
     "octets_written": counter("angarium_spool_written_octets_total", "Octets written, framing included."),
     "sync_errors": counter(
-        "angarium_spool_sync_errors_total", "Headers and footers of segments that could not be written; they cost time or space, no mail."
+        "angarium_spool_sync_errors_total",
+        "Headers and footers of segments that could not be written; it costs time or space, no mail.",
     ),
     "write_errors": counter(
         "angarium_spool_write_errors_total", "Writes that failed; each sealed a segment for ever."

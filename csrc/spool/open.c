@@ -1,0 +1,338 @@
+/* Opening a shard: its directory, lock, a look at every segment's header, the threads. Destroying is here too: it is the reverse.
+ * What it is not: reading records; the scan runs later, in the reader thread (recover.c). */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "spool/shard.h"
+
+enum {
+    DEFAULT_SEGMENT_OCTETS = 64 << 20,
+    STAGING_OCTETS = 1 << 20,
+    /* Ids of incarnations begun after the last header was written are on no disk; a counter lasts for 16 million ids and a
+     * header is written every few 100,000 messages, so that one or two can be missing. */
+    INCARNATION_MARGIN = 16,
+};
+
+__attribute__((format(printf, 3, 4)))
+static int fail(spool_error *error, int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    error->code = code;
+    vsnprintf(error->text, sizeof error->text, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+static int open_directory(spool_shard *self, int dirfd, spool_error *error)
+{
+    bool is_new = mkdirat(dirfd, self->name, 0700) == 0;
+    if (!is_new && errno != EEXIST)
+        return fail(error, errno, "spool shard %s: cannot create: %s", self->name, strerror(errno));
+    self->dirfd = openat(dirfd, self->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (self->dirfd < 0)
+        return fail(error, errno, "spool shard %s: cannot open: %s", self->name, strerror(errno));
+    if (is_new && fsync(dirfd) != 0)
+        return fail(error, errno, "spool shard %s: cannot sync its directory's name: %s", self->name, strerror(errno));
+    return 0;
+}
+
+static int lock_directory(spool_shard *self, spool_error *error)
+{
+    self->lock_fd = openat(self->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (self->lock_fd < 0)
+        return fail(error, errno, "spool shard %s: cannot open its lock: %s", self->name, strerror(errno));
+    char pid[24] = "";
+    if (flock(self->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK)
+            return fail(error, errno, "spool shard %s: cannot lock: %s", self->name, strerror(errno));
+        ssize_t got = pread(self->lock_fd, pid, sizeof pid - 1, 0);
+        pid[got > 0 ? got : 0] = 0;
+        pid[strcspn(pid, "\n")] = 0;
+        return fail(error, EBUSY, "spool shard %s is in use by process %s", self->name, pid[0] != 0 ? pid : "(unknown)");
+    }
+    int length = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    if (ftruncate(self->lock_fd, 0) != 0 || pwrite(self->lock_fd, pid, (size_t)length, 0) != length)
+        return fail(error, errno, "spool shard %s: cannot write its lock: %s", self->name, strerror(errno));
+    return 0;
+}
+
+static bool slot_of_name(const char *name, uint32_t *slot)
+{
+    char canonical[24];
+    unsigned number;
+    if (sscanf(name, "seg-%9u.ang", &number) != 1)
+        return false;
+    spool_segment_name(number, canonical);
+    *slot = number;
+    return strcmp(name, canonical) == 0;
+}
+
+static bool is_all_zero(const uint8_t *data, size_t length)
+{
+    return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
+}
+
+static int add_old(spool_shard *self, const spool_segment_header *header, uint32_t slot)
+{
+    uint32_t count = self->reader.old_count;
+    if ((count & (count + 1)) == 0) {           /* grows at 0, 1, 3, 7 ... */
+        spool_segment **old = realloc(self->reader.old, 2 * (count + 1) * sizeof *old);
+        if (old == NULL)
+            return ENOMEM;
+        self->reader.old = old;
+    }
+    spool_segment *segment = spool_segment_new();
+    if (segment == NULL)
+        return ENOMEM;
+    segment->serial = header->serial;
+    segment->salt = header->salt;
+    segment->slot = slot;
+    segment->octets = header->segment_octets;
+    segment->header = *header;
+    segment->is_old = segment->is_sealed = true;
+    self->reader.old[self->reader.old_count++] = segment;
+    spool_pins_learn(self, segment);
+    SPOOL_COUNT(self, sealed_segments, 1);
+    return 0;
+}
+
+/* Looks at the header of one file and sorts it: free, old, or not ours to touch. */
+static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_incarnation, spool_error *error)
+{
+    char name[24];
+    uint8_t block[SPOOL_HEADER_OCTETS];
+    spool_segment_header header;
+    struct stat status;
+    spool_segment_name(slot, name);
+    int fd = openat(self->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return fail(error, errno, "spool shard %s: cannot open %s: %s", self->name, name, strerror(errno));
+    ssize_t got = pread(fd, block, sizeof block, 0);
+    if (got < 0 || fstat(fd, &status) != 0) {
+        spool_report(self, "shard %s: %s: header cannot be read: %s; left alone", self->name, name, strerror(errno));
+        close(fd);
+        return 0;
+    }
+    close(fd);
+    if (is_all_zero(block, (size_t)got)) {      /* a crash before its first header: it never held a record */
+        unlinkat(self->dirfd, name, 0);
+        spool_slots_push(&self->commit.unused_slots, slot);
+        return 0;
+    }
+    int result = got == SPOOL_HEADER_OCTETS ? spool_header_decode(block, &header) : -EBADMSG;
+    if (result == -EPROTO)
+        return fail(error, EPROTO, "spool shard %s: %s has format version %u, this program reads version %u", self->name,
+                    name, header.version, SPOOL_FORMAT_VERSION);
+    if (result == 0 && header.shard != self->number)
+        return fail(error, EPROTO, "spool shard %s: %s belongs to shard %u", self->name, name, header.shard);
+    if (result == 0 && (header.serial == 0 || header.salt == 0 || header.segment_octets < 4 * SPOOL_HEADER_OCTETS
+                        || header.segment_octets > 1u << 30 || (uint64_t)status.st_size < header.segment_octets))
+        result = -EBADMSG;
+    if (result != 0) {
+        SPOOL_COUNT(self, damaged_records, 1);
+        spool_report(self, "shard %s: %s: both copies of its header are damaged; left alone", self->name, name);
+        return 0;
+    }
+
+    if (header.incarnation > *last_incarnation)
+        *last_incarnation = header.incarnation;
+    if (header.generation > self->commit.generation)
+        self->commit.generation = header.generation;
+    if (header.serial > self->commit.serial)
+        self->commit.serial = header.serial;
+    if (header.use == SPOOL_SEGMENT_FREE) {
+        spool_segment_let_go(self, slot, header.segment_octets);
+        return 0;
+    }
+    if (spool_shard_segment(self, header.serial) != NULL) {
+        spool_report(self, "shard %s: %s: another file has serial %u too; left alone", self->name, name, header.serial);
+        return 0;
+    }
+    if (add_old(self, &header, slot) != 0)
+        return fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    return 0;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    uint32_t left = (*(spool_segment *const *)a)->serial, right = (*(spool_segment *const *)b)->serial;
+    return left < right ? 1 : left > right ? -1 : 0;
+}
+
+static int look_at_directory(spool_shard *self, uint32_t *last_incarnation, spool_error *error)
+{
+    spool_slots present = {0};
+    int result = 0, fd = openat(self->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+    if (directory == NULL) {
+        result = fail(error, errno, "spool shard %s: cannot list: %s", self->name, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return result;
+    }
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        uint32_t slot;
+        if (slot_of_name(entry->d_name, &slot) && spool_slots_push(&present, slot) != 0)
+            result = fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    }
+    closedir(directory);
+
+    for (uint32_t i = 0; i < present.count; i++)
+        if (present.items[i] >= self->commit.slot_count)
+            self->commit.slot_count = present.items[i] + 1;
+    bool *is_present = calloc(self->commit.slot_count + 1, sizeof *is_present);
+    if (is_present == NULL)
+        result = fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    for (uint32_t i = 0; i < present.count && result == 0; i++) {
+        is_present[present.items[i]] = true;
+        result = look_at_segment(self, present.items[i], last_incarnation, error);
+    }
+    for (uint32_t slot = 0; slot < self->commit.slot_count && result == 0; slot++)
+        if (!is_present[slot] && spool_slots_push(&self->commit.unused_slots, slot) != 0)
+            result = fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    free(is_present);
+    free(present.items);
+    if (self->reader.old_count > 0)
+        qsort(self->reader.old, self->reader.old_count, sizeof *self->reader.old, newest_first);
+    return result;
+}
+
+static int check_options(spool_shard *self, const spool_options *options, spool_error *error)
+{
+    self->options = options != NULL ? *options : (spool_options){DEFAULT_SEGMENT_OCTETS, 4, 1000};
+    if (self->options.segment_octets == 0)
+        self->options.segment_octets = DEFAULT_SEGMENT_OCTETS;
+    self->options.segment_octets &= ~(uint64_t)4095;
+    if (self->options.segment_octets < 1 << 20 || self->options.segment_octets > 1 << 30)
+        return fail(error, EINVAL, "spool shard %s: segments must have 1 MiB to 1 GiB", self->name);
+    return 0;
+}
+
+/* Threads of ours never run a signal handler: Python's belong to its main thread. */
+static int start_threads(spool_shard *self, spool_error *error)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int result = pthread_create(&self->commit_thread, NULL, spool_commit_main, self);
+    if (result == 0) {
+        result = pthread_create(&self->reader_thread, NULL, spool_reader_main, self);
+        if (result != 0) {
+            pthread_mutex_lock(&self->mutex);
+            self->shared.is_stopping = true;
+            pthread_cond_signal(&self->commit_wake);
+            pthread_mutex_unlock(&self->mutex);
+            pthread_join(self->commit_thread, NULL);
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result == 0 ? 0 : fail(error, result, "spool shard %s: cannot start a thread: %s", self->name, strerror(result));
+}
+
+static void init_lists(spool_shard *self)
+{
+    spool_ops_clear(&self->pending);
+    spool_ops_clear(&self->done_local);
+    spool_ops_clear(&self->shared.ops);
+    spool_ops_clear(&self->shared.done);
+    spool_ops_clear(&self->commit.batch);
+    spool_ops_clear(&self->commit.finished);
+    self->shared.freed_last = &self->shared.freed;
+    self->shared.retire_last = &self->shared.retire;
+    self->shared.reads_last = &self->shared.reads;
+    self->shared.reads_done_last = &self->shared.reads_done;
+    self->shared.found_last = &self->shared.found;
+}
+
+static int open_all(spool_shard *self, int dirfd, const spool_options *options, spool_error *error)
+{
+    uint32_t last_incarnation = 0;
+    int result = check_options(self, options, error);
+    if (result == 0)
+        result = open_directory(self, dirfd, error);
+    if (result == 0)
+        result = lock_directory(self, error);
+    if (result == 0)
+        result = look_at_directory(self, &last_incarnation, error);
+    if (result != 0)
+        return result;
+    self->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (self->event_fd < 0)
+        return fail(error, errno, "spool shard %s: eventfd: %s", self->name, strerror(errno));
+    if (posix_memalign((void **)&self->commit.staging, 4096, STAGING_OCTETS) != 0)
+        return fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    self->commit.staging_octets = STAGING_OCTETS;
+    self->commit.alignment = SPOOL_SECTOR_OCTETS;
+
+    uint32_t now_s = (uint32_t)time(NULL);
+    self->incarnation = last_incarnation + INCARNATION_MARGIN > now_s ? last_incarnation + INCARNATION_MARGIN : now_s;
+    return start_threads(self, error);
+}
+
+void spool_shard_destroy(spool_shard *self)
+{
+    while (self->known != NULL) {
+        spool_segment *segment = self->known;
+        self->known = segment->next_known;
+        spool_segment_destroy(segment);
+    }
+    while (self->shared.closing != NULL) {
+        spool_segment *segment = self->shared.closing;
+        self->shared.closing = segment->next_closing;
+        spool_segment_destroy(segment);
+    }
+    free(self->reader.old);
+    free(self->commit.staging);
+    free(self->commit.free_slots.items);
+    free(self->commit.unused_slots.items);
+    if (self->event_fd >= 0)
+        close(self->event_fd);
+    if (self->lock_fd >= 0)
+        close(self->lock_fd);
+    if (self->dirfd >= 0)
+        close(self->dirfd);
+    pthread_mutex_destroy(&self->mutex);
+    pthread_cond_destroy(&self->commit_wake);
+    pthread_cond_destroy(&self->reader_wake);
+    free(self);
+}
+
+int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
+                     spool_shard **out, spool_error *error)
+{
+    *out = NULL;
+    *error = (spool_error){0};
+    spool_shard *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return fail(error, ENOMEM, "spool shard %s: out of memory", name);
+    self->dirfd = self->lock_fd = self->event_fd = -1;
+    self->number = number;
+    snprintf(self->name, sizeof self->name, "%s", name);
+    init_lists(self);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&self->mutex, NULL);
+    pthread_cond_init(&self->commit_wake, &attributes);
+    pthread_cond_init(&self->reader_wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+
+    int result = open_all(self, dirfd, options, error);
+    if (result != 0)
+        spool_shard_destroy(self);
+    else
+        *out = self;
+    return result;
+}
