@@ -69,18 +69,18 @@ EXTENSIONS = {
     "angarium.queue.inspect": OCTETS + ENVELOPE,
     "angarium.mime.received": OCTETS,
     "angarium.inbound.context": [],
-    "angarium.inbound.transaction": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.client": [],
-    "angarium.inbound.commit": OCTETS + ["csrc/spool/envelope.c"],
-    "angarium.inbound.chunks": OCTETS + SPOOL,      # one accessor of a segment
+    "angarium.inbound.commit": [*OCTETS, "csrc/spool/envelope.c"],
+    "angarium.inbound.chunks": OCTETS,
     "angarium.inbound.mail": [],
     "angarium.inbound.rcpt": [],
-    "angarium.inbound.data": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.inbound.data": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.connection": OCTETS,
     "angarium.outbound.connection": OCTETS + SMTP + ["csrc/spool/envelope.c"],
     "angarium.outbound.pool": [],
     "angarium.outbound.dispatcher": [],
-    "angarium.mailbox.egress": OCTETS + ["csrc/spool/envelope.c"],
+    "angarium.mailbox.egress": [*OCTETS, "csrc/spool/envelope.c"],
 }
 
 

@@ -1,4 +1,4 @@
-"""A worker's queue with a real spool, a real outbound half and a next hop played by the test; nothing in front of it."""
+"""A worker's queue with a real spool, a real outbound half and a next hop played by the test; nothing before it."""
 
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ class Queue:
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
-        counters.forget_gauges(0)           # what the queue of an earlier test in this process still held when it closed
+        # What the queue of an earlier test in this process still held when it closed.
+        counters.forget_gauges(0)
         self.log_path = directory / "log"
         self._log_fd = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._directory_fd = os.open(directory, os.O_RDONLY)

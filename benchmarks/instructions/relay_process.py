@@ -18,10 +18,10 @@ import uvloop
 
 from angarium.config import schema
 from angarium.model.address import ListenAddress
+from angarium.process.supervisor import Seat
 from angarium.queue.shares import Shares
 from angarium.relay import Relay
 from angarium.spool.directory import SpoolDirectory
-from angarium.process.supervisor import Seat
 
 DRAIN_S = 5.0
 

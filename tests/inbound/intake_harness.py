@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from angarium.inbound.options import ListenerOptions
 from angarium.model.address import ListenAddress
 from angarium.model.plan import Plan, Site, Source
 from angarium.queue.options import QueueOptions, ShapingOptions
-from angarium.queue.scheduler import Egress, Scheduler
+from angarium.queue.ready import Egress
+from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
@@ -53,8 +54,8 @@ class IntakeHarness:
         self.wheel = Wheel()
         self.scheduler = Scheduler(
             loop, self.wheel, self.journal, Shares(), router=NowhereRouter(),
-            pool=EgressPool({Source("default", "", HOSTNAME): 1}), shaping=ShapingOptions(), options=QueueOptions(),
-            hostname=HOSTNAME,
+            pool=EgressPool({Source("default", "", HOSTNAME): 1}), shaping=ShapingOptions(),
+            options=QueueOptions(), hostname=HOSTNAME,
         )  # fmt: skip
         self.scheduler.set_egress("smtp", Egress())
         self.intake = Intake(shard, self.scheduler, self.journal, self.wheel, loop)

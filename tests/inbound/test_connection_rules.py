@@ -1,8 +1,9 @@
-"""What a connection is told that does not behave: limits, deadlines, relay rights, early talkers, shutdown, reload."""
+"""What a connection is told that does not behave: limits, deadlines, relay rights, shutdown, reload."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 from inbound.intake_harness import HOSTNAME, intake_harness, run
 from inbound.smtp_peer import SmtpPeer
 
-from angarium.inbound.listener import drain
+from angarium.inbound.listener import Listener, drain
+from angarium.model.address import ListenAddress
 
 NOBODY: dict[str, Any] = {"relay_from": ["192.0.2.0/24"]}
 
 
 def test_relaying_is_denied_to_strangers(tmp_path: Path) -> None:
     async def main() -> None:
-        async with intake_harness(tmp_path, **NOBODY, relay_to=["local.example", ".sub.example", "bücher.example"]) as harness:
+        relay_to = ["local.example", ".sub.example", "bücher.example"]
+        async with intake_harness(tmp_path, **NOBODY, relay_to=relay_to) as harness:
             peer = await SmtpPeer.greeted(harness.port)
             await peer.ask(b"MAIL FROM:<a@x.example> SMTPUTF8\r\n")
             expected = {
@@ -94,7 +97,8 @@ def test_reload_reaches_open_sessions_at_their_next_command(tmp_path: Path) -> N
             await peer.ask(b"MAIL FROM:<a@x.example>\r\n")
             assert (await peer.ask(b"RCPT TO:<b@y.example>\r\n")).startswith("250")
             listener = harness.listeners[0]
-            options = msgspec.structs.replace(listener.context.options, relay_from=[], max_message_octets=1 << 20)
+            options = listener.context.options
+            options = msgspec.structs.replace(options, relay_from=[], max_message_octets=1 << 20)
             listener.apply("new.test.example", options)
             assert (await peer.ask(b"RCPT TO:<c@y.example>\r\n")).startswith("550")
             await peer.ask(b"RSET\r\n")
@@ -124,8 +128,10 @@ def test_improper_pipelining_ends_the_connection_and_the_reply_arrives(tmp_path:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             peer = await SmtpPeer.greeted(harness.port)
-            peer.say(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n" + b"x\r\n" * 50000 + b".\r\n")
-            assert (await peer.rest()).endswith(b"503 5.5.0 Improper pipelining: wait for the reply to this command\r\n")
+            peer.say(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
+            peer.say(b"x\r\n" * 50000 + b".\r\n")
+            last = (await peer.rest()).splitlines()[-1]
+            assert last == b"503 5.5.0 Improper pipelining: wait for the reply to this command"
             peer.writer.close()
             await harness.until(lambda: not harness.intake.clients)
             assert harness.events("rejected")[0]["verb"] == "DATA"
@@ -186,7 +192,8 @@ def test_silence_inside_a_message_ends_in_421_and_nothing_is_kept(tmp_path: Path
                 await peer.open_data()
                 peer.say(b"Subject: x\r\n")
             else:
-                peer.say(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 100 LAST\r\nSubject: x\r\n")
+                peer.say(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n")
+                peer.say(b"BDAT 100 LAST\r\nSubject: x\r\n")
                 await peer.replies(2)
             await asyncio.sleep(0.02)
             harness.wheel.advance_by_ms(179_000)
@@ -259,6 +266,29 @@ def test_drain_cuts_at_its_deadline(tmp_path: Path) -> None:
             assert await drain(harness.intake, harness.listeners, 0.05) == 1
             assert await peer.rest() == b""
             assert harness.intake.active == 0
+
+    run(main())
+
+
+def test_unix_socket_client_counts_as_loopback_and_has_no_address(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path) as harness:
+            path = str(tmp_path / "smtp.sock")
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(path)
+            options = msgspec.structs.replace(
+                harness.listeners[0].context.options, address=ListenAddress(path=path)
+            )
+            listener = Listener(harness.intake, HOSTNAME, options, sock)
+            await listener.start()
+            peer = SmtpPeer(*await asyncio.open_unix_connection(path))
+            await peer.reply()
+            await peer.ask(b"EHLO client.example\r\n")
+            await peer.open_data()
+            assert (await peer.ask(b"x\r\n.\r\n")).startswith("250")
+            assert harness.events("received")[0]["client"] == ""
+            peer.cut()
+            listener.close()
 
     run(main())
 

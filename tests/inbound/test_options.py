@@ -53,7 +53,9 @@ def test_bad_tables_are_refused_with_their_key(table: dict[str, Any], said: str)
 
 
 def test_domains_are_compared_in_lower_case_and_both_forms() -> None:
-    options = decode(relay_to=["Example.COM", ".Sub.example", "bücher.example", "xn--caf-dma.example", "my_host", "[192.0.2.1]"])
+    domains = ["Example.COM", ".Sub.example", "bücher.example", "xn--caf-dma.example", "my_host"]
+    domains.append("[192.0.2.1]")
+    options = decode(relay_to=domains)
     assert options.domains == {
         b"example.com", b".sub.example", "bücher.example".encode(), b"xn--bcher-kva.example",
         b"xn--caf-dma.example", "café.example".encode(), b"my_host", b"[192.0.2.1]",

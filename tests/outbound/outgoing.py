@@ -1,4 +1,4 @@
-"""A queue with a spool and an outbound half, and nothing in front of it: tests put messages in and read the journal."""
+"""A queue, a spool and an outbound half with nothing in front: tests put messages in and read the journal."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from angarium.mailbox.egress import MaildirEgress
 from angarium.model.plan import Host, Plan, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.options import OutboundOptions
+from angarium.queue.injection import inject
 from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
@@ -55,8 +56,17 @@ class OneSource:
 class Outgoing:
     """See outgoing(); everything on one uvloop."""
 
-    def __init__(self, directory: pathlib.Path, sites: dict[bytes, Site], shaping: ShapingOptions,
-                 options: OutboundOptions, source: Source, hot_limit_octets: int) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        sites: dict[bytes, Site],
+        *,
+        shaping: ShapingOptions,
+        options: OutboundOptions,
+        source: Source,
+        hot_limit_octets: int,
+        workers: int,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.directory = directory
         self.journal_path = directory / "journal"
@@ -65,10 +75,18 @@ class Outgoing:
         self.shard = Shard(self.directory_fd, "00", 0, segment_octets=8 << 20)
         self.shard.attach(loop)
         self.wheel = Wheel(loop)
+        self.shares = Shares(workers)
         self.journal = Journal(self.journal_fd, loop)
         self.scheduler = Scheduler(
-            loop, self.wheel, self.journal, Shares(1), router=TableRouter(sites), pool=OneSource(source),
-            shaping=shaping, options=QueueOptions(retry=RetryOptions(first=3600)), hostname=HOSTNAME,
+            loop,
+            self.wheel,
+            self.journal,
+            self.shares,
+            router=TableRouter(sites),
+            pool=OneSource(source),
+            shaping=shaping,
+            options=QueueOptions(retry=RetryOptions(first=3600)),
+            hostname=HOSTNAME,
             hot_limit_octets=hot_limit_octets,
         )
         self.dispatcher = Dispatcher(self.scheduler, options)
@@ -77,8 +95,14 @@ class Outgoing:
         self.maildirs = MaildirEgress(self.scheduler)
         self.scheduler.set_egress("maildir", self.maildirs)
 
-    async def send(self, recipients: list[bytes] | bytes, body: bytes = MESSAGE, *, flags: int = 0,
-                   reverse_path: bytes = b"a@x.example") -> int:
+    async def send(
+        self,
+        recipients: list[bytes] | bytes,
+        body: bytes = MESSAGE,
+        *,
+        flags: int = 0,
+        reverse_path: bytes = b"a@x.example",
+    ) -> int:
         """Puts one message into spool and queue; returns its id once it is on stable storage."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -88,7 +112,7 @@ class Outgoing:
 
         if isinstance(recipients, bytes):
             recipients = [recipients]
-        self.scheduler.inject(self.shard, reverse_path, recipients, body, flags, told)
+        inject(self.scheduler, self.shard, reverse_path, recipients, body, flags, told)
         return await done
 
     def events(self, *names: str) -> list[dict[str, Any]]:
@@ -100,7 +124,9 @@ class Outgoing:
 
     async def outcomes(self, count: int, timeout_s: float = 10.0) -> list[dict[str, Any]]:
         """Waits for that many outcomes in all and returns them."""
-        await until(lambda: len(self.events("delivered", "deferred", "failed", "expired")) >= count, timeout_s)
+        await until(
+            lambda: len(self.events("delivered", "deferred", "failed", "expired")) >= count, timeout_s
+        )
         found = self.events("delivered", "deferred", "failed", "expired")
         assert len(found) == count, found
         return found
@@ -118,22 +144,37 @@ class Outgoing:
 
 
 @contextlib.asynccontextmanager
-async def outgoing(directory: pathlib.Path, sites: dict[bytes, Site], *, shaping: ShapingOptions | None = None,
-                   options: OutboundOptions | None = None, source: Source | None = None,
-                   hot_limit_octets: int = 16 << 20) -> AsyncIterator[Outgoing]:
-    relay = Outgoing(directory, sites, shaping or ShapingOptions(),
-                     options or OutboundOptions(site_pause_first_s=0.2), source or Source("default"),
-                     hot_limit_octets)
+async def outgoing(
+    directory: pathlib.Path,
+    sites: dict[bytes, Site],
+    *,
+    shaping: ShapingOptions | None = None,
+    options: OutboundOptions | None = None,
+    source: Source | None = None,
+    hot_limit_octets: int = 16 << 20,
+    workers: int = 1,
+) -> AsyncIterator[Outgoing]:
+    relay = Outgoing(
+        directory,
+        sites,
+        shaping=shaping or ShapingOptions(),
+        options=options or OutboundOptions(site_pause_first_s=0.2),
+        source=source or Source("default"),
+        hot_limit_octets=hot_limit_octets,
+        workers=workers,
+    )
     try:
         yield relay
     finally:
         await relay.close()
 
 
-def smtp_site(port: int, *more_ports: int, protocol: str = "smtp") -> Site:
+def smtp_site(port: int, *more_ports: int, protocol: str = "smtp", address: str = "127.0.0.1") -> Site:
     """A site on this machine; further ports are hosts of rising preference."""
-    hosts = tuple(Host(f"mx{i}.example.net", ("127.0.0.1",), each, i * 10) for i, each in enumerate((port, *more_ports)))
-    return Site(f"{protocol}://127.0.0.1:{port}", protocol, hosts)  # type: ignore[arg-type]
+    hosts = tuple(
+        Host(f"mx{i}.example.net", (address,), each, i * 10) for i, each in enumerate((port, *more_ports))
+    )
+    return Site(f"{protocol}://{address}:{port}", protocol, hosts)  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

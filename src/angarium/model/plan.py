@@ -44,7 +44,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What routing says of a domain: the site, and until when that holds (monotonic seconds; inf for configured ones)."""
+    """What routing says of a domain: the site, and until when that holds (monotonic seconds; inf: configured)."""
 
     site: Site
     expires_mono_s: float

@@ -24,12 +24,13 @@ cdef class Pool(ConnectionOwner):
     cdef double dial_after_s            # mono
     cdef uint64_t idle_ms
     cdef bint is_due                    # distribute() follows in this turn of the loop
-    cdef bint is_patient                # messages wait for busy connections; look again soon
+    cdef bint is_patient                # messages wait; look_again() follows within RECHECK_S
     cdef bint is_watching               # whether another worker wants places
     cdef readonly bint is_draining
 
     cdef void wake(self) noexcept
     cdef void hand_out(self, bint is_overdue) noexcept
+    cdef void look_again_later(self) noexcept
     cdef void dial(self, uint64_t want) noexcept
     cdef void join(self, Connection connection) noexcept
     cdef void put(self, Connection connection, int place) noexcept

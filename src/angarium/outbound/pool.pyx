@@ -91,12 +91,17 @@ cdef class Pool(ConnectionOwner):
         left = self.busy_count if is_quick else 0
         if self.ready.count > left:
             self.dial(self.ready.count - left)
-        if self.ready.count and is_quick and not self.is_patient:
-            try:
-                self.loop.call_later(RECHECK_S, self.look_again)
-                self.is_patient = True
-            except Exception:
-                pass                            # the loop is closing
+        if self.ready.count and is_quick:
+            self.look_again_later()
+
+    cdef void look_again_later(self) noexcept:
+        if self.is_patient:
+            return
+        try:
+            self.loop.call_later(RECHECK_S, self.look_again)
+            self.is_patient = True
+        except Exception:
+            pass                                # the loop is closing
 
     # ---------------------------------------------------------------- what connections tell
 
@@ -192,6 +197,10 @@ cdef class Pool(ConnectionOwner):
             return
         try:
             while <uint64_t>len(self.dials) < want and len(self.dials) + len(self.connections) < self.window:
+                if self.ready.share.own > 0 and self.surplus() >= 0 and self.ready.share.is_wanted():
+                    # What was just yielded is not ours to take back: the other worker asks every 100 ms.
+                    self.look_again_later()
+                    return
                 if not self.ready.may_connect():
                     return                      # the scheduler wakes us when there is a place
                 dials_started.cell[0] += 1

@@ -70,13 +70,13 @@ cdef dict summary(Scheduler scheduler, message *m):
                 domains.append(name)
                 shown += 1
         if r.link.where == PLACE_DEFERRED:
-            due = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000
+            due = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000.0
             if next_attempt is None or due < next_attempt:
                 next_attempt = due
     if m.trouble != NULL:
         for trouble in (<dict><PyObject *>m.trouble).values():
             text = trouble.text
-    return {"id": id_text(m.id), "received_utc_s": m.received_utc_ms / 1000, "octets": m.message_octets,
+    return {"id": id_text(m.id), "received_utc_s": m.received_utc_ms / 1000.0, "octets": m.message_octets,
             "recipients": m.recipient_count, "waiting": m.live_count, "places": sorted(places), "domains": domains,
             "next_attempt_utc_s": next_attempt, "last_trouble": text}
 
@@ -133,10 +133,11 @@ def show(Scheduler scheduler, uint64_t id):
         if envelope_recipient(m, i, &found):
             entry["to"] = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")
         if r.link.where == PLACE_DEFERRED:
-            entry["next_attempt_utc_s"] = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000
+            entry["next_attempt_utc_s"] = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000.0
         trouble = troubles.get(i)
         if trouble is not None:
-            entry["code"] = trouble.code
+            if trouble.code:
+                entry["code"] = trouble.code
             entry["status"] = "%d.%d.%d" % trouble.status
             entry["reply"] = trouble.text
             entry["remote"] = trouble.remote
@@ -187,6 +188,8 @@ cdef uint32_t delete_message(Scheduler scheduler, message *m, bytes domain) exce
     scheduler.hold(m)
     for i in range(m.recipient_count):
         r = &m.recipients[i]
+        if not is_of(r, domain):
+            continue
         if not is_of(r, domain):
             continue
         if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
@@ -259,7 +262,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
     facts.id = m.id
     facts.shard = <Shard>m.shard
     facts.message_octets = m.message_octets
-    facts.received_utc_s = m.received_utc_ms / 1000
+    facts.received_utc_s = m.received_utc_ms / 1000.0
     facts.reverse_path = view.reverse_path.data[:view.reverse_path.length]
     facts.envid = view.envid.data[:view.envid.length]
     facts.helo = view.helo.data[:view.helo.length]

@@ -11,7 +11,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Limits per site, over all workers of the machine.
 
     connections              at once to one site.
-    rate                     messages to one site; absent: no limit. Smooth (GCRA), with a burst of a tenth of a second's worth.
+    rate                     messages to one site; absent: no limit. Smooth (GCRA), a burst of a tenth of a second.
     messages_per_connection  then QUIT and a new one; 0: no limit.
     recipients               in one transaction (RFC 5321 §4.5.3.1.8: 100 are always allowed).
     """

@@ -1,13 +1,19 @@
-"""What an operator asks of a worker's queue: list, show, retry, delete. Each in bounded slices, so that a backlog of millions
-never holds the loop."""
+"""What an operator asks of a worker's queue: list, show, retry, delete.
+
+Each in bounded slices, so that a backlog of millions never holds the loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from angarium.queue import inspect
 from angarium.queue.scheduler import Scheduler
+
+T = TypeVar("T")
 
 
 async def listing(
@@ -28,16 +34,7 @@ async def show(scheduler: Scheduler, id: str) -> dict[str, Any] | None:
     number = inspect.id_number(id)
     if number is None:
         return None
-    answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-
-    def read_back(error: int) -> None:
-        # Here and now: once the callback returns, the envelope may leave memory again.
-        if not answer.done():
-            answer.set_result(inspect.show(scheduler, number))
-
-    if not inspect.read_back(scheduler, number, read_back):
-        return None
-    return await answer
+    return await _with_envelope(scheduler, number, lambda: inspect.show(scheduler, number))
 
 
 async def retry(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
@@ -54,21 +51,35 @@ async def retry(scheduler: Scheduler, id: str | None = None, domain: str | None 
 
 
 async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
-    """Deletes without report: one message, what waits for one domain's messages, or all. Recipients ended."""
+    """Deletes without report: one message, recipients of one domain, or all. How many recipients ended."""
+    key = _key(domain)
     if id is not None:
         number = inspect.id_number(id)
-        return (inspect.delete_one(scheduler, number) or 0) if number is not None else 0
-    ended, cursor, key = 0, 0, _key(domain)
-    ids: list[int] = []
-    while cursor >= 0:
-        cursor, more = inspect.ids_slice(scheduler, cursor, key)
-        ids += more
-        await asyncio.sleep(0)
-    for count, number in enumerate(ids):
-        ended += inspect.delete_one(scheduler, number, key) or 0
-        if count % 500 == 499:
+        ids = [] if number is None else [number]
+    else:
+        ids, cursor = [], 0
+        while cursor >= 0:
+            cursor, more = inspect.ids_slice(scheduler, cursor, key)
+            ids += more
             await asyncio.sleep(0)
+    ended = 0
+    for number in ids:
+        ended += await _with_envelope(scheduler, number, partial(inspect.delete_one, scheduler, number, key)) or 0
     return ended
+
+
+async def _with_envelope(scheduler: Scheduler, number: int, action: Callable[[], T | None]) -> T | None:
+    """What action() returns, called while the message's envelope is in memory; None when there is no such message."""
+    answer: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+
+    def read_back(error: int) -> None:
+        # Here and now: once the callback returns, the envelope may leave memory again.
+        if not answer.done():
+            answer.set_result(action())
+
+    if not inspect.read_back(scheduler, number, read_back):
+        return None
+    return await answer
 
 
 def _key(domain: str | None) -> bytes | None:

@@ -24,6 +24,7 @@ cdef class ReadyQueue:
     cdef public Egress egress
     cdef public object state            # egress's own per-queue state (pool)
     cdef readonly double paused_until_mono_s
+    cdef double rate_until_mono_s       # end of the pause that the rate asked for last
     cdef readonly str last_trouble
     cdef Share share
     cdef Ledger ledger
@@ -49,6 +50,7 @@ cdef class ReadyQueue:
     cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
     cpdef fail_all(self, object trouble)
     cdef void configure(self) noexcept
+    cdef void await_rate(self, uint64_t wait_ns) noexcept
 
 
 # The wheel's callback for ReadyQueue.resume.

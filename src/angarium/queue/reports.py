@@ -1,8 +1,8 @@
 """Telling senders what became of their mail: which recipients of a message go into one DSN, and the DSN into the spool.
 
-What a DSN looks like is mime/dsn.py's, who wants one is mime/notify.py's. The order that makes this safe: a recipient that
-failed counts as waiting on disk until its report is itself on stable storage; a crash in between repeats the attempt,
-and never loses the report.
+What a DSN looks like is mime/dsn.py's, who wants one is mime/notify.py's. The order that makes this safe: a recipient
+that failed counts as waiting on disk until its report is itself on stable storage; a crash in between repeats the
+attempt, and never loses the report.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ cdef class Scheduler(Ledger):
     cdef void cool(self, message *m) noexcept
 
     cdef void route(self, recipient *r) noexcept
-    cdef ReadyQueue ready_queue(self, DomainQueue domain)
+    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
     cdef ReadyQueue ready_queue_of(self, object site, object source)
     cdef void start_resolving(self) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept

@@ -21,7 +21,7 @@ class Pool(Protocol):
     """What routing/egress_pool.py offers."""
 
     only: Source | None
-    def choose(self) -> Source: ...
+    def choose(self, chance: float | None = None) -> Source: ...
 
 class Reporter(Protocol):
     """What queue/reports.py offers."""

@@ -314,7 +314,7 @@ cdef class Scheduler(Ledger):
             if domain.only is not None and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
-                ready = self.ready_queue(domain)
+                ready = self.ready_queue(domain, r)
             if ready is not None:
                 ready.push(r)
                 return
@@ -341,8 +341,10 @@ cdef class Scheduler(Ledger):
             domain.only = self.ready_queue_of(plan.site, self.pool.only)
         return 0
 
-    cdef ReadyQueue ready_queue(self, DomainQueue domain):
-        return self.ready_queue_of(domain.plan.site, self.pool.choose())
+    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
+        # By the message and the attempt, not by the recipient: recipients of one message that go to one site go together.
+        cdef uint64_t mixed = (message_of(r).id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
+        return self.ready_queue_of(domain.plan.site, self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53)))
 
     cdef ReadyQueue ready_queue_of(self, object site, object source):
         cdef tuple key = (site.name, source.name)

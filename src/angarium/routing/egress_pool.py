@@ -26,11 +26,16 @@ class EgressPool:
         # By chance and not in turn: workers that took turns would take the same turn at the same time.
         self._chance = chance or random.Random()
 
-    def choose(self) -> Source:
-        """A source for one message, each as often as its weight says."""
+    def choose(self, chance: float | None = None) -> Source:
+        """A source for one message, each as often as its weight says.
+
+        chance  0 <= chance < 1; given by who must get the same source again (the recipients of one message).
+        """
         if self.only is not None:
             return self.only
-        return self.sources[bisect.bisect_right(self._bounds, self._chance.random() * self._bounds[-1])]
+        if chance is None:
+            chance = self._chance.random()
+        return self.sources[bisect.bisect_right(self._bounds, chance * self._bounds[-1])]
 
 
 def egress_pool(sources: Mapping[str, SourceOptions], pool: PoolOptions, hostname: str) -> EgressPool:

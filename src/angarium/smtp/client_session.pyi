@@ -28,7 +28,7 @@ class Event(NamedTuple):
     kind: str
     stage: str
     slot: int
-    index: int
+    index: int  # type: ignore[assignment]
     code: int
     status: tuple[int, int, int]
     text: bytes
