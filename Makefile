@@ -35,7 +35,7 @@ var/angarium.toml: examples/first-run.toml
 	@sed 's|@VAR@|$(CURDIR)/var|g' $< > $@
 
 test: build .venv/.dev-packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/interop
 
 # A second copy of the package under build/debug, with asserts, bounds checks and, where the compiler has them, sanitizers.
 debug: .venv/.dev-packages build
