@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from angarium.model.octets cimport octets, octets_new, octets_unref
-from angarium.queue.cstate cimport (SPOOL_STATE_DSN_DONE, SPOOL_STATUS_DELIVERED, SPOOL_STATUS_WAITING,
+from angarium.spool.cstate cimport (SPOOL_STATE_DSN_DONE, SPOOL_STATUS_DELIVERED, SPOOL_STATUS_WAITING,
                                     spool_recipient_state, spool_state, spool_state_append,
                                     spool_state_begin, spool_state_next, spool_state_open)
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_DEFERRED, PLACE_SETTLED, RECIPIENT_RELAYED,

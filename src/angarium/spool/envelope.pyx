@@ -9,6 +9,9 @@ from angarium.spool.cspool cimport (
     spool_envelope_finish, spool_envelope_next_recipient, spool_envelope_open, spool_id_decode, spool_id_encode,
     spool_recipient, spool_span,
 )
+from angarium.spool.cstate cimport (
+    spool_recipient_state, spool_state, spool_state_append, spool_state_begin, spool_state_next, spool_state_open,
+)
 
 import enum
 import os
@@ -16,28 +19,6 @@ import os
 import msgspec
 
 from angarium.model.errors import SpoolCorrupt
-
-cdef extern from "spool/state.h" nogil:
-    ctypedef struct spool_recipient_state:
-        uint8_t status
-        uint8_t flags
-        uint16_t attempts
-        uint64_t next_attempt_utc_s
-        uint16_t reply_code
-        uint8_t enhanced_class
-        uint16_t enhanced_subject
-        uint16_t enhanced_detail
-        spool_span reply_text
-        spool_span remote_host
-
-    ctypedef struct spool_state:
-        uint32_t recipient_count
-        const uint8_t *entries
-
-    int spool_state_begin(octets **self)
-    int spool_state_append(octets **self, const spool_recipient_state *recipient)
-    int spool_state_open(const uint8_t *data, size_t length, spool_state *out)
-    bint spool_state_next(const spool_state *self, const uint8_t **cursor, spool_recipient_state *out)
 
 
 class Flag(enum.IntFlag):
