@@ -60,7 +60,9 @@ static bool wants_next(spool_shard *self)
         return false;
     if (commit->next_state == SPOOL_NEXT_FILLING)
         return true;
-    if (commit->next_retry_ms != 0 && spool_mono_ns() / 1000000 < commit->next_retry_ms && commit->free_slots.count == 0)
+    bool is_out_of_space = commit->next_error != EMFILE && commit->next_error != ENFILE && commit->next_error != ENOMEM;
+    if (commit->next_retry_ms != 0 && spool_mono_ns() / 1000000 < commit->next_retry_ms
+        && (commit->free_slots.count == 0 || !is_out_of_space))
         return false;
     return commit->current == NULL || commit->current->end * 2 > commit->current->octets;
 }

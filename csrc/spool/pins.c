@@ -155,7 +155,8 @@ static void retired(spool_shard *self, spool_segment *segment, int error)
 {
     segment->is_retiring = false;
     if (error != 0) {
-        segment->is_broken = true;
+        /* Out of descriptors or memory for a moment: considered again with whatever is settled next. */
+        segment->is_broken = error != EMFILE && error != ENFILE && error != ENOMEM;
         return;
     }
     forget(self, segment);
@@ -242,6 +243,7 @@ void spool_pins_scan_over(spool_shard *self)
 {
     self->is_scan_merged = true;
     for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known) {
+        segment->is_broken |= segment->is_unread;
         for (uint32_t i = 0; i < segment->scan_about.capacity; i++) {
             spool_count found = segment->scan_about.entries[i];
             if (found.serial != 0 && found.count > 0 && spool_counts_add(&segment->about, found.serial, found.count) != 0)

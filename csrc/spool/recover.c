@@ -35,7 +35,12 @@ typedef struct context {
 static int source_read(void *opaque, uint64_t offset, void *out, size_t length)
 {
     context *self = opaque;
-    return spool_segment_pread(self->shard, self->segment, out, length, offset);
+    int error = spool_segment_pread(self->shard, self->segment, out, length, offset);
+    /* The scan goes on as over damage; but "could not be read" is not "is not there" (descriptors or memory may be out
+     * for a moment): the segment is kept, and a later start finds what this one could not. */
+    if (error != 0)
+        self->segment->is_unread = true;
+    return error;
 }
 
 /* Also where the scan lets waiting reads through. */
@@ -91,7 +96,9 @@ static octets *read_entry(context *self, const spool_index_entry *entry, const c
 {
     octets *payload = NULL;
     int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, entry->kind, &payload);
-    if (error != 0 && error != ENOMEM)
+    if (error != 0)
+        self->segment->is_unread = true;
+    if (error == EBADMSG)
         report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), what);
     return payload;
 }
@@ -224,6 +231,7 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
     spool_envelope view;
     if (spool_envelope_open(envelope->data, envelope->length, &view) != 0 || view.id != entry->id) {
         octets_unref(envelope);
+        self->segment->is_unread = true;
         report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), "envelope without sense");
         return 0;
     }
@@ -252,6 +260,8 @@ static int recover_segment(context *self)
     int error = spool_scan_segment(&source, source_is_stopping, &scan);
     for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)
         report_damage(self, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
+    if (scan.damaged_count != 0)
+        self->segment->is_unread = true;
     SPOOL_COUNT(self->shard, torn_records, scan.torn_count);
     if (error == 0)
         error = note_all(self, &scan);
@@ -267,6 +277,9 @@ static int recover_segment(context *self)
     }
     hand_out(self);
     spool_scan_clear(&scan);
+    if (self->segment->is_unread)
+        spool_report(self->shard, "shard %s segment %u: not all of it could be read; it is kept, a restart tries again",
+                     self->shard->name, self->segment->serial);
     return error;
 }
 

@@ -41,6 +41,7 @@ struct spool_segment {
     /* loop thread */
     spool_segment *next_known, *next_in_bucket;
     bool is_sealed, is_retiring, is_broken;
+    bool is_unread;                     /* reader thread: something in it could not be read at start; never recycled */
     int64_t live;                           /* envelopes, chunks, freed entries on their way */
     int64_t busy;                           /* reads and ops in flight that point here */
     int64_t unwritten;                      /* settled messages whose FREED record found no room */

@@ -170,7 +170,13 @@ class Daemon:
         self.log("reloaded", file=str(self._path))
 
     async def _reload(self) -> None:
-        config, tree = load(self._path)
+        try:
+            config, tree = load(self._path)
+        except ConfigError:
+            raise
+        except Exception as error:
+            # Whatever a file can make go wrong while nothing is applied yet: the relay goes on as it was.
+            raise ConfigError(f"{self._path}: cannot be read: {error!r}") from None
         for key, old, new in _fixed_keys(self._config, config):
             if old != new:
                 raise ConfigError(f"{self._path}: {key}: a change from {old} to {new} needs a restart")
@@ -178,17 +184,18 @@ class Daemon:
             opened = self._listening.open(_addresses(config))
         except CannotListen as error:
             raise ConfigError(f"{self._path}: {error}") from None
-        old_tables, self._tables = self._tables, tree.tables
+        # Both at once: a worker that is forked while the others are told starts with what is set here.
+        old_tables, old_config = self._tables, self._config
+        self._tables, self._config = tree.tables, config
         try:
             await self._apply(_addresses(config))
         except ControlError as error:
-            # Those who have applied it go back; a worker that died starts with what is set here.
-            self._tables = old_tables
+            # Those who have applied it go back.
+            self._tables, self._config = old_tables, old_config
             with contextlib.suppress(ControlError):
                 await self._apply(_addresses(self._config))
             self._listening.close(opened)
             raise ConfigError(f"{self._path}: not applied: {error}") from None
-        self._config = config
         wanted = set(_addresses(config))
         self._listening.close([address for address in self._listening.addresses if address not in wanted])
 

@@ -170,6 +170,10 @@ class Relay:
         )
         self._scheduler.close()
         await self._reporter.drain()
+        # What they lead to (freed ids, newer states) must be written before the shards close, or a delivery is
+        # repeated.
+        while self._scheduler.states_in_flight:
+            await asyncio.sleep(0.01)
         await self._resolver.close()
 
     def close(self) -> None:
@@ -190,7 +194,9 @@ class Relay:
         for address in set(self._listeners) - set(wanted):
             self._listeners.pop(address).close()
         for address, sock in sockets:
-            options = wanted[address]
+            options = wanted.get(address)
+            if options is None:
+                continue            # forked in the middle of a reload that opens it: the reload's own message follows
             if address in self._listeners:
                 # The same socket once more: a reload sends all of them, so that it needs no memory of who has
                 # which.

@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         raise NotSent(f"{args.server}: {_reply_of(error)}") from None
     except OSError as error:
         raise NotSent(f"{args.server}: {error.strerror or error}") from None
+    except ValueError as error:
+        # smtplib refuses line ends in addresses; octets that are not UTF-8 cannot be sent.
+        raise NotSent(f"an address cannot be sent: {error}") from None
     for mailbox, text in refused.items():
         print(f"angarium: {mailbox}: {text}", file=sys.stderr)
     if not args.quiet:
@@ -114,17 +117,25 @@ def _message(args: argparse.Namespace, reverse_path: str) -> bytes:
     from email.utils import formatdate, make_msgid
 
     message = EmailMessage(policy=policy.SMTP)
-    message["From"] = reverse_path
-    message["To"] = ", ".join(args.forward_paths)
-    message["Subject"] = args.subject or ""
+    try:
+        message["From"] = reverse_path
+        message["To"] = ", ".join(args.forward_paths)
+        message["Subject"] = args.subject or ""
+    except (ValueError, IndexError) as error:       # IndexError: the email package on "x@["
+        raise NotSent(f"--from, --to or --subject cannot stand in a header: {error}") from None
     message["Date"] = formatdate(localtime=True)
     message["Message-ID"] = make_msgid(domain=reverse_path.rpartition("@")[2] or "localhost")
-    message.set_content((args.body or "") + "\n")
-    return message.as_bytes()
+    try:
+        message.set_content((args.body or "") + "\n")
+        return message.as_bytes()
+    except ValueError as error:
+        raise NotSent(f"--body or a header cannot be sent: {error}") from None
 
 
 def _server(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
+    if not text or (colon and not host):
+        raise NotSent(f'--server: "{text}" is not HOST:PORT')
     if not colon:
         return text.strip("[]"), 25
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:

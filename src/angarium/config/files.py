@@ -95,18 +95,24 @@ def spell(path: KeyPath) -> str:
 
 
 def _read_into(tree: Tree, path: Path, chain: tuple[Path, ...]) -> None:
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
     if real in chain:
         raise ConfigError(f"{chain[-1]}: include: {path} is already being read")
     try:
         octets = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         table = tomllib.loads(octets.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at octet {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        # TOMLDecodeError, or a number that Python refuses to read.
         raise ConfigError(f"{path}: {error}") from None
     patterns = table.pop("include", [])
     tree.files.append(path)
@@ -118,10 +124,15 @@ def _read_into(tree: Tree, path: Path, chain: tuple[Path, ...]) -> None:
             raise ConfigError(f"{path}: include[{index}]: expected a file name")
         wanted = path.parent / pattern
         # A pattern may match nothing (an empty conf.d); a plain name that is not there is a mistake.
-        names = sorted(glob(str(wanted))) if has_magic(pattern) else [str(wanted)]
+        try:
+            names = sorted(glob(str(wanted))) if has_magic(pattern) else [str(wanted)]
+            missing = next((name for name in names if not Path(name).is_file()), None)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{path}: include[{index}]: {wanted}: {reason}") from None
+        if missing is not None:
+            raise ConfigError(f"{path}: include[{index}]: {missing}: no such file")
         for name in names:
-            if not Path(name).is_file():
-                raise ConfigError(f"{path}: include[{index}]: {name}: no such file")
             _read_into(tree, Path(name), (*chain, real))
 
 

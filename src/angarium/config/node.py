@@ -31,6 +31,9 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         if self.hostname and not is_hostname(self.hostname):
             raise ValueError(f'hostname: "{self.hostname}" is not a host name (RFC 5321 §2.3.5)')
+        for key, text in (("spool", self.spool), ("user", self.user)):
+            if not text.isprintable():
+                raise ValueError(f"{key}: {text!r} has a control character")
         if not self.spool.startswith("/"):
             raise ValueError(f'spool: "{self.spool}" is not an absolute path')
         if len(self.spool.encode()) > _SPOOL_OCTETS_MAX:

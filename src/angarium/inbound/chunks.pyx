@@ -76,7 +76,4 @@ cdef void chunk_done(spool_op *op, void *context) noexcept:
     elif self.client != NULL:
         client = <Client>self.client
         client.chunk_is_durable()
-    while intake.waiting and intake.may_stream():
-        client = next(iter(intake.waiting))
-        del intake.waiting[client]
-        client.chunk_is_durable()
+    intake.wake_waiting()

@@ -85,6 +85,9 @@ cdef class Client:
     cdef void resume(self) noexcept:
         pass
 
+    def go_on_streaming(self):
+        self.chunk_is_durable()
+
     cdef void chunk_is_durable(self) noexcept:
         pass
 

@@ -60,6 +60,7 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
         listener.intake.unsynced_octets -= op.body.length
     if op.error != 0:
         commit_failed(self, op.error)
+        listener.intake.wake_waiting()
         return
     try:
         listener.intake.scheduler.admit(listener.intake.shard, op)
@@ -75,6 +76,7 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
         unheard_total.cell[0] += 1
         listener.intake.committing -= 1
         transaction_free(self)
+        listener.intake.wake_waiting()
         return
     client = <Client>self.client
     answer_queued(client, self.id)
@@ -82,6 +84,7 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
     listener.intake.committing -= 1
     transaction_free(self)
     client.resume()
+    listener.intake.wake_waiting()
 
 
 cdef void answer_queued(Client client, uint64_t message_id) noexcept:

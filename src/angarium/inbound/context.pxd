@@ -31,6 +31,7 @@ cdef class Intake:
 
     cdef void transaction_began(self) noexcept
     cdef void transaction_ended(self) noexcept
+    cdef void wake_waiting(self) noexcept
     cdef bint may_stream(self) noexcept     # False: the disk is behind
     cdef bint is_overloaded(self) noexcept  # far behind: no new mail
 

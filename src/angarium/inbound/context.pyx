@@ -54,6 +54,16 @@ cdef class Intake:
     cdef bint is_overloaded(self) noexcept:
         return self.unsynced_octets >= OVERLOAD_LIMIT
 
+    cdef void wake_waiting(self) noexcept:
+        """Something has become durable, whatever it was: streamed messages that wait for the disk go on."""
+        try:
+            while self.waiting and self.may_stream():
+                client = next(iter(self.waiting))
+                del self.waiting[client]
+                client.go_on_streaming()
+        except Exception as error:
+            self.journal.log("error", where="streaming", reason=repr(error))
+
     def drain(self):
         """Idle sessions get 421 now, the others at the end of their transaction."""
         self.is_draining = True

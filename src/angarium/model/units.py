@@ -18,6 +18,9 @@ _OCTETS: Final = {
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
 
+_LONGEST_S: Final = 3660 * 86400.0
+_FASTEST_PER_S: Final = 1e6
+
 _NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", re.ASCII)
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?) ?/ ?(\d+)?(s|m|h|d)", re.ASCII)
@@ -32,7 +35,10 @@ class Duration(float):
         if isinstance(value, str) and value:
             parts = _DURATION_PART.findall(value)
             if parts and "".join(number + unit for number, unit in parts) == value:
-                return cls(math.fsum(float(number) * _SECONDS[unit] for number, unit in parts))
+                seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
+                if seconds > _LONGEST_S:
+                    raise ValueError(f"longer than ten years: {_shown(value)}")
+                return cls(seconds)
         raise ValueError(f'expected a duration such as "90s", "5m", "1h30m" or "5d", got {_shown(value)}')
 
     def __str__(self) -> str:
@@ -57,7 +63,12 @@ class Rate(float):
             return cls(math.inf)
         if isinstance(value, str) and (match := _RATE.fullmatch(value)):
             count, times, unit = match.groups()
-            per_s = float(count) / (int(times or 1) * _SECONDS[unit] or math.inf)
+            try:
+                per_s = float(count) / (int(times or 1) * _SECONDS[unit] or math.inf)
+            except (OverflowError, ValueError):
+                per_s = 0.0
+            if per_s > _FASTEST_PER_S:
+                raise ValueError(f'more than a million a second is no limit, write "none": {_shown(value)}')
             if per_s > 0:
                 return cls(per_s)
         raise ValueError(f'expected a rate such as "100/s", "5000/h" or "none", got {_shown(value)}')
@@ -77,7 +88,7 @@ class Octets(int):
             return cls(value)
         if isinstance(value, str) and (match := _NUMBER_AND_UNIT.fullmatch(value)):
             number, unit = match.groups()
-            if unit in _OCTETS:
+            if unit in _OCTETS and len(number) <= 20:
                 return cls(float(number) * _OCTETS[unit])
         raise ValueError(f'expected a size such as "50MiB", "10kB" or 65536, got {_shown(value)}')
 

@@ -111,6 +111,9 @@ def _listen_tcp(address: ListenAddress, *, is_shared: bool, is_probe: bool = Fal
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "[::]" and "0.0.0.0" are two listeners with rules of their own, never one inheriting the other's.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if is_shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Set on the listener, inherited by what it accepts: replies are small and must not wait for an ACK.

@@ -74,8 +74,12 @@ async def _with_envelope(scheduler: Scheduler, number: int, action: Callable[[],
 
     def read_back(error: int) -> None:
         # Here and now: once the callback returns, the envelope may leave memory again.
-        if not answer.done():
+        if answer.done():
+            return
+        try:
             answer.set_result(action())
+        except Exception as problem:
+            answer.set_exception(problem)
 
     if not inspect.read_back(scheduler, number, read_back):
         return None

@@ -14,7 +14,7 @@ from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
 from angarium.mime.dsn import ReportedMessage, ReportedRecipient, compose_dsn
 from angarium.mime.notify import is_report_due
-from angarium.model.errors import SpoolError
+from angarium.model.errors import SpoolCorrupt, SpoolError
 from angarium.queue.injection import inject
 from angarium.queue.inspect import RecipientFacts, ReportFacts, fetch_for_report, id_text, report_facts
 from angarium.queue.scheduler import Scheduler
@@ -50,7 +50,7 @@ class Reporter:
             await asyncio.wait(list(self._tasks))
 
     async def _report(self, scheduler: Scheduler, pointer: int) -> None:
-        indexes: list[int] = []
+        indexes: list[int] | None = []
         error = 1
         try:
             await _fetched(scheduler, pointer)
@@ -60,6 +60,10 @@ class Reporter:
                 each for each in facts.recipients if is_report_due(each.outcome, each.notify, facts.reverse_path)
             ]
             error = await self._send(scheduler, facts, told) if told else 0
+        except SpoolCorrupt as problem:
+            # Nobody can be told: who it was from is not readable any more. Tried again it would be the same for ever.
+            self._journal.log("error", where="report", reason=str(problem))
+            indexes, error = None, 0
         except Exception as problem:
             self._journal.log("error", where="report", reason=repr(problem))
         if error:

@@ -48,6 +48,7 @@ class Scheduler(Ledger):
     hostname: str
     hot_octets: int
     hot_limit_octets: int
+    states_in_flight: int
     reporter: Reporter | None
     def __init__(
         self,
@@ -67,8 +68,8 @@ class Scheduler(Ledger):
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def set_egress(self, protocol: str, egress: Egress) -> None:
         """Who serves ready queues whose site speaks `protocol`."""
-    def reported(self, pointer: int, indexes: list[int], error: int) -> None:
-        """The reporter's answer: these recipients need no report any more (0), or try again later."""
+    def reported(self, pointer: int, indexes: list[int] | None, error: int) -> None:
+        """The reporter's answer: these recipients (None: all) need no report any more (0), or try again later."""
     def close(self) -> None:
         """No new look-ups, reports or timers; what is in hand may still settle."""
     def sweep(self) -> int:
@@ -77,4 +78,4 @@ class Scheduler(Ledger):
     def domain_queues(self) -> list[DomainQueue]: ...
     def depth(self) -> dict[str, int]:
         """messages, recipients, ready, deferred, hot_octets, domains, ready_queues: now."""
-    def planned(self, domain: DomainQueue, task: Task[Plan]) -> None: ...
+    def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...

@@ -98,6 +98,7 @@ cdef void state_written(spool_op *op, void *context) noexcept:
     cdef Scheduler scheduler = <Scheduler>context
     cdef message *m = (<state_op *>op).message
     m.state_in_flight = False
+    scheduler.states_in_flight -= 1
     if op.error == 0:
         m.state_segment = op.place.segment
     else:
@@ -368,20 +369,23 @@ cdef class Scheduler(Ledger):
                 domain = self.to_resolve.popleft()
                 task = self.loop.create_task(self.router.plan(domain.domain))
                 self.plan_tasks.add(task)
-                task.add_done_callback(functools.partial(self.planned, domain))
+                task.add_done_callback(functools.partial(self.planned, domain, self.generation))
         except Exception as error:
             self.journal.log("error", where="resolving", reason=repr(error))
 
-    def planned(self, DomainQueue domain, task):
+    def planned(self, DomainQueue domain, uint32_t generation, task):
         """A look-up has ended: on with everybody who waited for it."""
-        cdef recipient *r
         self.plan_tasks.discard(task)
         trouble = None
         is_permanent = False
         if task.cancelled():
             return
         error = task.exception()
-        if error is None:
+        if generation != self.generation:
+            # Asked of a router that a reload has replaced: asked again of the new one.
+            domain.plan = None
+            domain.only = None
+        elif error is None:
             self.take_plan(domain, task.result())
         else:
             domain.plan = None
@@ -428,8 +432,9 @@ cdef class Scheduler(Ledger):
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn:
             if ready.site.protocol == "smtp":       # LMTP and Maildirs are the end of the way (RFC 3461 §5.2.2)
                 r.flags |= RECIPIENT_RELAYED
-            self.note_trouble(m, r, Trouble(code, (2, 0, 0), text[:text_length].decode("utf-8", "replace"),
-                                            remote[:remote_length].decode("utf-8", "replace")))
+            if remote_length:       # what a local delivery says (a path) is the operator's, not the sender's
+                self.note_trouble(m, r, Trouble(code, (2, 0, 0), text[:text_length].decode("utf-8", "replace"),
+                                                remote[:remote_length].decode("utf-8", "replace")))
             self.report_due(m, r)
         self.detach(r)
 
@@ -624,13 +629,14 @@ cdef class Scheduler(Ledger):
             self.write_state(m)
 
     def reported(self, size_t pointer, list indexes, int error):
-        """The reporter is done with these recipients: their report is in the spool (error 0) or must be tried again."""
+        """The reporter is done with these recipients (None: with all): their report is in the spool (error 0), or must be
+        tried again."""
         cdef message *m = <message *>pointer
         cdef recipient *r
         cdef uint32_t i
         m.report_in_flight = False
         if error == 0:
-            for i in indexes:
+            for i in range(m.recipient_count) if indexes is None else indexes:
                 r = &m.recipients[i]
                 if r.flags & RECIPIENT_REPORT_DUE:
                     r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
@@ -662,16 +668,18 @@ cdef class Scheduler(Ledger):
         op.op.context = <void *>self
         op.message = m
         m.state_in_flight = True
+        self.states_in_flight += 1
         m.is_dirty = False
         (<Shard>m.shard).submit(&op.op)
 
     cdef void finish(self, message *m) noexcept:
         cdef Shard shard = <Shard>m.shard
         cdef uint32_t i
+        # The id first: should only the first of these become durable, no envelope may outlive its chunks.
+        shard.free(m.id, m.home, m.state_segment)
         for i in range(m.chunk_count):
             if m.chunk_segments[i] != NULL:
                 shard.release(m.chunk_segments[i])
-        shard.free(m.id, m.home, m.state_segment)
         self.cool(m)
         self.index.remove(m)
         free(m.chunk_segments)

@@ -68,7 +68,7 @@ cdef class Share:
             if result == SHARES_TAKEN:
                 self.own += 1
                 return True
-            if result == SHARES_NONE:
+            if result == SHARES_NONE or self.own != 0:
                 return False
             self.slot = shares_find(self.shares.table, self.key, now)
             if self.slot == <uint32_t>-1:
@@ -92,7 +92,8 @@ cdef class Share:
         if self.slot != <uint32_t>-1:
             wait = shares_rate_take(self.shares.table, self.slot, self.key, interval_ns, burst, now)
         if wait == SHARES_RATE_STALE:
-            if self.own == 0 or self.slot == <uint32_t>-1:
+            # Only while nothing of ours is counted: what was taken without a slot must not be given back to one.
+            if self.own == 0:
                 self.slot = shares_find(self.shares.table, self.key, now)
             if self.slot != <uint32_t>-1:
                 wait = shares_rate_take(self.shares.table, self.slot, self.key, interval_ns, burst, now)
