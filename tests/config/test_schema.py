@@ -265,3 +265,25 @@ def test_a_key_with_odd_letters_is_quoted() -> None:
 )
 def test_the_examples_are_good(tmp_path: Path, example: Path) -> None:
     assert load(write(tmp_path, example.read_text().replace("@VAR@", "/srv/angarium")))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a=" + "[" * 5000, "nested too deeply"),
+        ("a=" + "9" * 5001, "digits"),
+        ('include=["' + "x" * 5000 + '"]', "include[0]"),
+        ('[node]\nspool="/tmp/a\\u0000b"', "control character"),
+        ('[queue.default]\nmax_age="999999999999999999d"', "longer than ten years"),
+        ('[shaping.default]\nrate="99999999999999999999/s"', "more than a million a second"),
+        ('[[listener]]\naddress="127.0.0.1:25"\nmax_message_octets="' + "9" * 400 + 'MiB"', "expected a size"),
+    ],
+    ids=["nesting", "digits", "include", "nul", "age", "rate", "size"],
+)
+def test_values_beyond_all_sense_are_refused_as_configuration_errors(tmp_path: Path, text: str, what: str) -> None:
+    # A reload that met one of these ended the relay: only ConfigError is a refusal.
+    path = tmp_path / "angarium.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    assert what in str(refused.value)

@@ -85,3 +85,14 @@ def test_what_is_open_stays_open_when_asked_again() -> None:
 def test_the_reason_is_said_in_words(address: ListenAddress, reason: str) -> None:
     with pytest.raises(CannotListen, match=reason):
         Listening(1).open([address])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")
+def test_the_ipv6_wildcard_leaves_ipv4_to_a_listener_of_its_own() -> None:
+    six = ListenAddress("::", 0)
+    listening = Listening(1)
+    listening.open([six])
+    four = ListenAddress("0.0.0.0", listening.actual(six).port)
+    listening.open([four])
+    assert listening.of_worker(0)[four].getsockname()[1] == listening.actual(six).port
+    listening.close_all()

@@ -101,3 +101,18 @@ def test_more_sites_than_slots_still_get_their_share():
 def test_impossible_worker_counts_are_refused(workers):
     with pytest.raises(ValueError, match="workers"):
         Shares(workers)
+
+
+def test_a_connection_counted_without_a_slot_is_not_given_back_to_one():
+    # 65535 connections to a site that has none: the count ran below zero when a slot came free in between.
+    shares = Shares(2, slots=16)
+    busy = [shares.share(f"site {n}") for n in range(16)]
+    assert all(share.try_connection(4) for share in busy)
+    extra = shares.share("one more")
+    assert extra.try_connection(4)
+    busy[0].give_back()
+    extra.wait_ns(1000, 1)
+    extra.give_back()
+    assert extra.machine_count == 0
+    assert extra.try_connection(4)
+    assert extra.machine_count == 1
