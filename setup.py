@@ -67,6 +67,7 @@ EXTENSIONS = {
     "angarium.queue.recovery": OCTETS + ENVELOPE,
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
+    "angarium.queue.compaction": OCTETS + ENVELOPE,
     "angarium.mime.received": OCTETS,
     "angarium.inbound.context": [],
     "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],

@@ -54,7 +54,7 @@ class NextHop:
         self._released = asyncio.Event()
 
     async def start(self) -> Site:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 22)
         self.port = self._server.sockets[0].getsockname()[1]
         return Site(f"smtp://127.0.0.1:{self.port}", "smtp", (Host("127.0.0.1", ("127.0.0.1",), self.port),))
 
@@ -139,6 +139,7 @@ class Queue:
         options: QueueOptions | None = None,
         shaping: ShapingOptions | None = None,
         hot_limit_octets: int = 1 << 20,
+        segment_octets: int = 4 << 20,
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
@@ -147,7 +148,7 @@ class Queue:
         self.log_path = directory / "log"
         self._log_fd = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._directory_fd = os.open(directory, os.O_RDONLY)
-        self.shard = Shard(self._directory_fd, "00", 0, segment_octets=4 << 20)
+        self.shard = Shard(self._directory_fd, "00", 0, segment_octets=segment_octets)
         self.shard.attach(loop)
         self.wheel = Wheel(loop)
         self.journal = Journal(self._log_fd)

@@ -374,7 +374,7 @@ static void commit_op(spool_shard *self, spool_op *op)
     uint32_t entries = op->body != NULL ? 2 : 1;
     op->place = op->body_place = (spool_place){0};
     int error = payload_length > UINT32_MAX / 2 || body_length > UINT32_MAX / 2 ? EFBIG
-              : make_room(self, need, entries, op->kind != SPOOL_OUTCOME);
+              : make_room(self, need, entries, op->kind != SPOOL_OUTCOME && !op->is_copy);
     if (error != 0) {
         op->error = error;
         spool_ops_append(&commit->finished, op);

@@ -133,12 +133,23 @@ int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, 
     return 0;
 }
 
-void spool_envelope_set_single_chunk(uint8_t *payload, spool_chunk chunk)
+void spool_envelope_set_chunk(uint8_t *payload, uint32_t index, spool_chunk chunk)
 {
-    uint8_t *at = payload + load32(payload + 40);
+    uint8_t *at = payload + load32(payload + 40) + (size_t)index * CHUNK_OCTETS;
     store32(at, chunk.segment_serial);
     store32(at + 4, chunk.offset);
     store32(at + 8, chunk.length);
+}
+
+void spool_envelope_set_single_chunk(uint8_t *payload, spool_chunk chunk)
+{
+    spool_envelope_set_chunk(payload, 0, chunk);
+}
+
+void spool_envelope_mark_copy(uint8_t *payload, bool has_outcome)
+{
+    uint32_t flags = load32(payload + 4) & ~(uint32_t)SPOOL_ENVELOPE_COPY_FIRST;
+    store32(payload + 4, flags | SPOOL_ENVELOPE_COPY | (has_outcome ? SPOOL_ENVELOPE_COPY_FIRST : 0));
 }
 
 /* Reads the recipient at *cursor, every length checked against `end`. */

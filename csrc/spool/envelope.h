@@ -23,6 +23,8 @@ enum {                              /* envelope flags (u32) */
     SPOOL_ENVELOPE_RET_HDRS = 64,   /* DSN RET=HDRS */
     SPOOL_ENVELOPE_IS_DSN = 128,    /* made by ourselves with a null reverse-path */
     SPOOL_ENVELOPE_INLINE = 256,    /* set by finish: the one body record lies beside the envelope, has no pin of its own */
+    SPOOL_ENVELOPE_COPY = 512,      /* a compaction wrote this record: an older one of the same id may be on disk */
+    SPOOL_ENVELOPE_COPY_FIRST = 1024,   /* the message had an outcome, written again behind this copy: complete with that */
 };
 
 typedef struct spool_span { const uint8_t *data; uint32_t length; } spool_span;
@@ -71,6 +73,11 @@ int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, 
                           uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count);
 /* Commit thread only: fills the reserved chunk entry. */
 void spool_envelope_set_single_chunk(uint8_t *payload, spool_chunk chunk);
+
+/* Compaction, over octets that spool_envelope_open has accepted: says that this is a copy, and where chunk `index`
+ * (below chunk_count) lies now. */
+void spool_envelope_mark_copy(uint8_t *payload, bool has_outcome);
+void spool_envelope_set_chunk(uint8_t *payload, uint32_t index, spool_chunk chunk);
 
 /* Reading. Checks every length; returns 0 or -EBADMSG. The view lives as long as `data`. */
 int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out);

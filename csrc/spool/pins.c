@@ -74,13 +74,13 @@ void spool_freed_destroy(spool_freed *freed)
 
 /* --- freed records --- */
 
-void spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind)
+bool spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind)
 {
     spool_freed *freed = self->freed_pending;
     if (freed == NULL || freed->count == SPOOL_FREED_LIMIT) {
         freed = calloc(1, sizeof *freed);
         if (freed == NULL)
-            return;                     /* the pin stays: the message may come back after a restart, it is never lost */
+            return false;               /* the pin stays: the message may come back after a restart, it is never lost */
         freed->event.kind = SPOOL_EVENT_FREED;
         freed->next = self->freed_pending;
         self->freed_pending = freed;
@@ -89,11 +89,12 @@ void spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, 
         uint32_t capacity = freed->capacity == 0 ? 32 : freed->capacity * 2;
         spool_freed_entry *entries = realloc(freed->entries, capacity * sizeof *entries);
         if (entries == NULL)
-            return;
+            return false;
         freed->entries = entries;
         freed->capacity = capacity;
     }
     freed->entries[freed->count++] = (spool_freed_entry){id, home, state, kind};
+    return true;
 }
 
 static void add_about(spool_segment *segment, const spool_segment *home, int32_t n)
@@ -103,8 +104,26 @@ static void add_about(spool_segment *segment, const spool_segment *home, int32_t
         segment->is_broken = true;
 }
 
+/* The compaction that wanted them begins again later. */
+static void drop_repeats(spool_shard *self, spool_freed *freed)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < freed->count; i++) {
+        spool_freed_entry *entry = &freed->entries[i];
+        if (entry->kind == SPOOL_FREE_AGAIN) {
+            entry->home->busy--;
+            entry->state->repeats--;
+            entry->state->has_lost_repeat = true;
+            spool_pins_consider(self, entry->home);
+        } else
+            freed->entries[kept++] = *entry;
+    }
+    freed->count = kept;
+}
+
 static void freed_failed(spool_shard *self, spool_freed *freed)
 {
+    drop_repeats(self, freed);
     freed->next = self->unwritten;
     self->unwritten = freed;
     for (uint32_t i = 0; i < freed->count; i++)
@@ -120,13 +139,15 @@ static void freed_durable(spool_shard *self, spool_freed *freed)
     spool_segment *written = freed->event.place.segment;
     for (uint32_t i = 0; i < freed->count; i++) {
         spool_freed_entry *entry = &freed->entries[i];
-        if (entry->kind == SPOOL_FREE_RESCIND)
+        if (entry->kind == SPOOL_FREE_RESCIND || entry->kind == SPOOL_FREE_AGAIN)
             entry->home->busy--;
         else
             entry->home->live--;
         if (entry->kind != SPOOL_FREE_CHUNK)
             add_about(written, entry->home, 1);
-        if (entry->state != NULL)
+        if (entry->kind == SPOOL_FREE_AGAIN)
+            entry->state->repeats--;    /* what was repeated stops counting all at once, at the end of the compaction */
+        else if (entry->state != NULL)
             add_about(entry->state, entry->home, -1);
     }
     for (uint32_t i = 0; i < freed->count; i++) {
@@ -189,10 +210,24 @@ static void outcome_done(spool_shard *self, spool_op *op)
     spool_pins_consider(self, op->about);
 }
 
+static void add_live(spool_segment *segment, int64_t count, uint64_t octets)
+{
+    segment->live += count;
+    segment->live_octets += (int64_t)octets;
+}
+
+/* Told when it is known, not when it is durable: it is a measure for compaction, not a pin. */
+static void subtract_octets(spool_segment *segment, uint64_t octets)
+{
+    segment->live_octets -= (int64_t)octets;
+    if (segment->live_octets < 0)
+        segment->live_octets = 0;
+}
+
 static void envelope_done(spool_shard *self, spool_op *op)
 {
     if (op->error == 0)
-        op->place.segment->live++;
+        add_live(op->place.segment, 1, (uint64_t)op->place.length + op->body_place.length);
     else if (op->place.segment != NULL) {
         /* The write failed, yet its octets may be on the disk, whole. The sender is told to try again: say durably that this
          * copy is void, or a restart would deliver it twice. */
@@ -210,6 +245,7 @@ void spool_pins_take(spool_shard *self, spool_op *op)
         return;
     case SPOOL_EVENT_SEALED:
         segment->is_sealed = true;
+        segment->sealed_ms = spool_mono_ns() / 1000000;
         SPOOL_COUNT(self, sealed_segments, 1);
         spool_pins_consider(self, segment);
         return;
@@ -224,7 +260,7 @@ void spool_pins_take(spool_shard *self, spool_op *op)
         return;
     case SPOOL_BODY:
         if (op->error == 0)
-            segment->live++;
+            add_live(segment, 1, op->place.length);
         break;
     case SPOOL_ENVELOPE:
         envelope_done(self, op);
@@ -255,8 +291,46 @@ void spool_pins_scan_over(spool_shard *self)
         spool_pins_consider(self, segment);
 }
 
-void spool_segment_release(spool_shard *self, spool_segment *segment)
+void spool_segment_release(spool_shard *self, spool_segment *segment, uint64_t octets)
 {
-    if (!self->is_stopped)
-        spool_pins_free_entry(self, 0, segment, NULL, SPOOL_FREE_CHUNK);
+    if (self->is_stopped)
+        return;
+    subtract_octets(segment, octets);
+    spool_pins_free_entry(self, 0, segment, NULL, SPOOL_FREE_CHUNK);
+}
+
+void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint64_t octets)
+{
+    if (self->is_stopped)
+        return;
+    subtract_octets(home, octets);
+    spool_pins_free_entry(self, id, home, state, SPOOL_FREE_MESSAGE);
+}
+
+/* Of a message found at start, as if it had been committed now. */
+void spool_pins_take_found(spool_shard *self, const spool_found *found)
+{
+    if (found->envelope == NULL) {
+        /* A newer copy was found first. Said durably: else this one came back once the newer were gone. */
+        found->home->live++;
+        spool_pins_free_entry(self, found->id, found->home, NULL, SPOOL_FREE_MESSAGE);
+        return;
+    }
+    add_live(found->home, 1, found->envelope->length);
+    if (found->state_segment != NULL && found->state_segment != found->home
+        && spool_counts_add(&found->state_segment->about, found->home->serial, 1) != 0)
+        found->state_segment->is_broken = true;
+    spool_envelope envelope;
+    if (spool_envelope_open(found->envelope->data, found->envelope->length, &envelope) != 0)
+        return;
+    if (envelope.flags & SPOOL_ENVELOPE_INLINE) {
+        add_live(found->home, 0, envelope.message_octets);
+        return;
+    }
+    for (uint32_t i = 0; i < envelope.chunk_count; i++) {
+        spool_chunk chunk = spool_envelope_chunk(&envelope, i);
+        spool_segment *segment = spool_shard_segment(self, chunk.segment_serial);
+        if (segment != NULL)
+            add_live(segment, 1, chunk.length);
+    }
 }

@@ -27,6 +27,7 @@ typedef struct context {
     spool_segment *segment;
     uint32_t at;                    /* its index in reader.old */
     spool_ids ids;
+    spool_found *doubtful;
     spool_found *found, **found_last;
     uint32_t found_count;
     bool is_stopping;
@@ -105,20 +106,19 @@ static octets *read_entry(context *self, const spool_index_entry *entry, const c
 
 /* --- what was said about messages --- */
 
-static int note(context *self, uint64_t id, const spool_index_entry *entry, bool is_freed)
+static int note(context *self, uint64_t id, uint32_t home, const spool_index_entry *entry)
 {
     if (id == 0)
         return 0;
-    spool_newest *newest = spool_ids_put(&self->ids, id);
+    spool_newest *newest = spool_ids_put(&self->ids, id, home);
     if (newest == NULL)
         return ENOMEM;
-    /* Within a segment the later outcome wins, between segments the newer one, met first. Freed is for ever. */
-    if (newest->is_freed || (!is_freed && newest->segment != UINT32_MAX && newest->segment != self->at))
+    /* Within a segment the later record wins, between segments the newer one, met first. */
+    if (newest->segment != UINT32_MAX && newest->segment != self->at)
         return 0;
     newest->segment = self->at;
     newest->offset = entry->offset;
     newest->length = entry->length;
-    newest->is_freed = is_freed;
     return 0;
 }
 
@@ -141,14 +141,16 @@ static int note_all(context *self, const spool_scan *scan)
         const spool_index_entry *entry = &scan->entries[i];
         int error = 0;
         if (entry->kind == SPOOL_OUTCOME)
-            error = note(self, entry->id, entry, false);
+            error = note(self, entry->id, SPOOL_ANY_HOME, entry);
         else if (entry->kind == SPOOL_FREED) {
             octets *ids = read_entry(self, entry, "freed record");
             /* Of a home that is gone nothing can come back: no memory for its ids. */
             for (size_t at = 0; ids != NULL && at + SPOOL_FREED_ENTRY_OCTETS <= ids->length && error == 0;
-                 at += SPOOL_FREED_ENTRY_OCTETS)
-                if (is_old_serial(self, load32(ids->data + at + 8)))
-                    error = note(self, load64(ids->data + at), entry, true);
+                 at += SPOOL_FREED_ENTRY_OCTETS) {
+                uint32_t home = load32(ids->data + at + 8);
+                if (is_old_serial(self, home))
+                    error = note(self, load64(ids->data + at), home, entry);
+            }
             octets_unref(ids);
         }
         if (error != 0)
@@ -212,13 +214,80 @@ static octets *read_state(context *self, const spool_newest *newest)
     return read_entry(&there, &entry, "outcome record; its message is tried again for every recipient");
 }
 
+static void hand_over(context *self, spool_found *found)
+{
+    found->next = NULL;
+    *self->found_last = found;
+    self->found_last = &found->next;
+    self->found_count++;
+}
+
+static spool_found *new_found(spool_segment *home, const spool_index_entry *entry, octets *envelope)
+{
+    spool_found *found = calloc(1, sizeof *found);
+    if (found == NULL) {
+        octets_unref(envelope);
+        return NULL;
+    }
+    *found = (spool_found){.id = entry->id, .envelope = envelope, .home = home, .offset = entry->offset};
+    return found;
+}
+
+static void hand_over_message(context *self, spool_found *found)
+{
+    spool_newest *newest = spool_ids_find(&self->ids, found->id, SPOOL_ANY_HOME);
+    if (newest != NULL && (found->state = read_state(self, newest)) != NULL)
+        found->state_segment = self->shard->reader.old[newest->segment];
+    SPOOL_COUNT(self->shard, recovered_messages, 1);
+    hand_over(self, found);
+}
+
+/* A compaction was cut short between a copy and the outcome that goes with it, when none is found behind the copy. Then the old
+ * message is still there, not freed, and counts. Should it not be there after all, the outcome was lost to damage, and the copy
+ * is the message: known at the end of the scan. */
+static int doubt(context *self, spool_found *found)
+{
+    if (spool_ids_put(&self->ids, found->id, SPOOL_COPY_DOUBTFUL) == NULL) {
+        octets_unref(found->envelope);
+        free(found);
+        return ENOMEM;
+    }
+    found->next = self->doubtful;
+    self->doubtful = found;
+    return 0;
+}
+
+static void end_of_doubt(context *self)
+{
+    while (self->doubtful != NULL) {
+        spool_found *found = self->doubtful;
+        self->doubtful = found->next;
+        if (spool_ids_find(&self->ids, found->id, SPOOL_COPY_FOUND) != NULL) {
+            octets_unref(found->envelope);
+            found->envelope = NULL;
+            hand_over(self, found);
+        } else {
+            spool_ids_put(&self->ids, found->id, SPOOL_COPY_FOUND);
+            hand_over_message(self, found);
+        }
+    }
+    hand_out(self);
+}
+
 static int find_message(context *self, const spool_scan *scan, const spool_index_entry *entry)
 {
     spool_segment *home = self->segment;
-    spool_newest *newest = spool_ids_find(&self->ids, entry->id);
-    if (newest != NULL && newest->is_freed) {
-        spool_segment *told = self->shard->reader.old[newest->segment];
+    spool_newest *freed = spool_ids_find(&self->ids, entry->id, home->serial);
+    if (freed != NULL) {
+        spool_segment *told = self->shard->reader.old[freed->segment];
         return told != home && spool_counts_add(&told->scan_about, home->serial, 1) != 0 ? ENOMEM : 0;
+    }
+    if (spool_ids_find(&self->ids, entry->id, SPOOL_COPY_FOUND) != NULL) {
+        spool_found *stale = new_found(home, entry, NULL);
+        if (stale == NULL)
+            return ENOMEM;
+        hand_over(self, stale);
+        return 0;
     }
     octets *envelope = read_entry(self, entry, "envelope");
     if (envelope == NULL)
@@ -235,21 +304,18 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
         report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), "envelope without sense");
         return 0;
     }
-    spool_found *found = calloc(1, sizeof *found);
-    if (found == NULL) {
+    bool is_copy = view.flags & SPOOL_ENVELOPE_COPY, is_doubted = spool_ids_find(&self->ids, entry->id, SPOOL_COPY_DOUBTFUL) != NULL;
+    spool_found *found = new_found(home, entry, envelope);
+    if (found == NULL)
+        return ENOMEM;
+    if (view.flags & SPOOL_ENVELOPE_COPY_FIRST && spool_ids_find(&self->ids, entry->id, SPOOL_ANY_HOME) == NULL)
+        return doubt(self, found);
+    if ((is_copy || is_doubted) && spool_ids_put(&self->ids, entry->id, SPOOL_COPY_FOUND) == NULL) {
         octets_unref(envelope);
+        free(found);
         return ENOMEM;
     }
-    found->id = entry->id;
-    found->envelope = envelope;
-    found->home = home;
-    found->offset = entry->offset;
-    if (newest != NULL && (found->state = read_state(self, newest)) != NULL)
-        found->state_segment = self->shard->reader.old[newest->segment];
-    *self->found_last = found;
-    self->found_last = &found->next;
-    self->found_count++;
-    SPOOL_COUNT(self->shard, recovered_messages, 1);
+    hand_over_message(self, found);
     return 0;
 }
 
@@ -263,6 +329,10 @@ static int recover_segment(context *self)
     if (scan.damaged_count != 0)
         self->segment->is_unread = true;
     SPOOL_COUNT(self->shard, torn_records, scan.torn_count);
+    /* After a kill -9 its last batch may be here to be read and yet not on stable storage. What follows from reading it (an older
+     * copy is over, say) will be written with a sync of another file. */
+    if (error == 0 && !scan.has_footer)
+        error = spool_segment_sync(self->shard, self->segment);
     if (error == 0)
         error = note_all(self, &scan);
     for (uint32_t i = 0, since = 0; i < scan.count && error == 0; i++) {
@@ -291,6 +361,14 @@ void spool_recover(spool_shard *shard)
     for (self.at = 0; self.at < shard->reader.old_count && error == 0; self.at++) {
         self.segment = shard->reader.old[self.at];
         error = recover_segment(&self);
+    }
+    if (error == 0)
+        end_of_doubt(&self);
+    while (self.doubtful != NULL) {
+        spool_found *found = self.doubtful;
+        self.doubtful = found->next;
+        octets_unref(found->envelope);
+        free(found);
     }
     if (error != 0 && error != ECANCELED)
         spool_report(shard, "shard %s: recovery stopped: %s; restart to find the rest", shard->name, strerror(error));

@@ -86,14 +86,8 @@ void spool_shard_submit(spool_shard *self, spool_op *op)
         return;
     }
     self->pending_count++;
-    self->urgent_count += op->kind != SPOOL_OUTCOME;
+    self->urgent_count += op->kind != SPOOL_OUTCOME && !op->is_copy;
     spool_ops_append(&self->pending, op);
-}
-
-void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state)
-{
-    if (!self->is_stopped)
-        spool_pins_free_entry(self, id, home, state, SPOOL_FREE_MESSAGE);
 }
 
 bool spool_shard_is_lazy_waiting(const spool_shard *self)
@@ -234,48 +228,43 @@ bool spool_shard_reap(spool_shard *self, unsigned limit)
     return self->done_local.first != NULL || self->reads_local != NULL;
 }
 
-/* Pins of a message found at start, as if it had been committed now. */
-static void take_pins(spool_shard *self, const spool_found *found)
+/* 1: found_local has something; 0: nothing at the moment; -1: the scan is over. */
+static int await_found(spool_shard *self)
 {
-    found->home->live++;
-    if (found->state_segment != NULL && found->state_segment != found->home
-        && spool_counts_add(&found->state_segment->about, found->home->serial, 1) != 0)
-        found->state_segment->is_broken = true;
-    spool_envelope envelope;
-    if (spool_envelope_open(found->envelope->data, found->envelope->length, &envelope) != 0
-        || envelope.flags & SPOOL_ENVELOPE_INLINE)
-        return;
-    for (uint32_t i = 0; i < envelope.chunk_count; i++) {
-        spool_segment *segment = spool_shard_segment(self, spool_envelope_chunk(&envelope, i).segment_serial);
-        if (segment != NULL)
-            segment->live++;
-    }
+    if (self->found_local != NULL)
+        return 1;
+    pthread_mutex_lock(&self->mutex);
+    self->found_local = self->shared.found;
+    self->shared.found = NULL;
+    self->shared.found_last = &self->shared.found;
+    self->shared.found_count = 0;
+    bool is_over = self->shared.is_scan_over, is_broken = self->shared.is_scan_broken;
+    pthread_cond_signal(&self->reader_wake);
+    pthread_mutex_unlock(&self->mutex);
+    if (self->found_local != NULL)
+        return 1;
+    if (is_over && !self->is_scan_merged)
+        spool_pins_scan_over(self);
+    return is_over || is_broken ? -1 : 0;
 }
 
 int spool_shard_recover_next(spool_shard *self, spool_recovered *out)
 {
-    if (self->found_local == NULL) {
-        pthread_mutex_lock(&self->mutex);
-        self->found_local = self->shared.found;
-        self->shared.found = NULL;
-        self->shared.found_last = &self->shared.found;
-        self->shared.found_count = 0;
-        bool is_over = self->shared.is_scan_over, is_broken = self->shared.is_scan_broken;
-        pthread_cond_signal(&self->reader_wake);
-        pthread_mutex_unlock(&self->mutex);
-        if (self->found_local == NULL) {
-            if (is_over && !self->is_scan_merged)
-                spool_pins_scan_over(self);
-            return is_over || is_broken ? -1 : 0;
-        }
+    for (;;) {
+        int result = await_found(self);
+        if (result != 1)
+            return result;
+        spool_found *found = self->found_local;
+        self->found_local = found->next;
+        spool_pins_take_found(self, found);
+        bool is_message = found->envelope != NULL;
+        if (is_message)
+            *out = (spool_recovered){found->id, found->envelope, found->state,
+                                     {found->home, found->offset, (uint32_t)found->envelope->length}, found->state_segment};
+        free(found);
+        if (is_message)
+            return 1;
     }
-    spool_found *found = self->found_local;
-    self->found_local = found->next;
-    take_pins(self, found);
-    *out = (spool_recovered){found->id, found->envelope, found->state,
-                             {found->home, found->offset, (uint32_t)found->envelope->length}, found->state_segment};
-    free(found);
-    return 1;
 }
 
 /* --- the end --- */
@@ -346,6 +335,7 @@ void spool_shard_statistics(spool_shard *self, spool_statistics *out)
 #define TAKE(field) out->field = __atomic_load_n(&in->field, __ATOMIC_RELAXED)
     TAKE(commits); TAKE(records); TAKE(octets_written); TAKE(sync_errors); TAKE(write_errors);
     TAKE(recovered_messages); TAKE(torn_records); TAKE(damaged_records); TAKE(damaged_octets);
+    TAKE(live_octets); TAKE(segment_octets); TAKE(compactions);
     TAKE(segments); TAKE(free_segments); TAKE(sealed_segments); TAKE(commit_us_last); TAKE(commit_us_max);
 #undef TAKE
     out->is_full = __atomic_load_n(&self->is_full, __ATOMIC_RELAXED);

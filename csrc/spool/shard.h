@@ -45,6 +45,10 @@ struct spool_segment {
     int64_t live;                           /* envelopes, chunks, freed entries on their way */
     int64_t busy;                           /* reads and ops in flight that point here */
     int64_t unwritten;                      /* settled messages whose FREED record found no room */
+    int64_t live_octets;                    /* payloads of live envelopes and chunks; a measure, no pin hangs on it */
+    int64_t repeats;                        /* of a victim: repeated FREED entries on their way */
+    bool is_victim, has_lost_repeat;
+    uint64_t sealed_ms, compact_after_ms;
     spool_counts about;                     /* records in here about messages of other segments, by their serial */
 
     /* reader thread */
@@ -58,12 +62,13 @@ struct spool_segment {
 
 _Static_assert(offsetof(struct spool_segment, serial) == 0, "spool_segment_serial() in spool.h reads it there");
 
-typedef enum spool_freed_kind { SPOOL_FREE_MESSAGE, SPOOL_FREE_CHUNK, SPOOL_FREE_RESCIND } spool_freed_kind;
+/* RESCIND: the write of an envelope failed; its octets must not come back. AGAIN: repeated from the segment `state`. */
+typedef enum spool_freed_kind { SPOOL_FREE_MESSAGE, SPOOL_FREE_CHUNK, SPOOL_FREE_RESCIND, SPOOL_FREE_AGAIN } spool_freed_kind;
 
 typedef struct spool_freed_entry {
     uint64_t id;
     spool_segment *home, *state;
-    uint32_t kind;                          /* RESCIND: the write of an envelope failed; its octets must not come back */
+    uint32_t kind;
 } spool_freed_entry;
 
 typedef struct spool_freed spool_freed;
@@ -97,7 +102,7 @@ typedef struct spool_found spool_found;     /* a message found by recovery, wait
 struct spool_found {
     spool_found *next;
     uint64_t id;
-    octets *envelope, *state;
+    octets *envelope, *state;       /* envelope NULL: a copy that a newer one has replaced */
     spool_segment *home, *state_segment;
     uint32_t offset;
 };
@@ -220,9 +225,13 @@ void *spool_reader_main(void *shard);
 void spool_reader_serve(spool_shard *self);     /* reader thread: whatever reads wait now */
 bool spool_reader_is_stopping(spool_shard *self);
 int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, size_t length, uint64_t offset);
+int spool_segment_sync(spool_shard *self, spool_segment *segment);
 /* One checked record; 0, EBADMSG or an errno. */
 int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
                               uint32_t kind, octets **out);
+
+/* compact.c: reader thread. All records of a segment as the payload of a footer; 0 or an errno. */
+int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets **out);
 
 /* recover.c */
 void spool_recover(spool_shard *self);          /* reader thread: scans reader.old, hands out, then returns */
@@ -232,7 +241,9 @@ void spool_pins_take(spool_shard *self, spool_op *op);      /* a finished op or 
 void spool_pins_learn(spool_shard *self, spool_segment *segment);
 void spool_pins_scan_over(spool_shard *self);
 void spool_pins_consider(spool_shard *self, spool_segment *segment);    /* retires it when nothing in it is needed */
-void spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind);
+/* False when memory is out: then nothing was noted, and the pin stays. */
+bool spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind);
 void spool_freed_destroy(spool_freed *freed);
+void spool_pins_take_found(spool_shard *self, const spool_found *found);
 
 #endif

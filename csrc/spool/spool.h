@@ -47,6 +47,8 @@ struct spool_op {               /* owned by the submitter, who keeps it in place
     uint8_t kind;               /* SPOOL_BODY, SPOOL_ENVELOPE or SPOOL_OUTCOME */
     uint64_t id;
     uint64_t aux;               /* BODY: offset of the run in the message */
+    bool is_copy;               /* BODY, ENVELOPE: of a message that is in the spool already (compaction): waits for a
+                                 * commit to ride on like an outcome does, and may use the room kept for those */
     octets *payload;            /* a reference held by the submitter until done */
     octets *body;               /* ENVELOPE: the whole message when it was not streamed, else NULL */
     spool_segment *about;       /* OUTCOME: home segment of the message (where its envelope lies) */
@@ -61,7 +63,8 @@ struct spool_op {               /* owned by the submitter, who keeps it in place
 typedef struct spool_read_op spool_read_op;
 struct spool_read_op {
     spool_read_op *next;        /* private */
-    spool_place place;          /* of a BODY or ENVELOPE record (length of payload known) */
+    spool_place place;          /* of a record (length of payload known) */
+    bool wants_index;           /* instead: all records of place.segment, as in a footer's payload (spool_index_check) */
     octets *out;                /* result: payload, one reference for the submitter; NULL on error */
     int error;                  /* 0, EIO, EBADMSG (CRC or header wrong: the message is damaged) */
     void (*done)(spool_read_op *op, void *context);
@@ -96,8 +99,9 @@ int spool_shard_event_fd(const spool_shard *self);      /* readable when spool_s
 
 void spool_shard_submit(spool_shard *self, spool_op *op);
 /* Appends `id` to the next FREED record; the home and state segments' pins are given back when it is durable. `state`:
- * segment of the message's newest OUTCOME record, or NULL. */
-void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state);
+ * segment of the message's newest OUTCOME record, or NULL. It is over for the copy of the message whose home that is, not for
+ * another. `octets`: payloads of the envelope and of a body beside it, for the measure of what lives in the segment. */
+void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint64_t octets);
 /* Hands the turn's ops to the commit thread (end of a loop turn). When only outcomes and freed ids wait, it does so once
  * the oldest has waited SPOOL_LAZY_MS, counted from the first kick that saw it: they ride on the next commit before. */
 #define SPOOL_LAZY_MS 85
@@ -117,13 +121,26 @@ void spool_shard_read(spool_shard *self, spool_read_op *op);
  * spool_segment_release (the inline body of an ENVELOPE op counts with its envelope: same segment always). A release takes
  * effect with the next durable FREED record handed over with it: release a message's chunks in the same turn as, or after,
  * its spool_shard_free, so that no chunk is recycled while its envelope could come back. */
-void spool_segment_release(spool_shard *self, spool_segment *segment);
+void spool_segment_release(spool_shard *self, spool_segment *segment, uint64_t octets);
 /* Inline (its serial is the first thing in a segment), so that modules that do not link the shard can ask. */
 static inline uint32_t spool_segment_serial(const spool_segment *segment)
 {
     return *(const uint32_t *)(const void *)segment;
 }
 spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial);     /* NULL when unknown */
+
+/* Compaction: who runs it asks for a victim, moves what still matters in it (docs/spool-format.md) and says so. Loop thread.
+ *
+ * A victim is the sealed segment with the least in it, when the segments take more than twice what lives in them and a few
+ * besides. It is pinned until spool_shard_victim_done, and not given again before. NULL: nothing is worth it now. */
+spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms);
+/* Repeats an entry of a FREED record of `victim` in a new one; nothing when the home is gone or is the victim. */
+void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim);
+/* Repeated entries that are not durable yet; -1 when one could not be written. */
+int64_t spool_shard_repeats_under_way(const spool_segment *victim);
+/* `is_moved`: all repeats are durable, and no message's newest outcome lies in it any more. Otherwise it is not given again
+ * before `again_mono_ms`. What envelopes and chunks it still holds keep it in any case. */
+void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bool is_moved, uint64_t again_mono_ms);
 
 /* A message found at start, in no order (in fact newest segments first). `state` is the payload of its newest OUTCOME record
  * or NULL. References pass to the caller; pins (home, chunks, state) are already taken as if it had been committed now. */
@@ -140,6 +157,8 @@ int spool_shard_recover_next(spool_shard *self, spool_recovered *out);
 typedef struct spool_statistics {
     uint64_t commits, records, octets_written, sync_errors, write_errors, recovered_messages;
     uint64_t torn_records, damaged_records, damaged_octets;
+    uint64_t live_octets, segment_octets;   /* of messages not yet over; of all segments in use */
+    uint64_t compactions;       /* segments that were emptied by moving what mattered in them */
     uint32_t segments, free_segments, sealed_segments;
     uint32_t commit_us_last, commit_us_max;
     bool is_full;               /* no room for new mail: 452 4.3.1 at MAIL */

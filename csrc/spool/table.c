@@ -69,17 +69,17 @@ void spool_counts_clear(spool_counts *self)
     *self = (spool_counts){0};
 }
 
-static spool_newest *ids_slot(const spool_ids *self, uint64_t id)
+static spool_newest *ids_slot(const spool_ids *self, uint64_t id, uint32_t home)
 {
     uint64_t at = id * 0x9e3779b97f4a7c15u >> 20;
     for (;; at++) {
         spool_newest *entry = &self->entries[at & (self->capacity - 1)];
-        if (entry->id == id || entry->id == 0)
+        if ((entry->id == id && entry->home == home) || entry->id == 0)
             return entry;
     }
 }
 
-spool_newest *spool_ids_put(spool_ids *self, uint64_t id)
+spool_newest *spool_ids_put(spool_ids *self, uint64_t id, uint32_t home)
 {
     if ((self->used + 1) * 4 > self->capacity * 3) {
         spool_ids grown = {.capacity = self->capacity == 0 ? 1024 : self->capacity * 2, .used = self->used};
@@ -88,23 +88,23 @@ spool_newest *spool_ids_put(spool_ids *self, uint64_t id)
             return NULL;
         for (uint64_t i = 0; i < self->capacity; i++)
             if (self->entries[i].id != 0)
-                *ids_slot(&grown, self->entries[i].id) = self->entries[i];
+                *ids_slot(&grown, self->entries[i].id, self->entries[i].home) = self->entries[i];
         free(self->entries);
         *self = grown;
     }
-    spool_newest *entry = ids_slot(self, id);
+    spool_newest *entry = ids_slot(self, id, home);
     if (entry->id == 0) {
-        *entry = (spool_newest){.id = id, .segment = UINT32_MAX};
+        *entry = (spool_newest){.id = id, .home = home, .segment = UINT32_MAX};
         self->used++;
     }
     return entry;
 }
 
-spool_newest *spool_ids_find(const spool_ids *self, uint64_t id)
+spool_newest *spool_ids_find(const spool_ids *self, uint64_t id, uint32_t home)
 {
     if (self->capacity == 0)
         return NULL;
-    spool_newest *entry = ids_slot(self, id);
+    spool_newest *entry = ids_slot(self, id, home);
     return entry->id == id ? entry : NULL;
 }
 

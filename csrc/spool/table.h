@@ -22,19 +22,24 @@ void spool_counts_clear(spool_counts *self);
 
 typedef struct spool_newest {
     uint64_t id;                    /* 0: empty */
+    uint32_t home;                  /* what this is said of: the copy with that home, or one of the two below */
     uint32_t segment;               /* index in the recovery's list of segments */
     uint32_t offset, length;
-    uint32_t is_freed;
 } spool_newest;
+enum {
+    SPOOL_ANY_HOME = 0,             /* an outcome: whatever its record names as home, the newest counts */
+    SPOOL_COPY_FOUND = -1,          /* a copy has been handed out: older ones are over */
+    SPOOL_COPY_DOUBTFUL = -2,   /* a copy waits for the end of the scan; see recover.c */
+};
 
 typedef struct spool_ids {
     spool_newest *entries;
     uint64_t capacity, used;
 } spool_ids;
 
-/* The entry of `id` (not 0), made empty-handed (segment UINT32_MAX) when new; NULL when memory is out. */
-spool_newest *spool_ids_put(spool_ids *self, uint64_t id);
-spool_newest *spool_ids_find(const spool_ids *self, uint64_t id);   /* NULL when absent */
+/* The entry of `id` (not 0) and `home`, made empty-handed (segment UINT32_MAX) when new; NULL when memory is out. */
+spool_newest *spool_ids_put(spool_ids *self, uint64_t id, uint32_t home);
+spool_newest *spool_ids_find(const spool_ids *self, uint64_t id, uint32_t home);    /* NULL when absent */
 void spool_ids_clear(spool_ids *self);
 
 #endif

@@ -275,6 +275,7 @@ static item *submit_message(fixture *self, size_t length)
     return submit(self, SPOOL_ENVELOPE, id, envelope_of(id, length, NULL, 0), pattern(id, length));
 }
 
+__attribute__((unused))
 static item *submit_outcome(fixture *self, const item *message, const item *previous, const char *text)
 {
     item *made = calloc(1, sizeof *made);
@@ -333,7 +334,8 @@ static void churn(fixture *self, uint32_t wanted)
         item *one = append(self, 100000);
         uint32_t serial = spool_segment_serial(one->op.place.segment);
         first = first == 0 ? serial : first;
-        spool_shard_free(self->shard, one->op.id, one->op.place.segment, NULL);
+        spool_shard_free(self->shard, one->op.id, one->op.place.segment, NULL,
+                         (uint64_t)one->op.place.length + one->op.body_place.length);
         item_free(one);
         if (serial >= first + wanted)
             return;

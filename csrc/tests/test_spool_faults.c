@@ -59,7 +59,7 @@ static void failed_freed_record_is_written_again(void)
     fixture self = fixture_make(MIB, 1);
     item *message = append(&self, 100);
     SET(write_errno, EIO);
-    spool_shard_free(self.shard, message->op.id, message->op.place.segment, NULL);
+    spool_shard_free(self.shard, message->op.id, message->op.place.segment, NULL, 0);
     item *refused = submit_message(&self, 10);
     CHECK(wait_for(&self, refused) == EIO, "told EIO");
     SET(write_errno, 0);
@@ -142,7 +142,7 @@ static void disk_full_to_the_last_octet_empties_itself(void)
     }
     CHECK(error == ENOSPC, "the reserve is gone");
     for (int i = 0; i < count; i++)
-        spool_shard_free(self.shard, items[i]->op.id, items[i]->op.place.segment, NULL);
+        spool_shard_free(self.shard, items[i]->op.id, items[i]->op.place.segment, NULL, 0);
     SET(allocate_errno, 0);
     /* Allocation works again only for a file that has been given back: keep it failing unless files went. */
     SET(allocate_errno, ENOSPC);

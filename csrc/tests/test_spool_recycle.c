@@ -47,8 +47,8 @@ static void freed_record_keeps_its_segment_until_the_home_is_gone(void)
     item *mark = append(&self, 100);
     uint32_t b = serial_of(mark);
     CHECK(b > a, "another segment");
-    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL);
-    spool_shard_free(self.shard, mark->op.id, mark->op.place.segment, NULL);
+    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL, 0);
+    spool_shard_free(self.shard, mark->op.id, mark->op.place.segment, NULL, 0);
     churn(&self, 4);
     settle(&self);
     CHECK(is_known(&self, a) && is_known(&self, b), "A is needed, so B is");
@@ -65,7 +65,7 @@ static void freed_record_keeps_its_segment_until_the_home_is_gone(void)
     fixture_open(&second);
     recover_all(&second, &found);
     CHECK(found.count == 1 && find(&found, staying->op.id) != NULL, "%u found after two restarts", found.count);
-    spool_shard_free(second.shard, staying->op.id, found.items[0].place.segment, NULL);
+    spool_shard_free(second.shard, staying->op.id, found.items[0].place.segment, NULL, 0);
     churn(&second, 2);
     settle(&second);
     CHECK(!is_known(&second, a) && !is_known(&second, b), "both gone when the last message is");
@@ -74,7 +74,7 @@ static void freed_record_keeps_its_segment_until_the_home_is_gone(void)
     fixture_remove(&second);
     fixture_remove(&copy);
 
-    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL);
+    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL, 0);
     churn(&self, 2);
     settle(&self);
     CHECK(!is_known(&self, a) && !is_known(&self, b), "both gone");
@@ -89,12 +89,12 @@ static void home_is_durably_free_before_its_records_go(void)
     fixture self = fixture_make(MIB, 1);
     item *settled = append(&self, 100), *staying = append(&self, 100);
     next_segment(&self);
-    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL);
+    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL, 0);
     churn(&self, 3);
     settle(&self);
     uint32_t a = serial_of(staying);
     SET(write_errno, EIO);                      /* A's header cannot be written */
-    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL);
+    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL, 0);
     settle(&self);
     SET(write_errno, 0);
     for (int i = 0; i < 60; i++)
@@ -116,7 +116,7 @@ static uint32_t fill_segment(fixture *self)
 {
     item *filler = append(self, 700000);
     uint32_t serial = serial_of(filler);
-    spool_shard_free(self->shard, filler->op.id, filler->op.place.segment, NULL);
+    spool_shard_free(self->shard, filler->op.id, filler->op.place.segment, NULL, 0);
     turn(self, 0);
     pause_ms(SPOOL_LAZY_MS);
     settle(self);
@@ -133,11 +133,11 @@ static void spare_file_says_free_before_others_are_unlinked(void)
     item *settled = append(&self, 100), *staying = append(&self, 100);
     uint32_t a = serial_of(settled);
     CHECK(fill_segment(&self) == a, "A is full");
-    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL);
+    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL, 0);
     uint32_t b = fill_segment(&self);
     CHECK(b != a && fill_segment(&self) != b, "B is full");
     CHECK(is_known(&self, a) && is_known(&self, b), "both needed");
-    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL);
+    spool_shard_free(self.shard, staying->op.id, staying->op.place.segment, NULL, 0);
     turn(&self, 0);
     pause_ms(SPOOL_LAZY_MS);
     settle(&self);
@@ -181,7 +181,7 @@ static void superseded_outcomes_do_not_pin(void)
     churn(&copy, 3);
     settle(&copy);
     CHECK(is_known(&copy, serials[4]), "pinned after a restart");
-    spool_shard_free(copy.shard, message->op.id, found.items[0].place.segment, found.items[0].state_segment);
+    spool_shard_free(copy.shard, message->op.id, found.items[0].place.segment, found.items[0].state_segment, 0);
     churn(&copy, 2);
     settle(&copy);
     CHECK(!is_known(&copy, serials[4]), "gone with the message");
@@ -237,15 +237,15 @@ static void random_life_with_power_cuts(void)
                 item *ride = append(&self, 1000);
                 CHECK(wait_for(&self, one) == 0, "outcome");
                 live[at].state = one->op.place.segment;
-                spool_shard_free(self.shard, ride->op.id, ride->op.place.segment, NULL);
+                spool_shard_free(self.shard, ride->op.id, ride->op.place.segment, NULL, 0);
                 item_free(one), item_free(ride);
             } else if (at % 10 != 0 || seed >> 28 == 6) {       /* a few live long */
-                spool_shard_free(self.shard, live[at].id, live[at].home, live[at].state);
+                spool_shard_free(self.shard, live[at].id, live[at].home, live[at].state, 0);
                 live[at].id = 0;
             }
         }
         item *last = append(&self, 10);         /* the freed ids are durable with it */
-        spool_shard_free(self.shard, last->op.id, last->op.place.segment, NULL);
+        spool_shard_free(self.shard, last->op.id, last->op.place.segment, NULL, 0);
         uint64_t last_id = last->op.id;
         item_free(last);
         fixture after = self;
@@ -273,7 +273,7 @@ static void random_life_with_power_cuts(void)
             }
         const found_message *ghost = find(&found, last_id);     /* freed, but not yet durably */
         if (ghost != NULL)
-            spool_shard_free(after.shard, last_id, ghost->place.segment, NULL);
+            spool_shard_free(after.shard, last_id, ghost->place.segment, NULL, 0);
         CHECK(found.count - (ghost != NULL) == expected, "round %d: %u found, %u live", round, found.count, expected);
         found_clear(&found);
         if (self.shard != NULL) {

@@ -147,7 +147,7 @@ static void a_clean_stop_leaves_no_outcome_behind(void)
     fixture self = fixture_make(MIB, 2);
     item *kept = append(&self, 10), *settled = append(&self, 10);
     item *outcome = submit_outcome(&self, kept, NULL, "state");
-    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL);
+    spool_shard_free(self.shard, settled->op.id, settled->op.place.segment, NULL, 0);
     fixture_close(&self);
     CHECK(outcome->is_done && outcome->op.error == 0, "told");
     fixture_open(&self);
@@ -207,9 +207,9 @@ static void streamed_messages_span_segments_and_let_them_go(void)
     churn(&self, 3);
     settle(&self);
     CHECK(found.count == 1 && check_body(&self, &found.items[0], RUN * RUNS) == 0, "still whole");
-    spool_shard_free(self.shard, id, found.items[0].place.segment, NULL);
+    spool_shard_free(self.shard, id, found.items[0].place.segment, NULL, 0);
     for (int i = 0; i < RUNS; i++)
-        spool_segment_release(self.shard, spool_shard_segment(self.shard, chunks[i].segment_serial));
+        spool_segment_release(self.shard, spool_shard_segment(self.shard, chunks[i].segment_serial), 0);
     churn(&self, 2);
     settle(&self);
     CHECK(spool_shard_segment(self.shard, chunks[0].segment_serial) == NULL, "let go");
@@ -229,7 +229,7 @@ static void an_aborted_stream_lets_its_segment_go(void)
     churn(&self, 2);
     settle(&self);
     CHECK(spool_shard_segment(self.shard, serial) != NULL, "pinned");
-    spool_segment_release(self.shard, run->op.place.segment);
+    spool_segment_release(self.shard, run->op.place.segment, 0);
     pause_ms(100);
     settle(&self);
     CHECK(spool_shard_segment(self.shard, serial) == NULL, "let go without any other commit");

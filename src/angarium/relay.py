@@ -26,6 +26,7 @@ from angarium.outbound.dispatcher import Dispatcher
 from angarium.process.control import Listing
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
+from angarium.queue.compaction import Compactor
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
@@ -62,6 +63,7 @@ class Relay:
         self._listeners: dict[ListenAddress, Listener] = {}
         self._shards: list[Shard] = []
         self._loading: set[asyncio.Task[None]] = set()
+        self._compactors: list[Compactor] = []
         self._resolver = CachingResolver(config.resolver)
         self._scheduler = Scheduler(
             loop,
@@ -170,6 +172,8 @@ class Relay:
         )
         self._scheduler.close()
         await self._reporter.drain()
+        for compactor in self._compactors:
+            await compactor.stop()
         # What they lead to (freed ids, newer states) must be written before the shards close, or a delivery is
         # repeated.
         while self._scheduler.states_in_flight:
@@ -210,6 +214,9 @@ class Relay:
         try:
             while recover(self._scheduler, shard):
                 await asyncio.sleep(RECOVERY_PAUSE_S)
+            compactor = Compactor(self._scheduler, shard)
+            self._compactors.append(compactor)
+            compactor.start()
         except AngariumError as error:
             recovery_errors.add(1)
             self.journal.log("error", where="recovery", shard=shard.name, reason=str(error))

@@ -66,6 +66,7 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
         listener.intake.scheduler.admit(listener.intake.shard, op)
     except BaseException as error:
         # It is on disk, so 250 stays true: recovery finds it at the next start. Somebody must hear of it now.
+        listener.intake.shard.has_strangers = True
         listener.intake.loop.call_exception_handler({"message": "a committed message waits for a restart",
                                                      "exception": error})
     messages_total.cell[0] += 1
@@ -159,5 +160,5 @@ cdef void commit_release(inbound_transaction *self) noexcept:
     cdef InboundContext listener = <InboundContext>self.context
     for i in range(self.chunk_count):
         if self.pins[i] != NULL:
-            listener.intake.shard.release(self.pins[i])
+            listener.intake.shard.release(self.pins[i], self.chunks[i].length)
     transaction_free(self)

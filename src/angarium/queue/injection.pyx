@@ -30,6 +30,7 @@ cdef void injected(spool_op *op, void *context) noexcept:
             scheduler.admit(<Shard>inject.shard, op)
         done(op.error, op.id)
     except Exception as error:
+        (<Shard>inject.shard).has_strangers = True      # on disk, and perhaps not in the queue
         scheduler.journal.log("error", where="inject", reason=repr(error))
     octets_unref(op.payload)
     octets_unref(op.body)

@@ -68,6 +68,11 @@ cdef inline message *message_of(recipient *r) noexcept nogil:
     return <message *>(<char *>(r - r.index) - <size_t>(&(<message *>NULL).recipients[0]))
 
 
+cdef inline uint64_t record_octets(message *m) noexcept nogil:
+    """Of the envelope record and a body beside it: what lives in the home segment because of m."""
+    return m.envelope_length + (m.body_length if m.chunk_segments == NULL else 0)
+
+
 cdef struct transaction:                # recipients of one message that travel together
     message *message
     uint32_t count

@@ -36,6 +36,7 @@ def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=5
         except Exception as error:
             # It stays in the spool, pinned: an operator can look at it; it is not deleted unseen.
             refused.cell[0] += 1
+            shard.has_strangers = True
             scheduler.journal.log("error", where="recovery", id=spool_id(found.id), reason=str(error))
         octets_unref(found.envelope)
         octets_unref(found.state)

@@ -26,7 +26,7 @@ from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message,
-                                     message_of, recipient, transaction)
+                                     message_of, recipient, record_octets, transaction)
 from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
 from angarium.queue.record cimport state_record
 from angarium.queue.shares cimport Shares
@@ -676,10 +676,10 @@ cdef class Scheduler(Ledger):
         cdef Shard shard = <Shard>m.shard
         cdef uint32_t i
         # The id first: should only the first of these become durable, no envelope may outlive its chunks.
-        shard.free(m.id, m.home, m.state_segment)
+        shard.free(m.id, m.home, m.state_segment, record_octets(m))
         for i in range(m.chunk_count):
             if m.chunk_segments[i] != NULL:
-                shard.release(m.chunk_segments[i])
+                shard.release(m.chunk_segments[i], m.message_octets // m.chunk_count)
         self.cool(m)
         self.index.remove(m)
         free(m.chunk_segments)

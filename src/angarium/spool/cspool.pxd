@@ -1,5 +1,5 @@
 # Mirrors csrc/spool/*.h and nothing else.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 
 
@@ -14,6 +14,7 @@ cdef extern from "spool/envelope.h" nogil:
         SPOOL_ENVELOPE_RET_HDRS
         SPOOL_ENVELOPE_IS_DSN
         SPOOL_ENVELOPE_INLINE
+        SPOOL_ENVELOPE_COPY
 
     ctypedef struct spool_span:
         const uint8_t *data
@@ -50,6 +51,8 @@ cdef extern from "spool/envelope.h" nogil:
                                      spool_span orcpt, uint8_t notify)
     int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
                               uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count)
+    void spool_envelope_mark_copy(uint8_t *payload, bint has_outcome)
+    void spool_envelope_set_chunk(uint8_t *payload, uint32_t index, spool_chunk chunk)
     int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
     spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)
     bint spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out)
@@ -86,6 +89,7 @@ cdef extern from "spool/spool.h":
         uint8_t kind
         uint64_t id
         uint64_t aux
+        bint is_copy
         octets *payload
         octets *body
         spool_segment *about
@@ -102,6 +106,7 @@ cdef extern from "spool/spool.h":
 
     ctypedef struct spool_read_op:
         spool_place place
+        bint wants_index
         octets *out
         int error
         spool_read_done done
@@ -125,14 +130,20 @@ cdef extern from "spool/spool.h" nogil:
     uint64_t spool_shard_next_id(spool_shard *self)
     int spool_shard_event_fd(const spool_shard *self)
     void spool_shard_submit(spool_shard *self, spool_op *op)
-    void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state)
+    void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state,
+                          uint64_t octets_count)
     void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
     bint spool_shard_is_lazy_waiting(const spool_shard *self)
     void spool_shard_expect(spool_shard *self, uint32_t active_transactions)
     void spool_shard_read(spool_shard *self, spool_read_op *op)
-    void spool_segment_release(spool_shard *self, spool_segment *segment)
+    void spool_segment_release(spool_shard *self, spool_segment *segment, uint64_t octets_count)
     uint32_t spool_segment_serial(const spool_segment *segment)
     spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
+
+    spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
+    void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
+    int64_t spool_shard_repeats_under_way(const spool_segment *victim)
+    void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bint is_moved, uint64_t again_mono_ms)
 
     ctypedef struct spool_recovered:
         uint64_t id
@@ -153,6 +164,9 @@ cdef extern from "spool/spool.h" nogil:
         uint64_t torn_records
         uint64_t damaged_records
         uint64_t damaged_octets
+        uint64_t live_octets
+        uint64_t segment_octets
+        uint64_t compactions
         uint32_t segments
         uint32_t free_segments
         uint32_t sealed_segments

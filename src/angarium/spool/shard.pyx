@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EBADMSG, EBUSY, EDQUOT, EFBIG, ENOMEM, ENOSPC, EPROTO, ESHUTDOWN
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free as c_free
 from libc.string cimport memset
 from angarium.model.clock cimport mono_ms, utc_ms
@@ -12,10 +12,10 @@ from angarium.spool.cspool cimport (
     SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope_add_recipient,
     spool_envelope_begin, spool_envelope_finish, spool_error, spool_op, spool_options, spool_read_op, spool_recovered,
     spool_segment, spool_segment_release, spool_segment_serial, spool_shard_close, spool_shard_event_fd,
-    spool_shard_expect, spool_shard_free, spool_shard_has_room, spool_shard_is_lazy_waiting, spool_shard_kick,
+    spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_is_lazy_waiting, spool_shard_kick,
     spool_shard_next_id, spool_shard_next_report, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
-    spool_span, spool_statistics,
+    spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
 )
 
 import os
@@ -183,10 +183,10 @@ cdef class Shard:
         if not self.kick_is_due:
             self.schedule_kick()
 
-    cdef void free(self, uint64_t message_id, spool_segment *home, spool_segment *state) noexcept:
+    cdef void free(self, uint64_t message_id, spool_segment *home, spool_segment *state, uint64_t octets_count) noexcept:
         if self.c == NULL:
             return
-        spool_shard_free(self.c, message_id, home, state)
+        spool_shard_free(self.c, message_id, home, state, octets_count)
         if not self.kick_is_due:
             self.schedule_kick()
 
@@ -198,10 +198,10 @@ cdef class Shard:
             return
         spool_shard_read(self.c, op)
 
-    cdef void release(self, spool_segment *segment) noexcept:
+    cdef void release(self, spool_segment *segment, uint64_t octets_count) noexcept:
         if self.c == NULL:
             return
-        spool_segment_release(self.c, segment)
+        spool_segment_release(self.c, segment, octets_count)
         if not self.kick_is_due:
             self.schedule_kick()
 
@@ -217,6 +217,23 @@ cdef class Shard:
 
     cdef int recover_next(self, spool_recovered *out) noexcept:
         return spool_shard_recover_next(self.c, out) if self.c != NULL else -1
+
+    cdef spool_segment *victim(self) noexcept:
+        return spool_shard_victim(self.c, mono_ms()) if self.c != NULL and not self.has_strangers else NULL
+
+    cdef void free_again(self, uint64_t message_id, uint32_t home_serial, spool_segment *victim) noexcept:
+        if self.c == NULL:
+            return
+        spool_shard_free_again(self.c, message_id, home_serial, victim)
+        if not self.kick_is_due:
+            self.schedule_kick()
+
+    cdef int64_t repeats_under_way(self, spool_segment *victim) noexcept:
+        return spool_shard_repeats_under_way(victim)
+
+    cdef void victim_done(self, spool_segment *victim, bint is_moved, uint64_t again_mono_ms) noexcept:
+        if self.c != NULL:
+            spool_shard_victim_done(self.c, victim, is_moved, again_mono_ms)
 
     # --- the loop ---
 
@@ -375,9 +392,9 @@ cdef class Shard:
 
     def settle(self, uint64_t message_id, uint32_t home_serial, state_serial=None, chunk_serials=()):
         cdef spool_segment *home = self.known(home_serial)
-        self.free(message_id, home, NULL if state_serial is None else self.known(state_serial))
+        self.free(message_id, home, NULL if state_serial is None else self.known(state_serial), 0)
         for serial in chunk_serials:
-            self.release(self.known(serial))
+            self.release(self.known(serial), 0)
 
     def fetch(self, uint32_t serial, uint32_t offset, uint32_t length):
         cdef waiting_read *waiting

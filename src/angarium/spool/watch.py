@@ -33,6 +33,8 @@ _FIGURES: Final = {
     "damaged_records": counter(
         "angarium_spool_damaged_records_total", "Damaged records found at start, set aside."
     ),
+    "segment_octets": gauge("angarium_spool_segment_octets", "Octets of all segments in use."),
+    "live_octets": gauge("angarium_spool_live_octets", "Octets of messages in them that are not over."),
     "segments": gauge("angarium_spool_segments", "Segments with live mail."),
     "free_segments": gauge("angarium_spool_free_segments", "Segments kept for reuse."),
     "is_full": gauge("angarium_spool_full", "1 while a shard has no room: new mail is answered 452."),

@@ -1,0 +1,113 @@
+/* Compaction, the spool's half: which segment is worth emptying, what is in it, and when nothing in it matters any more. What
+ * is moved, and how, is decided by who knows the messages. Loop thread, but for the index, which the reader thread makes.
+ *
+ * Three things in a sealed segment can matter: envelopes and chunks of live messages (`live`), newest outcomes of messages whose
+ * home is elsewhere, and freed records about homes that still exist (`about` counts both). Live messages are copied into the
+ * current segment, as new records with a home of their own, and then the old copy is freed like any message that is over;
+ * outcomes are written again; freed entries are repeated. Nothing depends on an order between segments: a segment of old mail
+ * that is worth keeping does not hold those behind it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "spool/scan.h"
+#include "spool/shard.h"
+
+enum {
+    SLACK_SEGMENTS = 4,             /* beyond twice what lives: the current one, the next, and some being drained */
+    YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered */
+    FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
+};
+
+static bool may_be_victim(const spool_shard *self, const spool_segment *segment, uint64_t now_ms)
+{
+    return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
+        && now_ms >= segment->sealed_ms + YOUNG_MS && now_ms >= segment->compact_after_ms
+        && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
+                                        : segment->live_octets * 2 < (int64_t)segment->octets);
+}
+
+spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
+{
+    int64_t used = 0, live = 0;
+    spool_segment *least = NULL;
+    if (self->is_stopped || !self->is_scan_merged)
+        return NULL;
+    for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known) {
+        used += (int64_t)segment->octets;
+        live += segment->live_octets;
+        if (may_be_victim(self, segment, now_mono_ms) && (least == NULL || segment->live_octets < least->live_octets))
+            least = segment;
+    }
+    SPOOL_GAUGE(self, live_octets, (uint64_t)live);
+    SPOOL_GAUGE(self, segment_octets, (uint64_t)used);
+    if (least == NULL || used <= 2 * live + SLACK_SEGMENTS * (int64_t)self->options.segment_octets)
+        return NULL;
+    least->is_victim = true;
+    least->has_lost_repeat = false;
+    least->busy++;
+    return least;
+}
+
+void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
+{
+    spool_segment *home = spool_shard_segment(self, home_serial);
+    if (home == NULL || home == victim || self->is_stopped)
+        return;
+    if (!spool_pins_free_entry(self, id, home, victim, SPOOL_FREE_AGAIN)) {
+        victim->has_lost_repeat = true;
+        return;
+    }
+    home->busy++;
+    victim->repeats++;
+}
+
+int64_t spool_shard_repeats_under_way(const spool_segment *victim)
+{
+    return victim->has_lost_repeat ? -1 : victim->repeats;
+}
+
+void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bool is_moved, uint64_t again_mono_ms)
+{
+    victim->is_victim = false;
+    victim->busy--;
+    victim->compact_after_ms = again_mono_ms;
+    if (is_moved && victim->repeats == 0 && !victim->has_lost_repeat) {
+        spool_counts_clear(&victim->about);
+        SPOOL_COUNT(self, compactions, 1);
+    }
+    spool_pins_consider(self, victim);
+}
+
+/* --- the index of a segment, reader thread --- */
+
+typedef struct reading { spool_shard *shard; spool_segment *segment; } reading;
+
+static int reading_read(void *context, uint64_t offset, void *out, size_t length)
+{
+    reading *self = context;
+    return spool_segment_pread(self->shard, self->segment, out, length, offset);
+}
+
+static bool reading_is_stopping(void *context)
+{
+    reading *self = context;
+    return spool_reader_is_stopping(self->shard);
+}
+
+int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets **out)
+{
+    reading context = {self, segment};
+    spool_source source = {segment->octets, segment->salt, reading_read, &context};
+    spool_scan scan;
+    int error = spool_scan_segment(&source, reading_is_stopping, &scan);
+    size_t length = spool_index_octets(scan.count);
+    if (error == 0 && (*out = octets_new(length)) == NULL)
+        error = ENOMEM;
+    if (error == 0) {
+        spool_index_encode((*out)->data, scan.entries, scan.count);
+        (*out)->length = length;
+    }
+    spool_scan_clear(&scan);
+    return error;
+}

@@ -1,0 +1,373 @@
+/* Compaction: what is in the spool twice, what is said of which copy, and that a segment goes only when nothing in it matters.
+ * The mover here is a small one of the tests' own; the real one is in the queue. */
+#include "spool_fixture.h"
+
+enum { MIB = 1 << 20, MAIL = 40, OLD_ENOUGH_MS = 3600000 };
+
+typedef struct mail {           /* what the test knows of one message */
+    uint64_t id;
+    spool_place home, body;
+    spool_segment *state;       /* of the newest outcome */
+    unsigned version;           /* of it; 0: none */
+    size_t length;
+    bool is_live;
+} mail;
+
+static bool is_known(fixture *self, uint32_t serial)
+{
+    return spool_shard_segment(self->shard, serial) != NULL;
+}
+
+static mail arrive(fixture *self, size_t length)
+{
+    item *one = append(self, length);
+    mail made = {.id = one->op.id, .home = one->op.place, .body = one->op.body_place, .length = length, .is_live = true};
+    item_free(one);
+    return made;
+}
+
+static void say(fixture *self, mail *one, spool_segment *about, spool_segment *previous, unsigned version)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%llu %u", (unsigned long long)one->id, version);
+    item *made = calloc(1, sizeof *made);
+    made->op = (spool_op){.kind = SPOOL_OUTCOME, .id = one->id, .payload = octets_copy((const uint8_t *)text, strlen(text)),
+                          .about = about, .previous_state = previous, .done = item_done, .context = made};
+    spool_shard_submit(self->shard, &made->op);
+    CHECK(wait_for(self, made) == 0, "outcome");
+    one->state = made->op.place.segment;
+    one->version = version;
+    item_free(made);
+}
+
+static void end(fixture *self, mail *one)
+{
+    spool_shard_free(self->shard, one->id, one->home.segment, one->state, (uint64_t)one->home.length + one->body.length);
+    one->is_live = false;
+}
+
+static item *copy_of(fixture *self, const mail *one)
+{
+    octets *envelope = NULL, *body = NULL;
+    CHECK(read_place(self, one->home, &envelope) == 0 && read_place(self, one->body, &body) == 0, "read for the copy");
+    spool_envelope_mark_copy(envelope->data, one->version != 0);
+    item *made = calloc(1, sizeof *made);
+    made->op = (spool_op){.kind = SPOOL_ENVELOPE, .id = one->id, .payload = envelope, .body = body, .is_copy = true,
+                          .done = item_done, .context = made};
+    spool_shard_submit(self->shard, &made->op);
+    CHECK(wait_for(self, made) == 0, "copy");
+    return made;
+}
+
+/* The newest copy counts, with the newest outcome; a message is met once; freed ones are gone. */
+static void check_disk(fixture *self, mail *all, unsigned count, const char *when)
+{
+    static found_list found;
+    settle(self);                               /* files do not change while they are copied */
+    fixture copy = fixture_crash_copy(self);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    for (unsigned i = 0; i < found.count; i++)
+        for (unsigned k = i + 1; k < found.count; k++)
+            CHECK(found.items[i].id != found.items[k].id, "%s: a message was handed out twice", when);
+    for (unsigned i = 0; i < count; i++) {
+        const found_message *message = find(&found, all[i].id);
+        if (message == NULL) {
+            CHECK(!all[i].is_live, "%s: a live message is not found", when);
+            continue;
+        }
+        CHECK(all[i].is_live, "%s: a message that was over came back", when);
+        CHECK(check_body(&copy, message, all[i].length) == 0, "%s: body", when);
+        if (all[i].is_live && all[i].version != 0) {
+            char text[32];
+            snprintf(text, sizeof text, "%llu %u", (unsigned long long)all[i].id, all[i].version);
+            CHECK(message->state != NULL && message->state->length == strlen(text)
+                  && memcmp(message->state->data, text, strlen(text)) == 0, "%s: an old outcome, wanted %s", when, text);
+        }
+    }
+    found_clear(&found);
+    /* And what that recovery found out must hold over another one, after it has written what it had to. */
+    settle(&copy);
+    fixture again = fixture_crash_copy(&copy);
+    fixture_open(&again);
+    recover_all(&again, &found);
+    for (unsigned i = 0; i < count; i++)
+        CHECK(!all[i].is_live || find(&found, all[i].id) != NULL, "%s: lost at the second start", when);
+    found_clear(&found);
+    fixture_remove(&again);
+    fixture_remove(&copy);
+}
+
+static void a_copy_counts_only_with_the_outcome_that_goes_with_it(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    mail one = arrive(&self, 1000);
+    say(&self, &one, one.home.segment, NULL, 1);
+    churn(&self, 1);
+    item *copy = copy_of(&self, &one);
+    fixture after = fixture_crash_copy(&self);
+    fixture_open(&after);
+    recover_all(&after, &found);
+    CHECK(found.count == 1 && spool_segment_serial(found.items[0].place.segment) == spool_segment_serial(one.home.segment),
+          "the old one has its outcome, the copy has not");
+    CHECK(found.items[0].state != NULL, "outcome");
+    /* It ends: the copy must not come back either. */
+    spool_shard_free(after.shard, one.id, found.items[0].place.segment, found.items[0].state_segment, 0);
+    settle(&after);
+    found_clear(&found);
+    fixture last = fixture_crash_copy(&after);
+    fixture_open(&last);
+    recover_all(&last, &found);
+    CHECK(found.count == 0, "%u ghosts", found.count);
+    found_clear(&found);
+    fixture_remove(&last);
+    fixture_remove(&after);
+    item_free(copy);
+    fixture_remove(&self);
+}
+
+static void the_newest_copy_is_the_message_and_the_old_one_is_freed_by_recovery(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    mail one = arrive(&self, 1000);
+    say(&self, &one, one.home.segment, NULL, 1);
+    uint32_t old = spool_segment_serial(one.home.segment);
+    churn(&self, 1);
+    item *copy = copy_of(&self, &one);
+    say(&self, &one, copy->op.place.segment, NULL, 2);
+    check_disk(&self, &one, 1, "copied, old one not freed");
+
+    fixture after = fixture_crash_copy(&self);
+    fixture_open(&after);
+    recover_all(&after, &found);
+    CHECK(found.count == 1 && spool_segment_serial(found.items[0].place.segment) > old, "%u found", found.count);
+    CHECK(found.items[0].state != NULL, "the outcome goes with the message, wherever that lies");
+    settle(&after);
+    churn(&after, 2);
+    settle(&after);
+    CHECK(!is_known(&after, old), "nothing keeps the old segment");
+    /* Now the message ends: neither copy may come back. */
+    spool_shard_free(after.shard, one.id, found.items[0].place.segment, found.items[0].state_segment, 0);
+    churn(&after, 3);
+    settle(&after);
+    found_clear(&found);
+    fixture last = fixture_crash_copy(&after);
+    fixture_open(&last);
+    recover_all(&last, &found);
+    CHECK(found.count == 0, "%u ghosts", found.count);
+    found_clear(&found);
+    fixture_remove(&last);
+    fixture_remove(&after);
+    item_free(copy);
+    fixture_remove(&self);
+}
+
+static void freeing_a_copy_leaves_the_original(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    mail one = arrive(&self, 1000);
+    churn(&self, 1);
+    item *copy = copy_of(&self, &one);
+    spool_shard_free(self.shard, one.id, copy->op.place.segment, NULL, 0);
+    settle(&self);
+    fixture after = fixture_crash_copy(&self);
+    fixture_open(&after);
+    recover_all(&after, &found);
+    CHECK(found.count == 1 && spool_segment_serial(found.items[0].place.segment) == spool_segment_serial(one.home.segment), "%u found", found.count);
+    CHECK(check_body(&after, &found.items[0], 1000) == 0, "body");
+    found_clear(&found);
+    fixture_remove(&after);
+    item_free(copy);
+    fixture_remove(&self);
+}
+
+static void a_failed_write_of_a_copy_is_not_the_end_of_the_message(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    mail one = arrive(&self, 1000);
+    churn(&self, 1);
+    octets *envelope = NULL, *body = NULL;
+    CHECK(read_place(&self, one.home, &envelope) == 0 && read_place(&self, one.body, &body) == 0, "read");
+    spool_envelope_mark_copy(envelope->data, false);
+    item *made = calloc(1, sizeof *made);
+    made->op = (spool_op){.kind = SPOOL_ENVELOPE, .id = one.id, .payload = envelope, .body = body, .is_copy = true,
+                          .done = item_done, .context = made};
+    SET(write_errno, EIO);
+    spool_shard_submit(self.shard, &made->op);
+    CHECK(wait_for(&self, made) != 0, "the write fails");
+    SET(write_errno, 0);
+    item_free(append_when_served_again(&self, 100));
+    settle(&self);
+    fixture after = fixture_crash_copy(&self);
+    fixture_open(&after);
+    recover_all(&after, &found);
+    CHECK(find(&found, one.id) != NULL, "lost with its copy");
+    found_clear(&found);
+    fixture_remove(&after);
+    item_free(made);
+    fixture_remove(&self);
+}
+
+/* --- emptying a victim --- */
+
+static mail *mail_of(mail *all, unsigned count, uint64_t id)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (all[i].id == id && all[i].is_live)
+            return &all[i];
+    return NULL;
+}
+
+static bool checks_moves;
+
+static void move(fixture *self, mail *one, mail *all, unsigned count)
+{
+    item *copy = copy_of(self, one);
+    if (checks_moves)
+        check_disk(self, all, count, "copied");
+    spool_segment *old_state = one->state;
+    spool_segment *old_home = one->home.segment;
+    uint64_t octets_count = (uint64_t)one->home.length + one->body.length;
+    if (one->version != 0)
+        say(self, one, copy->op.place.segment, NULL, one->version);
+    if (checks_moves)
+        check_disk(self, all, count, "outcome copied");
+    spool_shard_free(self->shard, one->id, old_home, old_state, octets_count);
+    one->home = copy->op.place;
+    one->body = copy->op.body_place;
+    item_free(copy);
+}
+
+static void empty(fixture *self, spool_segment *victim, mail *all, unsigned count)
+{
+    reading index = {.op = {.place = {.segment = victim}, .wants_index = true, .done = reading_done}};
+    index.op.context = &index;
+    spool_shard_read(self->shard, &index.op);
+    for (int i = 0; i < 500 && !index.is_done; i++)
+        turn(self, 20);
+    CHECK(index.op.error == 0 && index.op.out != NULL, "index");
+    uint32_t entries = 0;
+    CHECK(spool_index_check(index.op.out->data, index.op.out->length, self->options.segment_octets, &entries), "index octets");
+    for (uint32_t i = 0; i < entries; i++) {
+        spool_index_entry entry = spool_index_at(index.op.out->data, i);
+        if (entry.kind == SPOOL_FREED) {
+            octets *ids = NULL;
+            CHECK(read_place(self, (spool_place){victim, entry.offset, entry.length}, &ids) == 0, "freed record");
+            for (size_t at = 0; at + SPOOL_FREED_ENTRY_OCTETS <= ids->length; at += SPOOL_FREED_ENTRY_OCTETS) {
+                uint64_t id;
+                uint32_t home;
+                memcpy(&id, ids->data + at, 8);
+                memcpy(&home, ids->data + at + 8, 4);
+                spool_shard_free_again(self->shard, id, home, victim);
+            }
+            octets_unref(ids);
+            continue;
+        }
+        mail *one = mail_of(all, count, entry.id);
+        if (one == NULL)
+            continue;
+        if (entry.kind == SPOOL_ENVELOPE && one->home.segment == victim)
+            move(self, one, all, count);
+        else if (entry.kind == SPOOL_OUTCOME && one->state == victim)
+            say(self, one, one->home.segment, victim, one->version);
+    }
+    octets_unref(index.op.out);
+    for (int i = 0; i < 100 && spool_shard_repeats_under_way(victim) > 0; i++)
+        turn(self, 20);
+    spool_shard_victim_done(self->shard, victim, spool_shard_repeats_under_way(victim) == 0, 0);
+}
+
+static bool compact(fixture *self, mail *all, unsigned count)
+{
+    spool_segment *victim = spool_shard_victim(self->shard, now_ms() + OLD_ENOUGH_MS);
+    if (victim == NULL)
+        return false;
+    empty(self, victim, all, count);
+    settle(self);
+    return true;
+}
+
+static void one_message_that_stays_keeps_a_fixed_number_of_segments(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    mail all[3];
+    for (unsigned i = 0; i < 3; i++) {
+        all[i] = arrive(&self, 1000);
+        churn(&self, 5);
+        say(&self, &all[i], all[i].home.segment, NULL, 1);
+    }
+    churn(&self, 5);
+    settle(&self);
+    uint32_t before = statistics(&self).segments;
+    CHECK(before > 15, "%u segments: without compaction each keeps the next", before);
+    for (int i = 0; i < 60 && compact(&self, all, 3); i++)
+        if (i % 6 == 0)
+            check_disk(&self, all, 3, "after a victim");
+    settle(&self);
+    CHECK(statistics(&self).segments <= 4 + 1, "%u segments", statistics(&self).segments);
+    CHECK(file_count(&self) <= 4 + 1 + 2 + 1, "%u files", file_count(&self));
+    for (unsigned i = 0; i < 3; i++)
+        end(&self, &all[i]);
+    settle(&self);
+    check_disk(&self, all, 3, "over");
+    fixture_remove(&self);
+}
+
+static void random_mail_with_compaction_survives_a_crash_at_any_step(void)
+{
+    static found_list found;
+    for (unsigned seed = 1; seed <= 2; seed++) {
+        srand(seed);
+        fixture self = fixture_make(MIB, 1);
+        recover_all(&self, &found);
+        mail all[MAIL * 4];
+        unsigned count = 0, compactions = 0;
+        checks_moves = false;
+        for (int step = 0; step < 120; step++) {
+            unsigned pick = count == 0 ? 0 : (unsigned)rand() % count;
+            switch (rand() % 8) {
+            case 0: case 1: case 2:
+                if (count < MAIL * 4)
+                    all[count++] = arrive(&self, (size_t)(rand() % 60000));
+                break;
+            case 3: case 4:
+                if (count > 0 && all[pick].is_live)
+                    say(&self, &all[pick], all[pick].home.segment, all[pick].state, all[pick].version + 1);
+                break;
+            case 5:
+                if (count > 0 && all[pick].is_live)
+                    end(&self, &all[pick]);
+                break;
+            case 6:
+                churn(&self, 3);
+                break;
+            default:
+                checks_moves = step % 40 == 7;
+                for (int i = 0; i < 4 && compact(&self, all, count); i++)
+                    compactions++;
+            }
+            if (step % 37 == 0)
+                check_disk(&self, all, count, "at some step");
+        }
+        CHECK(compactions > 3, "%u compactions", compactions);
+        check_disk(&self, all, count, "at the end");
+        fixture_remove(&self);
+    }
+}
+
+int main(void)
+{
+    a_copy_counts_only_with_the_outcome_that_goes_with_it();
+    the_newest_copy_is_the_message_and_the_old_one_is_freed_by_recovery();
+    freeing_a_copy_leaves_the_original();
+    a_failed_write_of_a_copy_is_not_the_end_of_the_message();
+    one_message_that_stays_keeps_a_fixed_number_of_segments();
+    random_mail_with_compaction_survives_a_crash_at_any_step();
+    return check_report();
+}

@@ -1,0 +1,593 @@
+# Compaction, the queue's half: empties the segment that the spool names by moving on what still matters in it. What that is and
+# why it is safe stands in docs/spool-format.md ("Compaction"); the spool's half is csrc/spool/compact.c.
+#
+# The segment's own index leads: for each record in it the message is looked up by its id, so that nothing here grows with the
+# queue. A message that somebody is busy with is left where it is, and the segment is tried again later. Everything moved waits
+# for a commit to ride on: a busy spool pays no sync for it.
+#
+# Order of one move, each step after the one before is durable: copy (chunks, then envelope), newest outcome, and then the old
+# copy is freed. Until then the old one is what the queue knows and what a crash would find, or the copy, never neither.
+cimport cython
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EBADMSG, EIO, ENOMEM
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport mono_ms, utc_ms
+from angarium.model.octets cimport octets, octets_unref
+from angarium.queue.message cimport message, record_octets
+from angarium.queue.record cimport state_record
+from angarium.queue.scheduler cimport Scheduler
+from angarium.spool.cspool cimport (
+    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_FREED, SPOOL_OUTCOME, spool_chunk, spool_envelope, spool_envelope_chunk,
+    spool_envelope_mark_copy, spool_envelope_open, spool_envelope_set_chunk, spool_op, spool_place, spool_read_op,
+    spool_segment, spool_segment_serial)
+from angarium.spool.shard cimport Shard
+
+import asyncio
+
+from angarium.metrics.counters import counter
+
+cdef Counter moved_messages = counter("angarium_compaction_messages_total", "Messages copied on by compaction.")
+cdef Counter moved_octets = counter("angarium_compaction_octets_total", "Octets copied on by compaction.")
+cdef Counter emptied = counter("angarium_compaction_segments_total", "Segments emptied by compaction.")
+cdef Counter postponed = counter("angarium_compaction_postponed_total", "Segments left for later: in use, or damaged.")
+
+cdef enum:
+    MOVES = 64                      # messages on their way at once
+    MOVES_OCTETS = 4 << 20          # and about so much of them in memory
+    SLICE = 1000                    # records of the index looked at in one turn of the loop
+    INDEX_FIXED_OCTETS = 16         # csrc/spool/format.h
+    INDEX_ENTRY_OCTETS = 20
+    FREED_ENTRY_OCTETS = 12
+    BUSY_AGAIN_MS = 5000
+    DAMAGED_AGAIN_MS = 3600000
+
+cdef double LOOK_S = 0.5            # between looks for a victim
+cdef double SETTLE_S = 0.02         # between looks whether what was moved is durable
+cdef int SETTLE_LOOKS = 250         # five seconds
+
+
+cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
+    return at[0] | <uint32_t>at[1] << 8 | <uint32_t>at[2] << 16 | <uint32_t>at[3] << 24
+
+
+cdef inline uint64_t load64(const uint8_t *at) noexcept nogil:
+    return load32(at) | <uint64_t>load32(at + 4) << 32
+
+
+# One message on its way. The message is held, so it neither ends nor is freed; whether somebody took it meanwhile is seen by
+# the number of holds at the end. A counted reference to the Compactor.
+cdef struct move:
+    spool_op op
+    spool_read_op read
+    message *message
+    void *compactor
+    octets *envelope                # of the copy
+    octets *piece                   # the body, or the chunk under way
+    spool_place home                # of the copy, once it is durable
+    spool_place body
+    spool_segment *state            # of the newest outcome, written again
+    bint has_outcome                # the message had one when the copy was made
+    spool_place *chunks             # of the copy; chunk_count of them
+    uint32_t chunk_count
+    uint32_t chunk                  # chunks copied
+    uint64_t octets_count
+    move *next
+    move *previous
+
+
+# A freed record of the victim that is being read.
+cdef struct freed_read:
+    spool_read_op read
+    void *compactor
+
+
+cdef void index_read(spool_read_op *op, void *context) noexcept:
+    cdef Compactor self = <Compactor>context
+    self.index_arrived(op)
+    Py_DECREF(self)
+
+
+cdef void freed_arrived(spool_read_op *op, void *context) noexcept:
+    cdef freed_read *reading = <freed_read *>context
+    cdef Compactor self = <Compactor>reading.compactor
+    self.repeat_freed(op)
+    octets_unref(op.out)
+    free(reading)
+    self.one_less()
+    Py_DECREF(self)
+
+
+cdef void envelope_read(spool_read_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    cdef spool_envelope view
+    if op.error != 0 or spool_envelope_open(op.out.data, op.out.length, &view) != 0:
+        octets_unref(op.out)
+        compactor.give_up(self, op.error or EBADMSG)
+        return
+    self.envelope = op.out
+    self.has_outcome = self.message.state_segment != NULL
+    spool_envelope_mark_copy(self.envelope.data, self.has_outcome)
+    if self.message.chunk_segments == NULL:
+        compactor.read(self, self.message.body_segment, self.message.body_offset, self.message.body_length, body_read)
+    elif view.chunk_count != self.message.chunk_count:
+        compactor.give_up(self, EBADMSG)
+    else:
+        compactor.next_chunk(self)
+
+
+cdef void body_read(spool_read_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    if op.error != 0:
+        compactor.give_up(self, op.error)
+        return
+    self.piece = op.out
+    compactor.write_envelope(self, op.out)
+
+
+cdef void chunk_read(spool_read_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    if op.error != 0:
+        compactor.give_up(self, op.error)
+        return
+    self.piece = op.out
+    compactor.write_chunk(self)
+
+
+cdef void chunk_written(spool_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    cdef spool_chunk chunk
+    octets_unref(self.piece)
+    self.piece = NULL
+    if op.error != 0:
+        compactor.give_up(self, op.error)
+        return
+    self.chunks[self.chunk] = op.place
+    chunk.segment_serial = spool_segment_serial(op.place.segment)
+    chunk.offset = op.place.offset
+    chunk.length = op.place.length
+    spool_envelope_set_chunk(self.envelope.data, self.chunk, chunk)
+    self.chunk += 1
+    compactor.next_chunk(self)
+
+
+cdef void envelope_written(spool_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    if op.error != 0:
+        compactor.give_up(self, op.error)
+        return
+    self.home = op.place
+    self.body = op.body_place
+    compactor.write_outcome(self)
+
+
+cdef void outcome_written(spool_op *op, void *context) noexcept:
+    cdef move *self = <move *>context
+    cdef Compactor compactor = <Compactor>self.compactor
+    cdef int error = op.error
+    self.message.state_in_flight = False
+    compactor.scheduler.states_in_flight -= 1
+    octets_unref(op.payload)
+    if error != 0:
+        compactor.give_up(self, error)
+        return
+    self.state = op.place.segment
+    compactor.conclude(self)
+
+
+@cython.final
+cdef class Compactor:
+    """One for each shard of a worker. Begins with start(), once the shard's backlog has been taken over; stop() ends it.
+
+    Attributes: `is_busy`, whether a segment is being emptied.
+    """
+    cdef readonly Scheduler scheduler
+    cdef readonly Shard shard
+    cdef object loop
+    cdef object bound_look, bound_step, bound_settle
+    cdef object timer
+    cdef spool_segment *victim
+    cdef octets *index
+    cdef uint32_t count, cursor
+    cdef uint32_t under_way                 # moves and reads
+    cdef uint64_t octets_under_way
+    cdef move *moves
+    cdef bint is_stopping, is_damaged, is_left_over, step_is_due
+    cdef int looks_left
+    cdef object stopped                     # future
+
+    def __cinit__(self, Scheduler scheduler not None, Shard shard not None):
+        self.scheduler = scheduler
+        self.shard = shard
+        self.loop = scheduler.loop
+        self.bound_look, self.bound_step, self.bound_settle = self._look, self._step, self._settle
+
+    def __dealloc__(self):
+        octets_unref(self.index)
+
+    @property
+    def is_busy(self):
+        return self.victim != NULL
+
+    def start(self):
+        self.timer = self.loop.call_later(LOOK_S, self.bound_look)
+
+    async def stop(self):
+        """Begins nothing more; returns when nothing is under way. The segment in hand stays as it is."""
+        self.is_stopping = True
+        if self.timer is not None:
+            self.timer.cancel()
+        while self.under_way:
+            await asyncio.sleep(0.01)
+        if self.victim != NULL:
+            self.end(False)
+
+    # ---- a victim ----
+
+    def _look(self):
+        cdef spool_read_op *op
+        self.timer = None
+        if self.is_stopping:
+            return
+        self.victim = self.shard.victim()
+        if self.victim == NULL:
+            self.start()
+            return
+        self.is_damaged = self.is_left_over = False
+        op = <spool_read_op *>calloc(1, sizeof(spool_read_op))
+        if op == NULL:
+            self.end(False)
+            return
+        op.place.segment = self.victim
+        op.wants_index = True
+        op.done = index_read
+        op.context = <void *>self
+        Py_INCREF(self)
+        self.under_way += 1
+        self.shard.read(op)
+
+    cdef int index_arrived(self, spool_read_op *op) noexcept:
+        cdef octets *index = op.out
+        cdef int error = op.error
+        free(op)
+        self.under_way -= 1
+        if error != 0:
+            self.is_damaged = True
+            self.end(False)
+            return 0
+        self.index = index
+        self.count = load32(index.data)
+        self.cursor = 0
+        self.schedule_step()
+        return 0
+
+    cdef int end(self, bint is_moved) noexcept:
+        if is_moved and not self.is_left_over:
+            emptied.cell[0] += 1
+        else:
+            postponed.cell[0] += 1
+        self.shard.victim_done(self.victim, is_moved, mono_ms() + (DAMAGED_AGAIN_MS if self.is_damaged else BUSY_AGAIN_MS))
+        self.victim = NULL
+        octets_unref(self.index)
+        self.index = NULL
+        if self.is_stopping:
+            return 0
+        try:
+            self.timer = self.loop.call_later(0.001 if is_moved else LOOK_S, self.bound_look)
+        except Exception:                   # the loop is closed
+            pass
+        return 0
+
+    cdef int schedule_step(self) noexcept:
+        if self.step_is_due:
+            return 0
+        self.step_is_due = True
+        try:
+            self.loop.call_soon(self.bound_step)
+        except Exception:
+            pass
+        return 0
+
+    cdef int one_less(self) noexcept:
+        self.under_way -= 1
+        if self.victim != NULL and self.under_way <= MOVES / 2:
+            self.schedule_step()
+        return 0
+
+    # ---- its records ----
+
+    cdef bint is_on_its_way(self, message *m) noexcept:
+        cdef move *each = self.moves
+        while each != NULL:
+            if each.message == m:
+                return True
+            each = each.next
+        return False
+
+    cdef bint has_chunk_here(self, message *m) noexcept:
+        cdef uint32_t i
+        if m.chunk_segments == NULL:
+            return False
+        for i in range(m.chunk_count):
+            if m.chunk_segments[i] == self.victim:
+                return True
+        return False
+
+    def _step(self):
+        cdef const uint8_t *entry
+        cdef uint32_t kind, looked = 0
+        cdef message *m
+        self.step_is_due = False
+        if self.victim == NULL or self.index == NULL or self.is_stopping:
+            return
+        while self.cursor < self.count:
+            if self.under_way >= MOVES or self.octets_under_way >= MOVES_OCTETS:
+                return                              # one_less() goes on
+            looked += 1
+            if looked > SLICE:
+                self.schedule_step()
+                return
+            entry = self.index.data + INDEX_FIXED_OCTETS + <size_t>self.cursor * INDEX_ENTRY_OCTETS
+            self.cursor += 1
+            kind = load32(entry + 16)
+            if kind == SPOOL_FREED:
+                self.read_freed(load32(entry), load32(entry + 4))
+                continue
+            m = self.scheduler.index.find(load64(entry + 8))
+            if m == NULL or m.hand_count or m.state_in_flight:
+                continue
+            if kind == SPOOL_ENVELOPE and m.home == self.victim or kind == SPOOL_BODY and self.has_chunk_here(m):
+                self.begin_move(m)
+            elif kind == SPOOL_OUTCOME and m.state_segment == self.victim and m.home != self.victim:
+                m.is_dirty = True
+                self.scheduler.settle_message(m)
+        if self.under_way == 0:
+            self.looks_left = SETTLE_LOOKS
+            self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
+
+    cdef int read_freed(self, uint32_t offset, uint32_t length) noexcept:
+        cdef freed_read *reading = <freed_read *>calloc(1, sizeof(freed_read))
+        if reading == NULL:
+            self.is_damaged = True
+            return 0
+        reading.compactor = <void *>self
+        reading.read.place.segment = self.victim
+        reading.read.place.offset = offset
+        reading.read.place.length = length
+        reading.read.done = freed_arrived
+        reading.read.context = reading
+        Py_INCREF(self)
+        self.under_way += 1
+        self.shard.read(&reading.read)
+        return 0
+
+    cdef int repeat_freed(self, spool_read_op *op) noexcept:
+        cdef size_t at = 0
+        if op.error != 0:
+            self.is_damaged = True
+            return 0
+        while at + FREED_ENTRY_OCTETS <= op.out.length:
+            self.shard.free_again(load64(op.out.data + at), load32(op.out.data + at + 8), self.victim)
+            at += FREED_ENTRY_OCTETS
+        return 0
+
+    # ---- is everything out of it? ----
+
+    def _settle(self):
+        """What was moved must be durable, and no newest outcome may be left here."""
+        cdef int64_t repeats
+        self.timer = None
+        if self.victim == NULL or self.is_stopping:
+            return
+        self.looks_left -= 1
+        repeats = self.shard.repeats_under_way(self.victim)
+        if self.is_damaged or repeats < 0 or self.looks_left <= 0:
+            self.end(False)
+        elif repeats > 0:
+            self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
+        else:
+            self.cursor = 0
+            self._check()
+
+    def _check(self):
+        cdef const uint8_t *entry
+        cdef message *m
+        cdef uint32_t kind, looked = 0
+        if self.victim == NULL or self.is_stopping:
+            return
+        while self.cursor < self.count:
+            looked += 1
+            if looked > SLICE:
+                self.loop.call_soon(self._check)
+                return
+            entry = self.index.data + INDEX_FIXED_OCTETS + <size_t>self.cursor * INDEX_ENTRY_OCTETS
+            kind = load32(entry + 16)
+            m = self.scheduler.index.find(load64(entry + 8)) if kind != SPOOL_FREED else NULL
+            if m != NULL:
+                if m.state_segment == self.victim:
+                    if m.state_in_flight:           # it is being written again: look once more
+                        self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
+                    else:
+                        self.end(False)
+                    return
+                if m.home == self.victim or kind == SPOOL_BODY and self.has_chunk_here(m):
+                    self.is_left_over = True        # somebody was busy with it; the rest need not come again for it
+            self.cursor += 1
+        self.end(True)
+
+    # ---- one message ----
+
+    cdef int begin_move(self, message *m) noexcept:
+        cdef move *one = <move *>calloc(1, sizeof(move))
+        if one == NULL:
+            return 0
+        if m.chunk_count:
+            one.chunks = <spool_place *>calloc(m.chunk_count, sizeof(spool_place))
+            if one.chunks == NULL:
+                free(one)
+                return 0
+            one.chunk_count = m.chunk_count
+        one.message = m
+        one.octets_count = record_octets(m)
+        if m.chunk_count:
+            one.octets_count += m.message_octets // m.chunk_count
+        one.compactor = <void *>self
+        Py_INCREF(self)
+        one.next = self.moves
+        if one.next != NULL:
+            one.next.previous = one
+        self.moves = one
+        self.under_way += 1
+        self.octets_under_way += one.octets_count
+        self.scheduler.hold(m)
+        self.read(one, m.home, m.envelope_offset, m.envelope_length, envelope_read)
+        return 0
+
+    cdef int read(self, move *one, spool_segment *segment, uint32_t offset, uint32_t length,
+                  void (*done)(spool_read_op *, void *) noexcept) noexcept:
+        memset(&one.read, 0, sizeof(spool_read_op))
+        if segment == NULL:
+            self.give_up(one, EIO)
+            return 0
+        one.read.place.segment = segment
+        one.read.place.offset = offset
+        one.read.place.length = length
+        one.read.done = done
+        one.read.context = one
+        self.shard.read(&one.read)
+        return 0
+
+    cdef int submit(self, move *one, uint8_t kind, octets *payload, octets *body,
+                    void (*done)(spool_op *, void *) noexcept) noexcept:
+        memset(&one.op, 0, sizeof(spool_op))
+        one.op.kind = kind
+        one.op.id = one.message.id
+        one.op.is_copy = True
+        one.op.payload = payload
+        one.op.body = body
+        one.op.done = done
+        one.op.context = one
+        if kind == SPOOL_OUTCOME:
+            one.op.about = one.home.segment
+        self.shard.submit(&one.op)
+        return 0
+
+    cdef int next_chunk(self, move *one) noexcept:
+        cdef spool_envelope view
+        cdef spool_chunk chunk
+        if self.is_stopping:
+            self.discard(one)
+            return 0
+        if one.chunk == one.chunk_count:
+            self.write_envelope(one, NULL)
+            return 0
+        spool_envelope_open(one.envelope.data, one.envelope.length, &view)
+        chunk = spool_envelope_chunk(&view, one.chunk)
+        self.read(one, one.message.chunk_segments[one.chunk], chunk.offset, chunk.length, chunk_read)
+        return 0
+
+    cdef int write_chunk(self, move *one) noexcept:
+        cdef uint64_t before = 0
+        cdef uint32_t i
+        for i in range(one.chunk):
+            before += one.chunks[i].length
+        moved_octets.cell[0] += <long long>one.piece.length
+        self.submit(one, SPOOL_BODY, one.piece, NULL, chunk_written)
+        one.op.aux = before
+        return 0
+
+    cdef int write_envelope(self, move *one, octets *body) noexcept:
+        moved_octets.cell[0] += <long long>(one.envelope.length + (body.length if body != NULL else 0))
+        self.submit(one, SPOOL_ENVELOPE, one.envelope, body, envelope_written)
+        return 0
+
+    cdef int write_outcome(self, move *one) noexcept:
+        cdef message *m = one.message
+        cdef octets *record
+        if m.state_segment == NULL:
+            self.conclude(one)
+            return 0
+        if m.hand_count != 1 or m.state_in_flight or not one.has_outcome:
+            self.discard(one)
+            return 0
+        try:
+            record = state_record(m, self.scheduler.wheel, utc_ms() // 1000)
+        except Exception:
+            self.give_up(one, ENOMEM)
+            return 0
+        m.state_in_flight = True            # nobody else writes one meanwhile
+        self.scheduler.states_in_flight += 1
+        self.submit(one, SPOOL_OUTCOME, record, NULL, outcome_written)
+        return 0
+
+    cdef int conclude(self, move *one) noexcept:
+        """The copy is durable, with its outcome. It becomes the message, if nobody has begun anything with the old one."""
+        cdef message *m = one.message
+        cdef uint32_t i
+        if m.hand_count != 1 or m.state_in_flight or m.live_count == 0 and m.report_count == 0:
+            self.discard(one)
+            return 0
+        self.shard.free(m.id, m.home, m.state_segment, record_octets(m))
+        for i in range(m.chunk_count):
+            if m.chunk_segments[i] != NULL:
+                self.shard.release(m.chunk_segments[i], m.message_octets // m.chunk_count)
+            m.chunk_segments[i] = one.chunks[i].segment
+        m.home = one.home.segment
+        m.envelope_offset = one.home.offset
+        if m.chunk_segments == NULL:
+            m.body_segment = one.body.segment
+            m.body_offset = one.body.offset
+        elif m.chunk_count == 1:
+            m.body_segment = one.chunks[0].segment
+            m.body_offset = one.chunks[0].offset
+        m.state_segment = one.state
+        if m.is_hot:
+            self.scheduler.cool(m)          # an envelope in memory names the old chunks
+        moved_messages.cell[0] += 1
+        self.over(one)
+        return 0
+
+    cdef int discard(self, move *one) noexcept:
+        """The old copy stays the message: the new one is over."""
+        cdef message *m = one.message
+        cdef uint32_t i
+        if one.home.segment != NULL:
+            self.shard.free(m.id, one.home.segment, one.state, one.home.length + one.body.length)
+            if one.state != NULL:
+                m.is_dirty = True           # the newest outcome is about to be given up with the copy
+        for i in range(one.chunk):
+            self.shard.release(one.chunks[i].segment, one.chunks[i].length)
+        self.over(one)
+        return 0
+
+    cdef int give_up(self, move *one, int error) noexcept:
+        if error == EBADMSG or error == EIO:
+            self.is_damaged = True          # of this segment there is nothing to be gained soon
+        self.discard(one)
+        return 0
+
+    cdef int over(self, move *one) noexcept:
+        cdef message *m = one.message
+        if one.next != NULL:
+            one.next.previous = one.previous
+        if one.previous != NULL:
+            one.previous.next = one.next
+        else:
+            self.moves = one.next
+        self.octets_under_way -= one.octets_count
+        octets_unref(one.envelope)
+        octets_unref(one.piece)
+        free(one.chunks)
+        free(one)
+        self.scheduler.release(m)
+        self.one_less()
+        Py_DECREF(self)
+        return 0

@@ -1,0 +1,163 @@
+"""Mail that stays for days must not hold the segments of mail that has long gone; and moving it must not change it."""
+
+import asyncio
+import hashlib
+import pathlib
+
+from queue_harness import NextHop, Queue, run, until
+
+from angarium.queue import orders
+from angarium.queue.compaction import Compactor
+from angarium.queue.options import QueueOptions, RetryOptions
+
+MEGABYTE = 1 << 20
+FILLER_OCTETS = 200000
+LATER = QueueOptions(retry=RetryOptions(first=3600, max=3600, jitter=0.1))
+# What a spool may hold beyond twice its live octets: see csrc/spool/compact.c.
+SLACK_SEGMENTS = 4
+
+
+def body(number: int, octets: int) -> bytes:
+    text = hashlib.sha256(str(number).encode()).hexdigest().encode()
+    line = text + b"\r\n"
+    return b"Subject: " + str(number).encode() + b"\r\n\r\n" + line * (octets // len(line) + 1)
+
+
+async def pass_through(queue: Queue, hop: NextHop, octets: int) -> None:
+    """Mail that is delivered at once, so much of it."""
+    count = octets // FILLER_OCTETS
+    target = len(hop.messages) + count
+    for number in range(count):
+        await queue.send("good@ok.example", body=body(number, FILLER_OCTETS))
+    await until(lambda: len(hop.messages) >= target)
+
+
+async def fill(queue: Queue, hop: NextHop, staying: int, size: int) -> dict[str, bytes]:
+    """`staying` messages that are put off, among much that is delivered. Returns their octets by recipient."""
+    kept = {}
+    for number in range(staying):
+        recipient = f"later{number}@busy.example"
+        hop.rcpt[recipient] = "451 4.2.1 not now"
+        kept[recipient] = body(number, size)
+        await queue.send(recipient, f"good{number}@ok.example", body=kept[recipient])
+        await pass_through(queue, hop, 2 * MEGABYTE)
+    await until(lambda: queue.depth["deferred"] == staying)
+    return kept
+
+
+async def settled(queue: Queue, live_octets: int) -> None:
+    segments = SLACK_SEGMENTS + 2 * live_octets // MEGABYTE
+    assert queue.shard.statistics()["segments"] > segments
+    compactor = Compactor(queue.scheduler, queue.shard)
+    compactor.start()
+    await until(lambda: queue.shard.statistics()["segments"] <= segments and not compactor.is_busy, 40)
+    await compactor.stop()
+
+
+async def deliver_all(queue: Queue, hop: NextHop, kept: dict[str, bytes]) -> None:
+    hop.rcpt.clear()
+    before = len(hop.messages)
+    await orders.retry(queue.scheduler, None, "busy.example")
+    await until(lambda: queue.is_empty)
+    delivered = {recipients[0]: data for _, recipients, data in hop.messages[before:]}
+    assert set(delivered) == set(kept), "each of those that waited, and nobody else again"
+    for recipient, expected in kept.items():
+        assert delivered[recipient].endswith(expected), recipient
+
+
+def test_mail_that_stays_keeps_a_fixed_number_of_segments_and_arrives_unchanged(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        kept = await fill(queue, hop, staying=8, size=20000)
+        await settled(queue, sum(map(len, kept.values())))
+        assert queue.depth["deferred"] == len(kept)
+        await deliver_all(queue, hop, kept)
+        await queue.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
+def test_what_was_moved_is_found_with_its_outcomes_after_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        kept = await fill(queue, hop, staying=6, size=300000)
+        await settled(queue, sum(map(len, kept.values())))
+        attempts = sorted(each["attempts"] for each in await recipients_waiting(queue))
+        await queue.close()
+
+        again = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await again.recover()
+        assert again.depth["deferred"] == len(kept), "waiting, not tried at once: its retry time was moved too"
+        assert sorted(each["attempts"] for each in await recipients_waiting(again)) == attempts
+        await deliver_all(again, hop, kept)
+        await again.close()
+
+        last = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await last.recover()
+        assert last.is_empty, "neither copy comes back"
+        await last.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
+def test_mail_that_is_being_delivered_meanwhile_is_delivered_once(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        kept = await fill(queue, hop, staying=8, size=100000)
+        compactor = Compactor(queue.scheduler, queue.shard)
+        compactor.start()
+        await until(lambda: compactor.is_busy, 40)
+        await deliver_all(queue, hop, kept)
+        await until(lambda: queue.shard.statistics()["segments"] <= SLACK_SEGMENTS, 40)
+        await compactor.stop()
+        await queue.close()
+
+        again = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await again.recover()
+        assert again.is_empty
+        await again.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
+def test_a_stop_in_the_middle_loses_nothing(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        kept = await fill(queue, hop, staying=8, size=100000)
+        compactor = Compactor(queue.scheduler, queue.shard)
+        compactor.start()
+        await until(lambda: compactor.is_busy, 40)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        queue.shard.close()  # copies are under way: their ends find a shard that takes nothing more
+        await queue.close()
+
+        again = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await again.recover()
+        assert again.depth["deferred"] == len(kept)
+        await deliver_all(again, hop, kept)
+        await again.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
+async def recipients_waiting(queue: Queue) -> list[dict]:
+    _, messages = await orders.listing(queue.scheduler, 100, 0, None)
+    details = [await orders.show(queue.scheduler, each["id"]) for each in messages]
+    return [r for each in details for r in each["recipients"] if r["outcome"] == "waiting"]
