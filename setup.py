@@ -81,6 +81,7 @@ EXTENSIONS = {
     "angarium.outbound.connection": OCTETS + SMTP + ["csrc/spool/envelope.c"],
     "angarium.outbound.pool": [],
     "angarium.outbound.dispatcher": [],
+    "angarium.measure.spool_load": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.mailbox.egress": [*OCTETS, "csrc/spool/envelope.c"],
 }
 

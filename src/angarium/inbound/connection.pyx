@@ -16,7 +16,7 @@ from angarium.inbound.rcpt cimport proceed_rcpt
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
-from angarium.smtp.message_reader cimport reader_has_run
+from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
 from angarium.smtp.server_session cimport (
     EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT, EVENT_REFUSED, EVENT_WAIT,
     ServerSession, server_event,
@@ -79,6 +79,9 @@ cdef class InboundConnection(Client):
         self.pump()
 
     def get_buffer(self, Py_ssize_t size_hint):
+        # Five hundred large messages at once: what a read brings beyond a full run stays in memory while the disk is behind.
+        if self.session.message.body != NULL and self.session.message.body.length > RUN_SLACK_OCTETS:
+            return self.context.intake.small_buffer
         return self.context.intake.read_buffer
 
     def buffer_updated(self, Py_ssize_t length):

@@ -19,6 +19,7 @@ cdef class Intake:
     cdef readonly Wheel wheel
     cdef readonly object loop
     cdef readonly object read_buffer        # memoryview, given to the event loop for every read
+    cdef readonly object small_buffer       # its beginning, for messages that are becoming large
     cdef uint8_t *read_octets
     cdef object read_owner
     cdef int deadline_kind                  # of wheel nodes; set by connection.pyx

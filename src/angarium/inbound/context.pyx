@@ -9,6 +9,7 @@ from libc.string cimport memcmp, memcpy
 from angarium.events.journal cimport Journal
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
+from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
 
@@ -20,7 +21,7 @@ cdef enum:
     DOMAIN_OCTETS = 255
     # What a slow disk may pile up in memory whatever the number of clients, also of those that went away: streamed
     # messages wait past the first, new mail is put off with 452 past the second. Seconds of a disk's work.
-    STREAM_LIMIT = 64 << 20
+    STREAM_LIMIT = 16 << 20
     OVERLOAD_LIMIT = 256 << 20
 
 
@@ -36,6 +37,7 @@ cdef class Intake:
         self.read_owner = bytearray(READ_OCTETS)
         self.read_octets = <uint8_t *>PyByteArray_AS_STRING(self.read_owner)
         self.read_buffer = memoryview(self.read_owner)      # keeps the bytearray from being resized, too
+        self.small_buffer = self.read_buffer[:RUN_SLACK_OCTETS]
         self.deadline_kind = -1
         self.clients = set()
         self.waiting = {}

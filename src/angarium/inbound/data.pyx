@@ -27,7 +27,7 @@ cdef enum:
     TRACE_OCTETS = 512
     WORTH_TRIMMING = 1024
     # What an announced SIZE may make us set aside before the octets are there.
-    ANNOUNCED_LIMIT = 256 << 10
+    ANNOUNCED_LIMIT = 128 << 10
 
 
 cdef void proceed_data(Client client) noexcept:

@@ -8,6 +8,10 @@ cdef enum reader_result:
     READER_END                      # the end of data was consumed
     READER_FAR_TOO_BIG              # so far over the limit that its end is not worth waiting for
 
+cdef enum:
+    # What one read may add to a run that is full: who streams reads no more at a time than that.
+    RUN_SLACK_OCTETS = 64 << 10
+
 cdef struct message_reader:
     smtp_data_machine machine
     octets *body                    # owned; NULL while nothing is kept

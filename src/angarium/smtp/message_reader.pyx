@@ -73,7 +73,8 @@ cdef bint has_room(message_reader *self, size_t *piece) noexcept:
     """Makes room, and cuts *piece to it; False when memory is out."""
     cdef size_t room
     if self.body == NULL:
-        self.body = octets_new(self.run_octets)     # the run before was taken: this is a large message
+        # The run before was taken: this is a large message.
+        self.body = octets_new(<size_t>self.run_octets + RUN_SLACK_OCTETS)
         if self.body == NULL:
             return False
     room = self.body.capacity - self.body.length

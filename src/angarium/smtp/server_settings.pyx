@@ -7,7 +7,7 @@ from angarium.smtp import limits, replies
 @cython.final
 cdef class ServerSettings:
     def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
-                 max_errors=20, run_octets=256 << 10, command_timeout_s=limits.SERVER_TIMEOUT_S,
+                 max_errors=20, run_octets=128 << 10, command_timeout_s=limits.SERVER_TIMEOUT_S,
                  block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
