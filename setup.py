@@ -58,6 +58,8 @@ EXTENSIONS = {
     "angarium.queue.wheel": [],
     "angarium.queue.shares": ["csrc/queue/shares.c"],
     "angarium.queue.index": [],
+    "angarium.queue.slab": [],
+    "angarium.queue.troubles": [],
     "angarium.queue.record": OCTETS + ENVELOPE,
     "angarium.queue.log": OCTETS + ENVELOPE,
     "angarium.queue.ledger": OCTETS,

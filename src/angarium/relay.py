@@ -27,7 +27,7 @@ from angarium.process.control import Listing
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
-from angarium.queue.recovery import recover
+from angarium.queue.recovery import recover, recovered_all
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
@@ -214,6 +214,7 @@ class Relay:
         try:
             while recover(self._scheduler, shard):
                 await asyncio.sleep(RECOVERY_PAUSE_S)
+            recovered_all()
             compactor = Compactor(self._scheduler, shard)
             self._compactors.append(compactor)
             compactor.start()

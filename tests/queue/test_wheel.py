@@ -1,5 +1,7 @@
 """The timer wheel against a sorted list: every alarm fires once, never early, at most two ticks late."""
 
+from functools import partial
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,3 +78,40 @@ def test_a_dropped_alarm_leaves_the_wheel():
     del alarm
     assert wheel.count == 0
     wheel.advance_by_ms(10_000)
+
+
+class Turns:
+    """A loop that only remembers what it was asked to call."""
+
+    def __init__(self):
+        self.soon = []
+
+    def call_later(self, _, callback):
+        return self
+
+    def call_soon(self, callback):
+        self.soon.append(callback)
+        return self
+
+
+def test_many_alarms_due_at_once_are_spread_over_turns():
+    for delay_s in (1.0, 30.0, 7000.0):
+        loop = Turns()
+        wheel = Wheel(loop)
+        fired: list[int] = []
+        alarms = [Alarm(wheel, partial(fired.append, 1)) for _ in range(9000)]
+        for alarm in alarms:
+            alarm.arm(delay_s)
+        disarmed = alarms[::9]
+        wheel.pass_ms(int(delay_s * 1000) + 200)
+        largest = 0
+        wheel.turn()
+        while loop.soon:
+            before = len(fired)
+            loop.soon.pop()()
+            largest = max(largest, len(fired) - before)
+            for alarm in disarmed:  # while the rest is on its way through the levels
+                alarm.disarm()
+        assert largest <= 2000
+        assert len(alarms) - len(disarmed) <= len(fired) <= len(alarms)
+        assert wheel.count == 0

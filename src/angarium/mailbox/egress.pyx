@@ -11,7 +11,7 @@ from libc.string cimport memset
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets_unref
-from angarium.queue.message cimport PLACE_IN_HAND, message, recipient
+from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, message, recipient
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
@@ -245,9 +245,12 @@ cdef class MessageDelivery:
             return self.damaged(EBADMSG)
         memset(&self.op, 0, sizeof(self.op))
         chunk = spool_envelope_chunk(&self.envelope, self.chunk)
-        self.op.place.segment = m.chunk_segments[self.chunk] if m.chunk_segments != NULL else m.body_segment
-        self.op.place.offset = chunk.offset if m.chunk_segments != NULL else m.body_offset
-        self.op.place.length = chunk.length if m.chunk_segments != NULL else m.body_length
+        if self.chunk < chunk_count_of(m):
+            self.op.place.segment = m.where.chunks.segments[self.chunk]
+            self.op.place.offset = chunk.offset
+            self.op.place.length = chunk.length
+        else:
+            self.op.place = body_place(m)
         if self.op.place.segment == NULL:
             return self.damaged(EIO)
         self.op.done = <read_done><void *>chunk_read        # called by reap(), with the GIL

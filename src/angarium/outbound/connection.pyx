@@ -19,7 +19,7 @@ from libc.string cimport memcpy, memset
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets, octets_ref, octets_unref
-from angarium.queue.message cimport PLACE_IN_HAND, message, recipient, transaction
+from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, message, recipient, transaction
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
@@ -481,9 +481,12 @@ cdef class Connection:
             return self.stream_failed(EBADMSG)
         memset(op, 0, sizeof(spool_read_op))
         chunk = spool_envelope_chunk(&h.envelope, self.stream.index)
-        op.place.segment = m.chunk_segments[self.stream.index] if m.chunk_segments != NULL else m.body_segment
-        op.place.offset = chunk.offset if m.chunk_segments != NULL else m.body_offset
-        op.place.length = chunk.length if m.chunk_segments != NULL else m.body_length
+        if self.stream.index < chunk_count_of(m):
+            op.place.segment = m.where.chunks.segments[self.stream.index]
+            op.place.offset = chunk.offset
+            op.place.length = chunk.length
+        else:
+            op.place = body_place(m)
         if op.place.segment == NULL:
             return self.stream_failed(EIO)
         op.done = <read_done><void *>chunk_arrived     # called by reap(), with the GIL

@@ -17,11 +17,11 @@ from libc.string cimport memset
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets, octets_unref
-from angarium.queue.message cimport message, record_octets
+from angarium.queue.message cimport body_place, chunk_count_of, chunk_octets, message, record_octets
 from angarium.queue.record cimport state_record
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
-    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_FREED, SPOOL_OUTCOME, spool_chunk, spool_envelope, spool_envelope_chunk,
+    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_FREED, SPOOL_OUTCOME, spool_chunk, spool_envelope, spool_envelope_chunk,
     spool_envelope_mark_copy, spool_envelope_open, spool_envelope_set_chunk, spool_op, spool_place, spool_read_op,
     spool_segment, spool_segment_serial)
 from angarium.spool.shard cimport Shard
@@ -105,6 +105,7 @@ cdef void envelope_read(spool_read_op *op, void *context) noexcept:
     cdef move *self = <move *>context
     cdef Compactor compactor = <Compactor>self.compactor
     cdef spool_envelope view
+    cdef spool_place place
     if op.error != 0 or spool_envelope_open(op.out.data, op.out.length, &view) != 0:
         octets_unref(op.out)
         compactor.give_up(self, op.error or EBADMSG)
@@ -112,9 +113,10 @@ cdef void envelope_read(spool_read_op *op, void *context) noexcept:
     self.envelope = op.out
     self.has_outcome = self.message.state_segment != NULL
     spool_envelope_mark_copy(self.envelope.data, self.has_outcome)
-    if self.message.chunk_segments == NULL:
-        compactor.read(self, self.message.body_segment, self.message.body_offset, self.message.body_length, body_read)
-    elif view.chunk_count != self.message.chunk_count:
+    if self.message.flags & SPOOL_ENVELOPE_INLINE:
+        place = body_place(self.message)
+        compactor.read(self, place.segment, place.offset, place.length, body_read)
+    elif view.chunk_count != self.chunk_count:
         compactor.give_up(self, EBADMSG)
     else:
         compactor.next_chunk(self)
@@ -314,10 +316,8 @@ cdef class Compactor:
 
     cdef bint has_chunk_here(self, message *m) noexcept:
         cdef uint32_t i
-        if m.chunk_segments == NULL:
-            return False
-        for i in range(m.chunk_count):
-            if m.chunk_segments[i] == self.victim:
+        for i in range(chunk_count_of(m)):
+            if m.where.chunks.segments[i] == self.victim:
                 return True
         return False
 
@@ -429,16 +429,16 @@ cdef class Compactor:
         cdef move *one = <move *>calloc(1, sizeof(move))
         if one == NULL:
             return 0
-        if m.chunk_count:
-            one.chunks = <spool_place *>calloc(m.chunk_count, sizeof(spool_place))
+        one.chunk_count = chunk_count_of(m)
+        if one.chunk_count:
+            one.chunks = <spool_place *>calloc(one.chunk_count, sizeof(spool_place))
             if one.chunks == NULL:
                 free(one)
                 return 0
-            one.chunk_count = m.chunk_count
         one.message = m
         one.octets_count = record_octets(m)
-        if m.chunk_count:
-            one.octets_count += m.message_octets // m.chunk_count
+        if one.chunk_count:
+            one.octets_count += chunk_octets(m)
         one.compactor = <void *>self
         Py_INCREF(self)
         one.next = self.moves
@@ -491,7 +491,7 @@ cdef class Compactor:
             return 0
         spool_envelope_open(one.envelope.data, one.envelope.length, &view)
         chunk = spool_envelope_chunk(&view, one.chunk)
-        self.read(one, one.message.chunk_segments[one.chunk], chunk.offset, chunk.length, chunk_read)
+        self.read(one, one.message.where.chunks.segments[one.chunk], chunk.offset, chunk.length, chunk_read)
         return 0
 
     cdef int write_chunk(self, move *one) noexcept:
@@ -536,18 +536,16 @@ cdef class Compactor:
             self.discard(one)
             return 0
         self.shard.free(m.id, m.home, m.state_segment, record_octets(m))
-        for i in range(m.chunk_count):
-            if m.chunk_segments[i] != NULL:
-                self.shard.release(m.chunk_segments[i], m.message_octets // m.chunk_count)
-            m.chunk_segments[i] = one.chunks[i].segment
+        for i in range(one.chunk_count):
+            if m.where.chunks.segments[i] != NULL:
+                self.shard.release(m.where.chunks.segments[i], chunk_octets(m))
+            m.where.chunks.segments[i] = one.chunks[i].segment
         m.home = one.home.segment
         m.envelope_offset = one.home.offset
-        if m.chunk_segments == NULL:
-            m.body_segment = one.body.segment
-            m.body_offset = one.body.offset
-        elif m.chunk_count == 1:
-            m.body_segment = one.chunks[0].segment
-            m.body_offset = one.chunks[0].offset
+        if m.flags & SPOOL_ENVELOPE_INLINE:
+            m.where.offset = one.body.offset
+        elif one.chunk_count:
+            m.where.chunks.offset = one.chunks[0].offset
         m.state_segment = one.state
         if m.is_hot:
             self.scheduler.cool(m)          # an envelope in memory names the old chunks

@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets_unref
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.message cimport message
+from angarium.queue.message cimport body_place, message
 from angarium.spool.cspool cimport spool_read_op
 from angarium.spool.shard cimport Shard
 
@@ -66,7 +66,7 @@ cdef void envelope_read(spool_read_op *op, void *context) noexcept:
 
 
 cdef bint wants_body(message *m) noexcept:
-    return m.body == NULL and m.body_segment != NULL and m.body_length <= FETCH_BODY_MAX
+    return m.body == NULL and body_place(m).segment != NULL and m.message_octets <= FETCH_BODY_MAX
 
 
 cdef void envelope_only_read(spool_read_op *op, void *context) noexcept:
@@ -77,9 +77,7 @@ cdef void envelope_only_read(spool_read_op *op, void *context) noexcept:
 
 cdef void start_body(fetch_op *fetch) noexcept:
     cdef message *m = fetch.message
-    fetch.body.place.segment = m.body_segment
-    fetch.body.place.offset = m.body_offset
-    fetch.body.place.length = m.body_length
+    fetch.body.place = body_place(m)
     fetch.body.done = body_read
     fetch.body.context = fetch
     (<Shard>m.shard).read(&fetch.body)

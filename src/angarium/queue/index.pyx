@@ -1,12 +1,22 @@
 # Finding a message by its id. Not an order: walks go by slot, which is why listings sort what they show.
+#
+# 256 tables, chosen by the hash, each grown by itself: with ten million messages one of them is a matter of milliseconds, the
+# whole would hold up the event loop for a good second.
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
+cdef enum:
+    FIRST_CAPACITY = 16
+
+
+cdef inline uint64_t hash_of(uint64_t id) noexcept nogil:
+    # Ids count upwards: multiplying by 2^64 / golden ratio spreads them (Knuth 6.4).
+    return id * <uint64_t>11400714819323198485ULL
+
 
 cdef inline uint64_t home_of(uint64_t id, uint64_t mask) noexcept nogil:
-    # Ids count upwards: multiplying by 2^64 / golden ratio spreads them (Knuth 6.4).
-    return (id * <uint64_t>11400714819323198485ULL >> 20) & mask
+    return (hash_of(id) >> 20) & mask
 
 
 @cython.final
@@ -14,36 +24,44 @@ cdef class MessageIndex:
     """Owns its slots, borrows the messages."""
 
     def __cinit__(self):
-        self.capacity = 256
-        self.count = 0
-        self.slots = <message **>calloc(self.capacity, sizeof(message *))
-        if self.slots == NULL:
-            raise MemoryError()
+        cdef int i
+        for i in range(INDEX_TABLES):
+            self.tables[i].capacity = FIRST_CAPACITY
+            self.tables[i].slots = <message **>calloc(FIRST_CAPACITY, sizeof(message *))
+            if self.tables[i].slots == NULL:
+                raise MemoryError()
 
     def __dealloc__(self):
-        free(self.slots)
+        cdef int i
+        for i in range(INDEX_TABLES):
+            free(self.tables[i].slots)
+
+    cdef index_table *table(self, uint64_t id) noexcept:
+        return &self.tables[hash_of(id) >> 56]
 
     cdef int add(self, message *m) except -1:
+        cdef index_table *table = self.table(m.id)
         cdef uint64_t slot, mask
-        if (self.count + 1) * 3 > self.capacity * 2:
-            self.grow()
-        mask = self.capacity - 1
+        if (table.count + 1) * 4 > table.capacity * 3:
+            self.grow(table)
+        mask = table.capacity - 1
         slot = home_of(m.id, mask)
-        while self.slots[slot] != NULL:
+        while table.slots[slot] != NULL:
             slot = (slot + 1) & mask
-        self.slots[slot] = m
+        table.slots[slot] = m
+        table.count += 1
         self.count += 1
         return 0
 
-    cdef int grow(self) except -1:
-        cdef uint64_t old_capacity = self.capacity, i, slot, mask
-        cdef message **old = self.slots
+    cdef int grow(self, index_table *table) except -1:
+        cdef uint64_t old_capacity = table.capacity, i, slot, mask
+        cdef message **old = table.slots
         cdef message **slots = <message **>calloc(old_capacity * 2, sizeof(message *))
         if slots == NULL:
             raise MemoryError()
-        self.slots = slots
-        self.capacity = old_capacity * 2
-        mask = self.capacity - 1
+        table.slots = slots
+        table.capacity = old_capacity * 2
+        mask = table.capacity - 1
         for i in range(old_capacity):
             if old[i] != NULL:
                 slot = home_of(old[i].id, mask)
@@ -54,39 +72,48 @@ cdef class MessageIndex:
         return 0
 
     cdef message *find(self, uint64_t id) noexcept:
-        cdef uint64_t mask = self.capacity - 1
+        cdef index_table *table = self.table(id)
+        cdef uint64_t mask = table.capacity - 1
         cdef uint64_t slot = home_of(id, mask)
-        while self.slots[slot] != NULL:
-            if self.slots[slot].id == id:
-                return self.slots[slot]
+        while table.slots[slot] != NULL:
+            if table.slots[slot].id == id:
+                return table.slots[slot]
             slot = (slot + 1) & mask
         return NULL
 
     cdef void remove(self, message *m) noexcept:
-        cdef uint64_t mask = self.capacity - 1
+        cdef index_table *table = self.table(m.id)
+        cdef uint64_t mask = table.capacity - 1
         cdef uint64_t hole = home_of(m.id, mask), slot, home
-        while self.slots[hole] != m:
-            if self.slots[hole] == NULL:
+        while table.slots[hole] != m:
+            if table.slots[hole] == NULL:
                 return
             hole = (hole + 1) & mask
+        table.count -= 1
         self.count -= 1
         # Close the gap (Knuth 6.4, algorithm R): whatever was pushed past the hole by a collision moves back.
         slot = hole
         while True:
             slot = (slot + 1) & mask
-            if self.slots[slot] == NULL:
+            if table.slots[slot] == NULL:
                 break
-            home = home_of(self.slots[slot].id, mask)
+            home = home_of(table.slots[slot].id, mask)
             if (slot - home & mask) >= (slot - hole & mask):
-                self.slots[hole] = self.slots[slot]
+                table.slots[hole] = table.slots[slot]
                 hole = slot
-        self.slots[hole] = NULL
+        table.slots[hole] = NULL
 
-    cdef message *next_from(self, uint64_t *slot) noexcept:
+    cdef message *next_from(self, uint64_t *cursor) noexcept:
+        cdef uint64_t number = cursor[0] >> 32, slot = cursor[0] & 0xffffffff
         cdef message *found
-        while slot[0] < self.capacity:
-            found = self.slots[slot[0]]
-            slot[0] += 1
-            if found != NULL:
-                return found
+        while number < INDEX_TABLES:
+            while slot < self.tables[number].capacity:
+                found = self.tables[number].slots[slot]
+                slot += 1
+                if found != NULL:
+                    cursor[0] = number << 32 | slot
+                    return found
+            number += 1
+            slot = 0
+        cursor[0] = <uint64_t>INDEX_TABLES << 32
         return NULL

@@ -9,6 +9,7 @@ from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message, recipient)
 from angarium.queue.scheduler cimport DomainQueue, ReadyQueue, Scheduler
+from angarium.queue.troubles cimport trouble_of
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
                                     spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
                                     spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
@@ -61,6 +62,9 @@ cdef dict summary(Scheduler scheduler, message *m):
     cdef set places = set()
     for i in range(m.recipient_count):
         r = &m.recipients[i]
+        trouble = trouble_of(r)
+        if trouble is not None:
+            text = trouble.text
         if r.outcome != OUTCOME_WAITING:
             continue
         places.add(PLACES[r.link.where])
@@ -73,9 +77,6 @@ cdef dict summary(Scheduler scheduler, message *m):
             due = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000.0
             if next_attempt is None or due < next_attempt:
                 next_attempt = due
-    if m.trouble != NULL:
-        for trouble in (<dict><PyObject *>m.trouble).values():
-            text = trouble.text
     return {"id": id_text(m.id), "received_utc_s": m.received_utc_ms / 1000.0, "octets": m.message_octets,
             "recipients": m.recipient_count, "waiting": m.live_count, "places": sorted(places), "domains": domains,
             "next_attempt_utc_s": next_attempt, "last_trouble": text}
@@ -89,7 +90,7 @@ def list_slice(Scheduler scheduler, uint64_t slot, int limit, bytes domain, int 
         m = scheduler.index.next_from(&slot)
         if m == NULL:
             return -1, found
-        look -= 1
+        look -= 1 + m.recipient_count // 16
         if matches(m, domain):
             found.append(summary(scheduler, m))
     return slot, found
@@ -115,12 +116,11 @@ def show(Scheduler scheduler, uint64_t id):
     cdef spool_recipient found
     cdef recipient *r
     cdef uint32_t i
-    cdef dict result, troubles
+    cdef dict result
     cdef list recipients = []
     if m == NULL:
         return None
     result = summary(scheduler, m)
-    troubles = <dict><PyObject *>m.trouble if m.trouble != NULL else {}
     if m.envelope != NULL and spool_envelope_open(m.envelope.data, m.envelope.length, &view) == 0:
         result["from"] = view.reverse_path.data[:view.reverse_path.length].decode("utf-8", "replace")
         result["envid"] = view.envid.data[:view.envid.length].decode("utf-8", "replace")
@@ -134,7 +134,7 @@ def show(Scheduler scheduler, uint64_t id):
             entry["to"] = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")
         if r.link.where == PLACE_DEFERRED:
             entry["next_attempt_utc_s"] = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000.0
-        trouble = troubles.get(i)
+        trouble = trouble_of(r)
         if trouble is not None:
             if trouble.code:
                 entry["code"] = trouble.code
@@ -174,7 +174,7 @@ def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000)
         m = scheduler.index.next_from(&slot)
         if m == NULL:
             return -1, moved
-        look -= 1
+        look -= m.recipient_count
         if matches(m, domain):
             moved += retry_message(scheduler, m, domain)
     return slot, moved
@@ -222,7 +222,7 @@ def ids_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
         m = scheduler.index.next_from(&slot)
         if m == NULL:
             return -1, ids
-        look -= 1
+        look -= 1 + m.recipient_count // 16
         if matches(m, domain):
             ids.append(m.id)
     return slot, ids
@@ -261,7 +261,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
     facts = ReportFacts()
     facts.id = m.id
     facts.shard = <Shard>m.shard
-    facts.message_octets = m.message_octets
+    facts.message_octets = view.message_octets
     facts.received_utc_s = m.received_utc_ms / 1000.0
     facts.reverse_path = view.reverse_path.data[:view.reverse_path.length]
     facts.envid = view.envid.data[:view.envid.length]
@@ -273,7 +273,6 @@ def report_facts(Scheduler scheduler, size_t pointer):
     if m.body == NULL and view.chunk_count:
         chunk = spool_envelope_chunk(&view, 0)
         facts.first_chunk = (chunk.segment_serial, chunk.offset, chunk.length)
-    troubles = <dict><PyObject *>m.trouble if m.trouble != NULL else {}
     facts.recipients = []
     cursor = view.recipients
     while i < m.recipient_count and spool_envelope_next_recipient(&view, &cursor, &found):
@@ -284,7 +283,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
             each.forward_path = found.forward_path.data[:found.forward_path.length]
             each.orcpt = found.orcpt.data[:found.orcpt.length]
             each.notify = found.notify
-            each.trouble = troubles.get(i)
+            each.trouble = trouble_of(r)
             if r.outcome == OUTCOME_DELIVERED:
                 each.outcome = "relayed" if r.flags & RECIPIENT_RELAYED else "delivered"
             else:

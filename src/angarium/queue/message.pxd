@@ -5,7 +5,7 @@ A message owns its recipients (one allocation). A recipient is in exactly one pl
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.wheel cimport wheel_node
-from angarium.spool.cspool cimport spool_segment
+from angarium.spool.cspool cimport SPOOL_ENVELOPE_INLINE, spool_place, spool_segment
 
 cdef enum recipient_place:              # wheel_node.where of a recipient
     PLACE_NOWHERE = 0
@@ -28,28 +28,35 @@ cdef enum:                              # recipient.flags
 cdef struct recipient:
     wheel_node link                     # 24 octets; link.tally: attempts so far
     void *domain                        # DomainQueue (borrowed; it outlives its recipients)
+    void *trouble                       # PyObject (Trouble, one for all who have the same) or NULL; a counted reference
     uint32_t index                      # in message.recipients and in the envelope
     uint8_t outcome
     uint8_t notify                      # SMTP_NOTIFY_* of RCPT, 0 when not given
     uint16_t flags                      # RECIPIENT_*
 
+cdef struct message_chunks:             # of a streamed message: one pin for each chunk
+    uint32_t count
+    uint32_t offset                     # of the first one's record
+    spool_segment *segments[1]          # count of them; NULL: recovery did not find it
+
+cdef union message_body:                # which of the two: SPOOL_ENVELOPE_INLINE
+    uint32_t offset                     # of its record in home
+    message_chunks *chunks              # owned; NULL: none
+
+# Ten million of these are what a bad day leaves behind: 104 octets, and 48 for each recipient. Messages of one recipient lie in
+# a MessageSlab.
 cdef struct message:
     uint64_t id
     uint64_t received_utc_ms
-    uint64_t message_octets
     octets *envelope                    # NULL: read it back from home
     octets *body                        # NULL: read it back (or streamed in chunks)
     spool_segment *home                 # segment of the envelope record
-    spool_segment *body_segment         # of the only chunk; NULL when there are several (see envelope)
     spool_segment *state_segment        # of the newest OUTCOME record, or NULL
-    spool_segment **chunk_segments      # of a streamed message: one pin for each chunk; NULL when the body travelled inline
+    message_body where
     void *shard                         # Shard (borrowed; outlives its messages)
-    void *trouble                       # PyObject (dict: index -> Trouble) or NULL: for state records and DSNs
-    uint32_t chunk_count                # of chunk_segments
+    uint32_t message_octets             # at most 2^32 - 1: the envelope has the whole number
     uint32_t envelope_offset
     uint32_t envelope_length
-    uint32_t body_offset
-    uint32_t body_length
     uint32_t flags                      # SPOOL_ENVELOPE_*
     uint32_t recipient_count
     uint32_t live_count                 # recipients without a final outcome
@@ -63,6 +70,27 @@ cdef struct message:
     recipient recipients[1]             # recipient_count of them
 
 
+cdef inline uint32_t chunk_count_of(message *m) noexcept nogil:
+    """Of a streamed message; 0 for a body beside its envelope."""
+    return 0 if m.flags & SPOOL_ENVELOPE_INLINE or m.where.chunks == NULL else m.where.chunks.count
+
+
+cdef inline spool_place body_place(message *m) noexcept nogil:
+    """Of a body in one record; segment NULL when there are several, or none. Its length is message_octets."""
+    cdef spool_place place
+    place.segment = NULL
+    place.offset = place.length = 0
+    if m.flags & SPOOL_ENVELOPE_INLINE:
+        place.segment = m.home
+        place.offset = m.where.offset
+        place.length = m.message_octets
+    elif chunk_count_of(m) == 1:
+        place.segment = m.where.chunks.segments[0]
+        place.offset = m.where.chunks.offset
+        place.length = m.message_octets
+    return place
+
+
 cdef inline message *message_of(recipient *r) noexcept nogil:
     """The message that owns r: recipients lie in one array behind the message's fixed part."""
     return <message *>(<char *>(r - r.index) - <size_t>(&(<message *>NULL).recipients[0]))
@@ -70,7 +98,12 @@ cdef inline message *message_of(recipient *r) noexcept nogil:
 
 cdef inline uint64_t record_octets(message *m) noexcept nogil:
     """Of the envelope record and a body beside it: what lives in the home segment because of m."""
-    return m.envelope_length + (m.body_length if m.chunk_segments == NULL else 0)
+    return <uint64_t>m.envelope_length + (m.message_octets if m.flags & SPOOL_ENVELOPE_INLINE else 0)
+
+
+cdef inline uint64_t chunk_octets(message *m) noexcept nogil:
+    """About what one chunk of a streamed message has."""
+    return m.message_octets // m.where.chunks.count
 
 
 cdef struct transaction:                # recipients of one message that travel together

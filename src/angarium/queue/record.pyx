@@ -1,5 +1,4 @@
 # Between messages in memory and OUTCOME records in the spool (csrc/spool/state.h). No I/O, no scheduling.
-from cpython.object cimport PyObject
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -10,6 +9,7 @@ from angarium.spool.cstate cimport (SPOOL_STATE_DSN_DONE, SPOOL_STATUS_DELIVERED
                                     spool_state_begin, spool_state_next, spool_state_open)
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_DEFERRED, PLACE_SETTLED, RECIPIENT_RELAYED,
                                      RECIPIENT_REPORT_DUE, message, recipient)
+from angarium.queue.troubles cimport Troubles, trouble_of
 from angarium.queue.wheel cimport Wheel
 
 from angarium.model.errors import SpoolCorrupt
@@ -22,7 +22,6 @@ cdef octets *state_record(message *m, Wheel wheel, uint64_t now_utc_s) except NU
     cdef recipient *r
     cdef uint32_t i
     cdef int error
-    cdef dict troubles = <dict><PyObject *>m.trouble if m.trouble != NULL else None
     cdef bytes text, remote
     if record == NULL:
         raise MemoryError()
@@ -42,7 +41,7 @@ cdef octets *state_record(message *m, Wheel wheel, uint64_t now_utc_s) except NU
             # Until its report is itself in the spool a failed recipient is written without this: after a crash the
             # report is made again rather than lost.
             state.flags = SPOOL_STATE_DSN_DONE
-        trouble = troubles.get(i) if troubles is not None else None
+        trouble = trouble_of(r)
         if trouble is not None:
             state.reply_code = trouble.code
             state.enhanced_class, state.enhanced_subject, state.enhanced_detail = trouble.status
@@ -59,7 +58,7 @@ cdef octets *state_record(message *m, Wheel wheel, uint64_t now_utc_s) except NU
     return record
 
 
-cdef int apply_state(message *m, const octets *record, uint64_t *due_utc_s) except -1:
+cdef int apply_state(message *m, const octets *record, uint64_t *due_utc_s, Troubles troubles) except -1:
     cdef spool_state view
     cdef spool_recipient_state state
     cdef const uint8_t *cursor
@@ -82,17 +81,10 @@ cdef int apply_state(message *m, const octets *record, uint64_t *due_utc_s) exce
                 if state.status == SPOOL_STATUS_DELIVERED:
                     r.flags |= RECIPIENT_RELAYED
         if state.reply_code or state.enhanced_class or state.reply_text.length:
-            if m.trouble == NULL:
-                troubles = {}
-                m.trouble = <void *>troubles
-                Py_INCREF(troubles)
-            (<dict><PyObject *>m.trouble)[i] = Trouble(
+            troubles.note(r, Trouble(
                 state.reply_code, (state.enhanced_class, state.enhanced_subject, state.enhanced_detail),
                 state.reply_text.data[:state.reply_text.length].decode("utf-8", "replace"),
-                state.remote_host.data[:state.remote_host.length].decode("utf-8", "replace"))
+                state.remote_host.data[:state.remote_host.length].decode("utf-8", "replace")))
         i += 1
     return 0
 
-
-cdef extern from "Python.h":
-    void Py_INCREF(object)

@@ -1,9 +1,11 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.index cimport MessageIndex
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport message, recipient, transaction
 from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.slab cimport Slab
+from angarium.queue.troubles cimport Troubles
 from angarium.queue.wheel cimport wheel_node
 from angarium.spool.cspool cimport spool_op
 from angarium.spool.shard cimport Shard
@@ -29,12 +31,18 @@ cdef class Scheduler(Ledger):
     cdef public object reporter         # queue.reports.Reporter
     cdef readonly str hostname
     cdef readonly MessageIndex index
+    cdef Slab slab                      # of messages with one recipient
+    cdef readonly Troubles troubles
     cdef dict domains                   # bytes (lower case A-label) -> DomainQueue
     cdef dict ready                     # (site name, source name) -> ReadyQueue
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
     cdef object to_resolve              # deque of DomainQueue
+    cdef object to_reroute              # deque of ReadyQueue, after new routing has come
+    cdef int64_t left_to_reroute        # recipients of the first one; -1: not begun
+    cdef list to_sweep                  # domains and ready queues not yet looked at
+    cdef set swept_in_use               # ready queues that domains looked at point to
     cdef set plan_tasks
     cdef int retry_kind
     cdef uint32_t generation

@@ -10,7 +10,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp
 
@@ -26,13 +26,16 @@ from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message,
-                                     message_of, recipient, record_octets, transaction)
+                                     chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
+                                     record_octets, transaction)
 from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
 from angarium.queue.record cimport state_record
 from angarium.queue.shares cimport Shares
 from angarium.queue.wheel cimport Wheel, wheel_node
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
-from angarium.spool.cspool cimport (SPOOL_ENVELOPE_IS_DSN, SPOOL_OUTCOME, spool_chunk, spool_envelope,
+from angarium.queue.slab cimport Slab
+from angarium.queue.troubles cimport Troubles, forget_trouble
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_INLINE, SPOOL_ENVELOPE_IS_DSN, SPOOL_OUTCOME, spool_chunk, spool_envelope,
                                     spool_envelope_chunk, spool_envelope_next_recipient, spool_envelope_open,
                                     spool_op, spool_recipient, spool_segment)
 from angarium.spool.shard cimport Shard
@@ -60,7 +63,7 @@ cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiti
 
 cdef enum:
     PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
-    SLICE = 1000                # recipients handled in one turn of the loop by work that may be long
+    SLICE = 500                 # recipients handled in one turn of the loop by work that may be long
 
 
 @cython.final
@@ -121,12 +124,17 @@ cdef class Scheduler(Ledger):
         self.shares = shares
         self.hostname = hostname
         self.index = MessageIndex()
+        self.slab = Slab(sizeof(message))
+        self.troubles = Troubles()
         self.domains = {}
         self.ready = {}
         self.ready_numbers = {}
         self.ready_count = 0
         self.egresses = {}
         self.to_resolve = collections.deque()
+        self.to_reroute = collections.deque()
+        self.to_sweep = []
+        self.swept_in_use = set()
         self.plan_tasks = set()
         self.last_domain = None
         self.hot_octets = 0
@@ -152,20 +160,37 @@ cdef class Scheduler(Ledger):
         self.max_age_s = options.max_age
         self.generation += 1
         self.last_domain = None
-        for ready in list(self.ready.values()):
-            ready.configure()
-            self.reroute(ready, ready.count)
+        is_under_way = bool(self.to_reroute)
+        self.to_reroute = collections.deque(self.ready.values())
+        self.left_to_reroute = -1
+        if not is_under_way:
+            self.reroute()
 
-    def reroute(self, ReadyQueue ready, uint64_t remaining):
+    def reroute(self):
+        """Queue by queue: its new limits, then everybody in it now is routed again."""
         cdef recipient *r
-        cdef int i
-        for i in range(SLICE):
-            r = ready.pop() if remaining else NULL
-            if r == NULL:
+        cdef ReadyQueue ready
+        cdef int budget = SLICE
+        while self.to_reroute:
+            ready = self.to_reroute[0]
+            if self.left_to_reroute < 0:
+                ready.configure()
+                self.left_to_reroute = <int64_t>ready.count
+                budget -= 1
+            while self.left_to_reroute > 0 and budget > 0:
+                r = ready.pop()
+                self.left_to_reroute = self.left_to_reroute - 1 if r != NULL else 0
+                if r != NULL:
+                    self.route(r)
+                budget -= 1
+            if self.left_to_reroute > 0 or budget <= 0:
+                if self.left_to_reroute == 0:
+                    self.to_reroute.popleft()
+                    self.left_to_reroute = -1
+                self.loop.call_soon(self.reroute)
                 return
-            remaining -= 1
-            self.route(r)
-        self.loop.call_soon(self.reroute, ready, remaining)
+            self.to_reroute.popleft()
+            self.left_to_reroute = -1
 
     def set_egress(self, str protocol, Egress egress):
         """Who serves ready queues whose site speaks `protocol` (model.plan.Site.protocol)."""
@@ -183,12 +208,15 @@ cdef class Scheduler(Ledger):
         cdef uint32_t i = 0
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0 or view.recipient_count == 0:
             raise SpoolError("an envelope in the spool cannot be read")
-        m = <message *>calloc(1, sizeof(message) + (view.recipient_count - 1) * sizeof(recipient))
+        if view.recipient_count == 1:
+            m = <message *>self.slab.take()
+        else:
+            m = <message *>calloc(1, sizeof(message) + (view.recipient_count - 1) * sizeof(recipient))
         if m == NULL:
             raise MemoryError()
         m.id = view.id
         m.received_utc_ms = view.received_utc_ms
-        m.message_octets = view.message_octets
+        m.message_octets = <uint32_t>min(view.message_octets, <uint64_t>0xffffffff)
         m.flags = view.flags
         m.shard = <void *>shard
         m.recipient_count = view.recipient_count
@@ -240,9 +268,7 @@ cdef class Scheduler(Ledger):
         m.envelope_offset = op.place.offset
         m.envelope_length = op.place.length
         if op.body != NULL:
-            m.body_segment = op.body_place.segment
-            m.body_offset = op.body_place.offset
-            m.body_length = op.body_place.length
+            m.where.offset = op.body_place.offset
         else:
             self.find_chunks(m, shard, op.payload)
         self.heat(m, op.payload, op.body)
@@ -263,17 +289,14 @@ cdef class Scheduler(Ledger):
             raise SpoolError("an envelope in the spool cannot be read")
         if view.chunk_count == 0:
             return 0
-        m.chunk_segments = <spool_segment **>malloc(view.chunk_count * sizeof(spool_segment *))
-        if m.chunk_segments == NULL:
+        m.where.chunks = <message_chunks *>malloc(sizeof(message_chunks) + (view.chunk_count - 1) * sizeof(spool_segment *))
+        if m.where.chunks == NULL:
             raise MemoryError()
-        m.chunk_count = view.chunk_count
+        m.where.chunks.count = view.chunk_count
+        m.where.chunks.offset = spool_envelope_chunk(&view, 0).offset
         for i in range(view.chunk_count):
             chunk = spool_envelope_chunk(&view, i)
-            m.chunk_segments[i] = shard.segment(chunk.segment_serial)
-        if view.chunk_count == 1:
-            m.body_segment = m.chunk_segments[0]
-            m.body_offset = chunk.offset
-            m.body_length = chunk.length
+            m.where.chunks.segments[i] = shard.segment(chunk.segment_serial)
         return 0
 
     cdef void heat(self, message *m, octets *envelope, octets *body) noexcept:
@@ -340,6 +363,8 @@ cdef class Scheduler(Ledger):
         domain.plan_expires_mono_s = plan.expires_mono_s
         if self.pool.only is not None:
             domain.only = self.ready_queue_of(plan.site, self.pool.only)
+            if self.to_sweep:
+                self.swept_in_use.add(domain.only)
         return 0
 
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
@@ -536,14 +561,10 @@ cdef class Scheduler(Ledger):
         self.release(m)
 
     cdef void note_trouble(self, message *m, recipient *r, object trouble) noexcept:
-        cdef dict troubles
-        if m.trouble == NULL:
-            troubles = {}
-            Py_INCREF(troubles)
-            m.trouble = <void *>troubles
-        else:
-            troubles = <dict><PyObject *>m.trouble
-        troubles[r.index] = trouble
+        try:
+            self.troubles.note(r, trouble)
+        except Exception as error:          # out of memory: the attempt counts, its reason is not kept
+            self.journal.log("error", where="trouble", reason=repr(error))
 
     cdef void detach(self, recipient *r) noexcept:
         """r is final: it counts nowhere any more."""
@@ -677,14 +698,19 @@ cdef class Scheduler(Ledger):
         cdef uint32_t i
         # The id first: should only the first of these become durable, no envelope may outlive its chunks.
         shard.free(m.id, m.home, m.state_segment, record_octets(m))
-        for i in range(m.chunk_count):
-            if m.chunk_segments[i] != NULL:
-                shard.release(m.chunk_segments[i], m.message_octets // m.chunk_count)
+        for i in range(chunk_count_of(m)):
+            if m.where.chunks.segments[i] != NULL:
+                shard.release(m.where.chunks.segments[i], chunk_octets(m))
         self.cool(m)
         self.index.remove(m)
-        free(m.chunk_segments)
-        Py_XDECREF(<PyObject *>m.trouble)
-        free(m)
+        if not m.flags & SPOOL_ENVELOPE_INLINE:
+            free(m.where.chunks)
+        for i in range(m.recipient_count):
+            forget_trouble(&m.recipients[i])
+        if m.recipient_count == 1:
+            self.slab.give(m)
+        else:
+            free(m)
         finished.cell[0] += 1
         queue_messages.cell[0] -= 1
 
@@ -706,26 +732,46 @@ cdef class Scheduler(Ledger):
         self.wheel.close()
 
     def sweep(self):
-        """Forgets domains and ready queues that nobody needs; returns how many. Called every minute or so."""
+        """Forgets domains, ready queues and troubles that nobody needs, in slices; returns how many in the first. Called every
+        minute or so."""
+        if self.to_sweep or self.is_closing:
+            return 0
+        self.swept_in_use = set()
+        # Domains first, from the end: then it is known which ready queues they point to.
+        self.to_sweep = [*self.ready.values(), *self.domains.values()]
+        return self.sweep_slice()
+
+    def sweep_slice(self):
         cdef DomainQueue domain
         cdef ReadyQueue ready
-        cdef int forgotten = 0
+        cdef int forgotten = 0, i
         cdef double now = time.monotonic()
-        for domain in list(self.domains.values()):
-            if domain.count == 0 and not domain.is_resolving and (
-                    domain.plan is None or domain.generation != self.generation or domain.plan_expires_mono_s <= now
-                    or len(self.domains) > 100000):
-                del self.domains[domain.domain]
-                if self.last_domain is domain:
-                    self.last_domain = None
-                forgotten += 1
-        used = {domain.only for domain in self.domains.values() if domain.only is not None}
-        for key, ready in list(self.ready.items()):
+        for i in range(SLICE):
+            if not self.to_sweep:
+                if self.troubles.prune():
+                    break
+                return forgotten
+            each = self.to_sweep.pop()
+            if type(each) is DomainQueue:
+                domain = each
+                if domain.count == 0 and not domain.is_resolving and (
+                        domain.plan is None or domain.generation != self.generation
+                        or domain.plan_expires_mono_s <= now or len(self.domains) > 100000):
+                    if self.domains.get(domain.domain) is domain:
+                        del self.domains[domain.domain]
+                        forgotten += 1
+                    if self.last_domain is domain:
+                        self.last_domain = None
+                elif domain.only is not None:
+                    self.swept_in_use.add(domain.only)
+                continue
+            ready = each
             if ready.count == 0 and ready.share.own == 0 and ready.resume.next == NULL and not ready.is_deferring \
-                    and ready not in used and ready.egress.forget(ready):
-                del self.ready[key]
-                del self.ready_numbers[ready.number]
+                    and ready not in self.swept_in_use and ready not in self.to_reroute and ready.egress.forget(ready):
+                self.ready.pop((ready.site.name, ready.source.name), None)
+                self.ready_numbers.pop(ready.number, None)
                 forgotten += 1
+        self.loop.call_soon(self.sweep_slice)
         return forgotten
 
     def ready_queues(self):

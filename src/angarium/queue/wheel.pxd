@@ -22,6 +22,7 @@ cdef class Wheel:
     Nodes belong to their owners, who must disarm them before freeing. Single-threaded: the loop's.
     """
     cdef wheel_node levels[4][256]
+    cdef wheel_node cascading           # taken out of a slot of a higher level, not yet placed anew
     cdef readonly uint32_t now          # ticks since the wheel was made
     cdef readonly uint64_t count
     cdef uint64_t origin_ms
@@ -37,11 +38,12 @@ cdef class Wheel:
     cdef void arm(self, wheel_node *node, uint64_t delay_ms) noexcept       # rearms when already armed
     cdef void disarm(self, wheel_node *node) noexcept                       # harmless when not armed
     cdef uint64_t remaining_ms(self, wheel_node *node) noexcept
-    cdef void advance(self, uint32_t tick) noexcept
+    cdef bint advance(self, uint32_t tick, uint64_t budget) noexcept        # False: the budget was used up first
 
     cdef uint32_t tick(self) noexcept
     cdef void place(self, wheel_node *node) noexcept
     cdef void cascade(self, int level, int slot) noexcept
+    cdef bint fire_due(self, uint64_t *budget) noexcept
     cdef void schedule(self) noexcept
 
 

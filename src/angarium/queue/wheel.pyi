@@ -14,6 +14,8 @@ class Wheel:
     def turn(self) -> None: ...
     def close(self) -> None:
         """Fires nothing any more."""
+    def pass_ms(self, milliseconds: int) -> None:
+        """Moves time for tests; what is due is found by the next turn."""
     def advance_by_ms(self, milliseconds: int) -> None:
         """Moves time for tests: as if that much had passed."""
 

@@ -10,6 +10,10 @@ from angarium.model.clock cimport mono_ms
 import traceback
 
 
+cdef enum:
+    BUDGET = 2000                   # nodes in one turn of the loop: a few milliseconds
+
+
 cdef inline void unlink(wheel_node *node) noexcept nogil:
     node.previous.next = node.next
     node.next.previous = node.previous
@@ -29,6 +33,8 @@ cdef class Wheel:
                 head = &self.levels[level][slot]
                 head.next = head
                 head.previous = head
+        self.cascading.next = &self.cascading
+        self.cascading.previous = &self.cascading
         self.now = 0
         self.count = 0
         self.kinds = 0
@@ -92,10 +98,23 @@ cdef class Wheel:
             return 0
         return <uint64_t>(node.due - tick) * WHEEL_TICK_MS
 
-    cdef void advance(self, uint32_t tick) noexcept:
-        cdef wheel_node *head
+    cdef bint advance(self, uint32_t tick, uint64_t budget) noexcept:
+        """A backlog has millions due within a minute: no more than `budget` nodes are touched, and time stands still for the
+        rest until the next call."""
         cdef wheel_node *node
-        while self.now < tick and self.count:
+        while True:
+            while self.cascading.next != &self.cascading:
+                if budget == 0:
+                    return False
+                budget -= 1
+                node = self.cascading.next
+                node.previous.next = node.next
+                node.next.previous = node.previous
+                self.place(node)
+            if not self.fire_due(&budget):
+                return False
+            if self.now >= tick or self.count == 0:
+                break
             self.now += 1
             if self.now & 0xff == 0:
                 self.cascade(1, self.now >> 8 & 255)
@@ -103,26 +122,35 @@ cdef class Wheel:
                     self.cascade(2, self.now >> 16 & 255)
                     if self.now & 0xffffff == 0:
                         self.cascade(3, self.now >> 24 & 255)
-            head = &self.levels[0][self.now & 255]
-            # A callback may arm and disarm anything; what it arms is due after `now`, so never lands here.
-            while head.next != head:
-                node = head.next
-                unlink(node)
-                self.count -= 1
-                self.fire[node.kind](node, self.context[node.kind])
         if self.now < tick:
             self.now = tick
+        return True
+
+    cdef bint fire_due(self, uint64_t *budget) noexcept:
+        cdef wheel_node *head = &self.levels[0][self.now & 255]
+        cdef wheel_node *node
+        # A callback may arm and disarm anything; what it arms is due after `now`, so never lands here.
+        while head.next != head:
+            if budget[0] == 0:
+                return False
+            budget[0] -= 1
+            node = head.next
+            unlink(node)
+            self.count -= 1
+            self.fire[node.kind](node, self.context[node.kind])
+        return True
 
     cdef void cascade(self, int level, int slot) noexcept:
+        """All of the slot, in one step, behind those that wait to be placed."""
         cdef wheel_node *head = &self.levels[level][slot]
-        cdef wheel_node *node = head.next
-        cdef wheel_node *following
+        if head.next == head:
+            return
+        head.next.previous = self.cascading.previous
+        self.cascading.previous.next = head.next
+        head.previous.next = &self.cascading
+        self.cascading.previous = head.previous
         head.next = head
         head.previous = head
-        while node != head:
-            following = node.next
-            self.place(node)
-            node = following
 
     cdef void schedule(self) noexcept:
         try:
@@ -132,10 +160,14 @@ cdef class Wheel:
 
     def turn(self):
         """The loop's callback; reschedules itself while anything is armed."""
+        cdef bint is_done
         self.handle = None
-        self.advance(self.tick())
+        is_done = self.advance(self.tick(), BUDGET)
         if self.count and self.handle is None and not self.is_closed:
-            self.schedule()
+            if is_done:
+                self.schedule()
+            else:
+                self.handle = self.loop.call_soon(self.turn)
 
     def close(self):
         """Fires nothing any more."""
@@ -144,10 +176,15 @@ cdef class Wheel:
             self.handle.cancel()
             self.handle = None
 
+    def pass_ms(self, uint64_t milliseconds):
+        """Moves time for tests; what is due is found by the next turn."""
+        self.origin_ms -= milliseconds
+
     def advance_by_ms(self, uint64_t milliseconds):
         """Moves time for tests: as if that much had passed."""
         self.origin_ms -= milliseconds
-        self.advance(self.tick())
+        while not self.advance(self.tick(), BUDGET):
+            pass
 
 
 cdef void alarm_due(wheel_node *node, void *context) noexcept:
