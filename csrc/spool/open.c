@@ -120,6 +120,12 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     if (fd < 0)
         return fail(error, errno, "spool shard %s: cannot open %s: %s", self->name, name, strerror(errno));
     ssize_t got = pread(fd, block, sizeof block, 0);
+    /* A process that was killed may have left a FREE header written and not synced: what was pinned by this segment is given
+     * back because of it, so it must not become LIVE again with a power cut. */
+    int sync_error = 0;
+    if (got == SPOOL_HEADER_OCTETS && spool_header_decode(block, &header) == 0 && header.use == SPOOL_SEGMENT_FREE)
+        while (fdatasync(fd) != 0 && (sync_error = errno) == EINTR)
+            sync_error = 0;
     if (got < 0 || fstat(fd, &status) != 0) {
         spool_report(self, "shard %s: %s: header cannot be read: %s; left alone", self->name, name, strerror(errno));
         close(fd);
@@ -152,6 +158,13 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         self->commit.generation = header.generation;
     if (header.serial > self->commit.serial)
         self->commit.serial = header.serial;
+    if (header.use == SPOOL_SEGMENT_FREE && sync_error != 0) {
+        self->reader.is_uncertain = true;
+        SPOOL_COUNT(self, sync_errors, 1);
+        spool_report(self, "shard %s: %s: cannot be synced: %s; left alone, nothing old is recycled until a restart",
+                     self->name, name, strerror(sync_error));
+        return 0;
+    }
     if (header.use == SPOOL_SEGMENT_FREE) {
         spool_segment_let_go(self, slot, header.segment_octets);
         return 0;

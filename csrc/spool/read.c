@@ -98,8 +98,7 @@ int spool_segment_sync(spool_shard *self, spool_segment *segment)
 {
     int error = open_read(self, segment);
     while (error == 0 && fdatasync(segment->read_fd) != 0)
-        if (errno != EINTR)
-            error = errno;
+        error = errno == EINTR ? 0 : errno;
     return error;
 }
 
@@ -168,11 +167,8 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         reads = op->next;
         op->next = NULL;
         op->out = NULL;
-        if (op->wants_index) {
-            op->error = spool_segment_read_index(self, op->place.segment, &op->out);
-        } else
-            op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, 0, &op->out);
-        if (op->error == EBADMSG && op->place.segment != NULL && !op->wants_index) {
+        op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, 0, &op->out);
+        if (op->error == EBADMSG && op->place.segment != NULL) {
             SPOOL_COUNT(self, damaged_records, 1);
             SPOOL_COUNT(self, damaged_octets, op->place.length);
             spool_report(self, "shard %s segment %u offset %u: record of %u octets does not match its checksum",

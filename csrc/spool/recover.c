@@ -319,11 +319,26 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
     return 0;
 }
 
+/* A process that was killed may have left a batch written and not synced. What is read of it decides what is recycled, so it
+ * must not be lost to a power cut afterwards. A footer is written only when all before it is durable. */
+static void make_durable(context *self)
+{
+    int error = spool_segment_sync(self->shard, self->segment);
+    if (error == 0)
+        return;
+    self->segment->is_unread = true;
+    SPOOL_COUNT(self->shard, sync_errors, 1);
+    spool_report(self->shard, "shard %s segment %u: cannot be synced: %s", self->shard->name, self->segment->serial,
+                 strerror(error));
+}
+
 static int recover_segment(context *self)
 {
     spool_scan scan;
     spool_source source = {self->segment->octets, self->segment->salt, source_read, self};
     int error = spool_scan_segment(&source, source_is_stopping, &scan);
+    if (!scan.has_footer)
+        make_durable(self);
     for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)
         report_damage(self, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
     if (scan.damaged_count != 0)
@@ -374,8 +389,8 @@ void spool_recover(spool_shard *shard)
         spool_report(shard, "shard %s: recovery stopped: %s; restart to find the rest", shard->name, strerror(error));
     spool_ids_clear(&self.ids);
     pthread_mutex_lock(&shard->mutex);
-    shard->shared.is_scan_over = error == 0;
-    shard->shared.is_scan_broken = error != 0;
+    shard->shared.is_scan_over = error == 0 && !shard->reader.is_uncertain;
+    shard->shared.is_scan_broken = !shard->shared.is_scan_over;
     spool_signal_locked(shard);
     pthread_mutex_unlock(&shard->mutex);
 }

@@ -188,6 +188,7 @@ struct spool_shard {
     struct {                                /* reader thread only */
         spool_segment **old;                /* newest first; filled at open */
         uint32_t old_count;
+        bool is_uncertain;                  /* a file could not be read or synced at start: no old segment is recycled */
         spool_segment *newest_read, *oldest_read;
         uint32_t open_count;
     } reader;
