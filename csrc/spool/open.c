@@ -22,6 +22,10 @@ enum {
     /* Ids of incarnations begun after the last header was written are on no disk; a counter lasts for 16 million ids and a
      * header is written every few 100,000 messages, so that one or two can be missing. */
     INCARNATION_MARGIN = 16,
+    /* A header that cannot be read just now may be the newest: its serial and incarnation are stepped over, widely, since
+     * segments between it and the newest that can be read may have come and gone. */
+    UNREAD_SERIALS = 1 << 20,
+    UNREAD_INCARNATIONS = 1 << 10,
 };
 
 __attribute__((format(printf, 3, 4)))
@@ -37,13 +41,13 @@ static int fail(spool_error *error, int code, const char *format, ...)
 
 static int open_directory(spool_shard *self, int dirfd, spool_error *error)
 {
-    bool is_new = mkdirat(dirfd, self->name, 0700) == 0;
-    if (!is_new && errno != EEXIST)
+    if (mkdirat(dirfd, self->name, 0700) != 0 && errno != EEXIST)
         return fail(error, errno, "spool shard %s: cannot create: %s", self->name, strerror(errno));
     self->dirfd = openat(dirfd, self->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (self->dirfd < 0)
         return fail(error, errno, "spool shard %s: cannot open: %s", self->name, strerror(errno));
-    if (is_new && fsync(dirfd) != 0)
+    /* Also when it was there: an earlier start may have ended between making and syncing it. */
+    if (fsync(dirfd) != 0)
         return fail(error, errno, "spool shard %s: cannot sync its directory's name: %s", self->name, strerror(errno));
     return 0;
 }
@@ -84,6 +88,23 @@ static bool is_all_zero(const uint8_t *data, size_t length)
     return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
 }
 
+/* Up to `length` octets from the start of a file, less only when it is shorter; -1 with errno. */
+static ssize_t read_start(int fd, uint8_t *out, size_t length)
+{
+    size_t done = 0;
+    while (done < length) {
+        ssize_t got = pread(fd, out + done, length - done, (off_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
 static int add_old(spool_shard *self, const spool_segment_header *header, uint32_t slot)
 {
     uint32_t count = self->reader.old_count;
@@ -119,7 +140,7 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     int fd = openat(self->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return fail(error, errno, "spool shard %s: cannot open %s: %s", self->name, name, strerror(errno));
-    ssize_t got = pread(fd, block, sizeof block, 0);
+    ssize_t got = read_start(fd, block, sizeof block);
     /* A process that was killed may have left a FREE header written and not synced: what was pinned by this segment is given
      * back because of it, so it must not become LIVE again with a power cut. */
     int sync_error = 0;
@@ -127,8 +148,10 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         while (fdatasync(fd) != 0 && (sync_error = errno) == EINTR)
             sync_error = 0;
     if (got < 0 || fstat(fd, &status) != 0) {
-        spool_report(self, "shard %s: %s: header cannot be read: %s; left alone", self->name, name, strerror(errno));
+        spool_report(self, "shard %s: %s: header cannot be read: %s; left alone, nothing old is recycled until a restart",
+                     self->name, name, strerror(errno));
         close(fd);
+        self->reader.is_uncertain = true;
         return 0;
     }
     close(fd);
@@ -195,11 +218,14 @@ static int look_at_directory(spool_shard *self, uint32_t *last_incarnation, spoo
             close(fd);
         return result;
     }
-    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+    errno = 0;                      /* a list cut short is no list: segments would be missed, and their serials given again */
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL; errno = 0) {
         uint32_t slot;
         if (slot_of_name(entry->d_name, &slot) && spool_slots_push(&present, slot) != 0)
             result = fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
     }
+    if (errno != 0 && result == 0)
+        result = fail(error, errno, "spool shard %s: cannot list: %s", self->name, strerror(errno));
     closedir(directory);
 
     for (uint32_t i = 0; i < present.count; i++)
@@ -215,6 +241,10 @@ static int look_at_directory(spool_shard *self, uint32_t *last_incarnation, spoo
     for (uint32_t slot = 0; slot < self->commit.slot_count && result == 0; slot++)
         if (!is_present[slot] && spool_slots_push(&self->commit.unused_slots, slot) != 0)
             result = fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    if (self->reader.is_uncertain) {
+        self->commit.serial += UNREAD_SERIALS;
+        *last_incarnation += UNREAD_INCARNATIONS;
+    }
     free(is_present);
     free(present.items);
     if (self->reader.old_count > 0)

@@ -128,6 +128,8 @@ static int read_once(spool_shard *self, spool_segment *segment, uint32_t offset,
 int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
                               uint32_t kind, octets **out)
 {
+    if (segment == NULL && self->reader.is_uncertain)
+        return EIO;                     /* it may be in the file that could not be read at start */
     if (segment == NULL || offset < SPOOL_HEADER_OCTETS
         || (uint64_t)offset + spool_record_size(length) > segment->octets)
         return EBADMSG;
