@@ -1,12 +1,13 @@
 # Everything from a fresh clone, with Python 3.11+, gcc and make (Debian 12: tools/bootstrap says or installs what is missing).
 #   make run      build what is needed and start a relay on 127.0.0.1:2525
 #   make test     the whole test suite
+#   make crash    the proof that no power cut, failing call or kill loses acknowledged mail (docs/durability.md)
 BIN := .venv/bin
 SOURCES := setup.py $(shell find csrc src -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 C_SOURCES := $(filter-out csrc/tests/% csrc/fuzz/%,$(filter csrc/%.c,$(SOURCES)))
 JOBS := $(shell nproc)
 
-.PHONY: run build test debug lint bench fuzz interop ctest instructions clean
+.PHONY: run build test debug lint bench fuzz interop ctest crash instructions clean
 .DELETE_ON_ERROR:
 
 run: build var/angarium.toml
@@ -59,6 +60,9 @@ interop: build .venv/.dev-packages
 
 ctest:
 	$(MAKE) -C csrc/tests test
+
+crash:
+	$(MAKE) -C csrc/crash run
 
 instructions: build .venv/.dev-packages
 	$(BIN)/python benchmarks/instructions/run.py

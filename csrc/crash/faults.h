@@ -1,0 +1,22 @@
+/* Every call of the spool failing once, in every way it can, at every point of a few short scripts; then a look at what is left.
+ * And a disk of a few MiB filled to its last block and emptied again. */
+#ifndef ANGARIUM_CRASH_FAULTS_H
+#define ANGARIUM_CRASH_FAULTS_H
+
+#include <stdbool.h>
+
+typedef struct faults_result {
+    unsigned cases, struck, refused, failures;  /* struck: the fault met a call that can fail so; refused: ops it cost */
+    char first[600];
+} faults_result;
+
+/* every: only each every-th call is made to fail (1: all). */
+faults_result faults_explore(bool is_buffered, unsigned every);
+
+/* The same scripts killed at every call, started again, and cut off from power after that. */
+faults_result faults_kill(bool is_buffered, unsigned every);
+
+/* NULL or what went wrong. `words` receives what happened, in figures. */
+const char *faults_fill_small_disk(bool is_buffered, char words[200]);
+
+#endif

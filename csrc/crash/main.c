@@ -1,0 +1,156 @@
+/* crash: the proof of the spool's promise, from the command line. docs/durability.md tells what it proves.
+ *
+ *     crash [--short] [--seed N] [--seeds N] [--turns N] [--samples N] [--processes N] [--buffered]
+ *           [--at-least DISTINCT]                       everything, or as much as is said
+ *     crash [--short] --faults                            only the failing calls and the small disk; --states: only the states
+ *     crash --state POSITION.INDEX --seed N ... [--trace]           one of them again, with the log that led to it
+ *     crash --mutate no-data-sync|no-directory-sync|early-return        must fail: the layer lies
+ *
+ * Ends with 0 when all was as promised, 1 when not, 2 for a wrong command line, 3 for a hang.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "crash/explore.h"
+#include "crash/faults.h"
+
+typedef struct command {
+    explore_options one;
+    unsigned seeds, every;
+    uint64_t distinct_wanted;
+    bool has_states, has_faults;
+    bool is_buffered_only;
+} command;
+
+static void usage(const char *what)
+{
+    fprintf(stderr, "crash: %s; see the head of csrc/crash/main.c\n", what);
+    exit(2);
+}
+
+static layer_mutation mutation_of(const char *name)
+{
+    static const char *const names[] = {"", "no-data-sync", "no-directory-sync", "early-return"};
+    for (int i = 1; i < 4; i++)
+        if (strcmp(names[i], name) == 0)
+            return (layer_mutation)i;
+    usage("no such mutation");
+    return LAYER_HONEST;
+}
+
+static command parse(int count, char **words)
+{
+    command self = {.one = {.seed = 1, .turns = 160, .samples = 14, .processes = 2, .position = UINT32_MAX, .index = UINT32_MAX},
+                    .seeds = 8, .every = 1, .has_states = true, .has_faults = true};
+    for (int i = 1; i < count; i++) {
+        const char *word = words[i], *value = i + 1 < count ? words[i + 1] : "";
+        if (strcmp(word, "--short") == 0) {
+            self.seeds = 1;
+            self.every = 11;
+            self.one.turns = 40;
+            self.one.samples = 3;
+            continue;
+        }
+        if (strcmp(word, "--trace") == 0) {
+            self.one.has_trace = true;
+            continue;
+        }
+        if (strcmp(word, "--buffered") == 0) {
+            self.is_buffered_only = true;
+            continue;
+        }
+        if (strcmp(word, "--states") == 0 || strcmp(word, "--faults") == 0) {
+            self.has_states = strcmp(word, "--states") == 0;
+            self.has_faults = !self.has_states;
+            continue;
+        }
+        i++;
+        if (strcmp(word, "--seed") == 0)
+            self.one.seed = strtoull(value, NULL, 10);
+        else if (strcmp(word, "--seeds") == 0)
+            self.seeds = (unsigned)atoi(value);
+        else if (strcmp(word, "--turns") == 0)
+            self.one.turns = (unsigned)atoi(value);
+        else if (strcmp(word, "--samples") == 0)
+            self.one.samples = (unsigned)atoi(value);
+        else if (strcmp(word, "--processes") == 0)
+            self.one.processes = (unsigned)atoi(value);
+        else if (strcmp(word, "--at-least") == 0)
+            self.distinct_wanted = strtoull(value, NULL, 10);
+        else if (strcmp(word, "--mutate") == 0)
+            self.one.mutation = mutation_of(value);
+        else if (strcmp(word, "--state") != 0 || sscanf(value, "%u.%u", &self.one.position, &self.one.index) != 2)
+            usage(word);
+    }
+    if (self.one.position != UINT32_MAX)
+        self.seeds = self.one.processes = 1;
+    return self;
+}
+
+static bool explore_seeds(const command *self)
+{
+    explore_seen *seen = explore_seen_new();
+    explore_result sum = {0};
+    for (unsigned i = 0; i < self->seeds; i++)
+        for (int is_buffered = self->is_buffered_only; is_buffered < 2; is_buffered++) {
+            explore_options options = self->one;
+            options.seed += i;
+            options.is_buffered = is_buffered;
+            if (options.position != UINT32_MAX && is_buffered != self->is_buffered_only)
+                break;
+            explore_result result = explore(&options, seen);
+            printf("seed %llu %s: %llu positions, %llu states, %llu distinct; %llu acknowledged, %llu headers, %llu starts\n",
+                   (unsigned long long)options.seed, is_buffered ? "buffered" : "direct", (unsigned long long)result.positions,
+                   (unsigned long long)result.states, (unsigned long long)result.distinct,
+                   (unsigned long long)result.acknowledged, (unsigned long long)result.headers, (unsigned long long)result.starts);
+            if (result.failures != 0)
+                printf("FAILED: %s\n", result.first);
+            fflush(stdout);
+            sum.states += result.states;
+            sum.distinct += result.distinct;
+            sum.failures += result.failures;
+        }
+    printf("%llu states judged, %llu distinct, %llu failed\n", (unsigned long long)sum.states, (unsigned long long)sum.distinct,
+           (unsigned long long)sum.failures);
+    if (sum.distinct < self->distinct_wanted)
+        printf("FAILED: fewer than %llu distinct states\n", (unsigned long long)self->distinct_wanted);
+    return sum.failures == 0 && sum.distinct >= self->distinct_wanted;
+}
+
+static bool explore_faults(const command *self)
+{
+    bool is_right = true;
+    for (int is_buffered = 0; is_buffered < 2; is_buffered++) {
+        const char *mode = is_buffered ? "buffered" : "direct";
+        faults_result result = faults_explore(is_buffered, self->every);
+        printf("faults %s: %u cases, %u struck, %u ops refused, %u failed\n", mode, result.cases, result.struck, result.refused,
+               result.failures);
+        if (result.failures != 0)
+            printf("FAILED: %s\n", result.first);
+        faults_result kills = faults_kill(is_buffered, 1);
+        printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
+        if (kills.failures != 0)
+            printf("FAILED: %s\n", kills.first);
+        char words[200];
+        const char *error = faults_fill_small_disk(is_buffered, words);
+        printf("small disk %s: %s%s%s\n", mode, words, error != NULL ? "\nFAILED: " : "", error != NULL ? error : "");
+        fflush(stdout);
+        is_right = is_right && result.failures == 0 && kills.failures == 0 && error == NULL;
+    }
+    return is_right;
+}
+
+int main(int count, char **words)
+{
+    command self = parse(count, words);
+    if (self.one.mutation != LAYER_HONEST || self.one.position != UINT32_MAX)
+        self.has_faults = false;
+    bool is_right = true;
+    if (self.has_faults)
+        is_right = explore_faults(&self);
+    if (self.has_states)
+        is_right = explore_seeds(&self) && is_right;
+    return is_right ? 0 : 1;
+}

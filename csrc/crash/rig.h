@@ -1,0 +1,45 @@
+/* A shard on the layer's disk, driven so that nothing depends on the scheduler: every turn ends when all threads sleep. */
+#ifndef ANGARIUM_CRASH_RIG_H
+#define ANGARIUM_CRASH_RIG_H
+
+#include "crash/promises.h"
+#include "spool/spool.h"
+
+enum { RIG_SEGMENT_OCTETS = 1 << 20, RIG_SPARE_SEGMENTS = 2 };
+
+typedef struct rig {
+    int root;
+    spool_shard *shard;
+    char error[300];                    /* of rig_open, or what went wrong first */
+} rig;
+
+/* On the disk that layer_begin was given. 0 or the errno of spool_shard_open. */
+int rig_open(rig *self);
+/* Advances the clock, hands everything over, waits, and runs all callbacks. A hang ends the program. */
+void rig_turn(rig *self, uint64_t advance_ms);
+/* Stops, reaps and closes. */
+void rig_close(rig *self);
+
+/* What recovery handed out; the envelope is owned. */
+typedef struct rig_found {
+    uint32_t message, outcome_version;
+    spool_place place;
+    spool_segment *state_segment;
+    octets *envelope;
+} rig_found;
+typedef struct rig_findings { rig_found *items; uint32_t count; } rig_findings;
+void rig_findings_clear(rig_findings *self);
+
+/* Takes all that recovery hands out, reads every chunk of every message, and holds it against the book. NULL, or what is
+ * wrong; `out` is to be cleared in any case. `may_report`: calls were made to fail, so that something may not have been read this time,
+ * and the operator told; *reports counts that. Else not a word may be said. */
+const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned *reports, rig_findings *out);
+
+/* One more message: taken (its number in the book) or UINT32_MAX and self->error. */
+uint32_t rig_take_message(rig *self, book *into, size_t body_octets);
+
+/* For the words of a hang. */
+void rig_set_place(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *rig_place(void);
+
+#endif

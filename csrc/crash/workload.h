@@ -1,0 +1,64 @@
+/* A run of the spool that a seed decides: mail comes, is streamed, deferred, settled; segments fill, roll over and are recycled;
+ * the process stops, is killed, or loses its power, and goes on. Everything it does and is told goes to the log and the book. */
+#ifndef ANGARIUM_CRASH_WORKLOAD_H
+#define ANGARIUM_CRASH_WORKLOAD_H
+
+#include "crash/cut.h"
+#include "crash/layer.h"
+#include "crash/rig.h"
+
+enum { WORKLOAD_LIVE_LIMIT = 64, WORKLOAD_CHUNK_LIMIT = 12 };
+
+typedef struct workload_live {          /* a message the queue knows of */
+    uint32_t message, outcome_version;
+    bool has_outcome_under_way;         /* then it is neither deferred again nor freed, as in the queue */
+    spool_segment *home, *state;
+    spool_segment *chunks[WORKLOAD_CHUNK_LIMIT];    /* of a streamed one */
+    uint32_t chunk_count;
+} workload_live;
+
+typedef struct workload_stream {        /* a message on its way in */
+    bool is_used, is_waiting, is_failed;
+    uint32_t message, chunk_count, wanted;
+    size_t sent;
+    spool_chunk places[WORKLOAD_CHUNK_LIMIT];
+    spool_segment *chunks[WORKLOAD_CHUNK_LIMIT];
+} workload_stream;
+
+typedef struct workload {
+    rig on;
+    book said;
+    cut_random random;
+    unsigned live_wanted;               /* about so many are kept */
+    size_t usual_octets;
+    workload_live live[WORKLOAD_LIVE_LIMIT];
+    unsigned live_count;
+    workload_stream streams[3];
+    unsigned starts;
+    unsigned refused;                   /* ops that came back with an error */
+    uint64_t wall_s;
+    unsigned reports;                   /* texts for the operator */
+    bool was_full;                      /* the shard had no room at some time */
+    bool may_report;                    /* faults are under way: reports are expected, and what a start cannot read */
+    char error[400];                    /* a recovery inside the run was wrong; empty: none */
+} workload;
+
+/* layer_begin has been called. Both return false when self->error says what was wrong. */
+bool workload_begin(workload *self, uint64_t seed);
+bool workload_run(workload *self, unsigned turns);
+void workload_end(workload *self);      /* stops, closes, frees; the book stays until book_clear(&self->said) */
+
+/* The single steps, for faults.c. None may be called after an error. */
+void workload_receive(workload *self, size_t octets);
+void workload_defer(workload *self, unsigned live);
+void workload_free(workload *self, unsigned live);
+void workload_turn(workload *self, uint64_t advance_ms);
+void workload_settle(workload *self);           /* until all that was freed is durably gone */
+bool workload_restart(workload *self);          /* a clean stop */
+bool workload_start(workload *self);            /* after a stop: what is missing may come later */
+bool workload_start_after_kill(workload *self);         /* what is missing is over */
+void workload_die(workload *self);              /* kill -9 now */
+bool workload_kill(workload *self);             /* that, and a start */
+bool workload_cut_power(workload *self);        /* kill, a disk the cut could leave, and a start */
+
+#endif
