@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "crash/layer.h"
@@ -107,7 +108,7 @@ static int lie_down(const pthread_cond_t *condition, uint64_t until_ns)
     conditions[at].is_waiting = true;
     conditions[at].until_ns = until_ns;
     conditions[at].seen = conditions[at].signals;
-    __real_pthread_cond_signal(&changed);
+    pthread_cond_broadcast(&changed);
     threads_unlock();
     return at;
 }
@@ -185,4 +186,33 @@ bool layer_wait_quiet(unsigned threads)
     bool is_quiet = asleep_locked() >= threads;
     threads_unlock();
     return is_quiet;
+}
+
+/* --- the order at a start: the commit thread first, then the reader --- */
+
+typedef struct beginning {
+    void *(*main)(void *argument);
+    void *argument;
+} beginning;
+
+static void *begin_second(void *context)
+{
+    beginning self = *(beginning *)context;
+    free(context);
+    layer_wait_quiet(1);                /* or else the driver finds that nobody ever sleeps */
+    return self.main(self.argument);
+}
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*main)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*main)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*main)(void *), void *argument)
+{
+    static unsigned made;
+    if (made++ % 2 == 0)
+        return __real_pthread_create(thread, attributes, main, argument);
+    beginning *second = malloc(sizeof *second);
+    if (second == NULL)
+        abort();
+    *second = (beginning){main, argument};
+    return __real_pthread_create(thread, attributes, begin_second, second);
 }
