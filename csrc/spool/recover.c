@@ -243,7 +243,7 @@ static void hand_over_message(context *self, spool_found *found)
 }
 
 /* A compaction was cut short between a copy and the outcome that goes with it, when none is found behind the copy. Then the old
- * message is still there, not freed, and counts. Should it not be there after all, the outcome was lost to damage, and the copy
+ * message is still there, not freed, and counts. The same where a segment may not be on stable storage or is damaged. Should it not be there after all, the outcome was lost to damage, and the copy
  * is the message: known at the end of the scan. */
 static int doubt(context *self, spool_found *found)
 {
@@ -308,7 +308,8 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
     spool_found *found = new_found(home, entry, envelope);
     if (found == NULL)
         return ENOMEM;
-    if (view.flags & SPOOL_ENVELOPE_COPY_FIRST && spool_ids_find(&self->ids, entry->id, SPOOL_ANY_HOME) == NULL)
+    bool lacks_outcome = view.flags & SPOOL_ENVELOPE_COPY_FIRST && spool_ids_find(&self->ids, entry->id, SPOOL_ANY_HOME) == NULL;
+    if (lacks_outcome || (is_copy && home->is_unread))
         return doubt(self, found);
     if ((is_copy || is_doubted) && spool_ids_put(&self->ids, entry->id, SPOOL_COPY_FOUND) == NULL) {
         octets_unref(envelope);
@@ -344,10 +345,6 @@ static int recover_segment(context *self)
     if (scan.damaged_count != 0)
         self->segment->is_unread = true;
     SPOOL_COUNT(self->shard, torn_records, scan.torn_count);
-    /* After a kill -9 its last batch may be here to be read and yet not on stable storage. What follows from reading it (an older
-     * copy is over, say) will be written with a sync of another file. */
-    if (error == 0 && !scan.has_footer)
-        error = spool_segment_sync(self->shard, self->segment);
     if (error == 0)
         error = note_all(self, &scan);
     for (uint32_t i = 0, since = 0; i < scan.count && error == 0; i++) {
