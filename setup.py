@@ -53,6 +53,7 @@ EXTENSIONS = {
     "angarium.smtp.client_session": SMTP + OCTETS,
     "angarium.spool.envelope": OCTETS + ENVELOPE,
     "angarium.spool.shard": OCTETS + SPOOL,
+    "angarium.model.memory": [],
     "angarium.metrics.counters": [],
     "angarium.events.journal": [],
     "angarium.queue.wheel": [],

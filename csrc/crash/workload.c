@@ -58,7 +58,7 @@ static uint64_t next_id(workload *self)
 static void release_chunks(workload *self, spool_segment **chunks, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        spool_segment_release(self->on.shard, chunks[i]);
+        spool_segment_release(self->on.shard, chunks[i], 0);
 }
 
 static void envelope_done(spool_op *op, void *context)
@@ -200,7 +200,7 @@ void workload_free(workload *self, unsigned at)
         return;
     self->live[at] = self->live[--self->live_count];
     say(self, gone.message, PROMISE_LEAVING, 0);
-    spool_shard_free(self->on.shard, self->said.messages[gone.message].id, gone.home, gone.state);
+    spool_shard_free(self->on.shard, self->said.messages[gone.message].id, gone.home, gone.state, 0);
     release_chunks(self, gone.chunks, gone.chunk_count);
 }
 

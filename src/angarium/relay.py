@@ -22,12 +22,13 @@ from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
+from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.process.control import Listing
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
-from angarium.queue.recovery import recover, recovered_all
+from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
@@ -103,6 +104,7 @@ class Relay:
 
         Raises SpoolError, OSError.
         """
+        share_one_arena()
         self = cls(seat, loop, config, shares)
         for number in own_shards(spool.shards(), seat):
             shard = Shard(spool.fd, shard_name(number), number)
@@ -214,7 +216,7 @@ class Relay:
         try:
             while recover(self._scheduler, shard):
                 await asyncio.sleep(RECOVERY_PAUSE_S)
-            recovered_all()
+            return_free_memory()
             compactor = Compactor(self._scheduler, shard)
             self._compactors.append(compactor)
             compactor.start()

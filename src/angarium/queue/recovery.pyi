@@ -8,5 +8,3 @@ def recover(scheduler: Scheduler, shard: Shard, limit: int = 500) -> bool:
 
     True: more may come (call again next turn). False: the scan has ended and all are taken over.
     """
-def recovered_all() -> None:
-    """Gives the memory that reading a backlog took back to the system."""

@@ -85,24 +85,6 @@ cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) exc
     return 0
 
 
-cdef extern from *:
-    """
-    #ifdef __GLIBC__
-    #include <malloc.h>
-    static void return_memory(void) { malloc_trim(0); }
-    #else
-    static void return_memory(void) { }
-    #endif
-    """
-    void return_memory() nogil
-
-
-def recovered_all():
-    """Gives the memory that reading a backlog took back to the system: half as much as the queue itself."""
-    with nogil:
-        return_memory()
-
-
 cdef str spool_id(uint64_t id):
     cdef char text[13]
     spool_id_encode(id, text)
