@@ -217,6 +217,14 @@ spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)
     return (spool_chunk){load32(at), load32(at + 4), load32(at + 8)};
 }
 
+uint32_t spool_envelope_chunk_position(const spool_envelope *self, uint32_t index)
+{
+    uint32_t position = 0;          /* modulo 2^32, as in the record */
+    for (uint32_t i = 0; i < index; i++)
+        position += spool_envelope_chunk(self, i).length;
+    return position;
+}
+
 bool spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out)
 {
     return *cursor < self->end && recipient_read(cursor, self->end, out);

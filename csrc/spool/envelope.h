@@ -82,6 +82,8 @@ void spool_envelope_set_chunk(uint8_t *payload, uint32_t index, spool_chunk chun
 /* Reading. Checks every length; returns 0 or -EBADMSG. The view lives as long as `data`. */
 int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out);
 spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index);
+/* Offset in the message of the chunk's first octet: what its BODY record says too. */
+uint32_t spool_envelope_chunk_position(const spool_envelope *self, uint32_t index);
 /* Iterates: *cursor starts as self->recipients; returns false at the end. */
 bool spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out);
 

@@ -254,7 +254,7 @@ static int look_at_directory(spool_shard *self, uint32_t *last_incarnation, spoo
 
 static int check_options(spool_shard *self, const spool_options *options, spool_error *error)
 {
-    self->options = options != NULL ? *options : (spool_options){DEFAULT_SEGMENT_OCTETS, 4, 1000};
+    self->options = options != NULL ? *options : (spool_options){DEFAULT_SEGMENT_OCTETS, 4, 1000, 0};
     if (self->options.segment_octets == 0)
         self->options.segment_octets = DEFAULT_SEGMENT_OCTETS;
     self->options.segment_octets &= ~(uint64_t)4095;
@@ -301,7 +301,7 @@ static void init_lists(spool_shard *self)
 
 static int open_all(spool_shard *self, int dirfd, const spool_options *options, spool_error *error)
 {
-    uint32_t last_incarnation = 0;
+    uint32_t last_incarnation = options != NULL ? options->last_incarnation : 0;
     int result = check_options(self, options, error);
     if (result == 0)
         result = open_directory(self, dirfd, error);

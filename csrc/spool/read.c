@@ -102,7 +102,14 @@ int spool_segment_sync(spool_shard *self, spool_segment *segment)
     return error;
 }
 
-static int read_once(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length, uint32_t kind, octets *out)
+static bool is_wanted(const spool_record *record, const spool_identity *wanted)
+{
+    return wanted->kind == 0 || (record->kind == wanted->kind && record->id == wanted->id
+                                 && (record->kind != SPOOL_BODY || record->aux == wanted->run_offset));
+}
+
+static int read_once(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
+                     const spool_identity *wanted, octets *out)
 {
     int error = open_read(self, segment);
     if (error != 0)
@@ -119,14 +126,14 @@ static int read_once(spool_shard *self, spool_segment *segment, uint32_t offset,
             return error;
     }
     if (!spool_record_decode(header, &record) || record.salt != segment->salt || record.length != length
-        || (kind != 0 && record.kind != kind)
+        || !is_wanted(&record, wanted)
         || crc32c(spool_record_crc_header(header), out->data, length) != record.crc)
         return EBADMSG;
     return 0;
 }
 
 int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
-                              uint32_t kind, octets **out)
+                              const spool_identity *wanted, octets **out)
 {
     if (segment == NULL && self->reader.is_uncertain)
         return EIO;                     /* it may be in the file that could not be read at start */
@@ -136,10 +143,10 @@ int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_
     octets *data = octets_new(length);
     if (data == NULL)
         return ENOMEM;
-    int error = read_once(self, segment, offset, length, kind, data);
+    int error = read_once(self, segment, offset, length, wanted, data);
     if (error == EBADMSG) {
         posix_fadvise(segment->read_fd, offset, SPOOL_RECORD_OCTETS + (off_t)length, POSIX_FADV_DONTNEED);
-        error = read_once(self, segment, offset, length, kind, data);
+        error = read_once(self, segment, offset, length, wanted, data);
     }
     if (error != 0) {
         octets_unref(data);
@@ -169,7 +176,7 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         reads = op->next;
         op->next = NULL;
         op->out = NULL;
-        op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, 0, &op->out);
+        op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, &op->wanted, &op->out);
         if (op->error == EBADMSG && op->place.segment != NULL) {
             SPOOL_COUNT(self, damaged_records, 1);
             SPOOL_COUNT(self, damaged_octets, op->place.length);

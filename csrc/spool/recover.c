@@ -96,7 +96,8 @@ static void report_damage(context *self, uint64_t start, uint64_t end, const cha
 static octets *read_entry(context *self, const spool_index_entry *entry, const char *what)
 {
     octets *payload = NULL;
-    int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, entry->kind, &payload);
+    spool_identity wanted = {(uint8_t)entry->kind, entry->id, 0};
+    int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, &wanted, &payload);
     if (error != 0)
         self->segment->is_unread = true;
     if (error == EBADMSG)

@@ -229,7 +229,7 @@ int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, si
 int spool_segment_sync(spool_shard *self, spool_segment *segment);
 /* One checked record; 0, EBADMSG or an errno. */
 int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
-                              uint32_t kind, octets **out);
+                              const spool_identity *wanted, octets **out);
 
 /* compact.c: reader thread. All records of a segment as the payload of a footer; 0 or an errno. */
 int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets **out);

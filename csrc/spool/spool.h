@@ -60,13 +60,22 @@ struct spool_op {               /* owned by the submitter, who keeps it in place
     void *context;
 };
 
+/* Which record must lie at a place. Octets that moved on the disk (a block written to the wrong place) carry a right checksum:
+ * kind, id and the offset in the message say that they are another's. */
+typedef struct spool_identity {
+    uint8_t kind;               /* 0: any record will do */
+    uint64_t id;
+    uint32_t run_offset;        /* BODY: offset of the run in the message */
+} spool_identity;
+
 typedef struct spool_read_op spool_read_op;
 struct spool_read_op {
     spool_read_op *next;        /* private */
     spool_place place;          /* of a record (length of payload known) */
     bool wants_index;           /* instead: all records of place.segment, as in a footer's payload (spool_index_check) */
+    spool_identity wanted;
     octets *out;                /* result: payload, one reference for the submitter; NULL on error */
-    int error;                  /* 0, EIO, EBADMSG (CRC or header wrong: the message is damaged) */
+    int error;                  /* 0, EIO, EBADMSG (CRC or header wrong, another record: the message is damaged) */
     void (*done)(spool_read_op *op, void *context);
     void *context;
 };
@@ -75,6 +84,7 @@ typedef struct spool_options {
     uint64_t segment_octets;    /* 1 MiB .. 1 GiB, default 64 MiB */
     uint32_t spare_segments;    /* kept for reuse when free, default 4; more are unlinked */
     uint32_t window_us;         /* longest wait for company before a sync when many transactions run, default 1000 */
+    uint32_t last_incarnation;  /* of ids that are put into a new shard: its own begin behind them; else 0 */
 } spool_options;
 
 typedef struct spool_error {    /* for the operator: what, where, what to do */

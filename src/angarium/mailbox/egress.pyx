@@ -15,8 +15,8 @@ from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, m
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
-    spool_chunk, spool_envelope_chunk, spool_envelope_next_recipient, spool_envelope_open, spool_read_op,
-    spool_recipient)
+    SPOOL_BODY, spool_chunk, spool_envelope_chunk, spool_envelope_chunk_position, spool_envelope_next_recipient,
+    spool_envelope_open, spool_read_op, spool_recipient)
 from angarium.spool.shard cimport Shard
 
 import asyncio
@@ -251,6 +251,9 @@ cdef class MessageDelivery:
             self.op.place.length = chunk.length
         else:
             self.op.place = body_place(m)
+        self.op.wanted.kind = SPOOL_BODY
+        self.op.wanted.id = m.id
+        self.op.wanted.run_offset = spool_envelope_chunk_position(&self.envelope, self.chunk)
         if self.op.place.segment == NULL:
             return self.damaged(EIO)
         self.op.done = <read_done><void *>chunk_read        # called by reap(), with the GIL

@@ -31,9 +31,10 @@ from angarium.smtp.client_session cimport (
     PHASE_FREE, RECIPIENT_ACCEPTED, RECIPIENT_TOLD, STAGE_DATA, STAGE_END, STAGE_IDLE, ClientSession, client_event,
     client_slot, mail_parameters)
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF,
+    SPOOL_BODY, SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF,
     SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_chunk, spool_envelope_chunk,
-    spool_envelope_next_recipient, spool_envelope_open, spool_read_op, spool_recipient, spool_span)
+    spool_envelope_chunk_position, spool_envelope_next_recipient, spool_envelope_open, spool_read_op, spool_recipient,
+    spool_span)
 from angarium.spool.shard cimport Shard
 
 from angarium.metrics.counters import counter, gauge
@@ -487,6 +488,9 @@ cdef class Connection:
             op.place.length = chunk.length
         else:
             op.place = body_place(m)
+        op.wanted.kind = SPOOL_BODY
+        op.wanted.id = m.id
+        op.wanted.run_offset = spool_envelope_chunk_position(&h.envelope, self.stream.index)
         if op.place.segment == NULL:
             return self.stream_failed(EIO)
         op.done = <read_done><void *>chunk_arrived     # called by reap(), with the GIL

@@ -21,7 +21,7 @@ from angarium.queue.message cimport body_place, chunk_count_of, chunk_octets, me
 from angarium.queue.record cimport state_record
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
-    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_FREED, SPOOL_OUTCOME, spool_chunk, spool_envelope, spool_envelope_chunk,
+    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_FREED, SPOOL_OUTCOME, spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_chunk_position,
     spool_envelope_mark_copy, spool_envelope_open, spool_envelope_set_chunk, spool_op, spool_place, spool_read_op,
     spool_segment, spool_segment_serial)
 from angarium.spool.shard cimport Shard
@@ -115,7 +115,7 @@ cdef void envelope_read(spool_read_op *op, void *context) noexcept:
     spool_envelope_mark_copy(self.envelope.data, self.has_outcome)
     if self.message.flags & SPOOL_ENVELOPE_INLINE:
         place = body_place(self.message)
-        compactor.read(self, place.segment, place.offset, place.length, body_read)
+        compactor.read(self, SPOOL_BODY, 0, place.segment, place.offset, place.length, body_read)
     elif view.chunk_count != self.chunk_count:
         compactor.give_up(self, EBADMSG)
     else:
@@ -448,10 +448,10 @@ cdef class Compactor:
         self.under_way += 1
         self.octets_under_way += one.octets_count
         self.scheduler.hold(m)
-        self.read(one, m.home, m.envelope_offset, m.envelope_length, envelope_read)
+        self.read(one, SPOOL_ENVELOPE, 0, m.home, m.envelope_offset, m.envelope_length, envelope_read)
         return 0
 
-    cdef int read(self, move *one, spool_segment *segment, uint32_t offset, uint32_t length,
+    cdef int read(self, move *one, uint8_t kind, uint32_t run_offset, spool_segment *segment, uint32_t offset, uint32_t length,
                   void (*done)(spool_read_op *, void *) noexcept) noexcept:
         memset(&one.read, 0, sizeof(spool_read_op))
         if segment == NULL:
@@ -460,6 +460,9 @@ cdef class Compactor:
         one.read.place.segment = segment
         one.read.place.offset = offset
         one.read.place.length = length
+        one.read.wanted.kind = kind
+        one.read.wanted.id = one.message.id
+        one.read.wanted.run_offset = run_offset
         one.read.done = done
         one.read.context = one
         self.shard.read(&one.read)
@@ -491,7 +494,8 @@ cdef class Compactor:
             return 0
         spool_envelope_open(one.envelope.data, one.envelope.length, &view)
         chunk = spool_envelope_chunk(&view, one.chunk)
-        self.read(one, one.message.where.chunks.segments[one.chunk], chunk.offset, chunk.length, chunk_read)
+        self.read(one, SPOOL_BODY, spool_envelope_chunk_position(&view, one.chunk), one.message.where.chunks.segments[one.chunk],
+                  chunk.offset, chunk.length, chunk_read)
         return 0
 
     cdef int write_chunk(self, move *one) noexcept:

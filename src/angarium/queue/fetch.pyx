@@ -9,7 +9,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets_unref
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport body_place, message
-from angarium.spool.cspool cimport spool_read_op
+from angarium.spool.cspool cimport SPOOL_BODY, SPOOL_ENVELOPE, spool_read_op
 from angarium.spool.shard cimport Shard
 
 from angarium.metrics.counters import counter
@@ -78,6 +78,8 @@ cdef void envelope_only_read(spool_read_op *op, void *context) noexcept:
 cdef void start_body(fetch_op *fetch) noexcept:
     cdef message *m = fetch.message
     fetch.body.place = body_place(m)
+    fetch.body.wanted.kind = SPOOL_BODY
+    fetch.body.wanted.id = m.id
     fetch.body.done = body_read
     fetch.body.context = fetch
     (<Shard>m.shard).read(&fetch.body)
@@ -101,6 +103,8 @@ cdef void start_envelope(fetch_op *fetch) noexcept:
     fetch.envelope.place.segment = m.home
     fetch.envelope.place.offset = m.envelope_offset
     fetch.envelope.place.length = m.envelope_length
+    fetch.envelope.wanted.kind = SPOOL_ENVELOPE
+    fetch.envelope.wanted.id = m.id
     fetch.envelope.context = fetch
     (<Shard>m.shard).read(&fetch.envelope)
 

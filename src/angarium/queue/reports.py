@@ -74,7 +74,7 @@ class Reporter:
         content = facts.content
         if content is None and facts.first_chunk is not None:
             try:
-                content = await facts.shard.fetch(*facts.first_chunk)
+                content = await facts.shard.fetch(*facts.first_chunk, body_of=facts.id)
             except SpoolError as problem:
                 # The message is damaged on disk: its sender is told all the same, without its text.
                 self._journal.log("error", where="report", id=id_text(facts.id), reason=str(problem))

@@ -55,6 +55,7 @@ cdef extern from "spool/envelope.h" nogil:
     void spool_envelope_set_chunk(uint8_t *payload, uint32_t index, spool_chunk chunk)
     int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
     spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)
+    uint32_t spool_envelope_chunk_position(const spool_envelope *self, uint32_t index)
     bint spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out)
     void spool_id_encode(uint64_t id, char *out)
     bint spool_id_decode(const char *text, size_t length, uint64_t *id)
@@ -100,6 +101,11 @@ cdef extern from "spool/spool.h":
         spool_done done
         void *context
 
+    ctypedef struct spool_identity:
+        uint8_t kind
+        uint64_t id
+        uint32_t run_offset
+
     ctypedef struct spool_read_op
 
     ctypedef void (*spool_read_done)(spool_read_op *op, void *context) noexcept
@@ -107,6 +113,7 @@ cdef extern from "spool/spool.h":
     ctypedef struct spool_read_op:
         spool_place place
         bint wants_index
+        spool_identity wanted
         octets *out
         int error
         spool_read_done done
@@ -116,6 +123,7 @@ cdef extern from "spool/spool.h":
         uint64_t segment_octets
         uint32_t spare_segments
         uint32_t window_us
+        uint32_t last_incarnation
 
     ctypedef struct spool_error:
         int code

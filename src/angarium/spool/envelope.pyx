@@ -2,6 +2,7 @@
 # the hot path reads spool_envelope and spool_recipient_state in place.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from angarium.model.octets cimport octets, octets_new, octets_unref
 from angarium.spool.cspool cimport (
@@ -118,14 +119,15 @@ class Envelope(msgspec.Struct, frozen=True):
 
     def build(self):
         cdef octets *data = octets_new(512)
-        cdef spool_chunk[64] chunks
+        cdef spool_chunk *chunks = NULL
         cdef uint32_t count = 0
         cdef bint is_inline = Flag.INLINE in self.flags
         if data == NULL:
             raise MemoryError()
         try:
-            if not is_inline and len(self.chunks) > 64:
-                raise ValueError("build() is for tests and tools: at most 64 chunks")
+            chunks = <spool_chunk *>calloc(len(self.chunks) + 1, sizeof(spool_chunk))
+            if chunks == NULL:
+                raise MemoryError()
             check(spool_envelope_begin(&data, span_of(self.reverse_path), span_of(self.envid), span_of(self.helo),
                                        span_of(self.client_address), span_of(self.listener)))
             for recipient in self.recipients:
@@ -141,6 +143,7 @@ class Envelope(msgspec.Struct, frozen=True):
                                         NULL if is_inline else chunks, count))
             return PyBytes_FromStringAndSize(<char *>data.data, data.length)
         finally:
+            free(chunks)
             octets_unref(data)
 
 

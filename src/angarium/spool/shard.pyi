@@ -40,13 +40,14 @@ class Shard:
     segment_octets  1 MiB .. 1 GiB
     spare_segments  free files kept for reuse
     window_us       longest wait for company before a sync when many transactions are active
+    last_incarnation  of ids that will be put into a new shard (docs/spool-format.md, "Message ids"); its own come behind
     Raises SpoolBusy (owned by another process, named), SpoolVersion, SpoolFull, SpoolError.
     """
 
     number: int
     name: str
     def __init__(self, directory_fd: int, name: str, number: int, *, segment_octets: int = ...,
-                 spare_segments: int = 4, window_us: int = 1000) -> None: ...
+                 spare_segments: int = 4, window_us: int = 1000, last_incarnation: int = 0) -> None: ...
     def attach(self, loop: AbstractEventLoop) -> None:
         """Callbacks and futures run on this loop from now on."""
     def close(self) -> None:
@@ -58,14 +59,18 @@ class Shard:
                client_address: bytes = b"", listener: bytes = b"", flags: int = 0, received_utc_ms: int | None = None,
                orcpt: bytes = b"", notify: int = 0, message_octets: int | None = None) -> Future[Stored]:
         """Commits a message; the future is done when it is durable. `chunks`: places from append_body, then body is None."""
+    def store(self, envelope: bytes, body: bytes | None) -> Future[Stored]:
+        """Commits a message whose envelope is built already (Envelope.build); its id is kept. Raises ValueError unless it has
+        either a body and Flag.INLINE or chunks."""
     def append_body(self, message_id: int, offset: int, data: bytes) -> Future[Stored]:
         """One run of a message's octets, before its envelope."""
     def write_state(self, message_id: int, home_serial: int, state: bytes, previous_serial: int | None = None) -> Future[Stored]:
         """Replaces a message's state; durable with the next commit, at most 100 ms later."""
     def settle(self, message_id: int, home_serial: int, state_serial: int | None = None, chunk_serials: Iterable[int] = ()) -> None:
         """The message is over: durable with the next commit, at most 100 ms later; then its segments may be recycled."""
-    def fetch(self, serial: int, offset: int, length: int) -> Future[bytes]:
-        """Payload of a record. SpoolCorrupt when its checksum does not match."""
+    def fetch(self, serial: int, offset: int, length: int, *, body_of: int = 0, run_offset: int = 0) -> Future[bytes]:
+        """Payload of a record. SpoolCorrupt when its checksum does not match; with body_of, too, when it is not the run of that
+        message's octets that begins at run_offset."""
     def recover(self, limit: int = 500) -> list[Recovered] | None:
         """Messages found at start, at most `limit`; [] when none is ready yet, None when all have been handed out. Old segments
         are recycled only after that."""

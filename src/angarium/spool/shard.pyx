@@ -9,8 +9,8 @@ from libc.string cimport memset
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets, octets_copy, octets_new, octets_unref
 from angarium.spool.cspool cimport (
-    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope_add_recipient,
-    spool_envelope_begin, spool_envelope_finish, spool_error, spool_op, spool_options, spool_read_op, spool_recovered,
+    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope,
+    spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_envelope_open, spool_error, spool_op, spool_options, spool_read_op, spool_recovered,
     spool_segment, spool_segment_release, spool_segment_serial, spool_shard_close, spool_shard_event_fd,
     spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_is_lazy_waiting, spool_shard_kick,
     spool_shard_next_id, spool_shard_next_report, spool_shard_open, spool_shard_read, spool_shard_reap,
@@ -141,7 +141,7 @@ cdef class Shard:
         self.c = NULL
 
     def __init__(self, int directory_fd, str name, int number, *, uint64_t segment_octets=64 << 20,
-                 uint32_t spare_segments=4, uint32_t window_us=1000):
+                 uint32_t spare_segments=4, uint32_t window_us=1000, uint32_t last_incarnation=0):
         cdef spool_options options
         cdef spool_error error
         cdef bytes encoded = name.encode()
@@ -156,6 +156,7 @@ cdef class Shard:
         options.segment_octets = segment_octets
         options.spare_segments = spare_segments
         options.window_us = window_us
+        options.last_incarnation = last_incarnation
         with nogil:
             code = spool_shard_open(directory_fd, c_name, c_number, &options, &self.c, &error)
         if code != 0:
@@ -364,6 +365,25 @@ cdef class Shard:
             c_free(c_chunks)
         return future
 
+    def store(self, bytes envelope, body):
+        cdef octets *payload
+        cdef octets *body_octets = NULL
+        cdef spool_envelope view
+        self.check_open()
+        if spool_envelope_open(<const uint8_t *>PyBytes_AS_STRING(envelope), PyBytes_GET_SIZE(envelope), &view) != 0:
+            raise ValueError("these octets are no envelope")
+        if (body is None) == (view.flags & SPOOL_ENVELOPE_INLINE != 0):
+            raise ValueError("a body goes with Flag.INLINE, and only with it")
+        payload = octets_of(envelope)
+        try:
+            if body is not None:
+                body_octets = octets_of(bytes(body))
+            return self.submit_for_future(SPOOL_ENVELOPE, view.id, 0, payload, body_octets, NULL, NULL)
+        except BaseException:
+            octets_unref(payload)
+            octets_unref(body_octets)
+            raise
+
     def append_body(self, uint64_t message_id, uint64_t offset, bytes data):
         cdef octets *payload = octets_of(data)
         try:
@@ -396,7 +416,7 @@ cdef class Shard:
         for serial in chunk_serials:
             self.release(self.known(serial), 0)
 
-    def fetch(self, uint32_t serial, uint32_t offset, uint32_t length):
+    def fetch(self, uint32_t serial, uint32_t offset, uint32_t length, *, uint64_t body_of=0, uint32_t run_offset=0):
         cdef waiting_read *waiting
         cdef spool_segment *segment = self.known(serial)
         if self.loop is None:
@@ -408,6 +428,10 @@ cdef class Shard:
         waiting.op.place.segment = segment
         waiting.op.place.offset = offset
         waiting.op.place.length = length
+        if body_of != 0:
+            waiting.op.wanted.kind = SPOOL_BODY
+            waiting.op.wanted.id = body_of
+            waiting.op.wanted.run_offset = run_offset
         waiting.op.done = read_done
         waiting.op.context = waiting
         waiting.future = <PyObject *>future
