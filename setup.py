@@ -52,6 +52,7 @@ EXTENSIONS = {
     "angarium.smtp.server_session": SMTP + OCTETS,
     "angarium.smtp.client_session": SMTP + OCTETS,
     "angarium.spool.envelope": OCTETS + ENVELOPE,
+    "angarium.spool.segment_file": [f"csrc/spool/{name}.c" for name in ("crc32c", "format", "scan")],
     "angarium.spool.shard": OCTETS + SPOOL,
     "angarium.model.memory": [],
     "angarium.metrics.counters": [],

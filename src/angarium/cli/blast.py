@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvloop
-from tqdm import tqdm  # type: ignore[import-untyped]
 
+from angarium.cli import progress
 from angarium.measure.endpoint import parse_endpoint
 from angarium.measure.load import Load, Order
 from angarium.measure.sizes import parse_sizes
@@ -167,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         seed=args.seed,
     )
-    report = uvloop.run(_send(order, shows_progress=sys.stderr.isatty() and not args.no_progress))
+    report = uvloop.run(_send(order, shows_progress=progress.is_wanted() and not args.no_progress))
     if args.json:
         print(json.dumps(report))
     else:
@@ -182,14 +181,14 @@ async def _send(order: Order, *, shows_progress: bool) -> dict[str, object]:
     # The first signal lets what is under way finish; the loop's own handling of a second one ends everything.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _stop, loop, load, number)
-    progress = loop.create_task(_show_progress(load)) if shows_progress else None
+    showing = loop.create_task(_show_progress(load)) if shows_progress else None
     try:
         await load.run()
     finally:
-        if progress is not None:
-            progress.cancel()
+        if showing is not None:
+            showing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await progress
+                await showing
     return load.report()
 
 
@@ -199,7 +198,7 @@ def _stop(loop: asyncio.AbstractEventLoop, load: Load, number: int) -> None:
 
 
 async def _show_progress(load: Load) -> None:
-    with tqdm(total=load.order.messages or None, unit=" messages", smoothing=0.1, leave=False) as bar:
+    with progress.messages_bar(load.order.messages or None) as bar:
         while True:
             await asyncio.sleep(PROGRESS_S)
             bar.update(load.tally.sent + load.tally.failed - bar.n)

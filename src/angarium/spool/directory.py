@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+from typing import Self
 
 from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolVersion
 
@@ -30,7 +31,7 @@ class SpoolDirectory:
     def __init__(self, path: str, fd: int, lock_fd: int) -> None:
         self.path = path
         self.fd = fd
-        self._lock_fd = lock_fd
+        self._held = [lock_fd] if lock_fd >= 0 else []
 
     @classmethod
     def open(cls, path: str) -> SpoolDirectory:
@@ -52,6 +53,26 @@ class SpoolDirectory:
             raise
         return cls(path, fd, lock_fd)
 
+    @classmethod
+    def open_beside_owner(cls, path: str) -> SpoolDirectory:
+        """Opens a spool that exists, without its lock: to read it, or to write into a shard that nobody serves.
+
+        Raises SpoolVersion, SpoolCorrupt (not a spool), SpoolError. Whose it is does not matter: the kernel says
+        who may read.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SpoolError(f"spool {path}: {error.strerror}") from error
+        try:
+            _check_format_or_empty(path, fd)
+            if not _read(fd, "format"):
+                raise SpoolCorrupt(f"spool {path}: not a spool: it has no file `format`")
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(path, fd, -1)
+
     def shards(self) -> list[int]:
         """Numbers of the shards that exist, rising."""
         return sorted(
@@ -60,8 +81,27 @@ class SpoolDirectory:
             if _SHARD_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
         )
 
+    def refuse_owner(self) -> None:
+        """Keeps owners away from the spool and all its shards until close(), and writes nothing: for who reads a
+        spool in order to replace it. Raises SpoolBusy (names the owner's pid).
+        """
+        for name in ("lock", *(f"{shard_name(number)}/lock" for number in self.shards())):
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
+            except FileNotFoundError:
+                continue
+            self._held.append(fd)
+            _flock(f"spool {self.path}" if name == "lock" else f"spool {self.path} shard {name[:2]}", fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        os.close(self._lock_fd)
+        for fd in self._held:
+            os.close(fd)
         os.close(self.fd)
 
 
@@ -128,20 +168,24 @@ def _lock(path: str, fd: int) -> int:
     except OSError as error:
         raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
     try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(lock_fd, 24, 0).strip().decode("ascii", "replace") or "(unknown)"
-        os.close(lock_fd)
-        if isinstance(error, BlockingIOError):
-            raise SpoolBusy(f"spool {path} is in use by process {owner}") from None
-        raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
-    try:
+        _flock(f"spool {path}", lock_fd)
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
     except OSError as error:
         os.close(lock_fd)
         raise SpoolError(f"spool {path}: lock: {error.strerror}") from error
+    except SpoolError:
+        os.close(lock_fd)
+        raise
     return lock_fd
+
+
+def _flock(what: str, lock_fd: int) -> None:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(lock_fd, 24, 0).strip().decode("ascii", "replace") or "(unknown)"
+        raise SpoolBusy(f"{what} is in use by process {owner}") from None
 
 
 def _write_format_if_missing(path: str, fd: int) -> None:

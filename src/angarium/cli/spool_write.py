@@ -1,0 +1,105 @@
+"""The orders of `angarium spool` that write a spool: import, repair, upgrade."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+
+from angarium.cli.progress import messages_bar, octets_bar
+from angarium.model.errors import SpoolBusy, SpoolError
+from angarium.spool.archive import ExportedMessage, json_line, read_directory, read_octets
+from angarium.spool.contents import Contents
+from angarium.spool.deposit import Deposit
+from angarium.spool.directory import SpoolDirectory, shard_name
+from angarium.spool.envelope import encode_id
+from angarium.spool.salvage import Salvaged, salvage
+from angarium.spool.shard import Shard
+
+
+def import_messages(path: str, args: argparse.Namespace) -> int:
+    if args.shard is not None and not re.fullmatch(r"[0-9a-f]{2}", args.shard):
+        raise SpoolError(f"--shard: {args.shard!r} is not two hexadecimal digits")
+    messages = read_directory(args.directory)
+    with _owned_or_beside(path, args.shard) as spool:
+        number = int(args.shard or "00", 16)
+        renamed = asyncio.run(_import(spool, number, messages))
+    for old, new in renamed:
+        print(json_line({"id": new, "was": old}) if args.json else f"{old} is now {new}")
+    if not args.json:
+        print(f"{len(renamed)} messages imported into shard {shard_name(number)} of {path}")
+    return 0
+
+
+def _owned_or_beside(path: str, shard: str | None) -> SpoolDirectory:
+    """The spool for ourselves; or, when a shard was named, beside a relay: the shard's own lock decides then."""
+    try:
+        return SpoolDirectory.open(path)
+    except SpoolBusy:
+        if shard is None:
+            raise
+        return SpoolDirectory.open_beside_owner(path)
+
+
+async def _import(
+    spool: SpoolDirectory, number: int, messages: list[tuple[Path, ExportedMessage]]
+) -> list[tuple[str, str]]:
+    """Old and new ids, all of them durable."""
+    shard = Shard(spool.fd, shard_name(number), number)
+    renamed = []
+    try:
+        shard.attach(asyncio.get_running_loop())
+        deposit = Deposit(shard)
+        with messages_bar(len(messages)) as bar:
+            for eml, exported in messages:
+                octets = read_octets(eml)
+                envelope = exported.envelope(shard.new_id(), octets)
+                await deposit.put(envelope, exported.states(), [octets])
+                renamed.append((exported.id, encode_id(envelope.id)))
+                bar.update(1)
+            await deposit.drain()
+    finally:
+        shard.close()
+    return renamed
+
+
+def repair(path: str, args: argparse.Namespace) -> int:
+    with SpoolDirectory.open_beside_owner(path) as source:
+        source.refuse_owner()
+        with SpoolDirectory.open(str(args.to)) as target, octets_bar("salvaging") as progress:
+            found = asyncio.run(salvage(source, target, progress))
+    if args.json:
+        print(json_line(msgspec.to_builtins(found)))
+    else:
+        _tell(found, str(args.to))
+    return 1 if found.lost or found.damage else 0
+
+
+def _tell(found: Salvaged, target: str) -> None:
+    for old, new in found.renamed:
+        print(f"{old} is now {new}: the old id might be given again")
+    for message_id, reason in found.lost:
+        print(f"LOST     {message_id}: {reason}")
+    for damage in found.damage:
+        print(f"DAMAGED  {damage}")
+    print(f"{found.message_count} messages saved into {target}, {len(found.lost)} lost")
+    if found.damage:
+        print(
+            "What a damaged place held is not known: a message, or that one was delivered already (it is sent again).",
+            file=sys.stderr,
+        )
+
+
+def upgrade(path: str) -> int:
+    """A version 2 gets its step here: read the version, and rewrite what it says below a lock."""
+    with SpoolDirectory.open_beside_owner(path) as spool:
+        spool.refuse_owner()
+        # Names every file of another version (SpoolVersion), as opening a shard would.
+        contents = Contents(spool.fd, [shard_name(number) for number in spool.shards()])
+        count = len(contents.free) + sum(len(contents.segments(number)) for number in contents.shards)
+    print(f"spool {path} is of format version 1, the newest ({count} segments): nothing to be done")
+    return 0

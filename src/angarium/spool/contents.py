@@ -1,0 +1,283 @@
+"""What a spool holds, read from outside: no lock is taken and nothing is written, so it works beside a running relay.
+What the relay changes meanwhile may be seen or not; what looks damaged then must be looked at twice (verification.py).
+
+A segment counts for the shard that its header names, wherever the file lies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from angarium.model.errors import SpoolCorrupt
+from angarium.spool.envelope import Envelope, RecipientState, parse_state
+from angarium.spool.resolution import OutcomePlace, Resolution
+from angarium.spool.segment_file import Entry, Header, Kind, Scan, SegmentFile
+
+_SEGMENT_NAME: Final = re.compile(r"seg-(?:\d{4}|[1-9]\d{4,8})\.ang", re.ASCII)
+_FREED_ENTRY: Final = struct.Struct("<QI")
+
+
+class Damage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Octets that are not what was written, or something that is missing."""
+
+    segment: str
+    """Path of the file below the spool."""
+    what: str
+    serial: int = 0
+    offset: int = 0
+    octets: int = 0
+
+    def __str__(self) -> str:
+        serial = f" (serial {self.serial})" if self.serial else ""
+        offset = f" offset {self.offset}" if self.offset else ""
+        octets = f", {self.octets} octets" if self.octets else ""
+        return f"{self.segment}{serial}{offset}: {self.what}{octets}"
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A segment file with a valid header."""
+
+    path: str
+    header: Header
+
+    def open(self, root_fd: int) -> SegmentFile:
+        return SegmentFile(root_fd, self.path)
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A live message. state: None before its first outcome; then every recipient waits."""
+
+    segment: Segment
+    offset: int
+    envelope: Envelope
+    state: tuple[RecipientState, ...] | None
+
+    @property
+    def recipient_states(self) -> tuple[RecipientState, ...]:
+        """One for each recipient, in the order of the envelope."""
+        return self.state if self.state is not None else (RecipientState(),) * len(self.envelope.recipients)
+
+
+class Contents:
+    """The segments that a spool had when this was made, and what was found damaged since."""
+
+    def __init__(self, root_fd: int, directories: list[str]) -> None:
+        """directories  names of the shard directories to look into."""
+        self._root_fd = root_fd
+        self.damage: list[Damage] = []
+        self.free: list[Segment] = []
+        self._shards: dict[int, dict[int, Segment]] = {}
+        for directory in directories:
+            for name in _names_in(root_fd, directory):
+                if _SEGMENT_NAME.fullmatch(name):
+                    self._look_at(directory, name)
+
+    @property
+    def shards(self) -> list[int]:
+        """Numbers of the shards that have segments in use, rising."""
+        return sorted(self._shards)
+
+    def segments(self, shard: int) -> list[Segment]:
+        """Those in use, newest first."""
+        of_shard = self._shards.get(shard, {})
+        return [of_shard[serial] for serial in sorted(of_shard, reverse=True)]
+
+    def last_incarnation(self, shard: int) -> int:
+        """The youngest that a header of the shard names (docs/spool-format.md, "Message ids")."""
+        headers = [each.header for each in (*self.segments(shard), *self.free)]
+        return max((header.incarnation for header in headers if header.shard == shard), default=0)
+
+    def octets(self) -> int:
+        """Of all segments in use."""
+        return sum(each.header.segment_octets for shard in self._shards.values() for each in shard.values())
+
+    def messages(
+        self,
+        shard: int,
+        *,
+        scan: Callable[[SegmentFile, Header], Scan] = SegmentFile.scan,
+        looked_at: Callable[[Segment, SegmentFile, Scan], None] = lambda segment, file, scan: None,
+    ) -> Iterator[StoredMessage]:
+        """The live messages of a shard, newest segments first. Damage met on the way is added to `damage`.
+
+        scan       how the records of a segment are found.
+        looked_at  called for each segment when its records are known.
+        """
+        segments = self.segments(shard)
+        resolution = Resolution(segment.header.serial for segment in segments)
+        for segment in segments:
+            try:
+                file = segment.open(self._root_fd)
+            except FileNotFoundError:  # a worker has removed it: nothing in it is needed
+                continue
+            known = len(self.damage)
+            with file:
+                yield from self._messages_of(segment, file, scan, looked_at, resolution)
+                if not is_unchanged(file, segment):  # used again meanwhile: likewise
+                    del self.damage[known:]
+
+    def body(self, message: StoredMessage) -> list[bytes]:
+        """All octets of the message, in pieces. Raises SpoolCorrupt unless every one is what was stored."""
+        envelope, pieces, position = message.envelope, [], 0
+        for chunk in envelope.chunks:
+            segment = self._shards[message.segment.header.shard].get(chunk.segment_serial)
+            if segment is None:
+                raise SpoolCorrupt(f"segment {chunk.segment_serial} with octets of it is not there")
+            try:
+                with segment.open(self._root_fd) as file:
+                    pieces.append(
+                        file.read(segment.header, chunk.offset, chunk.length, Kind.BODY, envelope.id, position)
+                    )
+            except FileNotFoundError:
+                raise SpoolCorrupt(f"segment {chunk.segment_serial} with octets of it is gone") from None
+            position += chunk.length
+        if position != envelope.message_octets:
+            raise SpoolCorrupt(f"its chunks have {position} octets, its envelope says {envelope.message_octets}")
+        return pieces
+
+    # --- from here on private ---
+
+    def _look_at(self, directory: str, name: str) -> None:
+        path = f"{directory}/{name}"
+        try:
+            with SegmentFile(self._root_fd, path) as file:
+                header = file.header()
+                copies = file.damaged_header_copies()
+                file_octets = file.file_octets
+        except FileNotFoundError:
+            return
+        except (SpoolCorrupt, OSError) as error:  # not SpoolVersion: nothing in a spool of another one can be judged
+            self.damage.append(Damage(path, str(getattr(error, "strerror", None) or error)))
+            return
+        if header is None:
+            return
+        for offset in copies:
+            what = "this copy of the header is damaged; the other one serves"
+            self.damage.append(Damage(path, what, header.serial, offset))
+        if file_octets < header.segment_octets:
+            missing = header.segment_octets - file_octets
+            self.damage.append(Damage(path, "the file is too short", header.serial, file_octets, missing))
+        if f"{header.shard:02x}" != directory:
+            self.damage.append(Damage(path, f"the file belongs to shard {header.shard:02x}", header.serial))
+        segment = Segment(path, header)
+        if not header.is_live:
+            self.free.append(segment)
+            return
+        of_shard = self._shards.setdefault(header.shard, {})
+        if header.serial in of_shard:
+            what = f"{of_shard[header.serial].path} has the same serial; this file is not looked at"
+            self.damage.append(Damage(path, what, header.serial))
+        else:
+            of_shard[header.serial] = segment
+
+    def _messages_of(
+        self,
+        segment: Segment,
+        file: SegmentFile,
+        scan_segment: Callable[[SegmentFile, Header], Scan],
+        looked_at: Callable[[Segment, SegmentFile, Scan], None],
+        resolution: Resolution,
+    ) -> Iterator[StoredMessage]:
+        header = segment.header
+        scan = scan_segment(file, header)
+        for start, end in scan.damaged:
+            what = "no valid record"
+            self.damage.append(Damage(segment.path, what, header.serial, start, end - start))
+        looked_at(segment, file, scan)
+        for entry in scan.entries(Kind.OUTCOME, Kind.FREED):
+            if entry.kind == Kind.OUTCOME:
+                resolution.note_outcome(entry.id, OutcomePlace(header.serial, entry.offset, entry.length))
+            else:
+                octets = self._read(segment, file, entry)
+                for message_id, home in freed_entries(octets or b""):
+                    resolution.note_freed(message_id, home)
+        for entry in scan.entries(Kind.ENVELOPE):
+            if resolution.is_freed(entry.id, header.serial):
+                continue
+            envelope = self._envelope(segment, file, entry)
+            if envelope is None or _is_torn(segment, scan, entry, envelope):
+                continue
+            if resolution.take(entry.id, header.serial):
+                state = self._state(envelope, resolution.outcome(entry.id), header.shard)
+                yield StoredMessage(segment, entry.offset, envelope, state)
+
+    def _read(self, segment: Segment, file: SegmentFile, entry: Entry) -> bytes | None:
+        try:
+            return file.read(segment.header, entry.offset, entry.length, Kind(entry.kind), entry.id)
+        except SpoolCorrupt as error:
+            self._add_record_damage(segment, entry.offset, entry.length, error)
+            return None
+
+    def _add_record_damage(self, segment: Segment, offset: int, length: int, error: SpoolCorrupt) -> None:
+        what = str(error).partition(": ")[2] or str(error)
+        self.damage.append(Damage(segment.path, what, segment.header.serial, offset, length))
+
+    def _envelope(self, segment: Segment, file: SegmentFile, entry: Entry) -> Envelope | None:
+        octets = self._read(segment, file, entry)
+        if octets is None:
+            return None
+        try:
+            envelope = Envelope.parse(octets)
+            if envelope.id != entry.id:
+                raise SpoolCorrupt("the envelope has another id than its record")
+        except SpoolCorrupt as error:
+            self._add_record_damage(segment, entry.offset, entry.length, error)
+            return None
+        return envelope
+
+    def _state(self, envelope: Envelope, place: OutcomePlace | None, shard: int) -> tuple[RecipientState, ...] | None:
+        segment = self._shards[shard].get(place.serial) if place is not None else None
+        if place is None or segment is None:
+            return None
+        try:
+            with segment.open(self._root_fd) as file:
+                octets = file.read(segment.header, place.offset, place.length, Kind.OUTCOME, envelope.id)
+            state = parse_state(octets)
+            if len(state) != len(envelope.recipients):
+                raise SpoolCorrupt("the outcome is about another number of recipients than the envelope")
+        except FileNotFoundError:
+            return None
+        except SpoolCorrupt as error:
+            self._add_record_damage(segment, place.offset, place.length, error)
+            return None
+        return state
+
+
+def is_unchanged(file: SegmentFile, segment: Segment) -> bool:
+    """Whether the file is in the same use as when it was looked at first."""
+    try:
+        return file.header() == segment.header
+    except SpoolCorrupt:
+        return True
+
+
+def freed_entries(octets: bytes) -> Iterator[tuple[int, int]]:
+    """(id, serial of its home) of each message in the payload of a FREED record."""
+    whole = len(octets) - len(octets) % _FREED_ENTRY.size
+    yield from _FREED_ENTRY.iter_unpack(octets[:whole])
+
+
+def _names_in(root_fd: int, directory: str) -> list[str]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root_fd)
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def _is_torn(segment: Segment, scan: Scan, entry: Entry, envelope: Envelope) -> bool:
+    """A message of the last batch counts only when its body got there too; else it was never acknowledged."""
+    if scan.has_footer or entry.offset < scan.last_batch:
+        return False
+    for chunk in envelope.chunks:
+        if chunk.segment_serial == segment.header.serial and chunk.offset >= scan.last_batch:
+            found = scan.find(chunk.offset)
+            if found != Entry(chunk.offset, chunk.length, entry.id, Kind.BODY):
+                return True
+    return False
