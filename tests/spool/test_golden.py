@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import json
 import os
 from pathlib import Path
 
 import pytest
+from relay_process import angarium
 
 from angarium.spool.envelope import Envelope, Flag, RecipientState, Status, parse_state
 from angarium.spool.shard import Shard
@@ -52,3 +54,47 @@ def test_a_golden_segment_reads_as_on_its_first_day(tmp_path: Path, name: str) -
         shard.close()
 
     asyncio.run(main())
+
+
+def golden_spool(directory: Path, name: str) -> Path:
+    """A spool of one shard with this segment."""
+    spool = directory / "spool"
+    (spool / "00").mkdir(parents=True)
+    (spool / "format").write_text("angarium-spool 1\n")
+    (spool / "00" / "seg-0000.ang").write_bytes(gzip.decompress((GOLDEN / f"{name}.ang.gz").read_bytes()))
+    return spool
+
+
+@pytest.mark.parametrize(
+    ("name", "records"),
+    [
+        ("spool-v1-sealed", None),
+        ("spool-v1-unsealed", None),
+        # A settled message, DSN parameters, SMTPUTF8, a streamed message, a report, outcomes replaced and final.
+        ("spool-v1-parameters", {"body": 7, "envelope": 5, "outcome": 3, "freed": 1}),
+    ],
+)
+def test_a_golden_segment_is_found_good(tmp_path: Path, name: str, records: dict[str, int] | None) -> None:
+    done = angarium("spool", "check", "--json", "--spool", str(golden_spool(tmp_path, name)))
+    assert done.returncode == 0, done.stdout
+    segment, summary = map(json.loads, done.stdout.splitlines())
+    assert summary == {"messages": segment["messages"], "damaged": 0}
+    assert segment["is_sealed"] == (name != "spool-v1-unsealed")
+    if records is not None:
+        assert segment["records"] == records
+
+
+def test_the_tools_read_every_field_of_a_golden_segment(tmp_path: Path) -> None:
+    """spool-v1-parameters.json was written on the segment's first day, and looked through."""
+    wanted = json.loads((GOLDEN / "spool-v1-parameters.json").read_text())
+    spool = golden_spool(tmp_path, "spool-v1-parameters")
+    listed = angarium("spool", "ls", "--json", "--spool", str(spool))
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert [json.loads(line) for line in listed.stdout.splitlines()] == [each["message"] for each in wanted]
+    for each in wanted:
+        message_id = each["message"]["id"]
+        envelope = angarium("spool", "cat", "--envelope", message_id, "--spool", str(spool))
+        assert json.loads(envelope.stdout) == each["message"]
+    assert angarium("spool", "export", "--all", "--to", str(tmp_path / "mail"), "--spool", str(spool)).returncode == 0
+    for each in wanted:
+        assert (tmp_path / "mail" / f"{each['message']['id']}.eml").read_bytes() == each["octets"].encode()

@@ -73,10 +73,12 @@ class Contents:
         self.damage: list[Damage] = []
         self.free: list[Segment] = []
         self._shards: dict[int, dict[int, Segment]] = {}
+        self._first_salts: list[tuple[Segment, int]] = []
         for directory in directories:
             for name in _names_in(root_fd, directory):
                 if _SEGMENT_NAME.fullmatch(name):
                     self._look_at(directory, name)
+        self._find_exchanged()
 
     @property
     def shards(self) -> list[int]:
@@ -150,6 +152,7 @@ class Contents:
                 header = file.header()
                 copies = file.damaged_header_copies()
                 file_octets = file.file_octets
+                first_salt = file.first_salt()
         except FileNotFoundError:
             return
         except (SpoolCorrupt, OSError) as error:  # not SpoolVersion: nothing in a spool of another one can be judged
@@ -166,15 +169,30 @@ class Contents:
         if f"{header.shard:02x}" != directory:
             self.damage.append(Damage(path, f"the file belongs to shard {header.shard:02x}", header.serial))
         segment = Segment(path, header)
+        self._first_salts.append((segment, first_salt))
         if not header.is_live:
             self.free.append(segment)
             return
         of_shard = self._shards.setdefault(header.shard, {})
-        if header.serial in of_shard:
-            what = f"{of_shard[header.serial].path} has the same serial; this file is not looked at"
+        known = of_shard.get(header.serial)
+        if known is not None and first_salt == header.salt != dict(self._first_salts)[known]:
+            what = f"{path} has the same serial, and the records; this file is not looked at"
+            self.damage.append(Damage(known.path, what, header.serial))
+            of_shard[header.serial] = segment
+        elif known is not None:
+            what = f"{known.path} has the same serial; this file is not looked at"
             self.damage.append(Damage(path, what, header.serial))
         else:
             of_shard[header.serial] = segment
+
+    def _find_exchanged(self) -> None:
+        """A file used again still has the records of an earlier use; but their salt is nobody's any more."""
+        by_salt = {segment.header.salt: segment for segment, _ in self._first_salts}
+        for segment, salt in self._first_salts:
+            owner = by_salt.get(salt)
+            if owner is not None and owner.header.salt != segment.header.salt:
+                what = f"its records belong to the header of {owner.path}"
+                self.damage.append(Damage(segment.path, what, segment.header.serial))
 
     def _messages_of(
         self,

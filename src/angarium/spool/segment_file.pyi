@@ -76,7 +76,7 @@ class SegmentFile:
     def header(self) -> Header | None:
         """None: zeros, a file that never held a record. Raises SpoolCorrupt, SpoolVersion."""
     def damaged_header_copies(self) -> list[int]:
-        """Offsets of copies that are neither valid nor zeros."""
+        """Offsets of copies that no crash leaves beside the one that counts."""
     def index_damage(self, header: Header, scan: Scan) -> str | None:
         """What is wrong with footer or locator; `scan` must be from scan(). None after a crash, which leaves neither."""
     def scan(self, header: Header) -> Scan:
@@ -87,5 +87,7 @@ class SegmentFile:
         self, header: Header, offset: int, length: int, kind: Kind, message_id: int, aux: int | None = None
     ) -> bytes:
         """The payload of the one record that must lie there: checksum, kind, id and, when given, aux. Raises SpoolCorrupt."""
+    def first_salt(self) -> int:
+        """That of the first record, whatever the header says; 0: none there."""
     def forget_cache(self) -> None:
         """The next reads come from the disk."""

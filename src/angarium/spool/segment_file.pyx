@@ -184,13 +184,18 @@ cdef class SegmentFile:
     def damaged_header_copies(self):
         cdef bytes block = self.block()
         cdef bytearray lone
-        cdef spool_segment_header c
+        cdef spool_segment_header c, counted
         offsets = []
+        if spool_header_decode(<const uint8_t *>PyBytes_AS_STRING(block), &counted) != 0:
+            return offsets
         for offset in (0, SPOOL_HEADER_COPY_OFFSET):
             lone = bytearray(SPOOL_HEADER_OCTETS)
             lone[:SPOOL_HEADER_USED_OCTETS] = block[offset:offset + SPOOL_HEADER_USED_OCTETS]
-            # Zeros are no damage: the file's first header was cut short between its copies.
-            if any(lone) and spool_header_decode(<const uint8_t *>lone, &c) not in (0, -EPROTO):
+            # Zeros are no damage: the file's first header was cut short between its copies. A header cut short later leaves a
+            # copy of the header before, and before another use of the file comes the free one.
+            if not any(lone):
+                continue
+            if spool_header_decode(<const uint8_t *>lone, &c) != 0 or (c.use == 1 and c.serial != counted.serial):
                 offsets.append(offset)
         return offsets
 
@@ -261,6 +266,13 @@ cdef class SegmentFile:
         if record.kind != kind or record.id != message_id or (aux is not None and record.aux != aux):
             raise SpoolCorrupt(f"{where}: another record lies there")
         return octets[SPOOL_RECORD_OCTETS:]
+
+    def first_salt(self):
+        cdef spool_record record
+        cdef bytes octets = os.pread(self.fd, SPOOL_RECORD_OCTETS, SPOOL_HEADER_OCTETS)
+        if len(octets) == SPOOL_RECORD_OCTETS and spool_record_decode(<const uint8_t *>PyBytes_AS_STRING(octets), &record):
+            return record.salt
+        return 0
 
     def forget_cache(self):
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
