@@ -176,8 +176,12 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         reads = op->next;
         op->next = NULL;
         op->out = NULL;
-        op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, &op->wanted, &op->out);
-        if (op->error == EBADMSG && op->place.segment != NULL) {
+        if (op->wants_index)
+            op->error = spool_segment_read_index(self, op->place.segment, &op->out);
+        else
+            op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, &op->wanted,
+                                                  &op->out);
+        if (op->error == EBADMSG && op->place.segment != NULL && !op->wants_index) {
             SPOOL_COUNT(self, damaged_records, 1);
             SPOOL_COUNT(self, damaged_octets, op->place.length);
             spool_report(self, "shard %s segment %u offset %u: record of %u octets does not match its checksum",

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from angarium.model.errors import SpoolCorrupt
-from angarium.spool.envelope import Envelope, RecipientState, parse_state
+from angarium.spool.envelope import Envelope, Flag, RecipientState, parse_state
 from angarium.spool.resolution import OutcomePlace, Resolution
 from angarium.spool.segment_file import Entry, Header, Kind, Scan, SegmentFile
 
@@ -113,6 +113,7 @@ class Contents:
         """
         segments = self.segments(shard)
         resolution = Resolution(segment.header.serial for segment in segments)
+        doubtful: list[StoredMessage] = []
         for segment in segments:
             try:
                 file = segment.open(self._root_fd)
@@ -120,9 +121,13 @@ class Contents:
                 continue
             known = len(self.damage)
             with file:
-                yield from self._messages_of(segment, file, scan, looked_at, resolution)
+                yield from self._messages_of(segment, file, scan, looked_at, resolution, doubtful=doubtful)
                 if not is_unchanged(file, segment):  # used again meanwhile: likewise
                     del self.damage[known:]
+        for message in doubtful:
+            if resolution.take(message.envelope.id, message.segment.header.serial):
+                state = self._state(message.envelope, resolution.outcome(message.envelope.id), shard)
+                yield StoredMessage(message.segment, message.offset, message.envelope, state)
 
     def body(self, message: StoredMessage) -> list[bytes]:
         """All octets of the message, in pieces. Raises SpoolCorrupt unless every one is what was stored."""
@@ -201,6 +206,8 @@ class Contents:
         scan_segment: Callable[[SegmentFile, Header], Scan],
         looked_at: Callable[[Segment, SegmentFile, Scan], None],
         resolution: Resolution,
+        *,
+        doubtful: list[StoredMessage],
     ) -> Iterator[StoredMessage]:
         header = segment.header
         scan = scan_segment(file, header)
@@ -221,7 +228,10 @@ class Contents:
             envelope = self._envelope(segment, file, entry)
             if envelope is None or _is_torn(segment, scan, entry, envelope):
                 continue
-            if resolution.take(entry.id, header.serial):
+            if Flag.COPY_FIRST in envelope.flags and resolution.outcome(entry.id) is None:
+                # A compaction was cut short behind it: an older copy counts, if there is one.
+                doubtful.append(StoredMessage(segment, entry.offset, envelope, None))
+            elif resolution.take(entry.id, header.serial):
                 state = self._state(envelope, resolution.outcome(entry.id), header.shard)
                 yield StoredMessage(segment, entry.offset, envelope, state)
 

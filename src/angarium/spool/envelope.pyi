@@ -17,6 +17,8 @@ class Flag(enum.IntFlag):
     RET_HDRS = 64
     IS_DSN = 128
     INLINE = 256
+    COPY = 512
+    COPY_FIRST = 1024
 
 class Status(enum.IntEnum):
     """What has become of one recipient. DELIVERED, FAILED and EXPIRED are final."""

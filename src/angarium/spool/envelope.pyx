@@ -32,6 +32,8 @@ class Flag(enum.IntFlag):
     RET_HDRS = 64
     IS_DSN = 128
     INLINE = 256
+    COPY = 512                  # written by a compaction: an older one may be there
+    COPY_FIRST = 1024           # and an outcome goes with it
 
 
 class Status(enum.IntEnum):
