@@ -383,8 +383,10 @@ void spool_recover(spool_shard *shard)
         octets_unref(found->envelope);
         free(found);
     }
-    if (error != 0 && error != ECANCELED)
+    if (error != 0 && error != ECANCELED) {
+        SPOOL_GAUGE(shard, is_scan_broken, true);       /* before -1 can be seen */
         spool_report(shard, "shard %s: recovery stopped: %s; restart to find the rest", shard->name, strerror(error));
+    }
     spool_ids_clear(&self.ids);
     pthread_mutex_lock(&shard->mutex);
     shard->shared.is_scan_over = error == 0 && !shard->reader.is_uncertain;

@@ -161,7 +161,8 @@ typedef struct spool_recovered {
     spool_place place;
     spool_segment *state_segment;   /* NULL without state */
 } spool_recovered;
-/* 1: *out filled; 0: nothing at the moment; -1: scan finished and all handed out. */
+/* 1: *out filled; 0: nothing at the moment; -1: scan over and all handed out; statistics say whether
+ * it came to its end. */
 int spool_shard_recover_next(spool_shard *self, spool_recovered *out);
 
 typedef struct spool_statistics {
@@ -172,6 +173,7 @@ typedef struct spool_statistics {
     uint32_t segments, free_segments, sealed_segments;
     uint32_t commit_us_last, commit_us_max;
     bool is_full;               /* no room for new mail: 452 4.3.1 at MAIL */
+    bool is_scan_broken;        /* recovery ended before it had seen all: some of the backlog is not known in this run */
 } spool_statistics;
 void spool_shard_statistics(spool_shard *self, spool_statistics *out);
 bool spool_shard_has_room(const spool_shard *self);     /* cheap; may be called per MAIL */

@@ -1,6 +1,6 @@
 /* A shard in a directory of its own, driven synchronously, and system calls that fail on request.
  *
- * pwritev2, pwrite, fallocate and fsync defined here come before libc's when the test program is linked, so the shard under test needs
+ * pwritev2, fallocate, fsync and fdatasync defined here come before libc's when the test program is linked, so the shard under test needs
  * no hooks. `faults` is read by the commit thread: set it with atomics.
  */
 #ifndef ANGARIUM_TESTS_SPOOL_FIXTURE_H
@@ -28,7 +28,7 @@ static struct {
     int write_errno;            /* every durable write fails with it ... */
     bool writes_then_fails;     /* ... after the octets have gone to the disk all the same */
     int allocate_errno;
-    int fsync_errno;
+    int fsync_errno, fdatasync_errno;
     bool is_held;               /* durable writes wait */
     int waiting, durable_writes;
     bool has_no_direct;         /* O_DIRECT writes give EINVAL: as on a file system without it */
@@ -99,6 +99,16 @@ int fsync(int fd)
         return -1;
     }
     return (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd)
+{
+    int error = GET(fdatasync_errno);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
 }
 
 static uint64_t now_ms(void)

@@ -319,6 +319,31 @@ static void a_file_without_a_header_is_no_trouble(void)
     fixture_remove(&self);
 }
 
+/* A segment that a kill left open is synced before anything follows from it. When that cannot be, the scan ends early, and
+ * says so: -1 alone would pass for the end of the backlog. */
+static void scan_that_cannot_go_on_is_told(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *message = append(&self, 100);
+    CHECK(!statistics(&self).is_scan_broken, "an empty spool is no broken one");
+    fixture copy = fixture_crash_copy(&self);
+    SET(fdatasync_errno, EIO);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    CHECK(found.count == 0 && statistics(&copy).is_scan_broken, "%u found, and that is not all", found.count);
+    CHECK(has_report(&copy, "recovery stopped"), "reported");
+    SET(fdatasync_errno, 0);
+    fixture_close(&copy);
+    fixture_open(&copy);
+    recover_all(&copy, &found);
+    CHECK(found.count == 1 && !statistics(&copy).is_scan_broken, "a restart finds it");
+    found_clear(&found);
+    fixture_remove(&copy);
+    item_free(message);
+    fixture_remove(&self);
+}
+
 int main(void)
 {
     write_error_seals_the_segment_and_service_goes_on();
@@ -330,6 +355,7 @@ int main(void)
     torn_tail_is_dropped_silently();
     damage_in_the_middle_is_reported_and_set_aside();
     a_file_without_a_header_is_no_trouble();
+    scan_that_cannot_go_on_is_told();
     CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());
     return check_report();
 }

@@ -217,6 +217,8 @@ class Relay:
             while recover(self._scheduler, shard):
                 await asyncio.sleep(RECOVERY_PAUSE_S)
             return_free_memory()
+            if shard.statistics()["is_scan_broken"]:    # the shard's own report says why
+                recovery_errors.add(1)
             compactor = Compactor(self._scheduler, shard)
             self._compactors.append(compactor)
             compactor.start()

@@ -261,7 +261,17 @@ def test_interrupt_finishes_what_is_under_way_and_reports() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [["--size", "8k-4k"], ["--server", "nowhere"], ["--sessions", "0"], ["--to", "a>b"]]
+    "option",
+    [
+        ["--size", "8k-4k"],
+        ["--server", "nowhere"],
+        ["--sessions", "0"],
+        ["--to", "a>b"],
+        ["--rate", "-1"],
+        ["--rate", "nan"],
+        ["--rate", "x"],
+        ["--duration", "-1"],
+    ],
 )
 def test_wrong_usage_is_status_2(option: list[str]) -> None:
     done = subprocess.run(

@@ -63,6 +63,16 @@ def test_wrong_usage_is_status_2(words: tuple[str, ...]) -> None:
     assert "error: " in done.stderr
 
 
+@pytest.mark.parametrize("order", ["show", "retry", "delete"])
+@pytest.mark.parametrize("id_", ["", "02TR4P4", "02TR4P4JG000U", "../status", "02TR4P4JG0001?all=true"])
+def test_what_is_no_id_is_said_without_asking_the_relay(order: str, id_: str) -> None:
+    done = angarium("queue", order, id_)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(
+        f"error: argument ID: {id_!r} is not an id: 13 digits and letters as listed"
+    )
+
+
 def test_check_says_good_or_what_is_wrong(tmp_path: Path) -> None:
     config = tmp_path / "angarium.toml"
     config.write_text(LISTENER)

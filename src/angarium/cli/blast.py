@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -64,6 +65,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{text!r} is not a number of 0 or more")
+    return number
+
+
 def add_parser(subparsers: SubParsers) -> None:
     """Adds the command and its options."""
     parser = subparsers.add_parser(
@@ -96,7 +104,11 @@ def add_parser(subparsers: SubParsers) -> None:
         help="how many altogether (1000, if --duration does not say otherwise)",
     )
     parser.add_argument(
-        "--duration", type=float, default=0.0, metavar="SECONDS", help="begin no message after so long"
+        "--duration",
+        type=_option(_not_negative),
+        default=0.0,
+        metavar="SECONDS",
+        help="begin no message after so long",
     )
     parser.add_argument(
         "--size",
@@ -106,7 +118,11 @@ def add_parser(subparsers: SubParsers) -> None:
         help="of the whole message: 4k, a range 1k-100k, or a mix with weights 4k:90,1M:10 (%(default)s)",
     )
     parser.add_argument(
-        "--rate", type=float, default=0.0, metavar="N", help="at most so many messages a second"
+        "--rate",
+        type=_option(_not_negative),
+        default=0.0,
+        metavar="N",
+        help="at most so many messages a second",
     )
     parser.add_argument(
         "--recipients", type=_option(_positive), default=1, metavar="N", help="of each message (%(default)s)"
@@ -153,8 +169,8 @@ def run(args: argparse.Namespace) -> int:
         sizes=args.size,
         sessions=args.sessions,
         messages=messages,
-        duration_s=max(args.duration, 0.0),
-        rate=max(args.rate, 0.0),
+        duration_s=args.duration,
+        rate=args.rate,
         recipients=args.recipients,
         reverse_path=args.reverse_path,
         forward_path=args.forward_path,

@@ -9,6 +9,7 @@ from typing import Any
 
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
 from angarium.model.units import Duration
+from angarium.spool.envelope import decode_id
 
 _PAGE = 500
 
@@ -41,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     show = orders.add_parser(
         "show", help="everything about one message", description="Shows envelope, recipients, replies."
     )
-    show.add_argument("id", metavar="ID")
+    show.add_argument("id", metavar="ID", type=_message_id)
 
     retry = orders.add_parser(
         "retry",
@@ -84,9 +85,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _message_id(text: str) -> str:
+    """As the spool spells it. An empty one, of a script's unset variable, must never stand for more."""
+    try:
+        decode_id(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id: 13 digits and letters as listed") from None
+    return text
+
+
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", nargs="?", metavar="ID", help="one message")
+    which.add_argument("id", nargs="?", metavar="ID", type=_message_id, help="one message")
     which.add_argument("--domain", help="all that waits for this domain")
     which.add_argument("--all", action="store_true", help="the whole queue")
 

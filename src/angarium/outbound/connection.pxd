@@ -37,6 +37,7 @@ cdef struct body_stream:                # a body sent chunk by chunk; one at a t
     uint8_t slot
     bint is_active
     bint is_reading                     # `op` belongs to the reader thread
+    bint has_failed                     # the spool, not the peer, ended the connection
 
 
 cdef class ConnectionOwner:

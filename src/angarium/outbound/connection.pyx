@@ -550,6 +550,7 @@ cdef class Connection:
 
     cdef int stream_failed(self, int error) except -1:
         # Part of the message is out and the rest is not to be had: without "." nobody takes it for the whole.
+        self.stream.has_failed = not self.is_closed
         self.end(trouble.of_spool(error))
         return 0
 
@@ -681,6 +682,8 @@ cdef class Connection:
         """The slot that the failure of the connection befell, -1 when none."""
         cdef ClientSession s = self.session
         cdef int i
+        if self.stream.has_failed:      # whatever reply is due now, perhaps for the message before
+            return self.stream.slot
         if s.ring_count and s.slots[s.ring[s.ring_head].slot].phase != PHASE_FREE:
             return s.ring[s.ring_head].slot
         for i in range(CLIENT_SLOTS):

@@ -1,12 +1,13 @@
 # What the values of MAIL and RCPT parameters mean: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID,
 # NOTIFY and ORCPT (RFC 3461). That they are well-formed keywords and values, each once, was seen in csrc/smtp/command.c.
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.string cimport memchr
 from angarium.smtp.csmtp cimport *
 
 from angarium.smtp import replies
 
 cdef enum:
+    SIZE_LIMIT = 20                     # digits, RFC 1870 §3
     ENVID_LIMIT = 100                   # RFC 3461 §4.4
     ORCPT_LIMIT = 500                   # RFC 3461 §4.2
 
@@ -28,7 +29,9 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
         length = command.parameters[i].value.length
         if known == SMTP_KEYWORD_SIZE:
             if not smtp_decimal_parse(value, length, &out.announced_octets):
-                return BAD_PARAMETER_VALUE
+                if not is_size(value, length):
+                    return BAD_PARAMETER_VALUE
+                out.announced_octets = UINT64_MAX       # well-formed and beyond 64 bits: too big, not bad syntax
         elif known == SMTP_KEYWORD_BODY:
             if is_word(value, length, b"8BITMIME", 8):
                 out.flags |= MAIL_BODY_8BITMIME
@@ -46,7 +49,8 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
             else:
                 return BAD_PARAMETER_VALUE
         elif known == SMTP_KEYWORD_ENVID:
-            if length == 0 or length > ENVID_LIMIT or not smtp_xtext_is_valid(value, length):
+            if length == 0 or length > ENVID_LIMIT or not smtp_xtext_is_valid(value, length) \
+                    or means_control(value, length):
                 return BAD_PARAMETER_VALUE
             out.envid = value
             out.envid_length = length
@@ -88,6 +92,14 @@ cdef inline bint is_word(const uint8_t *text, uint32_t length, const char *upper
     return True
 
 
+cdef bint is_size(const uint8_t *text, uint32_t length) noexcept:
+    cdef uint32_t i
+    for i in range(length):
+        if not c'0' <= text[i] <= c'9':
+            return False
+    return 0 < length <= SIZE_LIMIT
+
+
 cdef bint is_orcpt(const uint8_t *text, uint32_t length, bint is_utf8) noexcept:
     """addr-type ";" xtext (RFC 3461 §4.2); in an SMTPUTF8 transaction UTF-8 may stand unencoded (RFC 6533 §3)."""
     cdef const uint8_t *semicolon
@@ -104,6 +116,42 @@ cdef bint is_orcpt(const uint8_t *text, uint32_t length, bint is_utf8) noexcept:
             return False
     if rest == 0:
         return False
+    if means_control(semicolon + 1, rest):
+        return False
     if is_utf8:                     # the command machine has seen that it is well-formed
         return True
     return smtp_xtext_is_valid(semicolon + 1, rest)
+
+
+cdef bint means_control(const uint8_t *text, size_t length) noexcept:
+    """Whether a control octet stands encoded in it, as "+0A" or, in that, as "\\x{A}": RFC 3461 §4.2 and §4.4 have printable
+    US-ASCII encoded, RFC 6533 §3 nothing below 0x80. Decoded in a report it would end its line. At most ORCPT_LIMIT octets.
+    """
+    cdef uint8_t plain[ORCPT_LIMIT]
+    cdef size_t i = 0, at, count = 0
+    cdef uint32_t code
+    while i < length:
+        plain[count] = text[i]
+        if text[i] == c'+' and length - i >= 3 and hex_value(text[i + 1]) >= 0 and hex_value(text[i + 2]) >= 0:
+            plain[count] = <uint8_t>(hex_value(text[i + 1]) << 4 | hex_value(text[i + 2]))
+            i += 2
+        if plain[count] < 32 or plain[count] == 127:
+            return True
+        count += 1
+        i += 1
+    for i in range(count):
+        if count - i < 4 or plain[i] != c'\\' or plain[i + 1] != c'x' or plain[i + 2] != c'{':
+            continue
+        code = 0
+        at = i + 3
+        while at < count and hex_value(plain[at]) >= 0 and code < 0x110000:
+            code = code << 4 | <uint32_t>hex_value(plain[at])
+            at += 1
+        if at < count and plain[at] == c'}' and (code < 32 or code == 127):
+            return True
+    return False
+
+
+cdef inline int hex_value(uint8_t octet) noexcept:
+    """-1 when it is none; upper case only, as everywhere in xtext."""
+    return octet - c'0' if c'0' <= octet <= c'9' else octet - c'A' + 10 if c'A' <= octet <= c'F' else -1

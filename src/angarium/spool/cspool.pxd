@@ -181,6 +181,7 @@ cdef extern from "spool/spool.h" nogil:
         uint32_t commit_us_last
         uint32_t commit_us_max
         bint is_full
+        bint is_scan_broken
 
     void spool_shard_statistics(spool_shard *self, spool_statistics *out)
     bint spool_shard_has_room(const spool_shard *self)
