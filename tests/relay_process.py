@@ -56,6 +56,7 @@ class RelayProcess:
         self.errors_path = directory / "errors"
         self.workers_wanted = workers
         self.listener = listener or 'address = "127.0.0.1:0"\nrelay_from = ["127.0.0.0/8"]\n'
+        self.node = ""  # more keys of [node], a line each
         self.write_config(config)
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -64,7 +65,7 @@ class RelayProcess:
         """Replaces what follows [node] and [[listener]]; takes effect at the next start or reload."""
         self.config_path.write_text(
             f'[node]\nhostname = "mx.test"\nspool = "{self.directory}/spool"\n'
-            f"workers = {self.workers_wanted}\n"
+            f"workers = {self.workers_wanted}\n{self.node}"
             f"[[listener]]\n{self.listener}\n{config}"
         )
 

@@ -40,6 +40,7 @@ from angarium.routing.router import Router
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
+from angarium.spool.watermark import Watermark
 
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
@@ -86,6 +87,7 @@ class Relay:
         self._scheduler.set_egress("maildir", self._maildirs)
         self._intake: Intake
         self._spool_watch: SpoolWatch
+        self._watermark: Watermark
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
         shares.attach(seat.number)
 
@@ -112,6 +114,15 @@ class Relay:
             shard.attach(loop)
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
+        self._watermark = Watermark(
+            loop,
+            self.journal,
+            spool.fd,
+            self._set_spool_low,
+            min_free_octets=config.node.min_free,
+            min_free_inodes=config.node.min_free_inodes,
+        )
+        self._watermark.start()
         for shard in self._shards:
             task = loop.create_task(self._load(shard))
             self._loading.add(task)
@@ -132,6 +143,7 @@ class Relay:
             options=config.queue.default,
         )
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
+        self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
 
     def status(self) -> dict[str, Any]:
@@ -185,8 +197,12 @@ class Relay:
     def close(self) -> None:
         """Closes the shards: what was to be written is on disk afterwards."""
         self._spool_watch.stop()
+        self._watermark.stop()
         for shard in self._shards:
             shard.close()
+
+    def _set_spool_low(self, is_low: bool) -> None:
+        self._intake.is_spool_low = is_low
 
     def _router(self, config: Config) -> Router:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]

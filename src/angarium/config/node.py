@@ -9,24 +9,29 @@ from typing import Final
 
 import msgspec
 
+from angarium.model.units import Octets
+
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _SPOOL_OCTETS_MAX: Final = 96  # sun_path less "/admin.sock"
 WORKERS_MAX: Final = 64  # a site's connections are counted per worker in one cache line, csrc/queue/shares.h
 
 
 class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What does not change while the daemon runs: daemon.py refuses a reload that would.
+    """What does not change while the daemon runs (daemon.py refuses a reload that would), but for the two marks.
 
     hostname   banner and EHLO name (RFC 5321 §4.1.1.1); "" means this machine's name.
     spool      directory of the spool; made when its parent exists.
     workers    processes; 0 means one per core this process may run on.
     user       whom to become when started as root; "" means stay.
+    min_free, min_free_inodes  of the spool's file system: with less, new mail is put off; 0 means no mark.
     """
 
     hostname: str = ""
     spool: str = "/var/spool/angarium"
     workers: int = 0
     user: str = ""
+    min_free: Octets = Octets(256 << 20)
+    min_free_inodes: int = 1000
 
     def __post_init__(self) -> None:
         if self.hostname and not is_hostname(self.hostname):
@@ -42,6 +47,8 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         if not 0 <= self.workers <= WORKERS_MAX:
             raise ValueError(f"workers: between 0 (one per core) and {WORKERS_MAX}, got {self.workers}")
+        if self.min_free_inodes < 0:
+            raise ValueError(f"min_free_inodes: 0 (no mark) or more, got {self.min_free_inodes}")
 
     def own_hostname(self) -> str:
         """The host name to use. Asks the system only when none is set."""

@@ -29,6 +29,7 @@ cdef class Intake:
     cdef readonly uint64_t unsynced_octets  # of message data given to the shard and not durable yet
     cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
     cdef readonly bint is_draining
+    cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept
     cdef void transaction_ended(self) noexcept

@@ -22,6 +22,7 @@ class Intake:
     committing  messages whose commit is under way; a shutdown waits for them.
     unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
                      gets 452.
+    is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
     shard: Shard
@@ -36,6 +37,7 @@ class Intake:
     unsynced_octets: int
     waiting: dict[_Client, None]
     is_draining: bool
+    is_spool_low: bool
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...

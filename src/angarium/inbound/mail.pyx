@@ -22,7 +22,7 @@ cdef void proceed_mail(Client client) noexcept:
     cdef ServerSession session = client.session
     cdef Intake intake = client.context.intake
     cdef inbound_transaction *transaction
-    if not intake.shard.has_room() or intake.is_overloaded():
+    if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
         return
     transaction = transaction_new(
