@@ -38,7 +38,7 @@ static void wait_quiet(void)
 
 int rig_open(rig *self)
 {
-    spool_options options = {RIG_SEGMENT_OCTETS, RIG_SPARE_SEGMENTS, 1000};
+    spool_options options = {RIG_SEGMENT_OCTETS, RIG_SPARE_SEGMENTS, 1000, 0, SPOOL_LAZY_MS};
     spool_error error;
     self->error[0] = 0;
     int result = spool_shard_open(self->root, "00", 0, &options, &self->shard, &error);

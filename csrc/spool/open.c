@@ -254,7 +254,7 @@ static int look_at_directory(spool_shard *self, uint32_t *last_incarnation, spoo
 
 static int check_options(spool_shard *self, const spool_options *options, spool_error *error)
 {
-    self->options = options != NULL ? *options : (spool_options){DEFAULT_SEGMENT_OCTETS, 4, 1000, 0};
+    self->options = options != NULL ? *options : (spool_options){DEFAULT_SEGMENT_OCTETS, 4, 1000, 0, SPOOL_LAZY_MS};
     if (self->options.segment_octets == 0)
         self->options.segment_octets = DEFAULT_SEGMENT_OCTETS;
     self->options.segment_octets &= ~(uint64_t)4095;

@@ -96,6 +96,21 @@ bool spool_shard_is_lazy_waiting(const spool_shard *self)
         && (self->pending_count > self->urgent_count || self->freed_pending != NULL || self->unwritten != NULL);
 }
 
+uint64_t spool_shard_kick_due_ms(const spool_shard *self, uint64_t now_mono_ms)
+{
+    if (!spool_shard_is_lazy_waiting(self))
+        return 0;
+    if (self->lazy_since_ms == 0)               /* freed records that failed */
+        return UNWRITTEN_RETRY_MS;
+    uint64_t waited = now_mono_ms - self->lazy_since_ms;
+    return waited < self->options.lazy_ms ? self->options.lazy_ms - waited : 1;
+}
+
+void spool_shard_hurry(spool_shard *self)
+{
+    self->options.lazy_ms = 0;
+}
+
 /* Freed records that failed go again, except those whose home is just being retired: it may take them along. */
 static void retry_unwritten(spool_shard *self, uint64_t now_mono_ms)
 {
@@ -152,7 +167,7 @@ void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
     if (self->urgent_count == 0) {
         if (self->lazy_since_ms == 0)
             self->lazy_since_ms = now_mono_ms;
-        if (now_mono_ms - self->lazy_since_ms < SPOOL_LAZY_MS)
+        if (now_mono_ms - self->lazy_since_ms < self->options.lazy_ms)
             return;
     }
     pthread_mutex_lock(&self->mutex);

@@ -85,7 +85,11 @@ typedef struct spool_options {
     uint32_t spare_segments;    /* kept for reuse when free, default 4; more are unlinked */
     uint32_t window_us;         /* longest wait for company before a sync when many transactions run, default 1000 */
     uint32_t last_incarnation;  /* of ids that are put into a new shard: its own begin behind them; else 0 */
+    uint32_t lazy_ms;           /* longest wait of outcomes and freed ids for a commit to ride on; 0: none */
 } spool_options;
+
+/* The default of lazy_ms: with the loop's lateness and the sync itself they are durable within 100 ms. */
+#define SPOOL_LAZY_MS 85
 
 typedef struct spool_error {    /* for the operator: what, where, what to do */
     int code;                   /* errno, or EPROTO for a spool of another version, EBUSY when owned */
@@ -113,12 +117,14 @@ void spool_shard_submit(spool_shard *self, spool_op *op);
  * another. `octets`: payloads of the envelope and of a body beside it, for the measure of what lives in the segment. */
 void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint64_t octets);
 /* Hands the turn's ops to the commit thread (end of a loop turn). When only outcomes and freed ids wait, it does so once
- * the oldest has waited SPOOL_LAZY_MS, counted from the first kick that saw it: they ride on the next commit before. */
-#define SPOOL_LAZY_MS 85
+ * the oldest has waited lazy_ms, counted from the first kick that saw it: they ride on the next commit before. */
 void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms);
-/* True while outcomes or freed ids wait for a commit to ride on: call spool_shard_kick again within 90 ms, so that with the
- * sync itself they are durable within 100 ms. */
+/* True while outcomes or freed ids wait for a commit to ride on. */
 bool spool_shard_is_lazy_waiting(const spool_shard *self);
+/* After a kick: in how many milliseconds the next one must come when no other is due before; 0: nothing waits. */
+uint64_t spool_shard_kick_due_ms(const spool_shard *self, uint64_t now_mono_ms);
+/* From now on outcomes and freed ids wait for nothing (a shutdown). What waits already goes with the next kick. */
+void spool_shard_hurry(spool_shard *self);
 /* How many inbound transactions are between MAIL and end of data: more company, longer wait (<= window_us). */
 void spool_shard_expect(spool_shard *self, uint32_t active_transactions);
 /* Runs done callbacks of finished ops and reads, at most `limit`; true when more wait (call again next turn). */

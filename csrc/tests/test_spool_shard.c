@@ -115,6 +115,29 @@ static void company_is_waited_for_only_when_expected(void)
     fixture_remove(&self);
 }
 
+static void nothing_waits_where_the_wait_is_set_to_nothing_or_in_a_hurry(void)
+{
+    fixture self = fixture_make(MIB, 2);
+    item *message = append(&self, 10);
+    settle(&self);
+    item *outcome = submit_outcome(&self, message, NULL, "one");
+    spool_shard_kick(self.shard, 1000000);
+    CHECK(spool_shard_is_lazy_waiting(self.shard), "waits");
+    spool_shard_hurry(self.shard);
+    spool_shard_kick(self.shard, 1000000);
+    CHECK(!spool_shard_is_lazy_waiting(self.shard) && wait_for(&self, outcome) == 0, "hurried");
+    fixture_close(&self);
+    self.options.lazy_ms = 0;
+    fixture_open(&self);
+    item *second = append(&self, 10);
+    settle(&self);
+    item *at_once = submit_outcome(&self, second, NULL, "two");
+    spool_shard_kick(self.shard, 1000000);
+    CHECK(!spool_shard_is_lazy_waiting(self.shard) && wait_for(&self, at_once) == 0, "at once");
+    item_free(message), item_free(outcome), item_free(second), item_free(at_once);
+    fixture_remove(&self);
+}
+
 static void lazy_ops_ride_or_go_alone_in_time(void)
 {
     fixture self = fixture_make(MIB, 2);
@@ -123,12 +146,15 @@ static void lazy_ops_ride_or_go_alone_in_time(void)
     item *outcome = submit_outcome(&self, message, NULL, "one");
     spool_shard_kick(self.shard, 1000000);
     CHECK(spool_shard_is_lazy_waiting(self.shard), "waits");
+    CHECK(spool_shard_kick_due_ms(self.shard, 1000000) == SPOOL_LAZY_MS, "for so long");
     spool_shard_kick(self.shard, 1000000 + SPOOL_LAZY_MS - 1);
     pause_ms(20);
     spool_shard_reap(self.shard, 10);
     CHECK(!outcome->is_done, "not earlier than it must");
+    CHECK(spool_shard_kick_due_ms(self.shard, 1000000 + SPOOL_LAZY_MS - 1) == 1, "counted from when it came");
     spool_shard_kick(self.shard, 1000000 + SPOOL_LAZY_MS);
     CHECK(!spool_shard_is_lazy_waiting(self.shard), "handed over");
+    CHECK(spool_shard_kick_due_ms(self.shard, 1000000 + SPOOL_LAZY_MS) == 0, "no further kick needed");
     CHECK(wait_for(&self, outcome) == 0, "alone");
 
     uint64_t commits = statistics(&self).commits;
@@ -356,6 +382,7 @@ int main(void)
     done_comes_only_after_the_sync();
     company_is_waited_for_only_when_expected();
     lazy_ops_ride_or_go_alone_in_time();
+    nothing_waits_where_the_wait_is_set_to_nothing_or_in_a_hurry();
     a_clean_stop_leaves_no_outcome_behind();
     ops_after_the_stop_are_refused();
     streamed_messages_span_segments_and_let_them_go();

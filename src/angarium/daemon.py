@@ -251,6 +251,7 @@ def _fixed_keys(old: Config, new: Config) -> list[tuple[str, object, object]]:
         ("node.spool", old.node.spool, new.node.spool),
         ("node.workers", old.node.worker_count(), new.node.worker_count()),
         ("node.user", old.node.user, new.node.user),
+        ("node.duplicate_window", old.node.duplicate_window, new.node.duplicate_window),
         # Queued mail and running sessions have been told the old name.
         ("node.hostname", old.node.own_hostname(), new.node.own_hostname()),
         ("admin.address", old.admin.address, new.admin.address),

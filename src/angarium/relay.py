@@ -109,7 +109,8 @@ class Relay:
         share_one_arena()
         self = cls(seat, loop, config, shares)
         for number in own_shards(spool.shards(), seat):
-            shard = Shard(spool.fd, shard_name(number), number)
+            window_ms = round(config.node.duplicate_window * 1000)
+            shard = Shard(spool.fd, shard_name(number), number, duplicate_window_ms=window_ms)
             self._shards.append(shard)
             shard.attach(loop)
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
@@ -185,6 +186,8 @@ class Relay:
             self._maildirs.drain(deadline_s),
         )
         self._scheduler.close()
+        for shard in self._shards:
+            shard.hurry()
         await self._reporter.drain()
         for compactor in self._compactors:
             await compactor.stop()

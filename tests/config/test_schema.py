@@ -123,6 +123,7 @@ REFUSALS = [
     ("[node]\nworker = 2\n", "node.worker: unknown key"),
     ("[node]\nworkers = '2'\n", "node.workers: expected integer, got string"),
     ("[node]\nworkers = 65\n", "node.workers: between 0 (one per core) and 64, got 65"),
+    ("[node]\nduplicate_window = '10001ms'\n", "node.duplicate_window: between 0s and 10s, got 10s1ms"),
     ("[node]\nmin_free = 'lots'\n", 'node.min_free: expected a size such as "50MiB", "10kB" or 65536, got "lots"'),
     ("[node]\nmin_free_inodes = -1\n", "node.min_free_inodes: 0 (no mark) or more, got -1"),
     ("[node]\nworkers = -1\n", "node.workers: between 0 (one per core) and 64, got -1"),

@@ -17,10 +17,12 @@ SEGMENT = 1 << 20
 
 
 @asynccontextmanager
-async def opened(directory: Path, number: int = 0) -> AsyncIterator[Shard]:
+async def opened(directory: Path, number: int = 0, *, window_ms: int = 100) -> AsyncIterator[Shard]:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        shard = Shard(fd, "00", number, segment_octets=SEGMENT, spare_segments=1)
+        shard = Shard(
+            fd, "00", number, segment_octets=SEGMENT, spare_segments=1, duplicate_window_ms=window_ms
+        )
     finally:
         os.close(fd)
     shard.attach(asyncio.get_running_loop())
@@ -207,5 +209,58 @@ def test_a_closed_shard_says_so(run, tmp_path: Path) -> None:
         with pytest.raises(SpoolError, match="is closed"):
             shard.append(b"a@x", [b"b@y"], b"x")
         shard.close()
+
+    run(main())
+
+
+WAITING = build_state([RecipientState(Status.WAITING, 1, 0, 450, (4, 2, 0), b"later", b"mx.example")])
+
+
+def test_an_outcome_is_durable_within_the_window_however_late_in_another_it_came(run, tmp_path: Path) -> None:
+    """The timer of one that had ridden on a commit long ago was taken for that of the next, which then waited for up to
+    twice the time."""
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        async with opened(tmp_path, window_ms=1000) as shard:
+            stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
+            riding = shard.write_state(stored.id, stored.place[0], WAITING)
+            await asyncio.sleep(0.5)
+            assert not riding.done(), "nothing to ride on"
+            await shard.append(b"", [b"b@y.example"], b"x\r\n")
+            await riding
+            began = clock()
+            await shard.write_state(stored.id, stored.place[0], WAITING, riding.result().place[0])
+            assert 0.9 < clock() - began < 1.3
+
+    run(main())
+
+
+def test_without_a_window_an_outcome_waits_for_nothing(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+        async with opened(tmp_path, window_ms=0) as shard:
+            stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
+            shortest = 1.0
+            for _ in range(20):
+                began = clock()
+                await shard.write_state(stored.id, stored.place[0], WAITING)
+                shortest = min(shortest, clock() - began)
+            assert shortest < 0.05
+
+    run(main())
+
+
+def test_in_a_hurry_what_waits_goes_at_once(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, window_ms=100_000) as shard:
+            stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
+            waiting = shard.write_state(stored.id, stored.place[0], WAITING)
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            shard.hurry()
+            async with asyncio.timeout(20):
+                await waiting
+                await shard.write_state(stored.id, stored.place[0], WAITING)
 
     run(main())

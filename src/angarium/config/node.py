@@ -9,11 +9,13 @@ from typing import Final
 
 import msgspec
 
-from angarium.model.units import Octets
+from angarium.model.units import Duration, Octets
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _SPOOL_OCTETS_MAX: Final = 96  # sun_path less "/admin.sock"
 WORKERS_MAX: Final = 64  # a site's connections are counted per worker in one cache line, csrc/queue/shares.h
+
+_DUPLICATE_WINDOW_MAX_S: Final = 10.0
 
 
 class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,6 +25,7 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     spool      directory of the spool; made when its parent exists.
     workers    processes; 0 means one per core this process may run on.
     user       whom to become when started as root; "" means stay.
+    duplicate_window  a crash may repeat deliveries that ended within this; at most 10 s.
     min_free, min_free_inodes  of the spool's file system: with less, new mail is put off; 0 means no mark.
     """
 
@@ -30,6 +33,7 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     spool: str = "/var/spool/angarium"
     workers: int = 0
     user: str = ""
+    duplicate_window: Duration = Duration(0.1)
     min_free: Octets = Octets(256 << 20)
     min_free_inodes: int = 1000
 
@@ -47,6 +51,8 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         if not 0 <= self.workers <= WORKERS_MAX:
             raise ValueError(f"workers: between 0 (one per core) and {WORKERS_MAX}, got {self.workers}")
+        if self.duplicate_window > _DUPLICATE_WINDOW_MAX_S:
+            raise ValueError(f"duplicate_window: between 0s and 10s, got {self.duplicate_window}")
         if self.min_free_inodes < 0:
             raise ValueError(f"min_free_inodes: 0 (no mark) or more, got {self.min_free_inodes}")
 

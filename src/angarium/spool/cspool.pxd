@@ -124,6 +124,7 @@ cdef extern from "spool/spool.h":
         uint32_t spare_segments
         uint32_t window_us
         uint32_t last_incarnation
+        uint32_t lazy_ms
 
     ctypedef struct spool_error:
         int code
@@ -141,7 +142,8 @@ cdef extern from "spool/spool.h" nogil:
     void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state,
                           uint64_t octets_count)
     void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
-    bint spool_shard_is_lazy_waiting(const spool_shard *self)
+    uint64_t spool_shard_kick_due_ms(const spool_shard *self, uint64_t now_mono_ms)
+    void spool_shard_hurry(spool_shard *self)
     void spool_shard_expect(spool_shard *self, uint32_t active_transactions)
     void spool_shard_read(spool_shard *self, spool_read_op *op)
     void spool_segment_release(spool_shard *self, spool_segment *segment, uint64_t octets_count)

@@ -8,7 +8,9 @@ cdef class Shard:
     cdef readonly int number
     cdef readonly str name
     cdef object loop
-    cdef bint kick_is_due, timer_is_set
+    cdef bint kick_is_due
+    cdef uint64_t timer_due_ms                              # mono; 0: no timer is set
+    cdef object timer
     cdef object bound_kick, bound_tick, bound_reap
     cdef object __weakref__
 

@@ -41,17 +41,21 @@ class Shard:
     spare_segments  free files kept for reuse
     window_us       longest wait for company before a sync when many transactions are active
     last_incarnation  of ids that will be put into a new shard (docs/spool-format.md, "Message ids"); its own come behind
+    duplicate_window_ms  outcomes and freed ids are durable within this, from when they were said; 0: written at once
     Raises SpoolBusy (owned by another process, named), SpoolVersion, SpoolFull, SpoolError.
     """
 
     number: int
     name: str
     def __init__(self, directory_fd: int, name: str, number: int, *, segment_octets: int = ...,
-                 spare_segments: int = 4, window_us: int = 1000, last_incarnation: int = 0) -> None: ...
+                 spare_segments: int = 4, window_us: int = 1000, last_incarnation: int = 0,
+                 duplicate_window_ms: int = 100) -> None: ...
     def attach(self, loop: AbstractEventLoop) -> None:
         """Callbacks and futures run on this loop from now on."""
     def close(self) -> None:
         """Writes everything submitted, seals, calls what is still to be called, unlocks. Blocks for some milliseconds."""
+    def hurry(self) -> None:
+        """From now on states and freed ids wait for no commit to ride on: the end is near."""
     def new_id(self) -> int:
         """A message id, unique for the life of the spool."""
     def append(self, reverse_path: bytes, recipients: Iterable[bytes], body: bytes | None, *,
@@ -65,9 +69,9 @@ class Shard:
     def append_body(self, message_id: int, offset: int, data: bytes) -> Future[Stored]:
         """One run of a message's octets, before its envelope."""
     def write_state(self, message_id: int, home_serial: int, state: bytes, previous_serial: int | None = None) -> Future[Stored]:
-        """Replaces a message's state; durable with the next commit, at most 100 ms later."""
+        """Replaces a message's state; durable with the next commit, within the duplicate window."""
     def settle(self, message_id: int, home_serial: int, state_serial: int | None = None, chunk_serials: Iterable[int] = ()) -> None:
-        """The message is over: durable with the next commit, at most 100 ms later; then its segments may be recycled."""
+        """The message is over: durable with the next commit, within the duplicate window; then its segments may be recycled."""
     def fetch(self, serial: int, offset: int, length: int, *, body_of: int = 0, run_offset: int = 0) -> Future[bytes]:
         """Payload of a record. SpoolCorrupt when its checksum does not match; with body_of, too, when it is not the run of that
         message's octets that begins at run_offset."""

@@ -12,7 +12,7 @@ from angarium.spool.cspool cimport (
     SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope,
     spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_envelope_open, spool_error, spool_op, spool_options, spool_read_op, spool_recovered,
     spool_segment, spool_segment_release, spool_segment_serial, spool_shard_close, spool_shard_event_fd,
-    spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_is_lazy_waiting, spool_shard_kick,
+    spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_hurry, spool_shard_kick, spool_shard_kick_due_ms,
     spool_shard_next_id, spool_shard_next_report, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
     spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
@@ -28,8 +28,10 @@ Place = tuple[int, int, int]
 cdef enum:
     REAP_LIMIT = 512
 
-# Outcomes and freed ids wait at most SPOOL_LAZY_MS (85) for a commit to ride on; see spool_shard_is_lazy_waiting.
-cdef double LAZY_S = 0.09
+# Of the duplicate window this much is left for the loop's lateness and for the write and sync themselves. By judgement: a
+# sync takes some 1 ms on flash and 10 ms on a disk. What waits for a commit to ride on waits for the rest.
+cdef enum:
+    SYNC_MS = 15
 
 
 def error_of(number: int, text: str) -> SpoolError:
@@ -141,7 +143,7 @@ cdef class Shard:
         self.c = NULL
 
     def __init__(self, int directory_fd, str name, int number, *, uint64_t segment_octets=64 << 20,
-                 uint32_t spare_segments=4, uint32_t window_us=1000, uint32_t last_incarnation=0):
+                 uint32_t spare_segments=4, uint32_t window_us=1000, uint32_t last_incarnation=0, uint32_t duplicate_window_ms=100):
         cdef spool_options options
         cdef spool_error error
         cdef bytes encoded = name.encode()
@@ -157,6 +159,7 @@ cdef class Shard:
         options.spare_segments = spare_segments
         options.window_us = window_us
         options.last_incarnation = last_incarnation
+        options.lazy_ms = duplicate_window_ms - SYNC_MS if duplicate_window_ms > SYNC_MS else 0
         with nogil:
             code = spool_shard_open(directory_fd, c_name, c_number, &options, &self.c, &error)
         if code != 0:
@@ -252,17 +255,30 @@ cdef class Shard:
         self.schedule_kick()
 
     def _kick(self):
+        cdef uint64_t now_ms, wait_ms
         self.kick_is_due = False
         if self.c == NULL:
             return
-        spool_shard_kick(self.c, mono_ms())
-        if not self.timer_is_set and spool_shard_is_lazy_waiting(self.c):
-            self.timer_is_set = True
-            self.loop.call_later(LAZY_S, self.bound_tick)
+        now_ms = mono_ms()
+        spool_shard_kick(self.c, now_ms)
+        wait_ms = spool_shard_kick_due_ms(self.c, now_ms)
+        if wait_ms == 0 or (self.timer_due_ms != 0 and self.timer_due_ms <= now_ms + wait_ms):
+            return
+        if self.timer_due_ms != 0:
+            self.timer.cancel()
+        self.timer_due_ms = now_ms + wait_ms
+        self.timer = self.loop.call_later(wait_ms / 1000.0, self.bound_tick)
 
     def _tick(self):
-        self.timer_is_set = False
+        # What it was set for may have ridden on a commit, and what waits now came later: _kick() sets it anew for that.
+        self.timer_due_ms = 0
         self._kick()
+
+    def hurry(self):
+        self.check_open()
+        spool_shard_hurry(self.c)
+        if not self.kick_is_due:
+            self.schedule_kick()
 
     def _reap(self):
         if self.c != NULL and spool_shard_reap(self.c, REAP_LIMIT):

@@ -1,0 +1,95 @@
+"""What was delivered just before the end is delivered again after a crash, and is not after a clean stop.
+
+The window is opened to its widest, ten seconds, so that the end falls into it without luck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, NO_RETRY, outcomes, queue, wait_until_empty
+from end_to_end.smtp_client import SmtpClient
+from relay_process import RelayProcess, is_alive, wait_for
+
+
+@contextlib.contextmanager
+def with_window(directory: Path, config: str, window: str = "10s") -> Iterator[RelayProcess]:
+    relay = RelayProcess(directory)
+    relay.node = f'duplicate_window = "{window}"\n'
+    relay.write_config(config)
+    with relay:
+        yield relay
+
+
+def kill_9(relay: RelayProcess) -> None:
+    assert relay.process is not None
+    workers = relay.workers()
+    for pid in (relay.process.pid, *workers):
+        os.kill(pid, signal.SIGKILL)
+    relay.process.wait()
+    wait_for(lambda: not any(is_alive(pid) for pid in workers), "all are gone")
+
+
+def test_a_delivery_within_the_window_is_repeated_after_a_crash(tmp_path: Path) -> None:
+    with NextHop() as hop, with_window(tmp_path, hop.route) as relay:
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE)
+        hop.wait_for_count(1)
+        wait_until_empty(relay)
+        kill_9(relay)
+        relay.start()
+        hop.wait_for_count(2)
+        wait_until_empty(relay)
+        assert relay.stop() == 0
+
+
+def test_a_delivery_before_the_window_is_not_repeated_after_a_crash(tmp_path: Path) -> None:
+    with NextHop() as hop, with_window(tmp_path, hop.route, "0s") as relay:
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE)
+        wait_until_empty(relay)
+        time.sleep(0.5)  # of a sync; its own length is all there is of a window
+        kill_9(relay)
+        relay.start()
+        wait_until_empty(relay)
+        assert len(hop.deliveries) == 1
+        assert relay.stop() == 0
+
+
+def test_after_a_clean_stop_nothing_is_repeated(tmp_path: Path) -> None:
+    """The first recipient's outcome waits for a commit to ride on; that the message is over cannot be said before. Who
+    closes the spool then and there forgets to say it."""
+    is_closed = True
+
+    def refuse(line: bytes) -> bytes | None:
+        return b"450 4.2.1 not now" if is_closed and b"<late@" in line else None
+
+    with NextHop(faults={"RCPT": refuse}) as hop, with_window(tmp_path, hop.route + NO_RETRY) as relay:
+        with SmtpClient(relay.port) as client:
+            for _ in range(20):
+                client.send(MESSAGE, "early@y.example", "late@y.example")
+        wait_for(lambda: len(relay.events("deferred")) == 20, "of each message one is delivered, one deferred")
+        is_closed = False
+        relay.command("queue", "retry", "--all")
+        wait_for(lambda: len(relay.events("delivered")) == 40, "all are delivered")
+        began = time.monotonic()
+        assert relay.stop() == 0
+        assert time.monotonic() - began < 8, "who is told to stop does not wait for the window to end"
+        relay.start()
+        wait_until_empty(relay)
+        assert queue(relay) == []
+        assert outcomes(relay) == {
+            "early@y.example": ["delivered"] * 20,
+            "late@y.example": ["deferred"] * 20 + ["delivered"] * 20,
+        }
+        assert sorted(to for delivery in hop.deliveries for to in delivery.to) == [
+            *["early@y.example"] * 20,
+            *["late@y.example"] * 20,
+        ]
+        assert relay.stop() == 0
