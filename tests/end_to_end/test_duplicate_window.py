@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,34 @@ def test_a_delivery_before_the_window_is_not_repeated_after_a_crash(tmp_path: Pa
         wait_until_empty(relay)
         assert len(hop.deliveries) == 1
         assert relay.stop() == 0
+
+
+def test_stops_in_the_middle_of_deliveries_repeat_nothing_and_lose_nothing(tmp_path: Path) -> None:
+    """A backlog leaves, three recipients a message, each refused now and then: at every moment there are messages whose
+    newest state is on its way to the disk while the next attempt ends."""
+    odds = random.Random(4)
+    chance = 1.0
+    faults = {"RCPT": lambda _: b"450 4.2.1 not now" if odds.random() < chance else None}
+    retry = '[queue.default]\nretry = { first = "200ms", factor = 1.0, max = "200ms", jitter = 0.0 }\n'
+    mailboxes = [f"{name}@y.example" for name in "abc"]
+    with NextHop(faults=faults) as hop, with_window(tmp_path, hop.route + retry, "1s") as relay:
+        with SmtpClient(relay.port) as client:
+            for number in range(300):
+                client.send(b"X-Number: %d\r\n\r\nx\r\n" % number, *mailboxes)
+        chance = 0.7
+        for round_ in (1, 2, 3):
+            wait_for(lambda count=150 * round_: len(hop.deliveries) > count, "mail leaves")
+            assert relay.stop() == 0
+            relay.start()
+        chance = 0.0
+        wait_until_empty(relay, 60)
+        assert relay.stop() == 0
+        arrived = Counter(
+            (int(delivery.message.partition(b"X-Number: ")[2].split()[0]), mailbox)
+            for delivery in hop.deliveries
+            for mailbox in delivery.to
+        )
+        assert arrived == {(number, mailbox): 1 for number in range(300) for mailbox in mailboxes}
 
 
 def test_after_a_clean_stop_nothing_is_repeated(tmp_path: Path) -> None:
