@@ -387,6 +387,8 @@ void spool_recover(spool_shard *shard)
         SPOOL_GAUGE(shard, is_scan_broken, true);       /* before -1 can be seen */
         spool_report(shard, "shard %s: recovery stopped: %s; restart to find the rest", shard->name, strerror(error));
     }
+    if (shard->reader.is_uncertain)                     /* a file could not be looked at: there may be more in it */
+        SPOOL_GAUGE(shard, is_scan_broken, true);
     spool_ids_clear(&self.ids);
     pthread_mutex_lock(&shard->mutex);
     shard->shared.is_scan_over = error == 0 && !shard->reader.is_uncertain;

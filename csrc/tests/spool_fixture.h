@@ -138,7 +138,7 @@ static void fixture_open(fixture *self)
 
 static fixture fixture_make(uint64_t segment_octets, uint32_t spare_segments)
 {
-    fixture self = {.options = {segment_octets, spare_segments, 1000, SPOOL_LAZY_MS}};
+    fixture self = {.options = {segment_octets, spare_segments, 1000, 0, SPOOL_LAZY_MS}};
     const char *parent = getenv("SPOOL_TEST_DIR") != NULL ? getenv("SPOOL_TEST_DIR") : "/tmp";
     snprintf(self.path, sizeof self.path, "%s/spool-XXXXXX", parent);
     if (mkdtemp(self.path) == NULL)

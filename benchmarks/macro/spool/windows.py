@@ -76,7 +76,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=where) as directory:
                 deliveries, commits, octets, cpu_us = uvloop.run(deliver(Path(directory), writers, window_ms))
             print(
-                f"| {writers} | {window_ms} | {deliveries:,.0f} | {commits:,.1f} | {octets / 1024:,.1f} | {cpu_us:,.1f} |"
+                f"| {writers} | {window_ms} | {deliveries:,.0f} | {commits:,.1f} | {octets / 1024:,.1f} "
+                f"| {cpu_us:,.1f} |"
             )
 
 

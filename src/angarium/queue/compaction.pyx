@@ -47,7 +47,6 @@ cdef enum:
 
 cdef double LOOK_S = 0.5            # between looks for a victim
 cdef double SETTLE_S = 0.02         # between looks whether what was moved is durable
-cdef int SETTLE_LOOKS = 250         # five seconds
 
 
 cdef inline uint32_t load32(const uint8_t *at) noexcept nogil:
@@ -203,7 +202,6 @@ cdef class Compactor:
     cdef uint64_t octets_under_way
     cdef move *moves
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
-    cdef int looks_left
     cdef object stopped                     # future
 
     def __cinit__(self, Scheduler scheduler not None, Shard shard not None):
@@ -350,7 +348,6 @@ cdef class Compactor:
                 m.is_dirty = True
                 self.scheduler.settle_message(m)
         if self.under_way == 0:
-            self.looks_left = SETTLE_LOOKS
             self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
 
     cdef int read_freed(self, uint32_t offset, uint32_t length) noexcept:
@@ -387,9 +384,8 @@ cdef class Compactor:
         self.timer = None
         if self.victim == NULL or self.is_stopping:
             return
-        self.looks_left -= 1
         repeats = self.shard.repeats_under_way(self.victim)
-        if self.is_damaged or repeats < 0 or self.looks_left <= 0:
+        if self.is_damaged or repeats < 0:
             self.end(False)
         elif repeats > 0:
             self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
