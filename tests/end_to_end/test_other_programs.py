@@ -78,6 +78,7 @@ def test_aiosmtpd_as_next_hop(tmp_path: Path, protocol: str) -> None:
                     smtp.sendmail("", ["a@y.example", "b@y.example"], MESSAGE)
                 smtp.sendmail("", ["now@y.example", "later@y.example", "never@y.example"], MESSAGE)
             wait_until_empty(relay)
+            wait_for(lambda: sum(map(len, outcomes(relay).values())) >= 24, "the log's last lines")
             found = outcomes(relay)
             assert found["a@y.example"] == found["b@y.example"] == ["delivered"] * 10
             assert found["now@y.example"] == ["delivered"]
