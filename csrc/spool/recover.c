@@ -33,14 +33,20 @@ typedef struct context {
     bool is_stopping;
 } context;
 
+/* "Could not be read" is not "is not there": descriptors or memory may be out for a moment. The segment is kept, and so is every
+ * other old one, since what could not be read may name chunks in them; a later start finds what this one could not. */
+static void not_read(context *self)
+{
+    self->segment->is_unread = true;
+    self->shard->reader.is_uncertain = true;
+}
+
 static int source_read(void *opaque, uint64_t offset, void *out, size_t length)
 {
     context *self = opaque;
     int error = spool_segment_pread(self->shard, self->segment, out, length, offset);
-    /* The scan goes on as over damage; but "could not be read" is not "is not there" (descriptors or memory may be out
-     * for a moment): the segment is kept, and a later start finds what this one could not. */
     if (error != 0)
-        self->segment->is_unread = true;
+        not_read(self);                 /* the scan goes on as over damage */
     return error;
 }
 
@@ -98,10 +104,11 @@ static octets *read_entry(context *self, const spool_index_entry *entry, const c
     octets *payload = NULL;
     spool_identity wanted = {(uint8_t)entry->kind, entry->id, 0};
     int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, &wanted, &payload);
-    if (error != 0)
+    if (error == EBADMSG) {
         self->segment->is_unread = true;
-    if (error == EBADMSG)
         report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), what);
+    } else if (error != 0)
+        not_read(self);
     return payload;
 }
 
@@ -244,8 +251,8 @@ static void hand_over_message(context *self, spool_found *found)
 }
 
 /* A compaction was cut short between a copy and the outcome that goes with it, when none is found behind the copy. Then the old
- * message is still there, not freed, and counts. The same where a segment may not be on stable storage or is damaged. Should it not be there after all, the outcome was lost to damage, and the copy
- * is the message: known at the end of the scan. */
+ * message is still there, not freed, and counts. The same where a segment may not be on stable storage, or is damaged. Should it
+ * not be there after all, the outcome was lost to damage, and the copy is the message: known at the end of the scan. */
 static int doubt(context *self, spool_found *found)
 {
     if (spool_ids_put(&self->ids, found->id, SPOOL_COPY_DOUBTFUL) == NULL) {

@@ -33,6 +33,7 @@ static struct {
     int waiting, durable_writes;
     bool has_no_direct;         /* O_DIRECT writes give EINVAL: as on a file system without it */
     int short_writes;           /* durable writes end early, so often */
+    uint32_t unreadable_serial; /* records of this segment give EIO */
 } faults;
 
 #define SET(field, value) __atomic_store_n(&faults.field, (value), __ATOMIC_SEQ_CST)
@@ -79,6 +80,34 @@ ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, in
         __atomic_add_fetch(&faults.durable_writes, 1, __ATOMIC_SEQ_CST);
     }
     return syscall(SYS_pwritev2, fd, vector, count, offset, 0, flags);
+}
+
+static bool is_unreadable(int fd, off_t offset)
+{
+    uint8_t header[SPOOL_HEADER_USED_OCTETS];
+    uint32_t serial, wanted = GET(unreadable_serial);
+    if (wanted == 0 || offset < SPOOL_HEADER_OCTETS || syscall(SYS_pread64, fd, header, sizeof header, 0) != sizeof header)
+        return false;
+    memcpy(&serial, header + 24, sizeof serial);
+    return serial == wanted;
+}
+
+ssize_t pread(int fd, void *out, size_t length, off_t offset)
+{
+    if (is_unreadable(fd, offset)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, out, length, offset);
+}
+
+ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    if (is_unreadable(fd, offset)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_preadv, fd, vector, count, offset, 0);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t length)

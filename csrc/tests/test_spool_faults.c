@@ -345,6 +345,49 @@ static void segment_that_cannot_be_synced_at_start_is_kept(void)
     fixture_remove(&self);
 }
 
+/* An envelope that cannot be read just now: nobody pins the chunks it names, and they lie in segments that can be read. */
+static void chunks_wait_for_an_envelope_that_could_not_be_read(void)
+{
+    static found_list found;
+    enum { RUN = 100000, RUNS = 3 };
+    fixture self = fixture_make(MIB, 1);
+    uint64_t id = spool_shard_next_id(self.shard);
+    octets *whole = pattern(id, RUN * RUNS);
+    spool_chunk chunks[RUNS];
+    for (int i = 0; i < RUNS; i++) {
+        item *run = submit(&self, SPOOL_BODY, id, octets_copy(whole->data + i * RUN, RUN), NULL);
+        run->op.aux = (uint64_t)i * RUN;
+        CHECK(wait_for(&self, run) == 0, "run %d", i);
+        chunks[i] = (spool_chunk){spool_segment_serial(run->op.place.segment), run->op.place.offset, RUN};
+        item_free(run);
+    }
+    churn(&self, 1);
+    item *message = submit(&self, SPOOL_ENVELOPE, id, envelope_of(id, RUN * RUNS, chunks, RUNS), NULL);
+    CHECK(wait_for(&self, message) == 0, "envelope");
+    uint32_t home = spool_segment_serial(message->op.place.segment);
+    CHECK(home != chunks[0].segment_serial, "in another segment");
+    fixture_close(&self);
+
+    SET(unreadable_serial, home);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(find(&found, id) == NULL && statistics(&self).is_scan_broken, "not found, and that is not all");
+    found_clear(&found);                /* those whose FREED could not be read */
+    churn(&self, 4);
+    settle(&self);
+    fixture_close(&self);
+
+    SET(unreadable_serial, 0);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    const found_message *again = find(&found, id);
+    CHECK(again != NULL && check_body(&self, again, RUN * RUNS) == 0, "found after a restart");
+    found_clear(&found);
+    octets_unref(whole);
+    item_free(message);
+    fixture_remove(&self);
+}
+
 int main(void)
 {
     write_error_seals_the_segment_and_service_goes_on();
@@ -357,6 +400,7 @@ int main(void)
     damage_in_the_middle_is_reported_and_set_aside();
     a_file_without_a_header_is_no_trouble();
     segment_that_cannot_be_synced_at_start_is_kept();
+    chunks_wait_for_an_envelope_that_could_not_be_read();
     CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());
     return check_report();
 }
