@@ -86,7 +86,7 @@ void spool_shard_submit(spool_shard *self, spool_op *op)
         return;
     }
     self->pending_count++;
-    self->urgent_count += op->kind != SPOOL_OUTCOME && !op->is_copy;
+    self->urgent_count += op->kind != SPOOL_OUTCOME || op->is_copy;
     spool_ops_append(&self->pending, op);
 }
 

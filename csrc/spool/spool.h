@@ -47,8 +47,8 @@ struct spool_op {               /* owned by the submitter, who keeps it in place
     uint8_t kind;               /* SPOOL_BODY, SPOOL_ENVELOPE or SPOOL_OUTCOME */
     uint64_t id;
     uint64_t aux;               /* BODY: offset of the run in the message */
-    bool is_copy;               /* BODY, ENVELOPE: of a message that is in the spool already (compaction): waits for a
-                                 * commit to ride on like an outcome does, and may use the room kept for those */
+    bool is_copy;               /* of a message that is in the spool already (compaction): may use the room kept for outcomes,
+                                 * and does not wait for a commit to ride on, since the message's own outcomes wait for it */
     octets *payload;            /* a reference held by the submitter until done */
     octets *body;               /* ENVELOPE: the whole message when it was not streamed, else NULL */
     spool_segment *about;       /* OUTCOME: home segment of the message (where its envelope lies) */

@@ -421,3 +421,25 @@ def test_sweeping_forgets_domains_that_nobody_needs(tmp_path):
         await queue.close()
 
     run(test, tmp_path)
+
+
+def test_sweeping_forgets_troubles_that_no_recipient_has(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt.update({"one@y.example": "450 4.2.1 busy", "two@y.example": "450 4.2.1 busy", "three@y.example": "451 4.3.0 full"})
+        queue = Queue(directory, await hop.start())
+        await queue.send("one@y.example")
+        await queue.send("two@y.example")
+        await queue.send("three@y.example")
+        await until(lambda: queue.depth["deferred"] == 3)
+        troubles = queue.scheduler.troubles
+        queue.scheduler.sweep()
+        assert len(troubles) == 2, "one for the two with the same reply"
+        del hop.rcpt["one@y.example"], hop.rcpt["three@y.example"]
+        queue.wheel.advance_by_ms(700_000)
+        await until(lambda: queue.depth["messages"] == 1)
+        queue.scheduler.sweep()
+        await until(lambda: len(troubles) == 1)
+        await queue.close()
+
+    run(test, tmp_path)

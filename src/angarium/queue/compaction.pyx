@@ -2,8 +2,8 @@
 # why it is safe stands in docs/spool-format.md ("Compaction"); the spool's half is csrc/spool/compact.c.
 #
 # The segment's own index leads: for each record in it the message is looked up by its id, so that nothing here grows with the
-# queue. A message that somebody is busy with is left where it is, and the segment is tried again later. Everything moved waits
-# for a commit to ride on: a busy spool pays no sync for it.
+# queue. A message that somebody is busy with is left where it is, and the segment is tried again later. What is moved does not wait
+# for a commit to ride on as outcomes do: a message is held while it moves, and what becomes of it meanwhile waits for that.
 #
 # Order of one move, each step after the one before is durable: copy (chunks, then envelope), newest outcome, and then the old
 # copy is freed. Until then the old one is what the queue knows and what a crash would find, or the copy, never neither.
@@ -74,8 +74,6 @@ cdef struct move:
     uint32_t chunk_count
     uint32_t chunk                  # chunks copied
     uint64_t octets_count
-    move *next
-    move *previous
 
 
 # A freed record of the victim that is being read.
@@ -200,9 +198,8 @@ cdef class Compactor:
     cdef uint32_t count, cursor
     cdef uint32_t under_way                 # moves and reads
     cdef uint64_t octets_under_way
-    cdef move *moves
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
-    cdef object stopped                     # future
+    cdef bint is_settling                   # the whole index was gone through
 
     def __cinit__(self, Scheduler scheduler not None, Shard shard not None):
         self.scheduler = scheduler
@@ -241,7 +238,7 @@ cdef class Compactor:
         if self.victim == NULL:
             self.start()
             return
-        self.is_damaged = self.is_left_over = False
+        self.is_damaged = self.is_left_over = self.is_settling = False
         op = <spool_read_op *>calloc(1, sizeof(spool_read_op))
         if op == NULL:
             self.end(False)
@@ -304,14 +301,6 @@ cdef class Compactor:
 
     # ---- its records ----
 
-    cdef bint is_on_its_way(self, message *m) noexcept:
-        cdef move *each = self.moves
-        while each != NULL:
-            if each.message == m:
-                return True
-            each = each.next
-        return False
-
     cdef bint has_chunk_here(self, message *m) noexcept:
         cdef uint32_t i
         for i in range(chunk_count_of(m)):
@@ -324,7 +313,7 @@ cdef class Compactor:
         cdef uint32_t kind, looked = 0
         cdef message *m
         self.step_is_due = False
-        if self.victim == NULL or self.index == NULL or self.is_stopping:
+        if self.victim == NULL or self.index == NULL or self.is_stopping or self.is_settling:
             return
         while self.cursor < self.count:
             if self.under_way >= MOVES or self.octets_under_way >= MOVES_OCTETS:
@@ -348,6 +337,7 @@ cdef class Compactor:
                 m.is_dirty = True
                 self.scheduler.settle_message(m)
         if self.under_way == 0:
+            self.is_settling = True
             self.timer = self.loop.call_later(SETTLE_S, self.bound_settle)
 
     cdef int read_freed(self, uint32_t offset, uint32_t length) noexcept:
@@ -437,10 +427,6 @@ cdef class Compactor:
             one.octets_count += chunk_octets(m)
         one.compactor = <void *>self
         Py_INCREF(self)
-        one.next = self.moves
-        if one.next != NULL:
-            one.next.previous = one
-        self.moves = one
         self.under_way += 1
         self.octets_under_way += one.octets_count
         self.scheduler.hold(m)
@@ -574,12 +560,6 @@ cdef class Compactor:
 
     cdef int over(self, move *one) noexcept:
         cdef message *m = one.message
-        if one.next != NULL:
-            one.next.previous = one.previous
-        if one.previous != NULL:
-            one.previous.next = one.next
-        else:
-            self.moves = one.next
         self.octets_under_way -= one.octets_count
         octets_unref(one.envelope)
         octets_unref(one.piece)

@@ -12,7 +12,7 @@ import msgspec
 from angarium.spool.envelope import Chunk, Envelope, Flag, RecipientState, build_state
 from angarium.spool.shard import Shard, Stored
 
-INLINE_OCTETS_MAX: Final = 256 << 10  # as a session keeps at most before it streams
+INLINE_OCTETS_MAX: Final = 128 << 10  # as a session keeps at most before it streams
 
 # Octets handed to the shard and not yet durable: many, so that one sync covers many; few enough for memory.
 _UNDER_WAY_OCTETS_MAX: Final = 16 << 20
