@@ -426,7 +426,8 @@ def test_sweeping_forgets_domains_that_nobody_needs(tmp_path):
 def test_sweeping_forgets_troubles_that_no_recipient_has(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
-        hop.rcpt.update({"one@y.example": "450 4.2.1 busy", "two@y.example": "450 4.2.1 busy", "three@y.example": "451 4.3.0 full"})
+        hop.rcpt["one@y.example"] = hop.rcpt["two@y.example"] = "450 4.2.1 busy"
+        hop.rcpt["three@y.example"] = "451 4.3.0 full"
         queue = Queue(directory, await hop.start())
         await queue.send("one@y.example")
         await queue.send("two@y.example")

@@ -12,12 +12,12 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets_unref
 from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, message, recipient
+from angarium.queue.ledger cimport shard_of
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
     SPOOL_BODY, spool_chunk, spool_envelope_chunk, spool_envelope_chunk_position, spool_envelope_next_recipient,
     spool_envelope_open, spool_read_op, spool_recipient)
-from angarium.spool.shard cimport Shard
 
 import asyncio
 import os
@@ -259,7 +259,7 @@ cdef class MessageDelivery:
         self.op.done = <read_done><void *>chunk_read        # called by reap(), with the GIL
         self.op.context = <void *>self
         Py_INCREF(self)
-        (<Shard>m.shard).read(&self.op)
+        shard_of(self.scheduler, m).read(&self.op)
         return 0
 
     cdef void chunk_arrived(self) noexcept:

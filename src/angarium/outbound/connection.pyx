@@ -20,6 +20,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets, octets_ref, octets_unref
 from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, message, recipient, transaction
+from angarium.queue.ledger cimport shard_of
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
@@ -35,7 +36,6 @@ from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_chunk, spool_envelope_chunk,
     spool_envelope_chunk_position, spool_envelope_next_recipient, spool_envelope_open, spool_read_op, spool_recipient,
     spool_span)
-from angarium.spool.shard cimport Shard
 
 from angarium.metrics.counters import counter, gauge
 from angarium.model.errors import RemoteProtocolError
@@ -497,7 +497,7 @@ cdef class Connection:
         op.context = <void *>self
         Py_INCREF(self)
         self.stream.is_reading = True
-        (<Shard>m.shard).read(op)
+        shard_of(self.scheduler, m).read(op)
         return 0
 
     cdef void stream_arrived(self) noexcept:

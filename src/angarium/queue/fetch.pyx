@@ -7,10 +7,9 @@ from libc.stdlib cimport calloc, free
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets_unref
-from angarium.queue.ledger cimport Ledger
+from angarium.queue.ledger cimport Ledger, shard_of
 from angarium.queue.message cimport body_place, message
 from angarium.spool.cspool cimport SPOOL_BODY, SPOOL_ENVELOPE, spool_read_op
-from angarium.spool.shard cimport Shard
 
 from angarium.metrics.counters import counter
 
@@ -82,7 +81,7 @@ cdef void start_body(fetch_op *fetch) noexcept:
     fetch.body.wanted.id = m.id
     fetch.body.done = body_read
     fetch.body.context = fetch
-    (<Shard>m.shard).read(&fetch.body)
+    shard_of(<Ledger>fetch.ledger, m).read(&fetch.body)
 
 
 cdef fetch_op *new_fetch(Ledger ledger, message *m, object done) except NULL:
@@ -106,7 +105,7 @@ cdef void start_envelope(fetch_op *fetch) noexcept:
     fetch.envelope.wanted.kind = SPOOL_ENVELOPE
     fetch.envelope.wanted.id = m.id
     fetch.envelope.context = fetch
-    (<Shard>m.shard).read(&fetch.envelope)
+    shard_of(<Ledger>fetch.ledger, m).read(&fetch.envelope)
 
 
 cdef int fetch_message(Ledger ledger, message *m, object done) except -1:

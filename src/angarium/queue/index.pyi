@@ -6,5 +6,4 @@ from typing import final
 class MessageIndex:
     """All messages of a worker by id."""
 
-    capacity: int
     count: int

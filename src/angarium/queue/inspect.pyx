@@ -8,12 +8,14 @@ from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message, recipient)
-from angarium.queue.scheduler cimport DomainQueue, ReadyQueue, Scheduler
+from angarium.queue.domains cimport DomainQueue
+from angarium.queue.ledger cimport shard_of
+from angarium.queue.pointer_set cimport POINTER_SET_PARTS
+from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.troubles cimport trouble_of
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
                                     spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
                                     spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
-from angarium.spool.shard cimport Shard
 
 from angarium.model.errors import SpoolCorrupt
 
@@ -190,8 +192,6 @@ cdef uint32_t delete_message(Scheduler scheduler, message *m, bytes domain) exce
         r = &m.recipients[i]
         if not is_of(r, domain):
             continue
-        if not is_of(r, domain):
-            continue
         if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
             log_outcome(scheduler.journal, b"deleted", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0)
             r.outcome = OUTCOME_FAILED
@@ -214,18 +214,16 @@ def delete_one(Scheduler scheduler, uint64_t id, bytes domain=None):
     return None if m == NULL else delete_message(scheduler, m, domain)
 
 
-def ids_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
-    """(next slot or -1, ids that match): deleting while walking would move what the walk has not seen."""
-    cdef message *m
+def ids_of_part(Scheduler scheduler, uint32_t part, bytes domain):
+    """(next part or -1, ids that match): deleting moves what is in the same part of the index, so all of that is seen first."""
+    cdef uint64_t slot = <uint64_t>part << 32
+    cdef message *m = scheduler.index.next_from(&slot)
     cdef list ids = []
-    while look > 0:
-        m = scheduler.index.next_from(&slot)
-        if m == NULL:
-            return -1, ids
-        look -= 1 + m.recipient_count // 16
+    while m != NULL and slot >> 32 == part:
         if matches(m, domain):
             ids.append(m.id)
-    return slot, ids
+        m = scheduler.index.next_from(&slot)
+    return (part + 1 if part + 1 < POINTER_SET_PARTS else -1), ids
 
 
 # ---- for reports ----
@@ -260,7 +258,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
         raise SpoolCorrupt(f"the envelope of {id_text(m.id)} cannot be read")
     facts = ReportFacts()
     facts.id = m.id
-    facts.shard = <Shard>m.shard
+    facts.shard = shard_of(scheduler, m)
     facts.message_octets = view.message_octets
     facts.received_utc_s = m.received_utc_ms / 1000.0
     facts.reverse_path = view.reverse_path.data[:view.reverse_path.length]

@@ -3,6 +3,7 @@ from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient, transaction
 from angarium.queue.shares cimport Shares
 from angarium.queue.wheel cimport Wheel
+from angarium.spool.shard cimport Shard
 
 
 cdef class Ledger:
@@ -13,6 +14,7 @@ cdef class Ledger:
     cdef readonly Shares shares
     cdef readonly object loop
     cdef readonly object shaping
+    cdef list shards                    # by their number; None: not met yet. Kept as long as the Ledger.
     cdef int resume_kind
 
     # A transaction ends: every recipient in it has an outcome or has been given back.
@@ -25,3 +27,7 @@ cdef class Ledger:
     # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is
     # read back first when it is not in memory.
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept
+
+
+cdef inline Shard shard_of(Ledger ledger, message *m):
+    return <Shard>ledger.shards[m.shard_number]

@@ -43,8 +43,8 @@ cdef union message_body:                # which of the two: SPOOL_ENVELOPE_INLIN
     uint32_t offset                     # of its record in home
     message_chunks *chunks              # owned; NULL: none
 
-# Ten million of these are what a bad day leaves behind: 104 octets, and 48 for each recipient. Messages of one recipient lie in
-# a MessageSlab.
+# Ten million of these are what a bad day leaves behind: 96 octets, and 48 for each recipient. Messages of one recipient lie in
+# a Slab.
 cdef struct message:
     uint64_t id
     uint64_t received_utc_ms
@@ -53,16 +53,16 @@ cdef struct message:
     spool_segment *home                 # segment of the envelope record
     spool_segment *state_segment        # of the newest OUTCOME record, or NULL
     message_body where
-    void *shard                         # Shard (borrowed; outlives its messages)
     uint32_t message_octets             # at most 2^32 - 1: the envelope has the whole number
     uint32_t envelope_offset
     uint32_t envelope_length
-    uint32_t flags                      # SPOOL_ENVELOPE_*
     uint32_t recipient_count
     uint32_t live_count                 # recipients without a final outcome
     uint32_t deferred_count             # of those, the ones in the wheel
     uint32_t hand_count                 # holds on the message: recipients in hand, reads and reports under way
     uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE
+    uint16_t flags                      # SPOOL_ENVELOPE_*
+    uint16_t shard_number               # see ledger.shard_of()
     uint8_t is_dirty                    # the state on disk is behind
     uint8_t state_in_flight
     uint8_t report_in_flight

@@ -15,6 +15,8 @@ from angarium.queue.scheduler import Scheduler
 
 T = TypeVar("T")
 
+DELETIONS_AT_ONCE = 64  # each has its envelope read back, for the log
+
 
 async def listing(
     scheduler: Scheduler, limit: int = 100, cursor: int = 0, domain: str | None = None
@@ -55,17 +57,19 @@ async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None
     key = _key(domain)
     if id is not None:
         number = inspect.id_number(id)
-        ids = [] if number is None else [number]
-    else:
-        ids, cursor = [], 0
-        while cursor >= 0:
-            cursor, more = inspect.ids_slice(scheduler, cursor, key)
-            ids += more
-            await asyncio.sleep(0)
-    ended = 0
-    for number in ids:
-        ended += await _with_envelope(scheduler, number, partial(inspect.delete_one, scheduler, number, key)) or 0
+        return 0 if number is None else await _delete(scheduler, number, key)
+    ended, part = 0, 0
+    while part >= 0:
+        part, ids = inspect.ids_of_part(scheduler, part, key)
+        for start in range(0, len(ids), DELETIONS_AT_ONCE):
+            some = ids[start : start + DELETIONS_AT_ONCE]
+            ended += sum(await asyncio.gather(*(_delete(scheduler, number, key) for number in some)))
+        await asyncio.sleep(0)
     return ended
+
+
+async def _delete(scheduler: Scheduler, number: int, key: bytes | None) -> int:
+    return await _with_envelope(scheduler, number, partial(inspect.delete_one, scheduler, number, key)) or 0
 
 
 async def _with_envelope(scheduler: Scheduler, number: int, action: Callable[[], T | None]) -> T | None:

@@ -1,74 +1,35 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.index cimport MessageIndex
-from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport message, recipient, transaction
-from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.planner cimport Planner
+from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.slab cimport Slab
-from angarium.queue.troubles cimport Troubles
-from angarium.queue.wheel cimport wheel_node
 from angarium.spool.cspool cimport spool_op
 from angarium.spool.shard cimport Shard
 
 
-cdef class DomainQueue:
-    """One recipient domain: its plan (site) and, while there is none, the recipients that wait for it."""
-    cdef wheel_node head
-    cdef readonly uint64_t count        # all live recipients of the domain, wherever they are
-    cdef readonly uint64_t unrouted
-    cdef readonly bytes domain
-    cdef readonly object plan
-    cdef readonly double plan_expires_mono_s
-    cdef bint is_resolving
-    cdef uint32_t generation            # of the configuration the plan was made with
-    cdef ReadyQueue only                # the usual case: one source
-
-
-cdef class Scheduler(Ledger):
-    cdef readonly object router
-    cdef readonly object pool
+cdef class Scheduler(Planner):
     cdef readonly object options
     cdef public object reporter         # queue.reports.Reporter
     cdef readonly str hostname
     cdef readonly MessageIndex index
     cdef Slab slab                      # of messages with one recipient
-    cdef readonly Troubles troubles
-    cdef dict domains                   # bytes (lower case A-label) -> DomainQueue
-    cdef dict ready                     # (site name, source name) -> ReadyQueue
-    cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
-    cdef uint32_t ready_count           # numbers given out so far
-    cdef dict egresses                  # protocol -> Egress
-    cdef object to_resolve              # deque of DomainQueue
-    cdef object to_reroute              # deque of ReadyQueue, after new routing has come
-    cdef int64_t left_to_reroute        # recipients of the first one; -1: not begun
-    cdef list to_sweep                  # domains and ready queues not yet looked at
-    cdef set swept_in_use               # ready queues that domains looked at point to
-    cdef set plan_tasks
     cdef int retry_kind
-    cdef uint32_t generation
-    cdef DomainQueue last_domain
     cdef readonly uint64_t hot_octets
     cdef public uint64_t hot_limit_octets
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s
-    cdef bint is_closing
     cdef readonly uint64_t states_in_flight     # state records on their way to the disk; a shutdown waits for them
 
     # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to
     # op.payload and op.body.
     cdef int admit(self, Shard shard, spool_op *op) except -1
-    cdef DomainQueue domain_queue(self, const uint8_t *data, size_t length)
+    cdef uint16_t number_of(self, Shard shard) except? 0xffff
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
-    cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
     cdef void report_due(self, message *m, recipient *r) noexcept
     cdef message *make_message(self, Shard shard, octets *envelope) except NULL
     cdef void cool(self, message *m) noexcept
-
-    cdef void route(self, recipient *r) noexcept
-    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source)
-    cdef void start_resolving(self) noexcept
-    cdef bint plan_is_usable(self, DomainQueue domain) noexcept
 
     # Outbound tells what became of recipients in hand. `remote` is "host[address]:port", `text` the reply text.
     # A transaction ends with settle(); every recipient in it must have got delivered/deferred/failed before.
@@ -87,7 +48,6 @@ cdef class Scheduler(Ledger):
     cdef void detach(self, recipient *r) noexcept
     cdef void leave(self, recipient *r) noexcept
     cdef void defer(self, recipient *r, uint64_t delay_ms) noexcept
-    cdef uint64_t ready_recipients(self)
     cdef void undefer(self, recipient *r) noexcept
     cdef bint take_out(self, recipient *r) noexcept
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept

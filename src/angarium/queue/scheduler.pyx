@@ -20,7 +20,8 @@ from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets, octets_ref, octets_unref
 from angarium.queue.fetch cimport fetch_envelope, fetch_message, wants_body
 from angarium.queue.index cimport MessageIndex
-from angarium.queue.ledger cimport Ledger
+from angarium.queue.domains cimport DomainQueue
+from angarium.queue.ledger cimport Ledger, shard_of
 from angarium.queue.lists cimport list_append, list_init, list_remove
 from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
@@ -28,6 +29,7 @@ from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message,
                                      chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
                                      record_octets, transaction)
+from angarium.queue.planner cimport Planner
 from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
 from angarium.queue.record cimport state_record
 from angarium.queue.shares cimport Shares
@@ -61,27 +63,6 @@ cdef Counter queue_messages = gauge("angarium_queue_messages", "Messages in the 
 cdef Counter queue_recipients = gauge("angarium_queue_recipients", "Recipients waiting now, wherever they are.")
 cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiting for their next attempt now.")
 
-cdef enum:
-    PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
-    SLICE = 500                 # recipients handled in one turn of the loop by work that may be long
-
-
-@cython.final
-@cython.no_gc
-cdef class DomainQueue:
-    """Kept by the scheduler while it has recipients or a usable plan; recipients borrow it."""
-
-    def __cinit__(self, bytes domain):
-        list_init(&self.head)
-        self.domain = domain
-        self.count = 0
-        self.unrouted = 0
-        self.plan = None
-        self.plan_expires_mono_s = 0.0
-        self.is_resolving = False
-        self.generation = 0
-        self.only = None
-
 
 cdef void retry_due(wheel_node *node, void *context) noexcept:
     cdef Scheduler scheduler = <Scheduler>context
@@ -113,7 +94,7 @@ cdef void state_written(spool_op *op, void *context) noexcept:
 
 
 @cython.final
-cdef class Scheduler(Ledger):
+cdef class Scheduler(Planner):
     """Owns all messages of a worker. Single-threaded: the loop's."""
 
     def __init__(self, loop, Wheel wheel, Journal journal, Shares shares, *, router, pool, shaping, options,
@@ -123,78 +104,26 @@ cdef class Scheduler(Ledger):
         self.journal = journal
         self.shares = shares
         self.hostname = hostname
+        self.shards = []
         self.index = MessageIndex()
         self.slab = Slab(sizeof(message))
-        self.troubles = Troubles()
-        self.domains = {}
-        self.ready = {}
-        self.ready_numbers = {}
-        self.ready_count = 0
-        self.egresses = {}
-        self.to_resolve = collections.deque()
-        self.to_reroute = collections.deque()
-        self.to_sweep = []
-        self.swept_in_use = set()
-        self.plan_tasks = set()
-        self.last_domain = None
         self.hot_octets = 0
         self.hot_limit_octets = hot_limit_octets
         self.is_closing = False
         self.reporter = None
         self.retry_kind = wheel.register(retry_due, <void *>self)
         self.resume_kind = wheel.register(ready_resumed, <void *>self)
-        self.generation = 0
         self.reconfigure(router=router, pool=pool, shaping=shaping, options=options)
 
     def reconfigure(self, *, router, pool, shaping, options):
-        """New routing and limits, at once: plans are made anew, and recipients in ready queues are routed again."""
-        cdef ReadyQueue ready
-        self.router = router
-        self.pool = pool
-        self.shaping = shaping
+        """New routing, limits and retry schedule, at once; see plan_anew()."""
         self.options = options
         self.retry_first_s = options.retry.first
         self.retry_factor = options.retry.factor
         self.retry_max_s = options.retry.max
         self.retry_jitter = options.retry.jitter
         self.max_age_s = options.max_age
-        self.generation += 1
-        self.last_domain = None
-        is_under_way = bool(self.to_reroute)
-        self.to_reroute = collections.deque(self.ready.values())
-        self.left_to_reroute = -1
-        if not is_under_way:
-            self.reroute()
-
-    def reroute(self):
-        """Queue by queue: its new limits, then everybody in it now is routed again."""
-        cdef recipient *r
-        cdef ReadyQueue ready
-        cdef int budget = SLICE
-        while self.to_reroute:
-            ready = self.to_reroute[0]
-            if self.left_to_reroute < 0:
-                ready.configure()
-                self.left_to_reroute = <int64_t>ready.count
-                budget -= 1
-            while self.left_to_reroute > 0 and budget > 0:
-                r = ready.pop()
-                self.left_to_reroute = self.left_to_reroute - 1 if r != NULL else 0
-                if r != NULL:
-                    self.route(r)
-                budget -= 1
-            if self.left_to_reroute > 0 or budget <= 0:
-                if self.left_to_reroute == 0:
-                    self.to_reroute.popleft()
-                    self.left_to_reroute = -1
-                self.loop.call_soon(self.reroute)
-                return
-            self.to_reroute.popleft()
-            self.left_to_reroute = -1
-
-    def set_egress(self, str protocol, Egress egress):
-        """Who serves ready queues whose site speaks `protocol` (model.plan.Site.protocol)."""
-        self.egresses[protocol] = egress
+        self.plan_anew(router=router, pool=pool, shaping=shaping)
 
     # ---- a message comes in ----
 
@@ -217,8 +146,8 @@ cdef class Scheduler(Ledger):
         m.id = view.id
         m.received_utc_ms = view.received_utc_ms
         m.message_octets = <uint32_t>min(view.message_octets, <uint64_t>0xffffffff)
-        m.flags = view.flags
-        m.shard = <void *>shard
+        m.flags = <uint16_t>view.flags
+        m.shard_number = self.number_of(shard)
         m.recipient_count = view.recipient_count
         m.live_count = view.recipient_count
         m.envelope_length = <uint32_t>envelope.length
@@ -229,9 +158,9 @@ cdef class Scheduler(Ledger):
             r.notify = found.notify
             r.link.kind = <uint8_t>self.retry_kind
             r.link.where = PLACE_NOWHERE
-            domain = self.domain_queue(found.forward_path.data + found.domain_offset,
-                                       found.forward_path.length - found.domain_offset)
-            domain.count += 1           # from here on the scheduler keeps it: a borrowed pointer is enough
+            domain = self.domains.find_or_add(found.forward_path.data + found.domain_offset,
+                                              found.forward_path.length - found.domain_offset)
+            domain.count += 1           # from here on the table keeps it: a borrowed pointer is enough
             r.domain = <void *>domain
             i += 1
         self.index.add(m)
@@ -239,26 +168,18 @@ cdef class Scheduler(Ledger):
         queue_recipients.cell[0] += m.recipient_count
         return m
 
-    cdef DomainQueue domain_queue(self, const uint8_t *data, size_t length):
-        """The queue of a domain in any case. An address literal keeps its brackets."""
-        cdef DomainQueue found = self.last_domain
-        cdef uint8_t folded[255]
-        cdef size_t i
-        cdef bytes key
-        if length > 255:
-            length = 255
-        for i in range(length):
-            folded[i] = data[i] + 32 if c'A' <= data[i] <= c'Z' else data[i]
-        if found is not None and <size_t>len(found.domain) == length and \
-                memcmp(<const char *>found.domain, folded, length) == 0:
-            return found
-        key = folded[:length]
-        found = self.domains.get(key)
-        if found is None:
-            found = DomainQueue.__new__(DomainQueue, key)
-            self.domains[key] = found
-        self.last_domain = found
-        return found
+    cdef uint16_t number_of(self, Shard shard) except? 0xffff:
+        """The shard's number; from here on the scheduler keeps it."""
+        cdef Py_ssize_t number = shard.number
+        if not 0 <= number < 0xffff:
+            raise ValueError(f"a shard has the number {number}")
+        if number >= len(self.shards):
+            self.shards += [None] * (number + 1 - len(self.shards))
+        if self.shards[number] is None:
+            self.shards[number] = shard
+        elif self.shards[number] is not shard:
+            raise ValueError(f"two shards have the number {number}")
+        return <uint16_t>number
 
     cdef int admit(self, Shard shard, spool_op *op) except -1:
         cdef message *m = self.make_message(shard, op.payload)
@@ -321,126 +242,6 @@ cdef class Scheduler(Ledger):
             octets_unref(m.body)
             m.body = NULL
         m.is_hot = False
-
-    # ---- from domain to ready queue ----
-
-    cdef bint plan_is_usable(self, DomainQueue domain) noexcept:
-        if domain.plan is None or domain.generation != self.generation:
-            return False
-        return domain.plan_expires_mono_s > mono_ms() / 1000.0
-
-    cdef void route(self, recipient *r) noexcept:
-        cdef DomainQueue domain = <DomainQueue>r.domain
-        cdef ReadyQueue ready = None
-        try:
-            if domain.generation != self.generation and not domain.is_resolving:
-                self.take_plan(domain, self.router.plan_now(domain.domain))
-            if domain.only is not None and self.plan_is_usable(domain):
-                ready = domain.only
-            elif self.plan_is_usable(domain):
-                ready = self.ready_queue(domain, r)
-            if ready is not None:
-                ready.push(r)
-                return
-            list_append(&domain.head, &r.link)
-            r.link.where = PLACE_UNROUTED
-            domain.unrouted += 1
-            if not domain.is_resolving:
-                domain.is_resolving = True
-                self.to_resolve.append(domain)
-                self.start_resolving()
-        except Exception as error:      # a bug in routing must not lose the recipient: it waits and is tried again
-            self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
-            self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}"), False)
-
-    cdef int take_plan(self, DomainQueue domain, object plan) except -1:
-        domain.plan = plan
-        domain.only = None
-        if plan is None:
-            domain.plan_expires_mono_s = 0.0
-            return 0
-        domain.generation = self.generation
-        domain.plan_expires_mono_s = plan.expires_mono_s
-        if self.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, self.pool.only)
-            if self.to_sweep:
-                self.swept_in_use.add(domain.only)
-        return 0
-
-    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
-        # By the message and the attempt, not by the recipient: recipients of one message that go to one site go together.
-        cdef uint64_t mixed = (message_of(r).id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
-        return self.ready_queue_of(domain.plan.site, self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53)))
-
-    cdef ReadyQueue ready_queue_of(self, object site, object source):
-        cdef tuple key = (site.name, source.name)
-        cdef ReadyQueue ready = self.ready.get(key)
-        if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source)
-            ready.egress = self.egresses[site.protocol]
-            self.ready[key] = ready
-            self.ready_count += 1
-            ready.number = self.ready_count
-            self.ready_numbers[ready.number] = ready
-        else:
-            ready.site = site           # same name, perhaps newer addresses
-            ready.source = source
-        return ready
-
-    cdef void start_resolving(self) noexcept:
-        cdef DomainQueue domain
-        try:
-            while self.to_resolve and len(self.plan_tasks) < PLANS_AT_ONCE and not self.is_closing:
-                domain = self.to_resolve.popleft()
-                task = self.loop.create_task(self.router.plan(domain.domain))
-                self.plan_tasks.add(task)
-                task.add_done_callback(functools.partial(self.planned, domain, self.generation))
-        except Exception as error:
-            self.journal.log("error", where="resolving", reason=repr(error))
-
-    def planned(self, DomainQueue domain, uint32_t generation, task):
-        """A look-up has ended: on with everybody who waited for it."""
-        self.plan_tasks.discard(task)
-        trouble = None
-        is_permanent = False
-        if task.cancelled():
-            return
-        error = task.exception()
-        if generation != self.generation:
-            # Asked of a router that a reload has replaced: asked again of the new one.
-            domain.plan = None
-            domain.only = None
-        elif error is None:
-            self.take_plan(domain, task.result())
-        else:
-            domain.plan = None
-            domain.only = None
-            if isinstance(error, RoutingTrouble):
-                is_permanent = error.is_permanent
-                trouble = Trouble(0, error.status, error.text)
-            else:
-                self.journal.log("error", where="router", domain=domain.domain, reason=repr(error))
-                trouble = Trouble(0, (4, 3, 5), f"routing failed: {error}")
-        domain.is_resolving = False
-        self.pass_on(domain, trouble, is_permanent, domain.unrouted)
-        self.start_resolving()
-
-    def pass_on(self, DomainQueue domain, trouble, bint is_permanent, uint64_t remaining):
-        cdef recipient *r
-        cdef int i
-        for i in range(SLICE):
-            if remaining == 0 or domain.unrouted == 0:
-                return
-            r = <recipient *>domain.head.next
-            list_remove(&r.link)
-            domain.unrouted -= 1
-            remaining -= 1
-            r.link.where = PLACE_NOWHERE
-            if trouble is None:
-                self.route(r)
-            else:
-                self.conclude_later(r, None, trouble, is_permanent)
-        self.loop.call_soon(self.pass_on, domain, trouble, is_permanent, remaining)
 
     # ---- outcomes ----
 
@@ -691,10 +492,10 @@ cdef class Scheduler(Ledger):
         m.state_in_flight = True
         self.states_in_flight += 1
         m.is_dirty = False
-        (<Shard>m.shard).submit(&op.op)
+        shard_of(self, m).submit(&op.op)
 
     cdef void finish(self, message *m) noexcept:
-        cdef Shard shard = <Shard>m.shard
+        cdef Shard shard = shard_of(self, m)
         cdef uint32_t i
         # The id first: should only the first of these become durable, no envelope may outlive its chunks.
         shard.free(m.id, m.home, m.state_segment, record_octets(m))
@@ -731,62 +532,6 @@ cdef class Scheduler(Ledger):
             task.cancel()
         self.wheel.close()
 
-    def sweep(self):
-        """Forgets domains, ready queues and troubles that nobody needs, in slices; returns how many in the first. Called every
-        minute or so."""
-        if self.to_sweep or self.is_closing:
-            return 0
-        self.swept_in_use = set()
-        # Domains first, from the end: then it is known which ready queues they point to.
-        self.to_sweep = [*self.ready.values(), *self.domains.values()]
-        return self.sweep_slice()
-
-    def sweep_slice(self):
-        cdef DomainQueue domain
-        cdef ReadyQueue ready
-        cdef int forgotten = 0, i
-        cdef double now = time.monotonic()
-        for i in range(SLICE):
-            if not self.to_sweep:
-                if self.troubles.prune():
-                    break
-                return forgotten
-            each = self.to_sweep.pop()
-            if type(each) is DomainQueue:
-                domain = each
-                if domain.count == 0 and not domain.is_resolving and (
-                        domain.plan is None or domain.generation != self.generation
-                        or domain.plan_expires_mono_s <= now or len(self.domains) > 100000):
-                    if self.domains.get(domain.domain) is domain:
-                        del self.domains[domain.domain]
-                        forgotten += 1
-                    if self.last_domain is domain:
-                        self.last_domain = None
-                elif domain.only is not None:
-                    self.swept_in_use.add(domain.only)
-                continue
-            ready = each
-            if ready.count == 0 and ready.share.own == 0 and ready.resume.next == NULL and not ready.is_deferring \
-                    and ready not in self.swept_in_use and ready not in self.to_reroute and ready.egress.forget(ready):
-                self.ready.pop((ready.site.name, ready.source.name), None)
-                self.ready_numbers.pop(ready.number, None)
-                forgotten += 1
-        self.loop.call_soon(self.sweep_slice)
-        return forgotten
-
-    def ready_queues(self):
-        return list(self.ready.values())
-
-    def domain_queues(self):
-        return list(self.domains.values())
-
-    cdef uint64_t ready_recipients(self):
-        cdef ReadyQueue ready
-        cdef uint64_t sum_ = 0
-        for ready in self.ready.values():
-            sum_ += ready.count
-        return sum_
-
     def depth(self):
         """Numbers of now, for status: messages, recipients, ready, deferred, hot octets."""
         return {
@@ -798,3 +543,4 @@ cdef class Scheduler(Ledger):
             "domains": len(self.domains),
             "ready_queues": len(self.ready),
         }
+

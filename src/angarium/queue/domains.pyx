@@ -1,0 +1,100 @@
+# The recipient domains that somebody waits for, or that have a plan. What a plan is and when it is made anew: planner.pyx.
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from angarium.queue.lists cimport list_init
+from angarium.queue.pointer_set cimport (
+    POINTER_SET_PARTS, pointer_set_add, pointer_set_clear, pointer_set_find, pointer_set_next, pointer_set_remove, siphash24)
+from angarium.queue.ready cimport ReadyQueue
+
+import os
+
+cdef enum:
+    NAME_OCTETS_MAX = 255
+
+
+@cython.final
+@cython.no_gc
+cdef class DomainQueue:
+    """Kept by the table while it has recipients or a usable plan; recipients borrow it."""
+
+    def __cinit__(self, bytes domain):
+        list_init(&self.head)
+        self.domain = domain
+        self.plan = None
+        self.only = None
+
+
+cdef struct name:
+    const uint8_t *data
+    size_t length
+
+
+cdef bint has_name(const void *item, const void *wanted) noexcept:
+    cdef bytes domain = (<DomainQueue><PyObject *>item).domain
+    return <size_t>len(domain) == (<const name *>wanted).length and \
+        memcmp(<const char *>domain, (<const name *>wanted).data, len(domain)) == 0
+
+
+@cython.final
+cdef class DomainTable:
+    def __cinit__(self):
+        cdef bytes key = os.urandom(sizeof(self.key))
+        memcpy(self.key, <const char *>key, sizeof(self.key))
+        self.last = None
+
+    def __dealloc__(self):
+        cdef uint64_t cursor = 0
+        cdef void *each = pointer_set_next(&self.set, &cursor)
+        while each != NULL:
+            Py_DECREF(<DomainQueue><PyObject *>each)
+            each = pointer_set_next(&self.set, &cursor)
+        pointer_set_clear(&self.set)
+
+    def __len__(self):
+        return self.set.count
+
+    cdef DomainQueue find_or_add(self, const uint8_t *data, size_t length):
+        """The queue of a domain in any case. An address literal keeps its brackets."""
+        cdef uint8_t folded[NAME_OCTETS_MAX]
+        cdef size_t i
+        cdef name wanted
+        cdef uint64_t hash_
+        cdef void *known
+        cdef DomainQueue found
+        wanted.data = folded
+        wanted.length = min(length, <size_t>NAME_OCTETS_MAX)
+        for i in range(wanted.length):
+            folded[i] = data[i] + 32 if c'A' <= data[i] <= c'Z' else data[i]
+        if self.last is not None and has_name(<PyObject *>self.last, &wanted):
+            return self.last
+        hash_ = siphash24(self.key, folded, wanted.length)
+        known = pointer_set_find(&self.set, hash_, has_name, &wanted)
+        if known != NULL:
+            found = <DomainQueue><PyObject *>known
+        else:
+            found = DomainQueue.__new__(DomainQueue, <bytes>folded[:wanted.length])
+            if pointer_set_add(&self.set, hash_, <PyObject *>found) != 0:
+                raise MemoryError()
+            Py_INCREF(found)
+        self.last = found
+        return found
+
+    cdef void remove(self, DomainQueue domain) noexcept:
+        if self.last is domain:
+            self.last = None
+        if pointer_set_remove(&self.set, siphash24(self.key, <const uint8_t *><const char *>domain.domain, len(domain.domain)),
+                              <PyObject *>domain):
+            Py_DECREF(domain)
+
+    cdef list of_part(self, uint32_t number):
+        cdef uint64_t cursor = <uint64_t>number << 32
+        cdef void *each = pointer_set_next(&self.set, &cursor)
+        cdef list found = []
+        while each != NULL and cursor >> 32 == number:
+            found.append(<DomainQueue><PyObject *>each)
+            each = pointer_set_next(&self.set, &cursor)
+        return found

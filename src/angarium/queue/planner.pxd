@@ -1,0 +1,38 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from angarium.queue.domains cimport DomainQueue, DomainTable
+from angarium.queue.ledger cimport Ledger
+from angarium.queue.message cimport recipient
+from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.troubles cimport Troubles
+
+
+cdef class Planner(Ledger):
+    """Which ready queue a recipient belongs in: domains, plans, ready queues."""
+    cdef readonly object router
+    cdef readonly object pool
+    cdef readonly Troubles troubles
+    cdef readonly DomainTable domains
+    cdef dict ready                     # (site name, source name) -> ReadyQueue
+    cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
+    cdef uint32_t ready_count           # numbers given out so far
+    cdef dict egresses                  # protocol -> Egress
+    cdef object to_resolve              # deque of DomainQueue
+    cdef object to_reroute              # deque of ReadyQueue, after new routing has come
+    cdef int64_t left_to_reroute        # recipients of the first one; -1: not begun
+    cdef uint32_t parts_swept           # of the table of domains
+    cdef list ready_to_sweep
+    cdef set swept_in_use               # ready queues that domains looked at point to; None: no sweep is under way
+    cdef set plan_tasks
+    cdef uint32_t generation            # of the configuration
+    cdef bint is_closing
+
+    # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
+    cdef void route(self, recipient *r) noexcept
+    cdef bint plan_is_usable(self, DomainQueue domain) noexcept
+    cdef int take_plan(self, DomainQueue domain, object plan) except -1
+    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
+    cdef ReadyQueue ready_queue_of(self, object site, object source)
+    cdef void start_resolving(self) noexcept
+    cdef int sweep_part(self, uint32_t number, int *budget) except -1
+    cdef bint sweep_ready(self, ReadyQueue ready) except -1
+    cdef uint64_t ready_recipients(self)

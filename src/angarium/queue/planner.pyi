@@ -1,0 +1,40 @@
+"""From a recipient's domain to its ready queue (Cython callers see more, in the .pxd)."""
+
+from asyncio import Task
+from typing import Protocol
+
+from angarium.model.plan import Plan, Source
+from angarium.queue.domains import DomainQueue, DomainTable
+from angarium.queue.ledger import Ledger
+from angarium.queue.options import ShapingOptions
+from angarium.queue.ready import Egress, ReadyQueue
+from angarium.queue.troubles import Troubles
+
+class Router(Protocol):
+    """What routing/ offers."""
+
+    def plan_now(self, domain: bytes) -> Plan | None: ...
+    async def plan(self, domain: bytes) -> Plan: ...
+
+class Pool(Protocol):
+    """What routing/egress_pool.py offers."""
+
+    only: Source | None
+    def choose(self, chance: float | None = None) -> Source: ...
+
+class Planner(Ledger):
+    """Knows domains and ready queues. A base of the Scheduler."""
+
+    router: Router
+    pool: Pool
+    troubles: Troubles
+    domains: DomainTable
+    def plan_anew(self, *, router: Router, pool: Pool, shaping: ShapingOptions) -> None:
+        """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
+    def set_egress(self, protocol: str, egress: Egress) -> None:
+        """Who serves ready queues whose site speaks `protocol`."""
+    def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...
+    def sweep(self) -> int:
+        """Forgets domains, plans, ready queues and troubles nobody needs. Call every minute or so."""
+    def ready_queues(self) -> list[ReadyQueue]: ...
+    def domain_queues(self) -> list[DomainQueue]: ...

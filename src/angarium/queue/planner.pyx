@@ -1,0 +1,270 @@
+# From a recipient's domain to the ready queue it belongs in: plans (asked of routing/), the table of domains, and the ready
+# queues themselves. When a recipient comes here and what becomes of it is the Scheduler's, which is made of this and its own half.
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from angarium.model.clock cimport mono_ms
+from angarium.queue.domains cimport DomainQueue, DomainTable
+from angarium.queue.ledger cimport Ledger
+from angarium.queue.lists cimport list_append, list_remove
+from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, message_of, recipient
+from angarium.queue.pointer_set cimport POINTER_SET_PARTS
+from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.troubles cimport Troubles
+
+import collections
+import functools
+
+from angarium.model.outcome import Trouble
+from angarium.model.plan import RoutingTrouble
+
+cdef enum:
+    PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
+    SLICE = 500                 # recipients, domains or queues handled in one turn of the loop by work that may be long
+    DOMAINS_KEPT = 100000       # more than these are forgotten when nobody waits, however good their plan
+
+
+cdef class Planner(Ledger):
+    """Knows domains and ready queues. A base of the Scheduler, in a file of its own."""
+
+    def __cinit__(self):
+        self.troubles = Troubles()
+        self.domains = DomainTable()
+        self.ready = {}
+        self.ready_numbers = {}
+        self.egresses = {}
+        self.to_resolve = collections.deque()
+        self.to_reroute = collections.deque()
+        self.swept_in_use = None
+        self.plan_tasks = set()
+
+    def plan_anew(self, *, router, pool, shaping):
+        """New routing and limits, at once: plans are made anew, and recipients in ready queues are routed again."""
+        self.router = router
+        self.pool = pool
+        self.shaping = shaping
+        self.generation += 1
+        is_under_way = bool(self.to_reroute)
+        self.to_reroute = collections.deque(self.ready.values())
+        self.left_to_reroute = -1
+        if not is_under_way:
+            self.reroute()
+
+    def reroute(self):
+        """Queue by queue: its new limits, then everybody in it now is routed again."""
+        cdef recipient *r
+        cdef ReadyQueue ready
+        cdef int budget = SLICE
+        while self.to_reroute:
+            ready = self.to_reroute[0]
+            if self.left_to_reroute < 0:
+                ready.configure()
+                self.left_to_reroute = <int64_t>ready.count
+                budget -= 1
+            while self.left_to_reroute > 0 and budget > 0:
+                r = ready.pop()
+                self.left_to_reroute = self.left_to_reroute - 1 if r != NULL else 0
+                if r != NULL:
+                    self.route(r)
+                budget -= 1
+            if self.left_to_reroute > 0 or budget <= 0:
+                if self.left_to_reroute == 0:
+                    self.to_reroute.popleft()
+                    self.left_to_reroute = -1
+                self.loop.call_soon(self.reroute)
+                return
+            self.to_reroute.popleft()
+            self.left_to_reroute = -1
+
+    def set_egress(self, str protocol, Egress egress):
+        """Who serves ready queues whose site speaks `protocol` (model.plan.Site.protocol)."""
+        self.egresses[protocol] = egress
+
+    # ---- from domain to ready queue ----
+
+    cdef bint plan_is_usable(self, DomainQueue domain) noexcept:
+        if domain.plan is None or domain.generation != self.generation:
+            return False
+        return domain.plan_expires_mono_s > mono_ms() / 1000.0
+
+    cdef void route(self, recipient *r) noexcept:
+        cdef DomainQueue domain = <DomainQueue>r.domain
+        cdef ReadyQueue ready = None
+        try:
+            if domain.generation != self.generation and not domain.is_resolving:
+                self.take_plan(domain, self.router.plan_now(domain.domain))
+            if domain.only is not None and self.plan_is_usable(domain):
+                ready = domain.only
+            elif self.plan_is_usable(domain):
+                ready = self.ready_queue(domain, r)
+            if ready is not None:
+                ready.push(r)
+                return
+            list_append(&domain.head, &r.link)
+            r.link.where = PLACE_UNROUTED
+            domain.unrouted += 1
+            if not domain.is_resolving:
+                domain.is_resolving = True
+                self.to_resolve.append(domain)
+                self.start_resolving()
+        except Exception as error:      # a bug in routing must not lose the recipient: it waits and is tried again
+            self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
+            self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}"), False)
+
+    cdef int take_plan(self, DomainQueue domain, object plan) except -1:
+        domain.plan = plan
+        domain.only = None
+        if plan is None:
+            domain.plan_expires_mono_s = 0.0
+            return 0
+        domain.generation = self.generation
+        domain.plan_expires_mono_s = plan.expires_mono_s
+        if self.pool.only is not None:
+            domain.only = self.ready_queue_of(plan.site, self.pool.only)
+            if self.swept_in_use is not None:
+                self.swept_in_use.add(domain.only)
+        return 0
+
+    cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
+        # By the message and the attempt, not by the recipient: recipients of one message that go to one site go together.
+        cdef uint64_t mixed = (message_of(r).id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
+        return self.ready_queue_of(domain.plan.site, self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53)))
+
+    cdef ReadyQueue ready_queue_of(self, object site, object source):
+        cdef tuple key = (site.name, source.name)
+        cdef ReadyQueue ready = self.ready.get(key)
+        if ready is None:
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source)
+            ready.egress = self.egresses[site.protocol]
+            self.ready[key] = ready
+            self.ready_count += 1
+            ready.number = self.ready_count
+            self.ready_numbers[ready.number] = ready
+        else:
+            ready.site = site           # same name, perhaps newer addresses
+            ready.source = source
+        return ready
+
+    cdef void start_resolving(self) noexcept:
+        cdef DomainQueue domain
+        try:
+            while self.to_resolve and len(self.plan_tasks) < PLANS_AT_ONCE and not self.is_closing:
+                domain = self.to_resolve.popleft()
+                task = self.loop.create_task(self.router.plan(domain.domain))
+                self.plan_tasks.add(task)
+                task.add_done_callback(functools.partial(self.planned, domain, self.generation))
+        except Exception as error:
+            self.journal.log("error", where="resolving", reason=repr(error))
+
+    def planned(self, DomainQueue domain, uint32_t generation, task):
+        """A look-up has ended: on with everybody who waited for it."""
+        self.plan_tasks.discard(task)
+        trouble = None
+        is_permanent = False
+        if task.cancelled():
+            return
+        error = task.exception()
+        if generation != self.generation:
+            # Asked of a router that a reload has replaced: asked again of the new one.
+            domain.plan = None
+            domain.only = None
+        elif error is None:
+            self.take_plan(domain, task.result())
+        else:
+            domain.plan = None
+            domain.only = None
+            if isinstance(error, RoutingTrouble):
+                is_permanent = error.is_permanent
+                trouble = Trouble(0, error.status, error.text)
+            else:
+                self.journal.log("error", where="router", domain=domain.domain, reason=repr(error))
+                trouble = Trouble(0, (4, 3, 5), f"routing failed: {error}")
+        domain.is_resolving = False
+        self.pass_on(domain, trouble, is_permanent, domain.unrouted)
+        self.start_resolving()
+
+    def pass_on(self, DomainQueue domain, trouble, bint is_permanent, uint64_t remaining):
+        cdef recipient *r
+        cdef int i
+        for i in range(SLICE):
+            if remaining == 0 or domain.unrouted == 0:
+                return
+            r = <recipient *>domain.head.next
+            list_remove(&r.link)
+            domain.unrouted -= 1
+            remaining -= 1
+            r.link.where = PLACE_NOWHERE
+            if trouble is None:
+                self.route(r)
+            else:
+                self.conclude_later(r, None, trouble, is_permanent)
+        self.loop.call_soon(self.pass_on, domain, trouble, is_permanent, remaining)
+
+    # ---- forgetting ----
+
+    def sweep(self):
+        """Forgets domains, plans, ready queues and troubles that nobody needs, in slices; returns how many in the first. Called
+        every minute or so."""
+        if self.swept_in_use is not None or self.is_closing:
+            return 0
+        self.swept_in_use = set()
+        self.parts_swept = 0
+        self.ready_to_sweep = list(self.ready.values())
+        return self.sweep_slice()
+
+    def sweep_slice(self):
+        cdef int forgotten = 0, budget = SLICE
+        if self.is_closing:
+            return 0
+        # Domains first: then it is known which ready queues they point to. One part of the table is never left half-way.
+        while self.parts_swept < POINTER_SET_PARTS and budget > 0:
+            forgotten += self.sweep_part(self.parts_swept, &budget)
+            self.parts_swept += 1
+        while budget > 0 and self.ready_to_sweep:
+            forgotten += self.sweep_ready(self.ready_to_sweep.pop())
+            budget -= 1
+        if budget > 0 and not self.troubles.prune():
+            self.swept_in_use = None
+            return forgotten
+        self.loop.call_soon(self.sweep_slice)
+        return forgotten
+
+    cdef int sweep_part(self, uint32_t number, int *budget) except -1:
+        cdef DomainQueue domain
+        cdef int forgotten = 0
+        cdef double now = mono_ms() / 1000.0
+        cdef bint are_many = len(self.domains) > DOMAINS_KEPT
+        for domain in self.domains.of_part(number):
+            budget[0] -= 1
+            if domain.is_resolving:
+                continue
+            if domain.plan is not None and (domain.generation != self.generation or domain.plan_expires_mono_s <= now):
+                domain.plan = None              # it would be made anew, and keeps a ready queue in memory
+                domain.only = None
+            if domain.count == 0 and (domain.plan is None or are_many):
+                self.domains.remove(domain)
+                forgotten += 1
+            elif domain.only is not None:
+                self.swept_in_use.add(domain.only)
+        return forgotten
+
+    cdef bint sweep_ready(self, ReadyQueue ready) except -1:
+        if ready.count or ready.share.own or ready.resume.next != NULL or ready.is_deferring or ready in self.swept_in_use \
+                or ready in self.to_reroute or not ready.egress.forget(ready):
+            return False
+        self.ready.pop((ready.site.name, ready.source.name), None)
+        self.ready_numbers.pop(ready.number, None)
+        return True
+
+    def ready_queues(self):
+        return list(self.ready.values())
+
+    def domain_queues(self):
+        return [domain for number in range(POINTER_SET_PARTS) for domain in self.domains.of_part(number)]
+
+    cdef uint64_t ready_recipients(self):
+        cdef ReadyQueue ready
+        cdef uint64_t sum_ = 0
+        for ready in self.ready.values():
+            sum_ += ready.count
+        return sum_
