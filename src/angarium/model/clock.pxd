@@ -2,6 +2,9 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
+cdef enum:
+    TURN_NS = 4000000           # work on the event loop that may be long goes on in its next turn after so much
+
 
 cdef inline uint64_t mono_ns() noexcept nogil:
     cdef timespec t

@@ -168,7 +168,7 @@ def retry_one(Scheduler scheduler, uint64_t id):
     return None if m == NULL else retry_message(scheduler, m, None)
 
 
-def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=2000):
+def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=1000):
     """(next slot or -1, recipients moved): like list_slice for retry_one."""
     cdef message *m
     cdef uint64_t moved = 0

@@ -1,3 +1,4 @@
+from libc.stdint cimport uint64_t
 from angarium.events.journal cimport Journal
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient, transaction
@@ -27,6 +28,9 @@ cdef class Ledger:
     # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is
     # read back first when it is not in memory.
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept
+    # More envelopes are being read back for that than need to be: whoever goes through many recipients waits with later().
+    cdef bint is_behind(self) noexcept
+    cdef int later(self, callback, trouble, bint is_permanent, uint64_t remaining) except -1
 
 
 cdef inline Shard shard_of(Ledger ledger, message *m):

@@ -1,4 +1,6 @@
 # The queue's inner interface; see ledger.pxd. No code of its own: the Scheduler overrides everything.
+from libc.stdint cimport uint64_t
+
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient, transaction
 
@@ -18,3 +20,9 @@ cdef class Ledger:
 
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept:
         pass
+
+    cdef bint is_behind(self) noexcept:
+        return False
+
+    cdef int later(self, callback, trouble, bint is_permanent, uint64_t remaining) except -1:
+        return 0

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from angarium.model.clock cimport mono_ms
+from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns
 from angarium.queue.domains cimport DomainQueue, DomainTable
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
@@ -185,8 +185,8 @@ cdef class Planner(Ledger):
 
     def pass_on(self, DomainQueue domain, trouble, bint is_permanent, uint64_t remaining):
         cdef recipient *r
-        cdef int i
-        for i in range(SLICE):
+        cdef uint64_t end = mono_ns() + TURN_NS
+        while not self.is_behind() and mono_ns() < end:
             if remaining == 0 or domain.unrouted == 0:
                 return
             r = <recipient *>domain.head.next
@@ -198,7 +198,7 @@ cdef class Planner(Ledger):
                 self.route(r)
             else:
                 self.conclude_later(r, None, trouble, is_permanent)
-        self.loop.call_soon(self.pass_on, domain, trouble, is_permanent, remaining)
+        self.later(functools.partial(self.pass_on, domain), trouble, is_permanent, remaining)
 
     # ---- forgetting ----
 

@@ -8,6 +8,7 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport TURN_NS, mono_ns
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
@@ -18,10 +19,6 @@ import time
 from angarium.metrics.counters import gauge
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
-
-cdef enum:
-    SLICE = 1000        # recipients handled in one turn of the loop by work that may be long
-
 
 cdef class Egress:
     cdef void wake(self, ReadyQueue ready) noexcept:
@@ -204,15 +201,15 @@ cdef class ReadyQueue:
 
     def conclude_slice(self, trouble, bint is_permanent, uint64_t remaining):
         cdef recipient *r
-        cdef int i
-        for i in range(SLICE):
+        cdef uint64_t end = mono_ns() + TURN_NS
+        while not self.ledger.is_behind() and mono_ns() < end:
             r = self.pop() if remaining else NULL
             if r == NULL:
                 self.is_deferring = False
                 return
             remaining -= 1
             self.ledger.conclude_later(r, self, trouble, is_permanent)
-        self.ledger.loop.call_soon(self.conclude_slice, trouble, is_permanent, remaining)
+        self.ledger.later(self.conclude_slice, trouble, is_permanent, remaining)
 
     @property
     def connections(self):

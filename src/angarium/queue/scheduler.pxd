@@ -19,6 +19,7 @@ cdef class Scheduler(Planner):
     cdef readonly uint64_t hot_octets
     cdef public uint64_t hot_limit_octets
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s
+    cdef uint32_t conclusions_waiting   # for an envelope to be read back
     cdef readonly uint64_t states_in_flight     # state records on their way to the disk; a shutdown waits for them
 
     # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to

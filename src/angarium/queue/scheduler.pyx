@@ -63,6 +63,11 @@ cdef Counter queue_messages = gauge("angarium_queue_messages", "Messages in the 
 cdef Counter queue_recipients = gauge("angarium_queue_recipients", "Recipients waiting now, wherever they are.")
 cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiting for their next attempt now.")
 
+cdef enum:
+    CONCLUSIONS_AT_ONCE = 512   # more of them under way would only take memory
+
+cdef double BEHIND_S = 0.002
+
 
 cdef void retry_due(wheel_node *node, void *context) noexcept:
     cdef Scheduler scheduler = <Scheduler>context
@@ -348,9 +353,11 @@ cdef class Scheduler(Planner):
             self.release(m)
             return
         self.hold(m)
+        self.conclusions_waiting += 1
         try:
             fetch_envelope(self, m, functools.partial(self.concluded_later, <size_t>r, ready, trouble, is_permanent))
         except Exception as error:
+            self.conclusions_waiting -= 1
             self.journal.log("error", where="read back", reason=repr(error))
             self.conclude(m, r, ready, trouble, is_permanent, 0)
             self.release(m)
@@ -358,8 +365,19 @@ cdef class Scheduler(Planner):
     def concluded_later(self, size_t pointer, ReadyQueue ready, trouble, bint is_permanent, int error):
         cdef recipient *r = <recipient *>pointer
         cdef message *m = message_of(r)
+        self.conclusions_waiting -= 1
         self.conclude(m, r, ready, trouble, is_permanent, 0)
         self.release(m)
+
+    cdef bint is_behind(self) noexcept:
+        return self.conclusions_waiting >= CONCLUSIONS_AT_ONCE
+
+    cdef int later(self, callback, trouble, bint is_permanent, uint64_t remaining) except -1:
+        if self.is_behind():
+            self.loop.call_later(BEHIND_S, callback, trouble, is_permanent, remaining)
+        else:
+            self.loop.call_soon(callback, trouble, is_permanent, remaining)
+        return 0
 
     cdef void note_trouble(self, message *m, recipient *r, object trouble) noexcept:
         try:

@@ -6,7 +6,7 @@ from libc.errno cimport EBADMSG, EBUSY, EDQUOT, EFBIG, ENOMEM, ENOSPC, EPROTO, E
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free as c_free
 from libc.string cimport memset
-from angarium.model.clock cimport mono_ms, utc_ms
+from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns, utc_ms
 from angarium.model.octets cimport octets, octets_copy, octets_new, octets_unref
 from angarium.spool.cspool cimport (
     SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope,
@@ -26,7 +26,7 @@ Place = tuple[int, int, int]
 
 # Callbacks in one turn of the loop: bounds how long sockets wait behind a large batch. By judgement; a callback is some 5 us.
 cdef enum:
-    REAP_LIMIT = 512
+    REAP_LIMIT = 128            # between looks at the clock
 
 # Of the duplicate window this much is left for the loop's lateness and for the write and sync themselves. By judgement: a
 # sync takes some 1 ms on flash and 10 ms on a disk. What waits for a commit to ride on waits for the rest.
@@ -281,8 +281,11 @@ cdef class Shard:
             self.schedule_kick()
 
     def _reap(self):
-        if self.c != NULL and spool_shard_reap(self.c, REAP_LIMIT):
-            self.loop.call_soon(self.bound_reap)
+        cdef uint64_t end = mono_ns() + TURN_NS
+        while self.c != NULL and spool_shard_reap(self.c, REAP_LIMIT):
+            if mono_ns() > end:
+                self.loop.call_soon(self.bound_reap)
+                return
 
     def close(self):
         cdef spool_shard *c = self.c
