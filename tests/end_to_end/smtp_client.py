@@ -12,8 +12,10 @@ PATIENCE_S = 20.0
 class SmtpClient:
     """One connection; a context manager. Replies are (code, text of all lines)."""
 
-    def __init__(self, port: int, hello: bytes = b"EHLO client.example\r\n", address: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((address, port), PATIENCE_S)
+    def __init__(
+        self, port: int, hello: bytes = b"EHLO client.example\r\n", address: str = "127.0.0.1", source: str = ""
+    ) -> None:
+        self.socket = socket.create_connection((address, port), PATIENCE_S, (source, 0) if source else None)
         self.replies = self.socket.makefile("rb")
         if hello:
             assert self.reply()[0] == 220

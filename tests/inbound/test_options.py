@@ -20,7 +20,7 @@ def test_an_address_is_enough() -> None:
     assert options.address.port == 2525
     assert options.max_message_octets == 50 << 20
     assert options.max_recipients == 1000
-    assert options.networks == []
+    assert options.relay_from == options.proxy_from == []
 
 
 @pytest.mark.parametrize(

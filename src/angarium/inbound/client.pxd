@@ -19,6 +19,7 @@ cdef class Client:
     cdef char address[56]               # "192.0.2.1", "IPv6:2001:db8::1", "" for a unix socket
 
     cdef void set_peer(self, int fd) noexcept
+    cdef void name_address(self) noexcept           # binary_address has changed
     cdef void refresh(self) noexcept                # after a reload
     cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
     cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden

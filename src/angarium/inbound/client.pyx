@@ -62,25 +62,29 @@ cdef class Client:
         memset(self.binary_address + 10, 255, 2)
         if getpeername(fd, <sockaddr *>&peer, &length) == 0 and peer.ss_family == AF_INET:
             memcpy(self.binary_address + 12, &(<sockaddr_in *>&peer).sin_addr, 4)
-            inet_ntop(AF_INET, self.binary_address + 12, self.address, 46)
+            self.name_address()
         elif length and peer.ss_family == AF_INET6:
             memcpy(self.binary_address, (<sockaddr_in6 *>&peer).sin6_addr.s6_addr, 16)
-            if is_mapped(self.binary_address):
-                inet_ntop(AF_INET, self.binary_address + 12, self.address, 46)
-            else:
-                memcpy(self.address, b"IPv6:", 5)
-                inet_ntop(AF_INET6, self.binary_address, self.address + 5, 46)
+            self.name_address()
         else:
             memcpy(self.binary_address + 12, b"\x7f\x00\x00\x01", 4)
             self.address[0] = 0
-        self.address_length = <uint8_t>strlen(self.address)
-        self.may_relay = self.context.is_relay_client(self.binary_address)
+            self.address_length = 0
+            self.may_relay = self.context.relay_from.has(self.binary_address)
 
+    cdef void name_address(self) noexcept:
+        if is_mapped(self.binary_address):
+            inet_ntop(AF_INET, self.binary_address + 12, self.address, 46)
+        else:
+            memcpy(self.address, b"IPv6:", 5)
+            inet_ntop(AF_INET6, self.binary_address, self.address + 5, 46)
+        self.address_length = <uint8_t>strlen(self.address)
+        self.may_relay = self.context.relay_from.has(self.binary_address)
 
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
         self.session.settings = self.context.settings
-        self.may_relay = self.context.is_relay_client(self.binary_address)
+        self.may_relay = self.context.relay_from.has(self.binary_address)
 
     cdef void resume(self) noexcept:
         pass

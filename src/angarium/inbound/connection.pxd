@@ -6,6 +6,7 @@ from angarium.queue.wheel cimport wheel_node
 
 cdef enum connection_phase:
     PHASE_OPEN = 0
+    PHASE_PROXIED               # a load balancer has not said yet for whom it speaks
     PHASE_LINGERING             # the last reply is out; input is read away so that it arrives
     PHASE_CLOSED
 
@@ -23,7 +24,9 @@ cdef class InboundConnection(Client):
     cdef uint32_t data_began        # tick
     cdef bint is_timing_data
     cdef wheel_node deadline
+    cdef bytes header               # PHASE_PROXIED: what has come of the PROXY header
 
+    cdef void begin(self, const uint8_t *early, size_t length) noexcept
     cdef void pump(self) noexcept
     cdef void turn(self) noexcept
     cdef bint flush(self) noexcept

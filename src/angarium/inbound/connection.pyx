@@ -13,6 +13,7 @@ from angarium.inbound.context cimport InboundContext, Intake
 from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
 from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
+from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
@@ -54,7 +55,6 @@ cdef class InboundConnection(Client):
 
     def connection_made(self, transport):
         cdef Intake intake = self.context.intake
-        cdef uint8_t octet
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
         self.context.session_count += 1
@@ -65,6 +65,15 @@ cdef class InboundConnection(Client):
             intake.deadline_kind = intake.wheel.register(fire, NULL)
         self.deadline.kind = <uint8_t>intake.deadline_kind
         self.set_peer(self.fd)
+        if self.context.proxy_from.count and self.context.proxy_from.has(self.binary_address):
+            proxied_begin(self)
+        else:
+            self.begin(NULL, 0)
+
+    cdef void begin(self, const uint8_t *early, size_t length) noexcept:
+        """It is known who the client is: the greeting, or why there is none. `early`: what it has said before."""
+        cdef Intake intake = self.context.intake
+        cdef uint8_t octet
         if self.context.session_count > self.context.max_sessions:
             turned_away_total.cell[0] += 1
             self.session.close_with(self.context.settings.too_many_reply)
@@ -72,10 +81,12 @@ cdef class InboundConnection(Client):
             self.session.close_with(self.context.settings.shutdown_reply)
         # Who talks first is found by one recv(2) that takes nothing: a microsecond of the fifty that a
         # connection costs, and no client waits for it. RFC 5321 §3.1: the server speaks first.
-        elif recv(self.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
+        elif length == 0 and recv(self.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
             self.session.greet()
         else:
             early_talkers_total.cell[0] += 1    # the session refuses the octets when they are read
+        if length:
+            self.session.receive_octets(early, length)
         self.pump()
 
     def get_buffer(self, Py_ssize_t size_hint):
@@ -88,6 +99,8 @@ cdef class InboundConnection(Client):
         if self.phase == PHASE_OPEN:
             self.session.receive_octets(self.context.intake.read_octets, length)
             self.pump()
+        elif self.phase == PHASE_PROXIED:
+            proxied_receive(self, self.context.intake.read_octets, length)
 
     def eof_received(self):
         self.has_eof = True
@@ -118,6 +131,9 @@ cdef class InboundConnection(Client):
     # For the operator and for shutdown
 
     def close_if_idle(self):
+        if self.phase == PHASE_PROXIED:
+            self.abort()
+            return True
         if self.phase != PHASE_OPEN or not self.session.is_idle():
             return False
         self.session.close_with(self.context.settings.shutdown_reply)
@@ -267,6 +283,8 @@ cdef class InboundConnection(Client):
     cdef void expire(self) noexcept:
         cdef ServerSession session = self.session
         if self.phase != PHASE_OPEN:
+            if self.phase == PHASE_PROXIED:
+                proxied_expired(self)
             self.abort()
             return
         timeouts_total.cell[0] += 1

@@ -1,14 +1,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.events.journal cimport Journal
+from angarium.inbound.networks cimport NetworkList
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
-
-
-cdef struct network:
-    uint8_t address[16]             # IPv4 as ::ffff:a.b.c.d
-    uint8_t bits
 
 
 cdef class Intake:
@@ -50,8 +46,7 @@ cdef class InboundContext:
     cdef readonly uint32_t session_count
     cdef readonly uint32_t max_sessions
     cdef readonly uint32_t data_octets_per_s
-    cdef network *networks                  # relay_from
-    cdef size_t network_count
+    cdef NetworkList relay_from
+    cdef NetworkList proxy_from
 
-    cdef bint is_relay_client(self, const uint8_t *address) noexcept
     cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1

@@ -4,9 +4,8 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy
 from angarium.events.journal cimport Journal
+from angarium.inbound.networks cimport NetworkList
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
@@ -87,9 +86,6 @@ cdef class InboundContext:
     def __init__(self, Intake intake, hostname, options):
         self.apply(hostname, options)
 
-    def __dealloc__(self):
-        free(self.networks)
-
     def apply(self, hostname, options):
         """Compiles first, then changes everything at once: an error leaves the old options in force."""
         settings = make_settings(
@@ -97,22 +93,10 @@ cdef class InboundContext:
             max_line_octets=options.max_line_octets, max_errors=options.max_errors,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
         domains = options.domains
-        nets = options.networks
-        cdef network *compiled = <network *>malloc(max(1, len(nets)) * sizeof(network))
-        cdef size_t i
-        cdef bytes packed
-        if compiled == NULL:
-            raise MemoryError
-        for i, net in enumerate(nets):
-            packed = net.network_address.packed
-            compiled[i].bits = net.prefixlen
-            if net.version == 4:
-                packed = bytes(10) + b"\xff\xff" + packed
-                compiled[i].bits += 96
-            memcpy(compiled[i].address, <const char *>packed, 16)
-        free(self.networks)
-        self.networks = compiled
-        self.network_count = len(nets)
+        relay_from = NetworkList(options.networks(options.relay_from))
+        proxy_from = NetworkList(options.networks(options.proxy_from))
+        self.relay_from = relay_from
+        self.proxy_from = proxy_from
         self.settings = settings
         self.domains = domains
         self.has_subdomains = any(domain.startswith(b".") for domain in domains)
@@ -121,19 +105,6 @@ cdef class InboundContext:
         self.options = options
         self.name = str(options.address).encode()
         self.generation += 1
-
-    cdef bint is_relay_client(self, const uint8_t *address) noexcept:
-        """`address` is 16 octets, IPv4 mapped."""
-        cdef size_t i
-        cdef uint8_t whole, rest
-        for i in range(self.network_count):
-            whole = self.networks[i].bits >> 3
-            rest = self.networks[i].bits & 7
-            if memcmp(address, self.networks[i].address, whole) != 0:
-                continue
-            if rest == 0 or (address[whole] ^ self.networks[i].address[whole]) >> (8 - rest) == 0:
-                return True
-        return False
 
     cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1:
         """The domain as in the forward-path, any case; ".example.com" in the options means all below it."""

@@ -19,6 +19,8 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     address             "127.0.0.1:25", "[::]:25", "unix:/path"; its clients count as 127.0.0.1.
     relay_from          networks whose clients may send to anybody.
+    proxy_from          networks of load balancers: their connections begin with a PROXY header (version 1 or 2) and
+                        count as the client's that it names.
     relay_to            domains that anybody may send to: "example.com", ".example.com" (all below it).
     max_message_octets  announced as SIZE (RFC 1870).
     max_recipients      in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.
@@ -34,6 +36,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     address: ListenAddress
     protocol: Literal["smtp"] = "smtp"
     relay_from: list[str] = []
+    proxy_from: list[str] = []
     relay_to: list[str] = []
     max_message_octets: Octets = Octets(50 << 20)
     max_recipients: int = 1000
@@ -45,11 +48,12 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     data_octets_per_s: int = 500
 
     def __post_init__(self) -> None:
-        for index, text in enumerate(self.relay_from):
-            try:
-                ipaddress.ip_network(text)
-            except ValueError as error:
-                raise ValueError(f'relay_from[{index}]: {error}; expected such as "192.0.2.0/24"') from None
+        for key, texts in (("relay_from", self.relay_from), ("proxy_from", self.proxy_from)):
+            for index, text in enumerate(texts):
+                try:
+                    ipaddress.ip_network(text)
+                except ValueError as error:
+                    raise ValueError(f'{key}[{index}]: {error}; expected such as "192.0.2.0/24"') from None
         for index, text in enumerate(self.relay_to):
             try:
                 domain_key(text)
@@ -64,9 +68,9 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         _require("data_timeout", 1, self.data_timeout, 3600)
         _require("data_octets_per_s", 1, self.data_octets_per_s, 1 << 20)
 
-    @property
-    def networks(self) -> list[Network]:
-        return [ipaddress.ip_network(text) for text in self.relay_from]
+    @staticmethod
+    def networks(texts: list[str]) -> list[Network]:
+        return [ipaddress.ip_network(text) for text in texts]
 
     @property
     def domains(self) -> frozenset[bytes]:

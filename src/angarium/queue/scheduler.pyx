@@ -139,9 +139,11 @@ cdef class Scheduler(Planner):
         cdef message *m
         cdef recipient *r
         cdef DomainQueue domain
+        cdef uint16_t number
         cdef uint32_t i = 0
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0 or view.recipient_count == 0:
             raise SpoolError("an envelope in the spool cannot be read")
+        number = self.number_of(shard)
         if view.recipient_count == 1:
             m = <message *>self.slab.take()
         else:
@@ -152,7 +154,7 @@ cdef class Scheduler(Planner):
         m.received_utc_ms = view.received_utc_ms
         m.message_octets = <uint32_t>min(view.message_octets, <uint64_t>0xffffffff)
         m.flags = <uint16_t>view.flags
-        m.shard_number = self.number_of(shard)
+        m.shard_number = number
         m.recipient_count = view.recipient_count
         m.live_count = view.recipient_count
         m.envelope_length = <uint32_t>envelope.length

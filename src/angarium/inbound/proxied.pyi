@@ -1,0 +1,1 @@
+"""Connections from load balancers (Cython callers only)."""
