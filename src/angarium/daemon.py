@@ -252,6 +252,7 @@ def _fixed_keys(old: Config, new: Config) -> list[tuple[str, object, object]]:
         ("node.workers", old.node.worker_count(), new.node.worker_count()),
         ("node.user", old.node.user, new.node.user),
         ("node.duplicate_window", old.node.duplicate_window, new.node.duplicate_window),
+        ("node.segment_size", old.node.segment_size, new.node.segment_size),
         # Queued mail and running sessions have been told the old name.
         ("node.hostname", old.node.own_hostname(), new.node.own_hostname()),
         ("admin.address", old.admin.address, new.admin.address),

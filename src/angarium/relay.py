@@ -110,7 +110,13 @@ class Relay:
         self = cls(seat, loop, config, shares)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
-            shard = Shard(spool.fd, shard_name(number), number, duplicate_window_ms=window_ms)
+            shard = Shard(
+                spool.fd,
+                shard_name(number),
+                number,
+                segment_octets=config.node.segment_size,
+                duplicate_window_ms=window_ms,
+            )
             self._shards.append(shard)
             shard.attach(loop)
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)

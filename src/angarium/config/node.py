@@ -16,6 +16,10 @@ _SPOOL_OCTETS_MAX: Final = 96  # sun_path less "/admin.sock"
 WORKERS_MAX: Final = 64  # a site's connections are counted per worker in one cache line, csrc/queue/shares.h
 
 _DUPLICATE_WINDOW_MAX_S: Final = 10.0
+# A record lies in one segment: the largest is the envelope or outcome of a message with many recipients, and 4 MiB
+# hold those of more than the default max_recipients. The upper bound is the spool's (csrc/spool/open.c).
+_SEGMENT_OCTETS_MIN: Final = 4 << 20
+_SEGMENT_OCTETS_MAX: Final = 1 << 30
 
 
 class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,6 +30,7 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     workers    processes; 0 means one per core this process may run on.
     user       whom to become when started as root; "" means stay.
     duplicate_window  a crash may repeat deliveries that ended within this; at most 10 s.
+    segment_size  of new files of the spool, whole MiB; those of another size stay readable and are used up.
     min_free, min_free_inodes  of the spool's file system: with less, new mail is put off; 0 means no mark.
     """
 
@@ -34,6 +39,7 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     workers: int = 0
     user: str = ""
     duplicate_window: Duration = Duration(0.1)
+    segment_size: Octets = Octets(64 << 20)
     min_free: Octets = Octets(256 << 20)
     min_free_inodes: int = 1000
 
@@ -53,6 +59,8 @@ class NodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError(f"workers: between 0 (one per core) and {WORKERS_MAX}, got {self.workers}")
         if self.duplicate_window > _DUPLICATE_WINDOW_MAX_S:
             raise ValueError(f"duplicate_window: between 0s and 10s, got {self.duplicate_window}")
+        if not _SEGMENT_OCTETS_MIN <= self.segment_size <= _SEGMENT_OCTETS_MAX or self.segment_size % (1 << 20):
+            raise ValueError(f"segment_size: whole MiB between 4MiB and 1GiB, got {self.segment_size}")
         if self.min_free_inodes < 0:
             raise ValueError(f"min_free_inodes: 0 (no mark) or more, got {self.min_free_inodes}")
 
