@@ -1,13 +1,14 @@
 # Everything from a fresh clone, with Python 3.11+, gcc and make (Debian 12: tools/bootstrap says or installs what is missing).
 #   make run      build what is needed and start a relay on 127.0.0.1:2525
 #   make test     the whole test suite
+#   make soak     a hundred rounds of kill -9 under load (docs/durability.md)
 #   make crash    the proof that no power cut, failing call or kill loses acknowledged mail (docs/durability.md)
 BIN := .venv/bin
 SOURCES := setup.py $(shell find csrc src -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 C_SOURCES := $(filter-out csrc/tests/% csrc/fuzz/%,$(filter csrc/%.c,$(SOURCES)))
 JOBS := $(shell nproc)
 
-.PHONY: run build test debug lint bench fuzz interop ctest crash instructions clean
+.PHONY: run build test debug lint bench fuzz interop ctest crash soak instructions clean
 .DELETE_ON_ERROR:
 
 run: build var/angarium.toml
@@ -63,6 +64,9 @@ ctest:
 
 crash:
 	$(MAKE) -C csrc/crash run
+
+soak: build .venv/.dev-packages
+	PYTHONPATH=src:tests $(BIN)/python -m crash.soak --rounds 100
 
 instructions: build .venv/.dev-packages
 	$(BIN)/python benchmarks/instructions/run.py

@@ -8,6 +8,7 @@ Everything lies below the directory given: configuration, spool, log (stdout) an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def is_alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: gone between open and read
         return False
 
 
@@ -56,6 +57,8 @@ class RelayProcess:
         self.errors_path = directory / "errors"
         self.workers_wanted = workers
         self.listener = listener or 'address = "127.0.0.1:0"\nrelay_from = ["127.0.0.0/8"]\n'
+        self.spool = directory / "spool"
+        self.is_log_torn = False  # after kill -9, lines that are not whole are left out
         self.node = ""  # more keys of [node], a line each
         self.write_config(config)
         self.process: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,7 @@ class RelayProcess:
     def write_config(self, config: str) -> None:
         """Replaces what follows [node] and [[listener]]; takes effect at the next start or reload."""
         self.config_path.write_text(
-            f'[node]\nhostname = "mx.test"\nspool = "{self.directory}/spool"\n'
+            f'[node]\nhostname = "mx.test"\nspool = "{self.spool}"\n'
             f"workers = {self.workers_wanted}\n{self.node}"
             f"[[listener]]\n{self.listener}\n{config}"
         )
@@ -126,6 +129,17 @@ class RelayProcess:
         self.signal(signal.SIGTERM)
         return self.wait()
 
+    def kill(self) -> None:
+        """kill -9 of everything at once; returns when all of it is gone."""
+        assert self.process is not None
+        self.is_log_torn = True
+        workers = self.workers()
+        for pid in (self.process.pid, *workers):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        wait_for(lambda: not any(is_alive(pid) for pid in workers), "all are gone")
+
     def workers(self) -> list[int]:
         """Process ids of the workers."""
         assert self.process is not None
@@ -137,7 +151,14 @@ class RelayProcess:
         with self.log_path.open("rb") as log:
             log.seek(start)
             octets = log.read()
-        return [json.loads(line) for line in octets[: octets.rfind(b"\n") + 1].splitlines()]
+        events = []
+        for line in octets[: octets.rfind(b"\n") + 1].splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                # kill -9 in the middle of a write leaves half a line, and another's first line behind it.
+                assert self.is_log_torn, line
+        return events
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         return [event for event in self.all_events() if event["event"] in names]

@@ -66,7 +66,10 @@ def without_trace(message: bytes) -> bytes:
 
 
 class NextHop:
-    """A context manager. address: where to listen (port 0: any). Lists only ever grow."""
+    """A context manager. address: where to listen (port 0: any). Lists only ever grow.
+
+    take  gets each delivery, in this hop's thread and before its 250, instead of the list `deliveries`.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class NextHop:
         extensions: tuple[bytes, ...] | None = EXTENSIONS,
         faults: Mapping[str, Faults] | None = None,
         hostname: str = "hop.example",
+        take: Callable[[Delivery], None] | None = None,
     ) -> None:
         self.address = address
         self.port = port
@@ -87,6 +91,7 @@ class NextHop:
         self.faults = dict(faults or {})
         self.hostname = hostname.encode()
         self.deliveries: list[Delivery] = []
+        self.take = take or self.deliveries.append
         self.commands: list[bytes] = []
         self.connections = 0
         self.open_now = 0
@@ -268,13 +273,13 @@ class _Dialogue:
             else:
                 fault = self.hop.fault("END", rcpt)
                 if fault is None or (isinstance(fault, bytes) and fault[:1] == b"2"):
-                    self.hop.deliveries.append(delivery)
+                    self.hop.take(delivery)
                     self.writer.write((fault if isinstance(fault, bytes) else b"250 2.0.0 taken") + b"\r\n")
                     await self.writer.drain()
                 else:
                     await self.refuse(fault)
         if taken:
-            self.hop.deliveries.append(
+            self.hop.take(
                 Delivery(self.number, self.mail, tuple(taken), message, by, time.monotonic())
             )
         self.forget()

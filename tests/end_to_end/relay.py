@@ -42,7 +42,7 @@ def admin_get(relay: RelayProcess, path: str) -> tuple[int, bytes]:
     """Status and body of one request to the admin socket."""
     connection = http.client.HTTPConnection("localhost", timeout=20)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(f"{relay.directory}/spool/admin.sock")
+    connection.sock.connect(f"{relay.spool}/admin.sock")
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -6,9 +6,7 @@ The window is opened to its widest, ten seconds, so that the end falls into it w
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from pathlib import Path
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, NO_RETRY, outcomes, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
-from relay_process import RelayProcess, is_alive, wait_for
+from relay_process import RelayProcess, wait_for
 
 
 @contextlib.contextmanager
@@ -29,22 +27,13 @@ def with_window(directory: Path, config: str, window: str = "10s") -> Iterator[R
         yield relay
 
 
-def kill_9(relay: RelayProcess) -> None:
-    assert relay.process is not None
-    workers = relay.workers()
-    for pid in (relay.process.pid, *workers):
-        os.kill(pid, signal.SIGKILL)
-    relay.process.wait()
-    wait_for(lambda: not any(is_alive(pid) for pid in workers), "all are gone")
-
-
 def test_a_delivery_within_the_window_is_repeated_after_a_crash(tmp_path: Path) -> None:
     with NextHop() as hop, with_window(tmp_path, hop.route) as relay:
         with SmtpClient(relay.port) as client:
             client.send(MESSAGE)
         hop.wait_for_count(1)
         wait_until_empty(relay)
-        kill_9(relay)
+        relay.kill()
         relay.start()
         hop.wait_for_count(2)
         wait_until_empty(relay)
@@ -57,7 +46,7 @@ def test_a_delivery_before_the_window_is_not_repeated_after_a_crash(tmp_path: Pa
             client.send(MESSAGE)
         wait_until_empty(relay)
         time.sleep(0.5)  # of a sync; its own length is all there is of a window
-        kill_9(relay)
+        relay.kill()
         relay.start()
         wait_until_empty(relay)
         assert len(hop.deliveries) == 1
