@@ -128,6 +128,7 @@ class Relay:
             self._set_spool_low,
             min_free_octets=config.node.min_free,
             min_free_inodes=config.node.min_free_inodes,
+            spare_octets=self._spare_octets,
         )
         self._watermark.start()
         for shard in self._shards:
@@ -209,6 +210,10 @@ class Relay:
         self._watermark.stop()
         for shard in self._shards:
             shard.close()
+
+    def _spare_octets(self) -> int:
+        """Of the files kept for reuse by the shard that takes new mail; none of another size is kept."""
+        return int(self._shards[0].statistics()["free_segments"]) * self._config.node.segment_size
 
     def _set_spool_low(self, is_low: bool) -> None:
         self._intake.is_spool_low = is_low

@@ -42,7 +42,16 @@ class Watched:
         self._fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._journal = Journal(self._fd)
         marks = {"min_free_octets": 256 * MIB, "min_free_inodes": 1000, **marks}
-        self.watermark = Watermark(self.loop, self._journal, 7, self.told.append, look=self._look, **marks)
+        self.spare_octets = 0
+        self.watermark = Watermark(
+            self.loop,
+            self._journal,
+            7,
+            self.told.append,
+            spare_octets=lambda: self.spare_octets,
+            look=self._look,
+            **marks,
+        )
 
     def _look(self, fd: int) -> Room:
         assert fd == 7
@@ -79,6 +88,17 @@ def test_below_the_mark_it_is_low_and_an_eighth_above_it_is_over(watched: Watche
     assert watched.with_free(287.9) == [True]
     assert watched.with_free(288) == [True, False]
     assert watched.with_free(257) == [True, False], "and then the mark itself counts again"
+
+
+def test_files_kept_for_reuse_are_as_good_as_free_space(watched: Watched) -> None:
+    """Once a spool that had filled a small file system, and was empty again, refused mail for the space that its own
+    spare files took."""
+    assert watched.with_free(1) == [True]
+    watched.spare_octets = 286 * MIB
+    assert watched.with_free(1) == [True]
+    watched.spare_octets = 287 * MIB
+    assert watched.with_free(1) == [True, False]
+    assert [event["spare_octets"] for event in watched.events()] == [0, 287 * MIB]
 
 
 def test_inodes_count_as_well(watched: Watched) -> None:

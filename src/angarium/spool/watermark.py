@@ -4,6 +4,9 @@ still leave.
 Delivery needs room itself: outcomes, freed ids, segments that compaction fills. A spool that stops taking mail only
 when the last segment cannot be had (csrc/spool, is_full) keeps its own reserve for that, but shares the file
 system with others. What it is not: that last line.
+
+Files that the spool keeps for reuse are as good as free space: new mail goes into them first. If they did not count, a
+spool whose own spare files fill a small file system would refuse mail for ever.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Watermark:
     spool_fd         any descriptor on the spool's file system.
     min_free_octets  the marks; 0: not judged.
     min_free_inodes
+    spare_octets     of files kept for reuse, as of now.
     tell             called with True when there is too little, with False when there is enough again.
     """
 
@@ -59,6 +63,7 @@ class Watermark:
         *,
         min_free_octets: int,
         min_free_inodes: int,
+        spare_octets: Callable[[], int] = lambda: 0,
         look: Callable[[int], Room] = os.fstatvfs,
     ) -> None:
         self._loop = loop
@@ -66,6 +71,7 @@ class Watermark:
         self._fd = spool_fd
         self._tell = tell
         self._look = look
+        self._spare_octets = spare_octets
         self._handle: asyncio.TimerHandle | None = None
         self.is_low = False
         self.set_marks(min_free_octets, min_free_inodes)
@@ -93,7 +99,8 @@ class Watermark:
         free_octets = room.f_bavail * room.f_frsize
         free_octets_gauge.set(free_octets)
         free_inodes_gauge.set(room.f_favail)
-        is_low = self._is_below(free_octets, self._min_free_octets)
+        spare_octets = self._spare_octets()
+        is_low = self._is_below(free_octets + spare_octets, self._min_free_octets)
         if room.f_files:  # btrfs and its like count none
             is_low = is_low or self._is_below(room.f_favail, self._min_free_inodes)
         is_low_gauge.set(int(is_low))
@@ -101,10 +108,11 @@ class Watermark:
             return
         self.is_low = is_low
         self._tell(is_low)
+        facts = {"free_octets": free_octets, "spare_octets": spare_octets, "free_inodes": room.f_favail}
         if is_low:
-            self._journal.log("spool-low", free_octets=free_octets, free_inodes=room.f_favail)
+            self._journal.log("spool-low", **facts)
         else:
-            self._journal.log("spool-recovered", free_octets=free_octets, free_inodes=room.f_favail)
+            self._journal.log("spool-recovered", **facts)
 
     def _is_below(self, free: int, mark: int) -> bool:
         return free < (mark + mark // _SLACK_PART if self.is_low else mark)
