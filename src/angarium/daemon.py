@@ -29,6 +29,7 @@ from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
 from angarium.process import notify, privileges
 from angarium.process.control import Apply, ControlError
+from angarium.process.deputies import Deputies
 from angarium.process.listening import CannotListen, Listening, listen_alone
 from angarium.process.supervisor import Seat, Supervisor
 from angarium.process.worker import run as run_worker
@@ -91,6 +92,7 @@ class Daemon:
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
         self._supervisor = Supervisor(self, node.worker_count())
+        self._deputies = Deputies(self._supervisor, self._listening)
 
     def run(self) -> int:
         status = self._supervisor.run()
@@ -130,6 +132,7 @@ class Daemon:
         desk = Desk(self._supervisor, self._facts, self.reload_or_refuse)
         self._admin = AdminServer(application(desk))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
+        self._supervisor.spawn(self._deputies.run())
         listeners = ", ".join(listener.actual for listener in self._listeners())
         self.log("started", version=__version__, workers=self._supervisor.count, listeners=listeners)
         print(
@@ -149,6 +152,7 @@ class Daemon:
         notify.notify_stopping()
         if self._supervisor.is_ready:
             self.log("stopping", reason=self._supervisor.failure or "told to")
+        self._deputies.stop()
         if self._admin is not None:
             self._admin.should_exit = True
 

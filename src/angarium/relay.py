@@ -63,6 +63,7 @@ class Relay:
         self._config = config
         self._hostname = config.node.own_hostname()
         self._listeners: dict[ListenAddress, Listener] = {}
+        self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
         self._loading: set[asyncio.Task[None]] = set()
         self._compactors: list[Compactor] = []
@@ -154,6 +155,23 @@ class Relay:
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
 
+    async def stand_in(self, number: int, sockets: list[tuple[str, socket.socket]]) -> None:
+        """Accepts for worker `number` too (process/deputies.py)."""
+        wanted = {listener.address: listener for listener in self._config.listener}
+        self.stand_down(number)
+        listeners = self._of_others.setdefault(number, {})
+        for text, sock in sockets:
+            address = ListenAddress.decode(text)
+            if address not in wanted:
+                sock.close()        # a reload is closing it
+                continue
+            listeners[address] = Listener(self._intake, self._hostname, wanted[address], sock)
+            await listeners[address].start()
+
+    def stand_down(self, number: int) -> None:
+        for listener in self._of_others.pop(number, {}).values():
+            listener.close()
+
     def status(self) -> dict[str, Any]:
         return {
             **self._scheduler.depth(),
@@ -187,6 +205,8 @@ class Relay:
         self._sweeping.cancel()
         for task in self._loading:
             task.cancel()
+        for number in list(self._of_others):
+            self.stand_down(number)
         await asyncio.gather(
             drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
             self._dispatcher.drain(deadline_s),
@@ -229,6 +249,12 @@ class Relay:
         wanted = {listener.address: listener for listener in config.listener}
         for address in set(self._listeners) - set(wanted):
             self._listeners.pop(address).close()
+        for listeners in self._of_others.values():
+            for address in list(listeners):
+                if address in wanted:
+                    listeners[address].apply(self._hostname, wanted[address])
+                else:
+                    listeners.pop(address).close()
         for address, sock in sockets:
             options = wanted.get(address)
             if options is None:

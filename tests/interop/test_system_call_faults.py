@@ -23,7 +23,8 @@ from relay_process import RelayProcess, maildir_route, wait_for
 SEED = 4
 RETRY = '[queue.default]\nretry = { first = "300ms", factor = 1.0, max = "300ms" }\n'
 EVERY, EVERY_SECOND = "1+", "1+2"
-# Outcomes that could not be written are tried again once a second (csrc/spool/pins.c): after that nothing may be repeated.
+# Outcomes that could not be written are tried again once a second (csrc/spool/shard.c): after that nothing may be
+# repeated.
 RETRIED_S = 2.0
 # What must be seen of it: refusals (and a report), or nothing but that the call is made again.
 REFUSED, UNSEEN = "refused", "unseen"

@@ -36,4 +36,4 @@ def run(args: argparse.Namespace) -> int:
             state = "serves" if worker["is_ready"] else "starting"
             up = Duration(round(worker["up_s"]))
             print(f"worker {worker['number']:<3} {worker['error'] or state}, pid {worker['pid']}, up {up}")
-    return 0 if all(worker["is_ready"] for worker in status["workers"]) else 1
+    return 0 if all(worker["is_ready"] and not worker["error"] for worker in status["workers"]) else 1

@@ -75,13 +75,30 @@ class Apply(msgspec.Struct, tag="apply"):
     addresses: list[str]
 
 
+class Beat(msgspec.Struct, tag="beat"):
+    """A sign of life, please. Answer: None."""
+
+
+class StandIn(msgspec.Struct, tag="stand-in"):
+    """Accept on the sockets of worker `number` too, one per address, in order. Answer: None."""
+
+    number: int
+    addresses: list[str]
+
+
+class StandDown(msgspec.Struct, tag="stand-down"):
+    """Accept for worker `number` no more. Answer: None."""
+
+    number: int
+
+
 class Drain(msgspec.Struct, tag="drain"):
     """Accept nothing more, finish what is in hand within the deadline, exit 0. Answered only by exiting."""
 
     deadline_s: float
 
 
-Request = Status | Listing | Show | Retry | Delete | Apply | Drain
+Request = Status | Listing | Show | Retry | Delete | Apply | Beat | StandIn | StandDown | Drain
 
 
 class Call(msgspec.Struct, tag="call"):

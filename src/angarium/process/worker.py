@@ -24,6 +24,7 @@ from angarium.model.errors import AngariumError
 from angarium.process.control import (
     Answer,
     Apply,
+    Beat,
     Call,
     CannotStart,
     Channel,
@@ -35,6 +36,8 @@ from angarium.process.control import (
     Request,
     Retry,
     Show,
+    StandDown,
+    StandIn,
     Status,
 )
 from angarium.process.supervisor import Seat
@@ -53,6 +56,12 @@ class Relay(Protocol):
 
         Raises AngariumError, and stays as it was.
         """
+
+    async def stand_in(self, number: int, sockets: list[tuple[str, socket.socket]]) -> None:
+        """Accepts on the sockets of worker `number` as well, which does not answer; takes them over."""
+
+    def stand_down(self, number: int) -> None:
+        """And no more. Sessions that came that way stay."""
 
     def status(self) -> dict[str, Any]: ...
 
@@ -186,5 +195,14 @@ class _Life:
                 async with self._apply_lock:
                     await relay.apply(request.tables, list(zip(request.addresses, sockets, strict=True)))
                 return None
-            case Drain():
+            case StandIn():
+                sockets = [socket.socket(fileno=fd) for fd in fds]
+                async with self._apply_lock:
+                    await relay.stand_in(request.number, list(zip(request.addresses, sockets, strict=True)))
+                return None
+            case StandDown():
+                async with self._apply_lock:
+                    relay.stand_down(request.number)
+                return None
+            case Beat() | Drain():
                 return None

@@ -1,0 +1,110 @@
+"""A worker that is stopped (SIGSTOP; one that hangs looks the same): only its own sessions wait, and they go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from crash.arrivals import Arrivals
+from crash.load import Load, message_of
+from crash.soak import numbered_workers
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, clean_relay, metrics, wait_until_empty
+from end_to_end.smtp_client import SmtpClient
+from relay_process import RelayProcess, wait_for
+
+from angarium.spool.envelope import decode_id
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def of_worker(load: Load, number: int) -> int:
+    """How many acknowledged messages lie in its shard."""
+    return sum(decode_id(id_) >> 56 == number for id_, _ in list(load.acknowledged.values()))
+
+
+def greeted(port: int, count: int) -> None:
+    """So many new clients, one after the other, get their message taken."""
+    for _ in range(count):
+        with SmtpClient(port) as client:
+            client.send(MESSAGE)
+
+
+def wait_for_silence(relay: RelayProcess, number: int, count: int = 1) -> None:
+    wait_for(
+        lambda: [event["worker"] for event in relay.events("worker-silent")] == [number] * count,
+        "the supervisor has noticed",
+    )
+
+
+def test_a_stopped_worker_harms_only_its_own_sessions_and_they_go_on(tmp_path: Path) -> None:
+    arrivals = Arrivals(message_of)
+    with NextHop(take=arrivals.take) as hop, clean_relay(tmp_path, hop.route, workers=2) as relay:
+        with Load(relay.port, seed=1, sessions=16) as load:
+            load.is_held = lambda: len(load.acknowledged) > arrivals.messages + 100
+            wait_for(lambda: of_worker(load, 0) > 10 and of_worker(load, 1) > 10, "both take mail")
+            pids = numbered_workers(relay)
+            with stopped(pids[0]):
+                before, delivered = of_worker(load, 1), arrivals.messages
+                wait_for_silence(relay, 0)
+                wait_for(lambda: of_worker(load, 1) > before + 200, "the other goes on taking mail")
+                wait_for(lambda: arrivals.messages > delivered + 200, "and delivers it")
+                assert relay.command("status").returncode == 1, "the supervisor answers, and says that one does not"
+                assert metrics(relay)["angarium_worker_silences_total"] == 1
+                silent = of_worker(load, 0)
+            wait_for(lambda: relay.events("worker-back"), "it is back")
+            wait_for(lambda: of_worker(load, 0) > silent + 50, "its sessions go on")
+            assert numbered_workers(relay) == pids, "nobody was ended"
+        wait_until_empty(relay)
+        verdict = arrivals.judge(load.acknowledged, [], relay.all_events(), 0.0)
+        assert verdict.is_good, verdict
+        assert verdict.repeated == 0
+        assert load.lost_connections == 0
+        assert not load.refused
+
+
+def test_new_clients_of_a_stopped_workers_share_are_served_by_another(tmp_path: Path) -> None:
+    """The kernel went on giving half of them to the worker that was stopped: they were connected and heard nothing."""
+    with NextHop() as hop, clean_relay(tmp_path, hop.route, workers=2) as relay:
+        first = numbered_workers(relay)[0]
+        with stopped(first):
+            # Before anybody has noticed: of these some wait in its queue, and are taken out of it.
+            waiting = [SmtpClient(relay.port, hello=b"") for _ in range(20)]
+            for client in waiting:
+                assert client.reply()[0] == 220
+                client.close()
+            greeted(relay.port, 20)
+            assert len(relay.events("worker-silent")) == 1
+        wait_for(lambda: relay.events("worker-back"), "it is back")
+        greeted(relay.port, 20)
+        hop.wait_for_count(40)
+        wait_until_empty(relay)
+
+
+def test_who_stands_in_may_die_and_be_reloaded(tmp_path: Path) -> None:
+    with NextHop() as hop, RelayProcess(tmp_path, hop.route, workers=2) as relay:
+        pids = numbered_workers(relay)
+        with stopped(pids[0]):
+            wait_for_silence(relay, 0)
+            greeted(relay.port, 10)
+            os.kill(pids[1], signal.SIGKILL)
+            wait_for(lambda: relay.events("worker-restarted"), "it has a successor")
+            greeted(relay.port, 10)
+        wait_for(lambda: relay.events("worker-back"), "it is back")
+        assert relay.command("reload").returncode == 0
+        with stopped(numbered_workers(relay)[0]):
+            wait_for_silence(relay, 0, 2)
+            greeted(relay.port, 10)
+        wait_until_empty(relay)
+        assert len(relay.events("worker-died")) == 1
+        assert relay.stop() == 0
