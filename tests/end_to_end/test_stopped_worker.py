@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +90,32 @@ def test_new_clients_of_a_stopped_workers_share_are_served_by_another(tmp_path: 
         greeted(relay.port, 20)
         hop.wait_for_count(40)
         wait_until_empty(relay)
+
+
+def shared_sockets(relay: RelayProcess) -> set[str]:
+    """What both workers have open: each has listening sockets of its own, unless one stands in for the other."""
+    first, second = (
+        {link for each in Path(f"/proc/{pid}/fd").iterdir() if "socket" in (link := os.readlink(each))}
+        for pid in numbered_workers(relay).values()
+    )
+    return first & second
+
+
+def test_after_both_were_stopped_nobody_stands_in_for_anybody(tmp_path: Path) -> None:
+    """As when a machine is suspended: each is asked to stand in for the other, and reads that when it is over."""
+    with NextHop() as hop, clean_relay(tmp_path, hop.route, workers=2) as relay:
+        pids = numbered_workers(relay)
+        first, second = pids[0], pids[1]
+        with stopped(first):
+            wait_for_silence(relay, 0)
+            wait_for(lambda: shared_sockets(relay), "the other stands in")
+        wait_for(lambda: not shared_sockets(relay), "and no longer")
+        with stopped(first), stopped(second):
+            wait_for(lambda: len(relay.events("worker-silent")) == 3, "both are missed")
+            time.sleep(5.5)  # longer than the supervisor waits for an answer: nobody can be had
+        wait_for(lambda: len(relay.events("worker-back")) == 3, "both are back")
+        wait_for(lambda: not shared_sockets(relay), "each accepts for itself")
+        greeted(relay.port, 10)
 
 
 def test_who_stands_in_may_die_and_be_reloaded(tmp_path: Path) -> None:

@@ -80,8 +80,7 @@ class Deputies:
             await asyncio.wait((answer,), timeout=BEAT_S)
         self._silent.discard(worker)
         if deputy is not None:
-            with contextlib.suppress(ControlError):     # it died, and with it what it had
-                await deputy.call(StandDown(number=worker.number), type(None))
+            deputy.tell(StandDown(number=worker.number))
         if answer.done() and answer.exception() is None:
             self._supervisor.owner.log("worker-back", worker=worker.number, pid=worker.pid)
 
@@ -92,12 +91,16 @@ class Deputies:
             for address, sock in self._listening.of_worker(worker.number).items()
             if not address.is_unix              # all workers accept from that one anyway
         }
-        for deputy in self._supervisor.workers.values():
+        for deputy in list(self._supervisor.workers.values()):
             if not sockets or not self._is_fit(deputy):
                 continue
             request = StandIn(number=worker.number, addresses=[str(address) for address in sockets])
-            with contextlib.suppress(ControlError):
+            try:
                 await deputy.call(request, type(None), fds=[sock.fileno() for sock in sockets.values()])
+            except ControlError:
+                # It died, or is silent too and will read this when it is back: both questions, in this order.
+                deputy.tell(StandDown(number=worker.number))
+            else:
                 return deputy
         return None
 

@@ -115,9 +115,10 @@ class Worker:
             raise ControlError("not started")
         return await self._caller.call(request, kind, fds=fds or (), timeout_s=timeout_s)
 
-    def tell_drain(self, deadline_s: float) -> None:
+    def tell(self, request: Request) -> None:
+        """Sends a request whose answer nobody waits for."""
         if self._caller is not None:
-            self._caller.tell(Drain(deadline_s=deadline_s))
+            self._caller.tell(request)
 
     def bury(self) -> None:
         """The process is gone: reads what it last said, and closes."""
@@ -242,7 +243,7 @@ class Supervisor:
 
     def _tell_all(self, deadline_s: float) -> None:
         for worker in self.workers.values():
-            worker.tell_drain(deadline_s)
+            worker.tell(Drain(deadline_s=deadline_s))
 
     def _kill_all(self) -> None:
         for worker in self.workers.values():
