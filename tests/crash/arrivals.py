@@ -31,9 +31,14 @@ RESOLUTION_S = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """When workers ended without a word, and which; their numbers are those of the shards they write."""
+    """When workers ended without a word, and which; their numbers are those of the shards they write.
+
+    at_utc_s, gone_utc_s  before the signal was sent, and when they were seen to be gone: on a busy machine a process
+                          gets to die later than it is told to.
+    """
 
     at_utc_s: float
+    gone_utc_s: float
     workers: frozenset[int]
 
 
@@ -150,7 +155,7 @@ def excuse(
         max(kill.at_utc_s - (known[0] if known else kill.at_utc_s), 0.0)
         for kill in kills
         if first.worker in kill.workers and first.at_utc_s - BEHIND_S <= kill.at_utc_s < again.at_utc_s
-        and (not known or kill.at_utc_s >= known[0] - RESOLUTION_S)
+        and (not known or kill.gone_utc_s >= known[0] - RESOLUTION_S)
     ]
     return min((age for age in ages if age <= window_s + LATE_S), default=None)
 

@@ -176,32 +176,36 @@ class Soak:
         return len(deaths) < DEATHS_AT_MOST
 
     def _kill(self, pids: Sequence[int], numbers: Sequence[int]) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._note_kill(numbers)
-        wait_for(lambda: not any(map(is_alive, pids)), "those who were killed are gone")
+        with self._noted(numbers):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not any(map(is_alive, pids)), "those who were killed are gone")
 
     def _kill_tree(self, way: Way) -> None:
         """Everything at once, or the supervisor, and the workers have to follow."""
         process = self.relay.process
         assert process is not None
         self._count_compaction()
-        if way is Way.SUPERVISOR:
-            followers = self.relay.workers()
-            self._kill([process.pid], range(WORKERS))
-            wait_for(lambda: not any(map(is_alive, followers)), "no worker outlives its supervisor")
-            process.wait()
-        else:
-            self._note_kill(range(WORKERS))
-            self.relay.kill()
+        with self._noted(range(WORKERS)):
+            if way is Way.SUPERVISOR:
+                followers = self.relay.workers()
+                process.kill()
+                process.wait()
+                wait_for(lambda: not any(map(is_alive, followers)), "no worker outlives its supervisor")
+            else:
+                self.relay.kill()
         for deaths in self._deaths.values():
             deaths.clear()
         self.relay.start()
 
-    def _note_kill(self, numbers: Sequence[int]) -> None:
+    @contextlib.contextmanager
+    def _noted(self, numbers: Sequence[int]) -> Iterator[None]:
+        """These workers die in the block."""
         self.relay.is_log_torn = True
-        self.kills.append(Kill(time.time(), frozenset(numbers)))
+        began_utc_s = time.time()
+        yield
+        self.kills.append(Kill(began_utc_s, time.time(), frozenset(numbers)))
         for number in numbers:
             self._deaths[number].append(time.monotonic())
 

@@ -91,7 +91,10 @@ def test_the_judge_sees_what_is_missing_changed_and_repeated() -> None:
     ]
     acknowledged = {number: ("", ["a@x.example"]) for number in range(1, 7)}
     acknowledged[2] = ("", ["a@x.example", "b@x.example", "c@x.example"])
-    kills = [Kill(START_S + 10.1, frozenset({0})), Kill(START_S + 12.1, frozenset({1}))]
+    kills = [
+        Kill(START_S + 10.1, START_S + 10.11, frozenset({0})),
+        Kill(START_S + 12.1, START_S + 12.11, frozenset({1})),
+    ]
     verdict = arrivals.judge(acknowledged, kills, events, 0.1)
     assert (verdict.acknowledged, verdict.deliveries, verdict.repeated) == (6, 11, 5)
     assert verdict.unexcused == [3, 4]

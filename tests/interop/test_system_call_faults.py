@@ -97,8 +97,9 @@ def test_a_call_that_fails_under_load_loses_nothing(
                 values = metrics(relay)
                 assert numbered_workers(relay) == {0: pid}, "the worker lives"
                 load.stop()
-            kills = [Kill(time.time(), frozenset({0}))]
+            killed_utc_s = time.time()
             relay.kill()
+            kills = [Kill(killed_utc_s, time.time(), frozenset({0}))]
             is_over = True
             relay.start()
             wait_until_empty(relay)
