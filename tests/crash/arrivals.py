@@ -22,7 +22,7 @@ from angarium.spool.envelope import decode_id
 
 # By judgement: a sync on a machine whose disk and cores are shared by load, relay and next hop may take that much
 # longer. A relay that kept outcomes back for longer would still be seen.
-LATE_S = 0.15
+LATE_S = 0.4
 # The next hop may note a delivery after its worker's death: the octets were in its socket already.
 BEHIND_S = 2.0
 # An event's time is that of the turn of the loop in which it happened.
