@@ -54,6 +54,16 @@ void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial
     spool_segment *home = spool_shard_segment(self, home_serial);
     if (home == NULL || home == victim || self->is_stopped)
         return;
+    if (home->is_retiring) {
+        /* Nothing may point to it any more. When it is gone the entry is over; should it stay, the entry was lost. */
+        if (home->awaited_by == NULL) {
+            home->awaited_by = victim;
+            victim->busy++;
+            victim->repeats++;
+        } else if (home->awaited_by != victim)
+            victim->has_lost_repeat = true;
+        return;
+    }
     if (!spool_pins_free_entry(self, id, home, victim, SPOOL_FREE_AGAIN)) {
         victim->has_lost_repeat = true;
         return;

@@ -24,6 +24,11 @@ spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
     return segment;
 }
 
+bool spool_segment_is_sealed(const spool_segment *segment)
+{
+    return segment->is_sealed;
+}
+
 void spool_pins_learn(spool_shard *self, spool_segment *segment)
 {
     spool_segment **bucket = bucket_of(self, segment->serial);
@@ -94,7 +99,16 @@ bool spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, 
         freed->capacity = capacity;
     }
     freed->entries[freed->count++] = (spool_freed_entry){id, home, state, kind};
+    if (state != NULL && state != home)
+        state->busy++;
     return true;
+}
+
+/* What was said of the message is needed until its end is durable, though a compaction has found nothing in there that matters. */
+static void let_go_of_state(spool_freed_entry *entry)
+{
+    if (entry->state != NULL && entry->state != entry->home)
+        entry->state->busy--;
 }
 
 static void add_about(spool_segment *segment, const spool_segment *home, int32_t n)
@@ -114,6 +128,8 @@ static void drop_repeats(spool_shard *self, spool_freed *freed)
             entry->home->busy--;
             entry->state->repeats--;
             entry->state->has_lost_repeat = true;
+            let_go_of_state(entry);
+            spool_pins_consider(self, entry->state);
             spool_pins_consider(self, entry->home);
         } else
             freed->entries[kept++] = *entry;
@@ -149,6 +165,7 @@ static void freed_durable(spool_shard *self, spool_freed *freed)
             entry->state->repeats--;    /* what was repeated stops counting all at once, at the end of the compaction */
         else if (entry->state != NULL)
             add_about(entry->state, entry->home, -1);
+        let_go_of_state(entry);
     }
     for (uint32_t i = 0; i < freed->count; i++) {
         spool_pins_consider(self, freed->entries[i].home);
@@ -163,9 +180,16 @@ static void drop_unwritten(spool_shard *self, const spool_segment *home)
 {
     for (spool_freed *freed = self->unwritten; freed != NULL; freed = freed->next) {
         uint32_t kept = 0;
-        for (uint32_t i = 0; i < freed->count; i++)
-            if (freed->entries[i].kind == SPOOL_FREE_CHUNK || freed->entries[i].home != home)
-                freed->entries[kept++] = freed->entries[i];
+        for (uint32_t i = 0; i < freed->count; i++) {
+            spool_freed_entry *entry = &freed->entries[i];
+            if (entry->kind == SPOOL_FREE_CHUNK || entry->home != home)
+                freed->entries[kept++] = *entry;
+            else {
+                let_go_of_state(entry);
+                if (entry->state != NULL && entry->state != home)
+                    spool_pins_consider(self, entry->state);
+            }
+        }
         freed->count = kept;
     }
 }
@@ -175,6 +199,14 @@ static void drop_unwritten(spool_shard *self, const spool_segment *home)
 static void retired(spool_shard *self, spool_segment *segment, int error)
 {
     segment->is_retiring = false;
+    spool_segment *victim = segment->awaited_by;
+    if (victim != NULL) {
+        segment->awaited_by = NULL;
+        victim->repeats--;
+        victim->has_lost_repeat |= error != 0;
+        victim->busy--;
+        spool_pins_consider(self, victim);
+    }
     if (error != 0) {
         /* Out of descriptors or memory for a moment: considered again with whatever is settled next. */
         segment->is_broken = error != EMFILE && error != ENFILE && error != ENOMEM;
@@ -307,13 +339,31 @@ void spool_shard_free(spool_shard *self, uint64_t id, spool_segment *home, spool
     spool_pins_free_entry(self, id, home, state, SPOOL_FREE_MESSAGE);
 }
 
+/* Another copy is the message. Said durably: else this one came back once the newer were gone. A copy cut short (its envelope has
+ * been read) needs its chunks until then: an outcome that is written of the message meanwhile, and reaches the disk without this
+ * word, makes it complete for the next start. */
+static void take_stale(spool_shard *self, const spool_found *found)
+{
+    found->home->live++;
+    spool_pins_free_entry(self, found->id, found->home, NULL, SPOOL_FREE_MESSAGE);
+    spool_envelope envelope;
+    if (found->envelope == NULL || spool_envelope_open(found->envelope->data, found->envelope->length, &envelope) != 0
+        || envelope.flags & SPOOL_ENVELOPE_INLINE)
+        return;
+    for (uint32_t i = 0; i < envelope.chunk_count; i++) {
+        spool_segment *segment = spool_shard_segment(self, spool_envelope_chunk(&envelope, i).segment_serial);
+        if (segment == NULL)
+            continue;
+        segment->live++;
+        spool_pins_free_entry(self, 0, segment, NULL, SPOOL_FREE_CHUNK);
+    }
+}
+
 /* Of a message found at start, as if it had been committed now. */
 void spool_pins_take_found(spool_shard *self, const spool_found *found)
 {
-    if (found->envelope == NULL) {
-        /* A newer copy was found first. Said durably: else this one came back once the newer were gone. */
-        found->home->live++;
-        spool_pins_free_entry(self, found->id, found->home, NULL, SPOOL_FREE_MESSAGE);
+    if (found->is_stale) {
+        take_stale(self, found);
         return;
     }
     add_live(found->home, 1, found->envelope->length);

@@ -265,21 +265,24 @@ static int doubt(context *self, spool_found *found)
     return 0;
 }
 
-static void end_of_doubt(context *self)
+static int end_of_doubt(context *self)
 {
-    while (self->doubtful != NULL) {
+    int error = 0;
+    while (self->doubtful != NULL && error == 0) {
         spool_found *found = self->doubtful;
-        self->doubtful = found->next;
-        if (spool_ids_find(&self->ids, found->id, SPOOL_COPY_FOUND) != NULL) {
-            octets_unref(found->envelope);
-            found->envelope = NULL;
-            hand_over(self, found);
-        } else {
-            spool_ids_put(&self->ids, found->id, SPOOL_COPY_FOUND);
-            hand_over_message(self, found);
+        found->is_stale = spool_ids_find(&self->ids, found->id, SPOOL_COPY_FOUND) != NULL;
+        if (!found->is_stale && spool_ids_put(&self->ids, found->id, SPOOL_COPY_FOUND) == NULL) {
+            error = ENOMEM;             /* handed out all the same, an older copy of it would be the message too */
+            break;
         }
+        self->doubtful = found->next;
+        if (found->is_stale)
+            hand_over(self, found);
+        else
+            hand_over_message(self, found);
     }
     hand_out(self);
+    return error;
 }
 
 static int find_message(context *self, const spool_scan *scan, const spool_index_entry *entry)
@@ -294,6 +297,7 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
         spool_found *stale = new_found(home, entry, NULL);
         if (stale == NULL)
             return ENOMEM;
+        stale->is_stale = true;
         hand_over(self, stale);
         return 0;
     }
@@ -383,7 +387,7 @@ void spool_recover(spool_shard *shard)
         error = recover_segment(&self);
     }
     if (error == 0)
-        end_of_doubt(&self);
+        error = end_of_doubt(&self);
     while (self.doubtful != NULL) {
         spool_found *found = self.doubtful;
         self.doubtful = found->next;

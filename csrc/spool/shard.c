@@ -272,8 +272,10 @@ int spool_shard_recover_next(spool_shard *self, spool_recovered *out)
         spool_found *found = self->found_local;
         self->found_local = found->next;
         spool_pins_take_found(self, found);
-        bool is_message = found->envelope != NULL;
-        if (is_message)
+        bool is_message = !found->is_stale;
+        if (found->is_stale)
+            octets_unref(found->envelope);
+        else
             *out = (spool_recovered){found->id, found->envelope, found->state,
                                      {found->home, found->offset, (uint32_t)found->envelope->length}, found->state_segment};
         free(found);

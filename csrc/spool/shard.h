@@ -43,11 +43,12 @@ struct spool_segment {
     bool is_sealed, is_retiring, is_broken;
     bool is_unread;                     /* reader thread: something in it could not be read at start; never recycled */
     int64_t live;                           /* envelopes, chunks, freed entries on their way */
-    int64_t busy;                           /* reads and ops in flight that point here */
+    int64_t busy;                           /* reads, ops and freed entries on their way that point here */
     int64_t unwritten;                      /* settled messages whose FREED record found no room */
     int64_t live_octets;                    /* payloads of live envelopes and chunks; a measure, no pin hangs on it */
-    int64_t repeats;                        /* of a victim: repeated FREED entries on their way */
+    int64_t repeats;                        /* of a victim: repeated FREED entries on their way, and homes that are waited for */
     bool is_victim, has_lost_repeat;
+    spool_segment *awaited_by;              /* while it is retiring: the victim whose FREED entries about it go with it */
     uint64_t sealed_ms, compact_after_ms;
     spool_counts about;                     /* records in here about messages of other segments, by their serial */
 
@@ -102,7 +103,8 @@ typedef struct spool_found spool_found;     /* a message found by recovery, wait
 struct spool_found {
     spool_found *next;
     uint64_t id;
-    octets *envelope, *state;       /* envelope NULL: a copy that a newer one has replaced */
+    octets *envelope, *state;       /* envelope NULL: it was not read, since a newer copy was found before */
+    bool is_stale;                  /* another copy is the message: this one is freed */
     spool_segment *home, *state_segment;
     uint32_t offset;
 };

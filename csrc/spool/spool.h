@@ -144,8 +144,13 @@ static inline uint32_t spool_segment_serial(const spool_segment *segment)
     return *(const uint32_t *)(const void *)segment;
 }
 spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial);     /* NULL when unknown */
+/* Nothing more is written into it: what is submitted from now on lies elsewhere. */
+bool spool_segment_is_sealed(const spool_segment *segment);
 
 /* Compaction: who runs it asks for a victim, moves what still matters in it (docs/spool-format.md) and says so. Loop thread.
+ *
+ * A copy must not lie in a segment in which the message had a home before: freed records name the message and its home, and would mean
+ * both. So a message is moved only when its home is sealed and, after a copy of it was given up, when that copy's home is too.
  *
  * A victim is the sealed segment with the least in it, when the segments take more than twice what lives in them and a few
  * besides. It is pinned until spool_shard_victim_done, and not given again before. NULL: nothing is worth it now. */

@@ -361,8 +361,171 @@ static void random_mail_with_compaction_survives_a_crash_at_any_step(void)
     }
 }
 
+/* --- what is on its way while a victim ends --- */
+
+/* Reads what has happened without handing over what waits. */
+static void reap_for_a_while(fixture *self)
+{
+    for (int i = 0; i < 20; i++) {
+        while (spool_shard_reap(self->shard, 64))
+            ;
+        pause_ms(5);
+    }
+}
+
+/* A message ends while the segment of its newest outcome is being emptied. Whoever empties it finds the message no more; but a
+ * crash would, with an outcome from long ago, were that segment to go before the end is durable. */
+static void an_outcome_stays_until_the_end_of_its_message_is_durable(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    mail one = arrive(&self, 400000);
+    churn(&self, 1);
+    say(&self, &one, one.home.segment, NULL, 1);
+    churn(&self, 1);
+    spool_segment *victim = NULL, *others[16];
+    unsigned count = 0;
+    for (int i = 0; i < 6; i++)
+        churn(&self, 2);
+    settle(&self);
+    while ((victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS)) != NULL && victim != one.state && count < 16)
+        others[count++] = victim;
+    CHECK(victim == one.state, "the segment of the outcome is not given");
+    uint32_t serial = spool_segment_serial(victim);
+    end(&self, &one);
+    spool_shard_victim_done(self.shard, victim, true, 0);
+    reap_for_a_while(&self);
+    CHECK(is_known(&self, serial), "the outcome went before the end of its message was durable");
+    while (count > 0)
+        spool_shard_victim_done(self.shard, others[--count], false, 0);
+    settle(&self);
+    settle(&self);
+    CHECK(!is_known(&self, serial), "kept for nothing");
+    fixture_remove(&self);
+}
+
+/* A freed record is to be repeated about a segment whose header is just being written as free. */
+static void a_home_that_is_just_going_is_waited_for(int header_errno, int64_t expected)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    mail alone = arrive(&self, 1000);
+    spool_segment *home = alone.home.segment;
+    uint32_t serial = spool_segment_serial(home);
+    mail pinned[2];                                 /* so that there is something to compact */
+    for (int i = 0; i < 2; i++) {
+        churn(&self, 3);
+        pinned[i] = arrive(&self, 1000);
+        say(&self, &pinned[i], alone.home.segment, NULL, 1);
+    }
+    churn(&self, 3);
+    settle(&self);
+    spool_segment *victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS), *first = NULL;
+    if (victim == home) {
+        first = victim;
+        victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS);
+        spool_shard_victim_done(self.shard, first, false, 0);
+    }
+    CHECK(victim != NULL, "nothing to compact");
+    spool_shard_hurry(self.shard);
+    end(&self, &alone);
+    struct pollfd ready = {spool_shard_event_fd(self.shard), POLLIN, 0};
+    spool_shard_kick(self.shard, now_ms());
+    CHECK(poll(&ready, 1, 5000) == 1, "the end is not durable");
+    SET(is_held, true);
+    while (spool_shard_reap(self.shard, 64))
+        ;
+    for (int i = 0; i < 1000 && GET(waiting) == 0; i++)
+        pause_ms(1);
+    CHECK(GET(waiting) > 0, "the home is not given back");
+    spool_shard_free_again(self.shard, alone.id, serial, victim);
+    CHECK(spool_shard_repeats_under_way(victim) == 1, "not waited for");
+    SET(write_errno, header_errno);
+    SET(is_held, false);
+    for (int i = 0; i < 200 && spool_shard_repeats_under_way(victim) > 0; i++)
+        turn(&self, 20);
+    SET(write_errno, 0);
+    CHECK(spool_shard_repeats_under_way(victim) == expected, "%lld", (long long)spool_shard_repeats_under_way(victim));
+    CHECK(is_known(&self, serial) == (expected < 0), "the home");
+    spool_shard_victim_done(self.shard, victim, false, 0);
+    fixture_remove(&self);
+}
+
+static void repeats_about_a_home_that_is_just_going_wait_for_the_word(void)
+{
+    a_home_that_is_just_going_is_waited_for(0, 0);
+    a_home_that_is_just_going_is_waited_for(EIO, -1);
+}
+
+static uint32_t fill_with_nothing(fixture *self)
+{
+    item *one = submit(self, SPOOL_BODY, 1, pattern(1, 100000), NULL);
+    CHECK(wait_for(self, one) == 0, "body");
+    uint32_t first = spool_segment_serial(one->op.place.segment), serial = first;
+    for (item_free(one); serial == first; item_free(one)) {
+        one = submit(self, SPOOL_BODY, 1, pattern(1, 100000), NULL);
+        CHECK(wait_for(self, one) == 0, "body");
+        serial = spool_segment_serial(one->op.place.segment);
+    }
+    return serial;
+}
+
+static spool_place put_chunk(fixture *self, uint64_t id, size_t length)
+{
+    item *one = submit(self, SPOOL_BODY, id, pattern(id, length), NULL);
+    CHECK(wait_for(self, one) == 0, "chunk");
+    spool_place place = one->op.place;
+    item_free(one);
+    return place;
+}
+
+/* An outcome of the old copy that reaches the disk in a torn batch, without the freed record beside it, makes the copy complete for
+ * the next start. Its chunks must be there then. */
+static void the_chunks_of_a_copy_cut_short_stay_until_it_is_durably_over(void)
+{
+    static found_list found;
+    enum { LENGTH = 5000 };
+    fixture self = fixture_make(MIB, 1);
+    uint64_t id = spool_shard_next_id(self.shard);
+    spool_place at = put_chunk(&self, id, LENGTH);
+    spool_chunk chunk = {spool_segment_serial(at.segment), at.offset, at.length};
+    item *original = submit(&self, SPOOL_ENVELOPE, id, envelope_of(id, LENGTH, &chunk, 1), NULL);
+    CHECK(wait_for(&self, original) == 0, "envelope");
+    mail one = {.id = id, .home = original->op.place, .is_live = true};
+    say(&self, &one, one.home.segment, NULL, 1);
+    fill_with_nothing(&self);
+    at = put_chunk(&self, id, LENGTH);
+    chunk = (spool_chunk){spool_segment_serial(at.segment), at.offset, at.length};
+    uint32_t serial = chunk.segment_serial;
+    fill_with_nothing(&self);
+    octets *envelope = envelope_of(id, LENGTH, &chunk, 1);
+    spool_envelope_mark_copy(envelope->data, true);
+    item *copy = submit(&self, SPOOL_ENVELOPE, id, envelope, NULL);
+    CHECK(wait_for(&self, copy) == 0 && spool_segment_serial(copy->op.place.segment) > serial, "copy");
+    fixture after = fixture_crash_copy(&self);
+    fixture_open(&after);
+    recover_all(&after, &found);
+    CHECK(found.count == 1 && found.items[0].place.segment != NULL
+          && spool_segment_serial(found.items[0].place.segment) == spool_segment_serial(one.home.segment), "%u found", found.count);
+    reap_for_a_while(&after);
+    CHECK(is_known(&after, serial), "the copy's chunk went before the copy was durably over");
+    CHECK(check_body(&after, &found.items[0], LENGTH) == 0, "body");
+    settle(&after);
+    CHECK(!is_known(&after, serial), "kept for nothing");
+    found_clear(&found);
+    fixture_remove(&after);
+    item_free(original);
+    item_free(copy);
+    fixture_remove(&self);
+}
+
 int main(void)
 {
+    an_outcome_stays_until_the_end_of_its_message_is_durable();
+    repeats_about_a_home_that_is_just_going_wait_for_the_word();
+    the_chunks_of_a_copy_cut_short_stay_until_it_is_durably_over();
     a_copy_counts_only_with_the_outcome_that_goes_with_it();
     the_newest_copy_is_the_message_and_the_old_one_is_freed_by_recovery();
     freeing_a_copy_leaves_the_original();

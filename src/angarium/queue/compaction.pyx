@@ -7,6 +7,7 @@
 #
 # Order of one move, each step after the one before is durable: copy (chunks, then envelope), newest outcome, and then the old
 # copy is freed. Until then the old one is what the queue knows and what a crash would find, or the copy, never neither.
+# What is busy, or may not be moved into the segment that is being written (may_move), keeps the victim; it comes again later.
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EBADMSG, EIO, ENOMEM
@@ -200,11 +201,15 @@ cdef class Compactor:
     cdef uint64_t octets_under_way
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
+    # Copies given up: message id -> serial of the copy's home. Freed records name no more than that, so no later copy of the message
+    # may lie there. Forgotten once the segment is sealed.
+    cdef dict given_up
 
     def __cinit__(self, Scheduler scheduler not None, Shard shard not None):
         self.scheduler = scheduler
         self.shard = shard
         self.loop = scheduler.loop
+        self.given_up = {}
         self.bound_look, self.bound_step, self.bound_settle = self._look, self._step, self._settle
 
     def __dealloc__(self):
@@ -234,6 +239,8 @@ cdef class Compactor:
         self.timer = None
         if self.is_stopping:
             return
+        if self.given_up:
+            self.given_up = {message_id: home for message_id, home in self.given_up.items() if not self.shard.is_sealed(home)}
         self.victim = self.shard.victim()
         if self.victim == NULL:
             self.start()
@@ -301,6 +308,12 @@ cdef class Compactor:
 
     # ---- its records ----
 
+    cdef bint may_move(self, message *m) noexcept:
+        # A copy must lie where no copy of this message has lain: freed records name a message and a home, and would mean both.
+        if not self.shard.is_sealed(spool_segment_serial(m.home)):
+            return False
+        return not self.given_up or m.id not in self.given_up or self.shard.is_sealed(self.given_up[m.id])
+
     cdef bint has_chunk_here(self, message *m) noexcept:
         cdef uint32_t i
         for i in range(chunk_count_of(m)):
@@ -332,7 +345,8 @@ cdef class Compactor:
             if m == NULL or m.hand_count or m.state_in_flight:
                 continue
             if kind == SPOOL_ENVELOPE and m.home == self.victim or kind == SPOOL_BODY and self.has_chunk_here(m):
-                self.begin_move(m)
+                if self.may_move(m):
+                    self.begin_move(m)
             elif kind == SPOOL_OUTCOME and m.state_segment == self.victim and m.home != self.victim:
                 m.is_dirty = True
                 self.scheduler.settle_message(m)
@@ -544,6 +558,10 @@ cdef class Compactor:
         cdef message *m = one.message
         cdef uint32_t i
         if one.home.segment != NULL:
+            try:
+                self.given_up[m.id] = spool_segment_serial(one.home.segment)
+            except Exception:
+                self.is_stopping = True     # what cannot be remembered must not be moved again
             self.shard.free(m.id, one.home.segment, one.state, one.home.length + one.body.length)
             if one.state != NULL:
                 m.is_dirty = True           # the newest outcome is about to be given up with the copy

@@ -149,6 +149,7 @@ cdef extern from "spool/spool.h" nogil:
     void spool_segment_release(spool_shard *self, spool_segment *segment, uint64_t octets_count)
     uint32_t spool_segment_serial(const spool_segment *segment)
     spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
+    bint spool_segment_is_sealed(const spool_segment *segment)
 
     spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
     void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
