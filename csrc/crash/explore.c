@@ -108,9 +108,9 @@ static void report_failure(const explore_options *options, tally *sum, unsigned 
     if (mine->failures++ > 0)
         return;
     mine->first_position = position;
-    snprintf(mine->first, sizeof mine->first, "%.400s\n    again with: --seed %llu%s --turns %u --samples %u --state %u.%u", error,
-             (unsigned long long)options->seed, options->is_buffered ? " --buffered" : "", options->turns, options->samples,
-             position, index);
+    snprintf(mine->first, sizeof mine->first, "%.400s\n    again with: --seed %llu%s%s --turns %u --samples %u --state %u.%u", error,
+             (unsigned long long)options->seed, options->is_buffered ? " --buffered" : "",
+             options->has_compaction ? " --compaction" : "", options->turns, options->samples, position, index);
 }
 
 static void judge_position(const explore_options *options, const disk *at, const book *promised, uint32_t position, uint64_t epoch,
@@ -143,7 +143,7 @@ static void judge_all(const explore_options *options, const log *events, const b
 {
     disk *at = disk_new(0);
     book promised = book_copy_without_promises(said);
-    uint64_t epoch = options->seed * 7919 + options->is_buffered;
+    uint64_t epoch = options->seed * 7919 + options->is_buffered + 2 * options->has_compaction;
     for (uint32_t position = 0; position < events->count; position++) {
         const log_event *event = &events->events[position];
         log_apply(event, &at);
@@ -168,7 +168,8 @@ static void run_workload(const explore_options *options, log *events, workload *
     unsigned left = 0;
     layer_begin(disk_new(0), events, options->is_buffered, options->mutation);
     rig_set_place("seed %llu%s, the run", (unsigned long long)options->seed, options->is_buffered ? " buffered" : "");
-    if (workload_begin(run, options->seed))
+    if (options->has_compaction ? workload_begin_with_compaction(run, options->seed, options->mover_mutation)
+                                : workload_begin(run, options->seed))
         workload_run(run, options->turns);
     workload_end(run);
     disk_free(layer_end(&left));
@@ -200,11 +201,13 @@ explore_result explore(const explore_options *options, explore_seen *seen)
     log events = {0};
     workload run;
     explore_result result = {0};
+    mover_confuse_homes(options->mover_mutation == MOVER_FREED_ANY_HOME);
     run_workload(options, &events, &run);
     if (run.error[0] != 0) {
         result.failures = 1;
-        snprintf(result.first, sizeof result.first, "%s\n    again with: --seed %llu%s --turns %u", run.error,
-                 (unsigned long long)options->seed, options->is_buffered ? " --buffered" : "", options->turns);
+        snprintf(result.first, sizeof result.first, "%s\n    again with: --seed %llu%s%s --turns %u", run.error,
+                 (unsigned long long)options->seed, options->is_buffered ? " --buffered" : "",
+                 options->has_compaction ? " --compaction" : "", options->turns);
     }
     if (options->has_trace)
         trace_print(&events, &run.said, options->position);
@@ -227,6 +230,7 @@ explore_result explore(const explore_options *options, explore_seen *seen)
     for (uint32_t i = 0; i < run.said.count; i++)
         result.acknowledged += run.said.promises[i].is_acknowledged;
     result.starts = run.starts;
+    result.compaction = run.mover.figures;
     for (uint32_t i = 0; i < events.count; i++)         /* a header block: a segment begun or freed */
         result.headers += events.events[i].kind == LOG_WRITE && events.events[i].offset == 0 && events.events[i].length == 4096;
     munmap(sum, options->processes * sizeof *sum);

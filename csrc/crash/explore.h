@@ -8,8 +8,9 @@ typedef struct explore_options {
     uint64_t seed;
     unsigned turns, samples;            /* samples: per position with more than a few open sectors */
     unsigned processes;
-    bool is_buffered;
+    bool is_buffered, has_compaction;
     layer_mutation mutation;
+    mover_mutation mover_mutation;      /* with compaction */
     uint32_t position, index;           /* only this state; UINT32_MAX: all */
     bool has_trace;                     /* print the log, up to that position */
 } explore_options;
@@ -17,6 +18,7 @@ typedef struct explore_options {
 typedef struct explore_result {
     uint64_t positions, states, distinct, failures;     /* states: recovered and judged; distinct: by their octets */
     uint64_t acknowledged, headers, starts;             /* headers: segments begun and given back */
+    mover_figures compaction;
     char first[600];                    /* the failure at the earliest position, with how to see it again */
 } explore_result;
 

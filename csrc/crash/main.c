@@ -2,9 +2,13 @@
  *
  *     crash [--short] [--seed N] [--seeds N] [--turns N] [--samples N] [--processes N] [--buffered]
  *           [--at-least DISTINCT]                       everything, or as much as is said
- *     crash [--short] --faults                            only the failing calls and the small disk; --states: only the states
+ *     crash [--short] --states [--compaction|--no-compaction]       only the states; of one of the two kinds of run
+ *     crash [--short] --faults                            only the failing calls and the small disk
  *     crash --state POSITION.INDEX --seed N ... [--trace]           one of them again, with the log that led to it
  *     crash --mutate no-data-sync|no-directory-sync|early-return        must fail: the layer lies
+ *     crash --mutate free-before-copy|no-outcome-behind-copy|no-freed-again|freed-any-home|lazy-copies|
+ *                    copy-into-home|copy-again-too-soon
+ *                                                         must fail: compaction, or recovery's reading of it, is wrong
  *
  * Ends with 0 when all was as promised, 1 when not, 2 for a wrong command line, 3 for a hang.
  */
@@ -22,6 +26,7 @@ typedef struct command {
     uint64_t distinct_wanted;
     bool has_states, has_faults;
     bool is_buffered_only;
+    bool has_plain, has_compaction;
 } command;
 
 static void usage(const char *what)
@@ -30,20 +35,26 @@ static void usage(const char *what)
     exit(2);
 }
 
-static layer_mutation mutation_of(const char *name)
+static void set_mutation(explore_options *one, const char *name)
 {
-    static const char *const names[] = {"", "no-data-sync", "no-directory-sync", "early-return"};
+    static const char *const layer[] = {"", "no-data-sync", "no-directory-sync", "early-return"};
+    static const char *const mover[MOVER_MUTATION_COUNT] = {"", "free-before-copy", "no-outcome-behind-copy", "no-freed-again",
+                                                            "freed-any-home", "lazy-copies", "copy-into-home",
+                                                            "copy-again-too-soon"};
     for (int i = 1; i < 4; i++)
-        if (strcmp(names[i], name) == 0)
-            return (layer_mutation)i;
-    usage("no such mutation");
-    return LAYER_HONEST;
+        if (strcmp(layer[i], name) == 0)
+            one->mutation = (layer_mutation)i;
+    for (int i = 1; i < MOVER_MUTATION_COUNT; i++)
+        if (strcmp(mover[i], name) == 0)
+            one->mover_mutation = (mover_mutation)i;
+    if (one->mutation == LAYER_HONEST && one->mover_mutation == MOVER_HONEST)
+        usage("no such mutation");
 }
 
 static command parse(int count, char **words)
 {
     command self = {.one = {.seed = 1, .turns = 160, .samples = 14, .processes = 2, .position = UINT32_MAX, .index = UINT32_MAX},
-                    .seeds = 8, .every = 1, .has_states = true, .has_faults = true};
+                    .seeds = 8, .every = 1, .has_states = true, .has_faults = true, .has_plain = true, .has_compaction = true};
     for (int i = 1; i < count; i++) {
         const char *word = words[i], *value = i + 1 < count ? words[i + 1] : "";
         if (strcmp(word, "--short") == 0) {
@@ -59,6 +70,11 @@ static command parse(int count, char **words)
         }
         if (strcmp(word, "--buffered") == 0) {
             self.is_buffered_only = true;
+            continue;
+        }
+        if (strcmp(word, "--compaction") == 0 || strcmp(word, "--no-compaction") == 0) {
+            self.has_compaction = strcmp(word, "--compaction") == 0;
+            self.has_plain = !self.has_compaction;
             continue;
         }
         if (strcmp(word, "--states") == 0 || strcmp(word, "--faults") == 0) {
@@ -80,38 +96,69 @@ static command parse(int count, char **words)
         else if (strcmp(word, "--at-least") == 0)
             self.distinct_wanted = strtoull(value, NULL, 10);
         else if (strcmp(word, "--mutate") == 0)
-            self.one.mutation = mutation_of(value);
+            set_mutation(&self.one, value);
         else if (strcmp(word, "--state") != 0 || sscanf(value, "%u.%u", &self.one.position, &self.one.index) != 2)
             usage(word);
     }
     if (self.one.position != UINT32_MAX)
         self.seeds = self.one.processes = 1;
+    if (self.one.mover_mutation != MOVER_HONEST && self.one.position == UINT32_MAX) {
+        self.seeds = self.seeds < 6 ? 6 : self.seeds;
+        self.one.turns = self.one.turns < 80 ? 80 : self.one.turns;
+    }
+    if (self.one.mover_mutation != MOVER_HONEST || (self.one.position != UINT32_MAX && !self.has_plain))
+        self.has_plain = false;
+    else if (self.one.mutation != LAYER_HONEST || self.one.position != UINT32_MAX)
+        self.has_compaction = false;
     return self;
+}
+
+static void print_result(const explore_options *options, const explore_result *result)
+{
+    printf("seed %llu %s%s: %llu positions, %llu states, %llu distinct; %llu acknowledged, %llu headers, %llu starts\n",
+           (unsigned long long)options->seed, options->is_buffered ? "buffered" : "direct",
+           options->has_compaction ? " compaction" : "", (unsigned long long)result->positions,
+           (unsigned long long)result->states, (unsigned long long)result->distinct, (unsigned long long)result->acknowledged,
+           (unsigned long long)result->headers, (unsigned long long)result->starts);
+    const mover_figures *moves = &result->compaction;
+    if (options->has_compaction)
+        printf("    %u segments emptied, %u postponed; %u messages moved, %u with outcome, %u in chunks, %u given up; "
+               "%u outcomes alone, %u freed again\n", moves->emptied, moves->postponed, moves->moved, moves->moved_with_outcome,
+               moves->moved_in_chunks, moves->given_up, moves->outcomes, moves->repeats);
+    if (result->failures != 0)
+        printf("FAILED: %s\n", result->first);
+    fflush(stdout);
+}
+
+static void explore_seed(const command *self, uint64_t seed, bool has_compaction, explore_seen *seen, explore_result *sum)
+{
+    for (int is_buffered = self->is_buffered_only; is_buffered < 2; is_buffered++) {
+        explore_options options = self->one;
+        options.seed = seed;
+        options.is_buffered = is_buffered;
+        options.has_compaction = has_compaction;
+        if (has_compaction && options.position == UINT32_MAX && options.samples > 7)
+            options.samples = 7;            /* its runs are twice as long */
+        if (options.position != UINT32_MAX && is_buffered != self->is_buffered_only)
+            break;
+        explore_result result = explore(&options, seen);
+        print_result(&options, &result);
+        sum->states += result.states;
+        sum->distinct += result.distinct;
+        sum->failures += result.failures;
+    }
 }
 
 static bool explore_seeds(const command *self)
 {
     explore_seen *seen = explore_seen_new();
     explore_result sum = {0};
-    for (unsigned i = 0; i < self->seeds; i++)
-        for (int is_buffered = self->is_buffered_only; is_buffered < 2; is_buffered++) {
-            explore_options options = self->one;
-            options.seed += i;
-            options.is_buffered = is_buffered;
-            if (options.position != UINT32_MAX && is_buffered != self->is_buffered_only)
-                break;
-            explore_result result = explore(&options, seen);
-            printf("seed %llu %s: %llu positions, %llu states, %llu distinct; %llu acknowledged, %llu headers, %llu starts\n",
-                   (unsigned long long)options.seed, is_buffered ? "buffered" : "direct", (unsigned long long)result.positions,
-                   (unsigned long long)result.states, (unsigned long long)result.distinct,
-                   (unsigned long long)result.acknowledged, (unsigned long long)result.headers, (unsigned long long)result.starts);
-            if (result.failures != 0)
-                printf("FAILED: %s\n", result.first);
-            fflush(stdout);
-            sum.states += result.states;
-            sum.distinct += result.distinct;
-            sum.failures += result.failures;
-        }
+    for (unsigned i = 0; i < self->seeds; i++) {
+        if (self->has_plain)
+            explore_seed(self, self->one.seed + i, false, seen, &sum);
+        if (self->has_compaction)
+            explore_seed(self, self->one.seed + i, true, seen, &sum);
+    }
     printf("%llu states judged, %llu distinct, %llu failed\n", (unsigned long long)sum.states, (unsigned long long)sum.distinct,
            (unsigned long long)sum.failures);
     if (sum.distinct < self->distinct_wanted)
@@ -145,7 +192,7 @@ static bool explore_faults(const command *self)
 int main(int count, char **words)
 {
     command self = parse(count, words);
-    if (self.one.mutation != LAYER_HONEST || self.one.position != UINT32_MAX)
+    if (self.one.mutation != LAYER_HONEST || self.one.mover_mutation != MOVER_HONEST || self.one.position != UINT32_MAX)
         self.has_faults = false;
     bool is_right = true;
     if (self.has_faults)

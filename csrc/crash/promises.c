@@ -122,6 +122,9 @@ void book_apply(book *self, const log_event *event)
     case PROMISE_GONE:
         at->is_gone = true;
         break;
+    case PROMISE_COPY_SUBMITTED:
+        at->is_copied = true;
+        break;
     case PROMISE_KEPT:
         at->is_leaving = false;
         at->is_acknowledged = true;

@@ -13,11 +13,12 @@ typedef enum promise_what {
     PROMISE_OUTCOME_DURABLE,    /* version: done with error 0 */
     PROMISE_LEAVING,            /* freed, or refused: may be there or not */
     PROMISE_GONE,               /* and that is durable: must not be there */
+    PROMISE_COPY_SUBMITTED,     /* a copy of it has been handed to the shard by compaction */
     PROMISE_KEPT,               /* handed out by a later start, with an outcome of that version: it stays */
 } promise_what;
 
 typedef struct promise {
-    bool is_submitted, is_acknowledged, is_leaving, is_gone;
+    bool is_submitted, is_acknowledged, is_leaving, is_gone, is_copied;
     uint32_t outcome_durable, outcome_submitted;    /* versions from 1; 0: none */
 } promise;
 

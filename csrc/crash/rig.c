@@ -91,7 +91,8 @@ static const char *wrong(rig *self, const char *format, ...)
 
 /* --- judging --- */
 
-static const char *judge_envelope(rig *self, const book_message *expected, const octets *envelope)
+/* A copy made by compaction is the same but for what says so and where its chunks lie. */
+static const char *judge_envelope(rig *self, const book_message *expected, bool may_be_copy, const octets *envelope)
 {
     spool_envelope view;
     if (envelope->length != expected->envelope->length || spool_envelope_open(envelope->data, envelope->length, &view) != 0)
@@ -99,6 +100,11 @@ static const char *judge_envelope(rig *self, const book_message *expected, const
     octets *copy = octets_copy(expected->envelope->data, expected->envelope->length);
     if (expected->is_inline)
         spool_envelope_set_single_chunk(copy->data, spool_envelope_chunk(&view, 0));
+    bool is_copy = view.flags & SPOOL_ENVELOPE_COPY && may_be_copy;
+    if (is_copy)
+        spool_envelope_mark_copy(copy->data, view.flags & SPOOL_ENVELOPE_COPY_FIRST);
+    for (uint32_t i = 0; i < view.chunk_count && is_copy; i++)
+        spool_envelope_set_chunk(copy->data, i, spool_envelope_chunk(&view, i));
     bool is_same = memcmp(copy->data, envelope->data, copy->length) == 0;
     octets_unref(copy);
     return is_same ? NULL : wrong(self, "message %llx: its envelope has other octets", (unsigned long long)expected->id);
@@ -139,7 +145,7 @@ static const char *judge_found(rig *self, const book *promised, bool may_report,
     for (uint32_t i = 0; i + 1 < out->count; i++)
         if (out->items[i].message == found->message)
             return wrong(self, "message %llx is found twice", (unsigned long long)recovered->id);
-    const char *error = judge_envelope(self, &promised->messages[found->message], recovered->envelope);
+    const char *error = judge_envelope(self, &promised->messages[found->message], about->is_copied, recovered->envelope);
     return error != NULL ? error : judge_outcome(self, promised, may_report, found, recovered->state);
 }
 

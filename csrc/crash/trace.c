@@ -7,7 +7,7 @@
 #include "spool/spool.h"
 
 static const char *const kinds[] = {"make", "unlink", "write", "reserve", "resize", "sync", "sync range", "sync failed", "power cut", "promise"};
-static const char *const promises[] = {"submitted", "acknowledged", "outcome submitted", "outcome durable", "leaving", "gone", "kept"};
+static const char *const promises[] = {"submitted", "acknowledged", "outcome submitted", "outcome durable", "leaving", "gone", "copy submitted", "kept"};
 
 static void print_freed(const uint8_t *payload, uint32_t length)
 {
