@@ -86,6 +86,7 @@ void spool_shard_submit(spool_shard *self, spool_op *op)
         return;
     }
     self->pending_count++;
+    self->copy_count += op->is_copy;
     self->urgent_count += op->kind != SPOOL_OUTCOME || op->is_copy;
     spool_ops_append(&self->pending, op);
 }
@@ -142,7 +143,7 @@ static void retry_unwritten(spool_shard *self, uint64_t now_mono_ms)
 static void hand_over_locked(spool_shard *self)
 {
     spool_ops_join(&self->shared.ops, &self->pending);
-    self->shared.op_count += self->pending_count;
+    self->shared.op_count += self->pending_count - self->copy_count;
     spool_freed *oldest_first = NULL;
     while (self->freed_pending != NULL) {
         spool_freed *freed = self->freed_pending;
@@ -153,7 +154,7 @@ static void hand_over_locked(spool_shard *self)
     *self->shared.freed_last = oldest_first;
     while (*self->shared.freed_last != NULL)
         self->shared.freed_last = &(*self->shared.freed_last)->next;
-    self->pending_count = self->urgent_count = 0;
+    self->pending_count = self->urgent_count = self->copy_count = 0;
     self->lazy_since_ms = 0;
 }
 
@@ -173,7 +174,8 @@ void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
     pthread_mutex_lock(&self->mutex);
     hand_over_locked(self);
     uint32_t waiting = self->shared.op_count + (self->shared.freed != NULL);
-    if (self->shared.wake_at != 0 && waiting >= self->shared.wake_at) {
+    bool is_idle = self->shared.wake_at == 1;
+    if (self->shared.wake_at != 0 && (is_idle || waiting >= self->shared.wake_at)) {
         self->shared.wake_at = 0;               /* once is enough */
         pthread_cond_signal(&self->commit_wake);
     }

@@ -143,7 +143,7 @@ struct spool_shard {
 
     /* loop thread */
     spool_op_list pending;
-    uint32_t pending_count, urgent_count;
+    uint32_t pending_count, urgent_count, copy_count;
     spool_freed *freed_pending;             /* list; the first is the one being filled */
     uint64_t lazy_since_ms;
     spool_op_list done_local;
@@ -168,7 +168,7 @@ struct spool_shard {
     pthread_cond_t commit_wake, reader_wake;
     struct {
         spool_op_list ops;
-        uint32_t op_count, urgent_count;
+        uint32_t op_count;                  /* without copies: a move is not company for a transaction */
         spool_freed *freed, **freed_last;
         spool_segment *retire, **retire_last;
         uint32_t wake_at;                   /* the commit thread sleeps until so many urgent ops wait; 0: it is busy */
