@@ -65,8 +65,7 @@ def test_a_disk_that_lies_about_its_syncs_is_found_out(program: Path, lie: str) 
     assert re.search(wrong, done.stdout, re.MULTILINE), done.stdout
 
 
-# What compaction leaves out, or recovery reads wrongly, and what is then found. A copy that is freed together with another
-# one is lost with it.
+# What compaction leaves out, or recovery reads wrongly, and what is then found.
 WRONG_COMPACTIONS = {
     "free-before-copy": "acknowledged and is lost",
     "no-outcome-behind-copy": "was durable and",

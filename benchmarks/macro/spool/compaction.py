@@ -1,0 +1,228 @@
+"""What compaction costs commits: messages a second of 64 writers with compaction at work, and without, over one spool.
+
+    python benchmarks/macro/spool/compaction.py            forty pairs, about two minutes; results/compaction.json
+
+A spool is filled with segments of which most is over and a tenth or so is deferred for hours, and taken over as after a
+start. Then 64 writers of 4 KiB messages commit as fast as they can, in windows of half a second: with the queue's
+Compactor emptying one old segment after the other, and with none, in turn, in one process and over the same spool, so
+that what else the machine does weighs on both alike. Bar: at most 10 % fewer messages, by the median of the pairs. Exit
+status: 0 when it is met, 1 when not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import machine
+import uvloop
+
+from angarium.events.journal import Journal
+from angarium.measure.spool_load import SpoolLoad
+from angarium.metrics.counters import registry
+from angarium.model.plan import Plan, RoutingTrouble, Source
+from angarium.queue.compaction import Compactor
+from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.queue.recovery import recover
+from angarium.queue.scheduler import Scheduler
+from angarium.queue.shares import Shares
+from angarium.queue.wheel import Wheel
+from angarium.routing.egress_pool import EgressPool
+from angarium.spool.shard import Shard
+
+WRITERS, MESSAGE_OCTETS = 64, 4096
+SEGMENT_OCTETS = 16 << 20
+LATER_S = 6 * 3600
+BAR = 0.9
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "compaction.json"
+
+
+class NoRouter:
+    """Nothing is due for hours, so nobody asks."""
+
+    def plan_now(self, domain: bytes) -> Plan | None:
+        return None
+
+    async def plan(self, domain: bytes) -> Plan:
+        raise RoutingTrouble
+
+
+def deferred(number: int) -> bytes:
+    """The state of one recipient that has been tried once (csrc/spool/state.c)."""
+    reply, remote = b"4.2.1 try again later", b"mx.busy.example[192.0.2.1]:25"
+    due = int(time.time()) + LATER_S + number % 3600
+    entry = struct.pack("<BBHQHHHBBBB", 0, 0, 1, due, 450, 2, 1, 4, len(reply), len(remote), 0)
+    return struct.pack("<II", 1, 1) + entry + reply + remote
+
+
+async def fill(directory: Path, segments: int, share: float) -> int:
+    """Returns how many messages are deferred."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    shard = Shard(fd, "00", 0, segment_octets=SEGMENT_OCTETS)
+    shard.attach(asyncio.get_running_loop())
+    while shard.recover() is not None:
+        await asyncio.sleep(0.01)
+    load = SpoolLoad(shard, WRITERS, MESSAGE_OCTETS)
+    load.start()
+    count = 0
+    while shard.statistics()["segments"] < segments:
+        if count >= load.messages * share:
+            await asyncio.sleep(0.001)
+            continue
+        numbers = range(count, count + 32)
+        stored = await asyncio.gather(
+            *(shard.append(b"a@source.example", [b"user%d@busy.example" % i], b"x" * MESSAGE_OCTETS) for i in numbers)
+        )
+        await asyncio.gather(*(shard.write_state(each.id, each.place[0], deferred(each.id)) for each in stored))
+        count += 32
+    load.stop()
+    while load.under_way:
+        await asyncio.sleep(0.01)
+    shard.close()
+    os.close(fd)
+    return count
+
+
+def counted() -> dict[str, int]:
+    return {each.name: each.value for each in registry()}
+
+
+async def window(shard: Shard, load: SpoolLoad, seconds: float) -> dict[str, float]:
+    commits = shard.statistics()["commits"]
+    messages, cpu, start = load.messages, time.process_time(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    took, done = time.perf_counter() - start, max(load.messages - messages, 1)
+    return {
+        "messages_per_s": done / took,
+        "messages_per_sync": done / max(shard.statistics()["commits"] - commits, 1),
+        "cpu_us": (time.process_time() - cpu) * 1e6 / done,
+    }
+
+
+async def window_with_compaction(
+    scheduler: Scheduler, shard: Shard, load: SpoolLoad, seconds: float
+) -> tuple[dict[str, float], int]:
+    """The figures, and how many messages were moved meanwhile."""
+    compactor = Compactor(scheduler, shard)
+    compactor.start()
+    end = time.monotonic() + 10
+    while not compactor.is_busy:
+        if time.monotonic() > end:
+            raise RuntimeError("nothing is left to compact: fewer pairs, or more segments")
+        await asyncio.sleep(0.002)
+    before = counted()["angarium_compaction_messages_total"]
+    figures = await window(shard, load, seconds)
+    moved = counted()["angarium_compaction_messages_total"] - before
+    await compactor.stop()
+    return figures, moved
+
+
+async def measure(directory: Path, pairs: int, seconds: float) -> list[dict[str, Any]]:
+    loop = asyncio.get_running_loop()
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    log_fd = os.open(directory / "log", os.O_CREAT | os.O_WRONLY)
+    shard = Shard(fd, "00", 0, segment_octets=SEGMENT_OCTETS)
+    shard.attach(loop)
+    scheduler = Scheduler(
+        loop,
+        Wheel(loop),
+        Journal(log_fd),
+        Shares(1),
+        router=NoRouter(),
+        pool=EgressPool({Source("default", "", "relay.example"): 1}),
+        shaping=ShapingOptions(),
+        options=QueueOptions(),
+        hostname="relay.example",
+    )
+    while recover(scheduler, shard):
+        await asyncio.sleep(0.002)
+    load = SpoolLoad(shard, WRITERS, MESSAGE_OCTETS)
+    load.start()
+    await asyncio.sleep(1)
+    results = []
+    for number in range(pairs):
+        without = await window(shard, load, seconds) if number % 2 == 0 else None
+        compacting, moved = await window_with_compaction(scheduler, shard, load, seconds)
+        without = without or await window(shard, load, seconds)
+        results.append(
+            {
+                "with": {name: round(value, 2) for name, value in compacting.items()},
+                "without": {name: round(value, 2) for name, value in without.items()},
+                "ratio": round(compacting["messages_per_s"] / without["messages_per_s"], 3),
+                "moved_messages": moved,
+            }
+        )
+    load.stop()
+    while load.under_way:
+        await asyncio.sleep(0.01)
+    scheduler.close()
+    shard.close()
+    os.close(log_fd)
+    os.close(fd)
+    return results
+
+
+def report(pairs: list[dict[str, Any]]) -> float:
+    ratios = sorted(each["ratio"] for each in pairs)
+    median = statistics.median(ratios)
+    quarters = statistics.quantiles(ratios, n=4)
+
+    def middle(which: str, figure: str) -> float:
+        return statistics.median(each[which][figure] for each in pairs)
+
+    print(
+        f"with {middle('with', 'messages_per_s'):,.0f}, without {middle('without', 'messages_per_s'):,.0f} messages/s; "
+        f"{middle('with', 'cpu_us'):.2f} and {middle('without', 'cpu_us'):.2f} us of CPU for each; "
+        f"{middle('with', 'messages_per_sync'):.1f} and {middle('without', 'messages_per_sync'):.1f} messages a sync; "
+        f"{statistics.median(each['moved_messages'] for each in pairs):.0f} messages moved in a window\n"
+        f"of the pairs: median {median:.1%}, half of them within {quarters[0]:.1%} - {quarters[2]:.1%}, "
+        f"all within {ratios[0]:.1%} - {ratios[-1]:.1%}; bar {BAR:.0%}"
+    )
+    return median
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--pairs", type=int, default=40, help="fewer than forty are kept nowhere")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each window")
+    parser.add_argument("--segments", type=int, default=64)
+    parser.add_argument("--share", type=float, default=0.12, help="deferred messages for each that passes")
+    parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"), help="on the disk to be measured")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.work_directory) as directory:
+        facts = machine.describe(Path(directory))
+        count = uvloop.run(fill(Path(directory), chosen.segments, chosen.share))
+        print(f"{chosen.segments} segments of {SEGMENT_OCTETS >> 20} MiB, {count} messages deferred", flush=True)
+        pairs = uvloop.run(measure(Path(directory), chosen.pairs, chosen.seconds))
+    median = report(pairs)
+    if chosen.pairs >= 40:
+        result = {
+            "measured_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": facts,
+            "load_average": os.getloadavg()[0],
+            "segments": chosen.segments,
+            "segment_octets": SEGMENT_OCTETS,
+            "deferred_messages": count,
+            "window_s": chosen.seconds,
+            "pairs": pairs,
+            "median_ratio": median,
+            "bar": BAR,
+            "is_met": median >= BAR,
+        }
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if median >= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
