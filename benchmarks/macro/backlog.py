@@ -8,8 +8,8 @@ The backlog is written into an empty spool: messages of one recipient each, with
 hours ahead. Then the relay starts over it, as after a crash: the last segments have no index and are scanned.
 `accepts` is the time until a client is greeted, `scheduled` until every message is in the queue; memory is the growth
 of RSS of the process tree against the same relay without a backlog, after it has come to rest. Then the relay's first
-row (4 KiB, 100 sessions) with the backlog and without, in turn. Writes results/backlog.json, an entry for each size from
-a million on.
+row (4 KiB, 100 sessions) with the backlog and without, in turn. Writes results/backlog.json, an entry for each size
+from a million on.
 """
 
 from __future__ import annotations
