@@ -1,12 +1,12 @@
-"""What compaction costs commits: messages a second of 64 writers with compaction at work, and without, over one spool.
+"""What compaction costs commits: messages a second of 64 writers with compaction at work, and without.
 
-    python benchmarks/macro/spool/compaction.py            forty pairs, about two minutes; results/compaction.json
+    python benchmarks/macro/spool/compaction.py            twelve pairs, about three minutes; results/compaction.json
 
-A spool is filled with segments of which most is over and a tenth or so is deferred for hours, and taken over as after a
-start. Then 64 writers of 4 KiB messages commit as fast as they can, in windows of half a second: with the queue's
-Compactor emptying one old segment after the other, and with none, in turn, in one process and over the same spool, so
-that what else the machine does weighs on both alike. Bar: at most 10 % fewer messages, by the median of the pairs. Exit
-status: 0 when it is met, 1 when not.
+A spool is filled with segments of which most is over and a tenth or so is deferred for hours. Each run takes over a copy
+of it as after a start and lets 64 writers of 4 KiB messages commit as fast as they can for three seconds: with the
+queue's Compactor emptying one old segment after the other, or with none. Runs of both kinds take turns. (Windows of both
+in one run do not do: what compaction has moved decides how many segments the next window finds ready.) Bar: at most 10 %
+fewer messages, by the median of the pairs. Exit status: 0 when it is met, 1 when not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import statistics
 import struct
 import sys
@@ -42,10 +43,10 @@ from angarium.routing.egress_pool import EgressPool
 from angarium.spool.shard import Shard
 
 WRITERS, MESSAGE_OCTETS = 64, 4096
-SEGMENT_OCTETS = 16 << 20
+SEGMENT_OCTETS = 64 << 20  # the default
 LATER_S = 6 * 3600
 BAR = 0.9
-REST_S = 0.6
+WARM_UP_S = 1.0
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "compaction.json"
 
 
@@ -111,32 +112,16 @@ async def window(shard: Shard, load: SpoolLoad, seconds: float) -> dict[str, flo
     }
 
 
-async def window_without(shard: Shard, load: SpoolLoad, seconds: float) -> dict[str, float]:
-    await asyncio.sleep(REST_S)  # as long as the other waits for its first move
-    return await window(shard, load, seconds)
-
-
-async def window_with_compaction(
-    scheduler: Scheduler, shard: Shard, load: SpoolLoad, seconds: float
-) -> tuple[dict[str, float], int]:
-    """The figures, and how many messages were moved meanwhile."""
-    compactor = Compactor(scheduler, shard)
-    compactor.start()
-    begun = counted()["angarium_compaction_messages_total"]
+async def first_move(begun: int) -> None:
     end = time.monotonic() + 10
     # Segments without live mail are emptied first: with nothing but freed records to repeat.
     while counted()["angarium_compaction_messages_total"] == begun:
         if time.monotonic() > end:
-            raise RuntimeError("nothing is left to compact: fewer pairs, or more segments")
+            raise RuntimeError("nothing is there to compact: more segments")
         await asyncio.sleep(0.002)
-    before = counted()["angarium_compaction_messages_total"]
-    figures = await window(shard, load, seconds)
-    moved = counted()["angarium_compaction_messages_total"] - before
-    await compactor.stop()
-    return figures, moved
 
 
-async def measure(directory: Path, pairs: int, seconds: float) -> list[dict[str, Any]]:
+async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     log_fd = os.open(directory / "log", os.O_CREAT | os.O_WRONLY)
@@ -157,20 +142,16 @@ async def measure(directory: Path, pairs: int, seconds: float) -> list[dict[str,
         await asyncio.sleep(0.002)
     load = SpoolLoad(shard, WRITERS, MESSAGE_OCTETS)
     load.start()
-    await asyncio.sleep(1)
-    results = []
-    for number in range(pairs):
-        without = await window_without(shard, load, seconds) if number % 2 == 0 else None
-        compacting, moved = await window_with_compaction(scheduler, shard, load, seconds)
-        without = without or await window_without(shard, load, seconds)
-        results.append(
-            {
-                "with": {name: round(value, 2) for name, value in compacting.items()},
-                "without": {name: round(value, 2) for name, value in without.items()},
-                "ratio": round(compacting["messages_per_s"] / without["messages_per_s"], 3),
-                "moved_messages": moved,
-            }
-        )
+    await asyncio.sleep(WARM_UP_S)
+    compactor = Compactor(scheduler, shard)
+    before = counted()["angarium_compaction_messages_total"]
+    if is_compacting:
+        compactor.start()
+        await first_move(before)
+        before = counted()["angarium_compaction_messages_total"]
+    figures = await window(shard, load, seconds)
+    figures["moved_messages"] = counted()["angarium_compaction_messages_total"] - before
+    await compactor.stop()
     load.stop()
     while load.under_way:
         await asyncio.sleep(0.01)
@@ -178,6 +159,27 @@ async def measure(directory: Path, pairs: int, seconds: float) -> list[dict[str,
     shard.close()
     os.close(log_fd)
     os.close(fd)
+    return figures
+
+
+def run_on_a_copy(filled: Path, seconds: float, is_compacting: bool) -> dict[str, float]:
+    copy = filled.parent / "copy"
+    shutil.copytree(filled, copy)
+    os.sync()
+    try:
+        figures = uvloop.run(run(copy, seconds, is_compacting))
+    finally:
+        shutil.rmtree(copy)
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+def measure(filled: Path, pairs: int, seconds: float) -> list[dict[str, Any]]:
+    results = []
+    for number in range(pairs):
+        order = (True, False) if number % 2 == 0 else (False, True)
+        figures = {is_compacting: run_on_a_copy(filled, seconds, is_compacting) for is_compacting in order}
+        ratio = figures[True]["messages_per_s"] / figures[False]["messages_per_s"]
+        results.append({"with": figures[True], "without": figures[False], "ratio": round(ratio, 3)})
     return results
 
 
@@ -193,7 +195,7 @@ def report(pairs: list[dict[str, Any]]) -> float:
         f"with {middle('with', 'messages_per_s'):,.0f}, without {middle('without', 'messages_per_s'):,.0f} messages/s; "
         f"{middle('with', 'cpu_us'):.2f} and {middle('without', 'cpu_us'):.2f} us of CPU for each; "
         f"{middle('with', 'messages_per_sync'):.1f} and {middle('without', 'messages_per_sync'):.1f} messages a sync; "
-        f"{statistics.median(each['moved_messages'] for each in pairs):.0f} messages moved in a window\n"
+        f"{middle('with', 'moved_messages'):.0f} messages moved in a run\n"
         f"of the pairs: median {median:.1%}, half of them within {quarters[0]:.1%} - {quarters[2]:.1%}, "
         f"all within {ratios[0]:.1%} - {ratios[-1]:.1%}; bar {BAR:.0%}"
     )
@@ -202,19 +204,21 @@ def report(pairs: list[dict[str, Any]]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--pairs", type=int, default=40, help="fewer than forty are kept nowhere")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each window")
-    parser.add_argument("--segments", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=12, help="fewer than twelve are kept nowhere")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
+    parser.add_argument("--segments", type=int, default=16)
     parser.add_argument("--share", type=float, default=0.12, help="deferred messages for each that passes")
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"), help="on the disk to be measured")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.work_directory) as directory:
         facts = machine.describe(Path(directory))
-        count = uvloop.run(fill(Path(directory), chosen.segments, chosen.share))
+        filled = Path(directory) / "filled"
+        filled.mkdir()
+        count = uvloop.run(fill(filled, chosen.segments, chosen.share))
         print(f"{chosen.segments} segments of {SEGMENT_OCTETS >> 20} MiB, {count} messages deferred", flush=True)
-        pairs = uvloop.run(measure(Path(directory), chosen.pairs, chosen.seconds))
+        pairs = measure(filled, chosen.pairs, chosen.seconds)
     median = report(pairs)
-    if chosen.pairs >= 40:
+    if chosen.pairs >= 12:
         result = {
             "measured_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": facts,
@@ -222,7 +226,7 @@ def main() -> int:
             "segments": chosen.segments,
             "segment_octets": SEGMENT_OCTETS,
             "deferred_messages": count,
-            "window_s": chosen.seconds,
+            "seconds": chosen.seconds,
             "pairs": pairs,
             "median_ratio": median,
             "bar": BAR,

@@ -45,11 +45,11 @@ cdef enum:
     FREED_ENTRY_OCTETS = 12
     BUSY_AGAIN_MS = 5000
     DAMAGED_AGAIN_MS = 3600000
-    # The pace, so that commits lose less than a tenth (benchmarks/macro/spool/compaction.py): a move takes some 75 us of the loop and
-    # at most a thousand begin in a second, of no more than 16 MB. By measurement at full load; that is what would change it.
+    # The pace, so that commits lose little: so much time for each move and octet, from the beginning of one victim to the next, is
+    # a thousand moves or 16 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
+    # fills, and none of those could be used again without a move of its own.
     MOVE_US = 1000
     OCTETS_PER_US = 16
-    BURST_US = 10000                # so much may begin at once
 
 cdef double LOOK_S = 0.5            # between looks for a victim
 cdef double SETTLE_S = 0.02         # between looks whether what was moved is durable
@@ -204,7 +204,7 @@ cdef class Compactor:
     cdef uint32_t count, cursor
     cdef uint32_t under_way                 # moves and reads
     cdef uint64_t octets_under_way
-    cdef uint64_t paced_us                  # until then what has begun is enough
+    cdef uint64_t paced_us                  # the next victim is looked for then
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
     # Copies given up: message id -> serial of the copy's home. Freed records name no more than that, so no later copy of the message
@@ -280,6 +280,8 @@ cdef class Compactor:
         return 0
 
     cdef int end(self, bint is_moved) noexcept:
+        cdef uint64_t now_us = mono_ms() * 1000
+        cdef double rest_s = 0.001
         if is_moved and not self.is_left_over:
             emptied.cell[0] += 1
         else:
@@ -290,8 +292,12 @@ cdef class Compactor:
         self.index = NULL
         if self.is_stopping:
             return 0
+        if not is_moved:
+            rest_s = LOOK_S
+        elif self.paced_us > now_us and self.shard.has_room():      # a full disk cannot wait
+            rest_s = (self.paced_us - now_us) / 1000000.0
         try:
-            self.timer = self.loop.call_later(0.001 if is_moved else LOOK_S, self.bound_look)
+            self.timer = self.loop.call_later(rest_s, self.bound_look)
         except Exception:                   # the loop is closed
             pass
         return 0
@@ -302,14 +308,6 @@ cdef class Compactor:
         self.step_is_due = True
         try:
             self.loop.call_soon(self.bound_step)
-        except Exception:
-            pass
-        return 0
-
-    cdef int schedule_step_later(self, double delay_s) noexcept:
-        self.step_is_due = True
-        try:
-            self.loop.call_later(delay_s, self.bound_step)
         except Exception:
             pass
         return 0
@@ -341,7 +339,6 @@ cdef class Compactor:
     def _step(self):
         cdef const uint8_t *entry
         cdef uint32_t kind, looked = 0
-        cdef uint64_t now_us
         cdef message *m
         self.step_is_due = False
         if self.victim == NULL or self.index == NULL or self.is_stopping or self.is_settling:
@@ -352,10 +349,6 @@ cdef class Compactor:
             looked += 1
             if looked > SLICE:
                 self.schedule_step()
-                return
-            now_us = mono_ms() * 1000
-            if self.paced_us > now_us + BURST_US and self.shard.has_room():     # a full disk cannot wait
-                self.schedule_step_later((self.paced_us - now_us) / 1000000.0)
                 return
             entry = self.index.data + INDEX_FIXED_OCTETS + <size_t>self.cursor * INDEX_ENTRY_OCTETS
             self.cursor += 1
