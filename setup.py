@@ -41,6 +41,7 @@ OCTETS = ["csrc/octets/octets.c"]
 SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/smtp/data.c"]
 ENVELOPE = ["csrc/spool/envelope.c", "csrc/spool/state.c"]
 SPOOL = sorted(glob.glob("csrc/spool/*.c"))
+TLS = [f"csrc/tls/{name}.c" for name in ("context", "session", "ticket_keys")]
 HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.pxd"))
 
 # dotted name -> C sources linked in beside the generated file
@@ -76,6 +77,8 @@ EXTENSIONS = {
     "angarium.queue.compaction": OCTETS + ENVELOPE,
     "angarium.mime.received": OCTETS,
     "angarium.inbound.networks": [],
+    "angarium.tls.context": TLS + OCTETS,
+    "angarium.tls.session": TLS + OCTETS,
     "angarium.inbound.context": [],
     "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.client": [],
@@ -101,6 +104,7 @@ def extensions() -> list[Extension]:
         if ONLY and not name.startswith(ONLY):
             continue
         chosen.append(Extension(name, [pyx, *sources], include_dirs=["csrc"], depends=HEADERS,
+                                libraries=["ssl", "crypto"] if name.startswith("angarium.tls.") else [],
                                 extra_compile_args=CFLAGS, extra_link_args=LDFLAGS))
     return chosen
 

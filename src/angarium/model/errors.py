@@ -49,3 +49,12 @@ class ResolverError(AngariumError):
 
 class ConfigError(AngariumError):
     """The configuration is refused; the text starts with the key's path, `listener[0].address: ...`."""
+
+
+class TlsMaterialError(AngariumError):
+    """A certificate or key cannot be used. `key` is the option at fault, such as "certificates[0].cert"."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason

@@ -1,0 +1,35 @@
+"""One inbound connection under TLS, as those see it who decide about its client."""
+
+from typing import final
+
+from angarium.tls.context import ServerContext
+from angarium.tls.peer_certificate import PeerCertificate
+
+@final
+class TlsSession:
+    """Made by connections only; `client.tls` is None in clear. What follows holds once the handshake is over.
+
+    fingerprint   SHA-256 of the client's certificate, 32 octets; None when it showed none.
+    is_resumed    by a session ticket, without a full handshake.
+    is_verified   the CA of the listener's client_ca has signed it.
+    """
+
+    context: ServerContext
+    is_resumed: bool
+    is_verified: bool
+    fingerprint: bytes | None
+    def __init__(self, context: ServerContext) -> None: ...
+    @property
+    def version(self) -> str:
+        """"TLSv1.2" or "TLSv1.3"."""
+    @property
+    def cipher(self) -> str:
+        """The IANA name, such as "TLS_AES_128_GCM_SHA256"."""
+    def peer_certificate(self) -> PeerCertificate | None:
+        """The client's certificate; None when it showed none."""
+    def channel_binding(self, kind: str) -> bytes | None:
+        """What binds an authentication to this connection.
+
+        kind  "tls-exporter" (RFC 9266) or "tls-server-end-point" (RFC 5929 §4).
+        None when there is no such thing here: TLS 1.2 without RFC 7627 for the first, a resumed session for the second.
+        """
