@@ -61,7 +61,7 @@ class Dialogue:
                 self.session.refuse(b"452 4.3.1 Insufficient storage\r\n")
             case server_events.Rcpt(forward_path=path) if path in self.denied:
                 self.session.refuse(DENIED)
-            case server_events.Mail() | server_events.Rcpt():
+            case server_events.Mail() | server_events.Rcpt() | server_events.StartTls():
                 self.session.accept()
             case server_events.Data():
                 self._message = b""

@@ -8,7 +8,9 @@ cdef struct received_facts:
     size_t address_length
     const uint8_t *hostname         # ours
     size_t hostname_length
-    const char *protocol            # "SMTP", "ESMTP", "UTF8SMTP"
+    const char *protocol            # "SMTP", "ESMTPS", "UTF8SMTP" ...
+    const char *tls_version         # "TLSv1.3"; NULL in clear
+    const char *tls_cipher          # the IANA name
     const char *id                  # 13 characters
     const uint8_t *forward_path     # of the only recipient; empty otherwise
     size_t forward_path_length

@@ -17,7 +17,7 @@ cdef const char **DAYS = [b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"
 cdef const char **MONTHS = [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
                             b"Dec"]
 cdef enum:
-    FIXED_OCTETS = 160              # of a field without its variable parts: a generous bound
+    FIXED_OCTETS = 192              # of a field without its variable parts: a generous bound
 
 cdef uint64_t date_second = <uint64_t>-1
 cdef char[40] date_text
@@ -44,7 +44,7 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
     cdef uint8_t *at
     cdef uint8_t *start
     if octets_reserve(into, FIXED_OCTETS + facts.helo_length + facts.address_length + facts.hostname_length
-                      + facts.forward_path_length) != 0:
+                      + facts.forward_path_length + (strlen(facts.tls_cipher) if facts.tls_version != NULL else 0)) != 0:
         return -1
     if facts.utc_ms // 1000 != date_second:
         make_date(facts.utc_ms // 1000)
@@ -64,6 +64,12 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
     at = put(at, facts.protocol, strlen(facts.protocol))
     at = put(at, b" id ", 4)
     at = put(at, facts.id, 13)
+    if facts.tls_version != NULL:
+        at = put(at, b"\r\n\t(version=", 12)
+        at = put(at, facts.tls_version, strlen(facts.tls_version))
+        at = put(at, b" cipher=", 8)
+        at = put(at, facts.tls_cipher, strlen(facts.tls_cipher))
+        at = put(at, b")", 1)
     if facts.forward_path_length:
         at = put(at, b"\r\n\tfor <", 8)
         at = put(at, facts.forward_path, facts.forward_path_length)
@@ -76,7 +82,8 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
 
 
 def received_field(bytes helo not None, bytes address not None, bytes hostname not None, bytes protocol not None,
-                   bytes message_id not None, bytes forward_path not None, uint64_t utc_ms):
+                   bytes message_id not None, bytes forward_path not None, uint64_t utc_ms,
+                   bytes tls_version=None, bytes tls_cipher=b""):
     cdef received_facts facts
     cdef octets *into
     if len(message_id) != 13:
@@ -90,6 +97,9 @@ def received_field(bytes helo not None, bytes address not None, bytes hostname n
     facts.protocol, facts.id = protocol, message_id
     facts.forward_path, facts.forward_path_length = forward_path, len(forward_path)
     facts.utc_ms = utc_ms
+    facts.tls_version = NULL
+    if tls_version is not None:
+        facts.tls_version, facts.tls_cipher = tls_version, tls_cipher
     try:
         if received_append(&into, &facts) != 0:
             raise MemoryError

@@ -25,7 +25,7 @@ MESSAGE_OK = b"250 2.0.0 Ok: queued as %s\r\n"
 RSET_OK = b"250 2.0.0 Ok\r\n"
 NOOP_OK = b"250 2.0.0 Ok\r\n"
 VRFY_OK = b"252 2.0.0 Cannot verify, but will take a message and try\r\n"
-HELP_OK = b"214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT; see RFC 5321\r\n"
+HELP_OK = b"214 2.0.0 EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT; see RFC 5321\r\n"
 
 # The line and the verb
 UNKNOWN_COMMAND = b"500 5.5.1 Command not recognised\r\n"
@@ -77,6 +77,13 @@ RELAY_DENIED = b"550 5.7.1 Relaying denied\r\n"
 NO_ROOM = b"452 4.3.1 Insufficient storage\r\n"
 LOCAL_TROUBLE = b"451 4.3.0 Local error, try again later\r\n"
 NO_MEMORY = b"452 4.3.1 Out of memory, try again later\r\n"
+
+# TLS (RFC 3207 §4)
+STARTTLS_GO = b"220 2.0.0 Ready to start TLS\r\n"
+TLS_NOT_NOW = b"454 4.7.0 TLS is not available now\r\n"
+TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
+TLS_REQUIRED = b"530 5.7.0 Say STARTTLS first\r\n"
+STARTTLS_PIPELINED = b"554 5.5.0 Octets in clear behind STARTTLS, closing\r\n"
 
 # End of data
 BARE_LF = b"554 5.6.0 Message refused: bare LF; lines end with CRLF\r\n"

@@ -51,6 +51,10 @@ class Message(msgspec.Struct, frozen=True):
     has_8bit: bool
 
 
+class StartTls(msgspec.Struct, frozen=True):
+    """Asks: accept() or refuse(). Nothing was behind it."""
+
+
 class Reset(msgspec.Struct, frozen=True):
     """RSET: the transaction is over."""
 
@@ -68,4 +72,4 @@ class Close(msgspec.Struct, frozen=True):
     lingers: bool
 
 
-ServerEvent = Helo | Mail | Rcpt | Data | Body | Message | Reset | Refused | Close
+ServerEvent = Helo | Mail | Rcpt | Data | Body | Message | StartTls | Reset | Refused | Close

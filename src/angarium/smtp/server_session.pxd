@@ -15,6 +15,7 @@ cdef enum server_event:
     EVENT_DATA          # asked: begin_data_with() or refuse(); `is_chunking` for the first BDAT
     EVENT_BODY          # told: `message.body` has run_octets or more and input is used up; take_body_octets() is allowed
     EVENT_MESSAGE       # asked: finish_with(); the whole of what is stored is in `message.body`
+    EVENT_STARTTLS      # asked: accept() or refuse(); after accept() send `output` in clear, then begin TLS
     EVENT_RESET         # told: RSET, the transaction is over
     EVENT_REFUSED       # told: we refused something ourselves; `verb`, `refusal`; see has_transaction()
     EVENT_CLOSE         # told once: say `output`, then close; no transaction any more
@@ -29,6 +30,7 @@ cdef class ServerSession:
     cdef readonly uint8_t asked         # server_event that waits for its answer, or 0
     cdef readonly uint8_t verb          # of the event
     cdef readonly bint is_ehlo
+    cdef readonly bint is_tls           # what comes in came under TLS
     cdef readonly bint is_chunking
     cdef readonly bint has_spoken       # the first line is in
     cdef bint is_last_chunk
@@ -61,6 +63,7 @@ cdef class ServerSession:
     cpdef bint is_idle(self) noexcept
     cpdef bint is_in_data(self) noexcept
 
+    cpdef void assume_tls(self) noexcept
     cpdef void accept(self) noexcept
     cpdef void refuse(self, bytes reply) noexcept
     cdef void begin_data_with(self, octets *body) noexcept
@@ -82,6 +85,8 @@ cdef class ServerSession:
     cdef server_event _hello(self, const uint8_t *line, smtp_command *command) noexcept
     cdef server_event _mail(self, const uint8_t *line, smtp_command *command) noexcept
     cdef server_event _rcpt(self, const uint8_t *line, smtp_command *command) noexcept
+    cdef bint _offers_starttls(self) noexcept
+    cdef server_event _starttls(self) noexcept
     cdef server_event _data(self) noexcept
     cdef server_event _bdat(self, smtp_command *command) noexcept
     cdef server_event _chunk_begins(self) noexcept

@@ -12,7 +12,7 @@ class ServerSession:
     """Octets in, events out; replies wait in the output.
 
     greet() first; then receive() octets as they come and pull next_event() until it gives None, then send
-    take_output(). Events that ask (Mail, Rcpt, Data, Message) stop the session until their answer: accept(), refuse(),
+    take_output(). Events that ask (Mail, Rcpt, Data, Message, StartTls) stop the session until their answer: accept(), refuse(),
     begin_data() or finish(). Any octets give events and replies, never an exception, and the same ones however they
     are cut; but octets behind a command that ends a group are only seen as such when they arrive with it.
     An idle session holds no buffers.
@@ -23,6 +23,7 @@ class ServerSession:
     asked: int
     verb: int
     is_ehlo: bool
+    is_tls: bool
     is_chunking: bool
     has_spoken: bool
     lingers: bool
@@ -39,9 +40,11 @@ class ServerSession:
     def next_event(self) -> ServerEvent | None:
         """The next event; None when more input or an answer is wanted."""
     def accept(self) -> None:
-        """Yes to Mail or Rcpt."""
+        """Yes to Mail, Rcpt or StartTls. After the last the output goes in clear, and what is received came under TLS."""
+    def assume_tls(self) -> None:
+        """The connection began with TLS (RFC 8314 §3.3). Before greet()."""
     def refuse(self, reply: bytes) -> None:
-        """No to Mail, Rcpt or Data: a whole reply with CRLF. A refused first chunk is read before it is said."""
+        """No to Mail, Rcpt, Data or StartTls: a whole reply with CRLF. A refused first chunk is read before it is said."""
     def begin_data(self, trace: Buffer = b"") -> None:
         """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
     def finish(self, reply: bytes) -> None:

@@ -1,4 +1,4 @@
-# One SMTP dialogue, server side, without a socket, a clock or a policy (RFC 5321, 1870, 2920, 3030, 3461, 6531).
+# One SMTP dialogue, server side, without a socket, a clock or a policy (RFC 5321, 1870, 2920, 3030, 3207, 3461, 6531).
 # Octets go in by receive_octets(), events are pulled by advance(), replies pile up in `output` until somebody takes them.
 # What is allowed when stands in server_state.pxd; what is said stands in replies.py; where a line, a path or a message
 # ends is judged in csrc/smtp and nowhere else.
@@ -67,6 +67,10 @@ cdef bytes NO_VALID_RECIPIENTS = replies.NO_VALID_RECIPIENTS
 cdef bytes BAD_CHUNK_SIZE = replies.BAD_CHUNK_SIZE
 cdef bytes TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS
 cdef bytes MESSAGE_TOO_BIG = replies.MESSAGE_TOO_BIG
+cdef bytes STARTTLS_GO = replies.STARTTLS_GO
+cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
+cdef bytes TLS_ALREADY = replies.TLS_ALREADY
+cdef bytes TLS_REQUIRED = replies.TLS_REQUIRED
 cdef bytes MESSAGE_FAR_TOO_BIG = replies.MESSAGE_FAR_TOO_BIG
 
 # RFC 2920 §3.1: these end a group, because what they answer decides how the client goes on. (QUIT too: it closes.)
@@ -192,6 +196,10 @@ cdef class ServerSession:
                 return
         octets_append(&self.output, <const uint8_t *>data, length)
 
+    cpdef void assume_tls(self) noexcept:
+        """The connection began with TLS."""
+        self.is_tls = True
+
     cpdef void accept(self) noexcept:
         if self.asked == EVENT_MAIL:
             self.state = SERVER_MAIL
@@ -202,6 +210,13 @@ cdef class ServerSession:
             self.state = SERVER_RCPT
             self.recipient_count += 1
             self.say(RCPT_OK)
+        elif self.asked == EVENT_STARTTLS:
+            # RFC 3207 §4.2: nothing that was said in clear counts any more. What it did wrong does.
+            self.is_tls = True
+            self.is_ehlo = False
+            self.helo = None
+            self.state = SERVER_START
+            self.say(STARTTLS_GO)
         self.asked = 0
 
     cpdef void refuse(self, bytes reply) noexcept:
@@ -332,6 +347,9 @@ cdef class ServerSession:
 
         if command.verb == SMTP_VERB_HTTP:
             return self._fail(HTTP_HERE)
+        if self.at != self.end and command.verb == SMTP_VERB_STARTTLS and self._offers_starttls():
+            # What somebody put behind it in clear would pass for said under TLS (CVE-2011-0411).
+            return self._fail(STARTTLS_PIPELINED)
         if self.at != self.end and command.verb != SMTP_VERB_BDAT and command.verb != SMTP_VERB_QUIT and (
                 not self.is_ehlo or ENDS_GROUP >> command.verb & 1):
             return self._fail(IMPROPER_PIPELINING)
@@ -355,6 +373,8 @@ cdef class ServerSession:
             return self._bdat(&command)
         if command.verb == SMTP_VERB_EHLO or command.verb == SMTP_VERB_HELO:
             return self._hello(line, &command)
+        if command.verb == SMTP_VERB_STARTTLS:
+            return self._starttls()
         if command.verb == SMTP_VERB_RSET:
             self._end_transaction()
             self.say(RSET_OK)
@@ -372,7 +392,7 @@ cdef class ServerSession:
         if command.verb == SMTP_VERB_HELP:
             self.say(HELP_OK)
             return EVENT_GO_ON
-        return self._tell_refusal(NOT_IMPLEMENTED)      # EXPN, LHLO, STARTTLS, AUTH, ETRN
+        return self._tell_refusal(NOT_IMPLEMENTED)      # EXPN, LHLO, AUTH, ETRN
 
     cdef server_event _order_refused(self, uint8_t check, smtp_command *command) noexcept:
         cdef bytes reply
@@ -431,11 +451,29 @@ cdef class ServerSession:
         self.state = SERVER_READY
         self.is_ehlo = command.verb == SMTP_VERB_EHLO
         self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
-        self.say(self.settings.ehlo_reply if self.is_ehlo else self.settings.helo_reply)
+        if not self.is_ehlo:
+            self.say(self.settings.helo_reply)
+        elif self._offers_starttls():
+            self.say(self.settings.ehlo_starttls_reply)
+        else:
+            self.say(self.settings.ehlo_reply)
         return EVENT_HELO
+
+    cdef bint _offers_starttls(self) noexcept:
+        return self.settings.starttls and not self.is_tls
+
+    cdef server_event _starttls(self) noexcept:
+        if not self.settings.starttls and not self.is_tls:
+            return self._tell_refusal(NOT_IMPLEMENTED)
+        if self.is_tls:
+            return self._tell_refusal(TLS_ALREADY)
+        self.asked = EVENT_STARTTLS
+        return EVENT_STARTTLS
 
     cdef server_event _mail(self, const uint8_t *line, smtp_command *command) noexcept:
         cdef bytes reply = mail_parameters_read(line, command, &self.mail)
+        if self.settings.requires_tls and not self.is_tls:
+            return self._tell_refusal(TLS_REQUIRED)
         if reply is None and self.mail.announced_octets > self.settings.max_message_octets:
             reply = MESSAGE_TOO_BIG
         if reply is not None:
@@ -590,6 +628,8 @@ cdef class ServerSession:
             return server_events.Body(octets=self.message.body.length)
         if event == EVENT_MESSAGE:
             return server_events.Message(octets=self.message.machine.octets_out, has_8bit=bool(self.message.machine.has_8bit))
+        if event == EVENT_STARTTLS:
+            return server_events.StartTls()
         if event == EVENT_RESET:
             return server_events.Reset()
         if event == EVENT_REFUSED:

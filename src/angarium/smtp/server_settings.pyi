@@ -11,6 +11,8 @@ class ServerSettings:
     give_up_octets       past this the end is not waited for.
     max_recipients       in one transaction; then 452 4.5.3.
     max_line_octets      of message lines with CRLF.
+    starttls             offered in clear (RFC 3207).
+    requires_tls         MAIL in clear gets 530.
     max_errors           commands refused before 421 4.7.0.
     run_octets           from here on message data may be taken away while it arrives (event Body).
     command_timeout_s    and block_timeout_s: values for whoever has a clock.
@@ -21,6 +23,7 @@ class ServerSettings:
     greeting: bytes
     helo_reply: bytes
     ehlo_reply: bytes
+    ehlo_starttls_reply: bytes
     quit_reply: bytes
     timeout_reply: bytes
     slow_reply: bytes
@@ -28,6 +31,8 @@ class ServerSettings:
     errors_reply: bytes
     trouble_reply: bytes
     too_many_reply: bytes
+    starttls: bool
+    requires_tls: bool
     max_message_octets: int
     give_up_octets: int
     max_recipients: int
@@ -44,6 +49,8 @@ class ServerSettings:
         max_recipients: int = 1000,
         max_line_octets: int = 2048,
         max_errors: int = 20,
+        starttls: bool = False,
+        requires_tls: bool = False,
         run_octets: int = ...,
         command_timeout_s: int = 300,
         block_timeout_s: int = 180,

@@ -7,7 +7,7 @@ from angarium.smtp import limits, replies
 @cython.final
 cdef class ServerSettings:
     def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
-                 max_errors=20, run_octets=128 << 10, command_timeout_s=limits.SERVER_TIMEOUT_S,
+                 max_errors=20, starttls=False, requires_tls=False, run_octets=128 << 10, command_timeout_s=limits.SERVER_TIMEOUT_S,
                  block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
@@ -18,6 +18,8 @@ cdef class ServerSettings:
         self.max_recipients = max_recipients
         self.max_line_octets = max_line_octets
         self.max_errors = max_errors
+        self.starttls = starttls
+        self.requires_tls = requires_tls
         self.run_octets = run_octets
         self.command_timeout_s = command_timeout_s
         self.block_timeout_s = block_timeout_s
@@ -33,3 +35,4 @@ cdef class ServerSettings:
         lines = [name, b"SIZE %d" % max_message_octets, b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING",
                  b"ENHANCEDSTATUSCODES", b"DSN"]
         self.ehlo_reply = b"".join(b"250-" + line + b"\r\n" for line in lines) + b"250 HELP\r\n"
+        self.ehlo_starttls_reply = self.ehlo_reply.replace(b"250 HELP", b"250-STARTTLS\r\n250 HELP")

@@ -7,20 +7,21 @@
 #   4. After the first BDAT of a message only BDAT goes on with it; DATA, MAIL and RCPT are out of order.
 #   5. RSET, HELO and EHLO end a transaction anywhere in command phase. NOOP, HELP, VRFY, EXPN and QUIT may always come.
 #   6. Between end of data and its answer nothing is read: what was pipelined waits.
-#   7. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
+#   7. STARTTLS needs HELO or EHLO, and no transaction (RFC 3207 §4); after it the session begins anew, in START.
+#   8. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
 #
-#                  HELO/EHLO  MAIL   RCPT   DATA   BDAT   RSET   others
-#   CONNECTED      early      early  early  early  early  early  early
-#   START          READY      helo   mail   mail   mail   same   same
-#   READY          READY      MAIL   mail   mail   mail   same   same
-#   MAIL           READY      nested RCPT   rcpt   rcpt   READY  same
-#   RCPT           READY      nested RCPT   DATA   CHUNK  READY  same
-#   BETWEEN_CHUNKS READY      nested chunks chunks CHUNK  READY  same
+#                  HELO/EHLO  STARTTLS MAIL   RCPT   DATA   BDAT   RSET   others
+#   CONNECTED      early      early    early  early  early  early  early  early
+#   START          READY      helo     helo   mail   mail   mail   same   same
+#   READY          READY      START    MAIL   mail   mail   mail   same   same
+#   MAIL           READY      nested   nested RCPT   rcpt   rcpt   READY  same
+#   RCPT           READY      nested   nested RCPT   DATA   CHUNK  READY  same
+#   BETWEEN_CHUNKS READY      nested   nested chunks chunks CHUNK  READY  same
 #
 # Capitals: the state after it was accepted. Small letters: the server_check below, refused, the state stays.
 from libc.stdint cimport uint8_t
 from angarium.smtp.csmtp cimport (
-    SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_MAIL, SMTP_VERB_RCPT,
+    SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_STARTTLS,
 )
 
 
@@ -49,7 +50,7 @@ cdef enum server_check:
 
 
 cdef inline server_check server_may_come(uint8_t state, uint8_t verb) noexcept nogil:
-    if verb == SMTP_VERB_MAIL:
+    if verb == SMTP_VERB_MAIL or verb == SMTP_VERB_STARTTLS:
         if state == SERVER_START:
             return CHECK_NEEDS_HELO
         return CHECK_MAY if state == SERVER_READY else CHECK_IS_NESTED
