@@ -88,6 +88,7 @@ EXTENSIONS = {
     "angarium.inbound.mail": [],
     "angarium.inbound.rcpt": [],
     "angarium.inbound.data": [*OCTETS, "csrc/spool/envelope.c"],
+    "angarium.inbound.starttls": [],
     "angarium.inbound.connection": OCTETS,
     "angarium.outbound.connection": OCTETS + SMTP + ["csrc/spool/envelope.c"],
     "angarium.outbound.pool": [],

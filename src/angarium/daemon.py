@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from angarium import __version__
 from angarium.admin.views import Facts, Listener
 from angarium.config.location import admin_socket
-from angarium.config.schema import Config, load
+from angarium.config.schema import Config, check_certificates, load
 from angarium.events.journal import Journal
 from angarium.metrics import counters
 from angarium.metrics.counters import counter
@@ -36,6 +36,7 @@ from angarium.process.worker import run as run_worker
 from angarium.queue.shares import Shares
 from angarium.relay import Relay
 from angarium.spool.directory import SpoolDirectory
+from angarium.tls.context import TicketKeys
 
 if TYPE_CHECKING:
     from angarium.admin.server import AdminServer
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 # Clients of the HTTP API may be kept waiting this long by a reload: workers bind nothing and read no names in
 # it.
 APPLY_TIMEOUT_S = 10.0
+
+# A key of session tickets seals for so long and opens for twice that; past it nobody can, so that what was recorded of
+# resumed TLS 1.2 sessions stays closed (RFC 9325 §3.3). csrc/tls/context.c lets tickets live as long.
+TICKET_KEY_S = 12 * 3600.0
 
 reloads = counter("angarium_reloads_total", "Configurations applied while running.")
 reloads_refused = counter(
@@ -82,12 +87,15 @@ class Daemon:
         if account is not None:
             privileges.give_directory(node.spool, account)
             privileges.become(account)
+        # Now, not before: whoever reads them at a reload will be this account.
+        check_certificates(self._config, tree)
         self._spool = SpoolDirectory.open(node.spool)
         undo.callback(self._spool.close)
         own_socket = admin_socket(node.spool)
         self._admin_sockets.append(listen_alone(own_socket, mode=0o600))
         undo.callback(_unlink, own_socket.path)
         self._shares = Shares(worker_count=node.worker_count())
+        self._tickets = TicketKeys()
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
@@ -111,7 +119,7 @@ class Daemon:
         async def open_relay(loop: asyncio.AbstractEventLoop) -> Relay:
             sockets = list(self._listening.of_worker(seat.number).items())
             return await Relay.open(
-                seat, loop, self._config, self._shares, spool=self._spool, sockets=sockets
+                seat, loop, self._config, self._shares, spool=self._spool, sockets=sockets, tickets=self._tickets
             )
 
         return run_worker(seat, open_relay)
@@ -133,6 +141,7 @@ class Daemon:
         self._admin = AdminServer(application(desk))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
+        asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
         listeners = ", ".join(listener.actual for listener in self._listeners())
         self.log("started", version=__version__, workers=self._supervisor.count, listeners=listeners)
         print(
@@ -141,6 +150,10 @@ class Daemon:
             file=sys.stderr,
         )
         notify.notify_ready()
+
+    def _rotate_tickets(self) -> None:
+        self._tickets.rotate()
+        asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
 
     async def reload(self) -> None:
         notify.notify_reloading()
@@ -176,6 +189,7 @@ class Daemon:
     async def _reload(self) -> None:
         try:
             config, tree = load(self._path)
+            check_certificates(config, tree)
         except ConfigError:
             raise
         except Exception as error:

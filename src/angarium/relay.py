@@ -41,6 +41,8 @@ from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
+from angarium.tls.context import TicketKeys
+from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
@@ -57,8 +59,16 @@ BoundSocket = tuple[ListenAddress, socket.socket]
 class Relay:
     """Everything of one worker. Made by open() on the worker's loop; close() last."""
 
-    def __init__(self, seat: Seat, loop: asyncio.AbstractEventLoop, config: Config, shares: Shares) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        shares: Shares,
+        tickets: TicketKeys | None = None,
+    ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
+        self._certificates = CertificateWatch(loop, self.journal, tickets)
         self._loop = loop
         self._config = config
         self._hostname = config.node.own_hostname()
@@ -102,13 +112,14 @@ class Relay:
         *,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
+        tickets: TicketKeys | None = None,
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
         Raises SpoolError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares)
+        self = cls(seat, loop, config, shares, tickets)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -165,7 +176,9 @@ class Relay:
             if address not in wanted:
                 sock.close()        # a reload is closing it
                 continue
-            listeners[address] = Listener(self._intake, self._hostname, wanted[address], sock)
+            listeners[address] = Listener(
+                self._intake, self._hostname, wanted[address], sock, self._tls_of(address)
+            )
             await listeners[address].start()
 
     def stand_down(self, number: int) -> None:
@@ -226,6 +239,7 @@ class Relay:
 
     def close(self) -> None:
         """Closes the shards: what was to be written is on disk afterwards."""
+        self._certificates.stop()
         self._spool_watch.stop()
         self._watermark.stop()
         for shard in self._shards:
@@ -249,24 +263,32 @@ class Relay:
         wanted = {listener.address: listener for listener in config.listener}
         for address in set(self._listeners) - set(wanted):
             self._listeners.pop(address).close()
-        for listeners in self._of_others.values():
-            for address in list(listeners):
-                if address in wanted:
-                    listeners[address].apply(self._hostname, wanted[address])
-                else:
-                    listeners.pop(address).close()
+            self._certificates.forget(address)
         for address, sock in sockets:
             options = wanted.get(address)
             if options is None:
                 continue            # forked in the middle of a reload that opens it: the reload's own message follows
+            tls = await self._certificates.load(address, options.tls)
             if address in self._listeners:
                 # The same socket once more: a reload sends all of them, so that it needs no memory of who has
                 # which.
                 sock.close()
-                self._listeners[address].apply(self._hostname, options)
+                self._listeners[address].apply(self._hostname, options, tls)
             else:
-                self._listeners[address] = Listener(self._intake, self._hostname, options, sock)
+                self._listeners[address] = Listener(self._intake, self._hostname, options, sock, tls)
                 await self._listeners[address].start()
+            self._certificates.hold(address, self._listeners[address].context)
+        for listeners in self._of_others.values():
+            for address in list(listeners):
+                if address in wanted:
+                    listeners[address].apply(self._hostname, wanted[address], self._tls_of(address))
+                else:
+                    listeners.pop(address).close()
+
+    def _tls_of(self, address: ListenAddress) -> ServerContext | None:
+        """Of our own listener there: a silent worker's sockets have the same addresses."""
+        listener = self._listeners.get(address)
+        return listener.context.tls if listener is not None else None
 
     async def _load(self, shard: Shard) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -85,9 +85,7 @@ def leaves(kind: Any, section: str = "", prefix: str = "") -> dict[str, tuple[An
     """Key as the page writes it, "listener.address", "queue.retry.first": (type, default or NODEFAULT)."""
     found: dict[str, tuple[Any, Any]] = {}
     for field in msgspec.structs.fields(kind):
-        of = field.type
-        if get_origin(of) in (list, dict) and any(is_struct(each) for each in get_args(of)):
-            of = next(each for each in get_args(of) if is_struct(each))
+        of = next((each for each in get_args(field.type) if is_struct(each)), field.type)  # a table or none
         if not is_struct(of):
             found[f"{section}.{prefix}{field.name}"] = (field.type, default_of(field))
         elif not section:

@@ -117,6 +117,8 @@ def test_a_rate_of_none_is_unlimited(tmp_path: Path) -> None:
     )
 
 
+TLS = '[listener.tls]\ncertificates = [{ cert = "/a", key = "/b" }]\n'
+
 REFUSALS = [
     ("", "listener: none: a relay needs at least one [[listener]]"),
     ("listner = []\n", "listner: unknown key"),
@@ -150,7 +152,18 @@ REFUSALS = [
     (LISTENER + LISTENER, "listener[1].address: 127.0.0.1:2525 is listener[0]'s already"),
     (LISTENER + "relay_from = ['10.0.0.1/8']\n", "listener[0].relay_from[0]: 10.0.0.1/8 has host bits set"),
     (LISTENER + "relay_from = '10.0.0.0/8'\n", "listener[0].relay_from: expected array, got string"),
-    (LISTENER + "[listener.tls]\n", "listener[0].tls: unknown key"),
+    (LISTENER + "[listener.tls]\n", "listener[0].tls.certificates: missing"),
+    (LISTENER + "[listener.tls]\ncertificates = []\n", "listener[0].tls.certificates: at least one is needed"),
+    (LISTENER + TLS + "ciphers = 'ALL'\n", "listener[0].tls.ciphers: unknown key"),
+    (LISTENER + TLS + "min_version = '1.1'\n", "listener[0].tls.min_version: "),
+    (LISTENER + TLS + "relay_verified = true\n", "listener[0].tls.relay_verified: needs client_ca"),
+    (LISTENER + TLS + "relay_certificates = ['ab']\n", "listener[0].tls.relay_certificates[0]: not a SHA-256"),
+    (LISTENER + TLS + "client_ca = 'ca.pem'\n", 'listener[0].tls.client_ca: "ca.pem" is not an absolute path'),
+    (LISTENER + TLS + "required = true\nstarttls = false\n", "listener[0].tls.required: without starttls"),
+    (
+        LISTENER + "[listener.tls]\ncertificates = [{ cert = '/a', key = 'b' }]\n",
+        'listener[0].tls.certificates[0].key: "b" is not an absolute path',
+    ),
     (LISTENER + "protocol = 'pop3'\n", "listener[0].protocol: "),
     (LISTENER + "max_message_octets = '50M'\n", "listener[0].max_message_octets: expected a size such as"),
     (LISTENER + "[[route]]\ndomain = 'a..b'\nnext_hop = 'mx'\n", "route[0].domain: "),

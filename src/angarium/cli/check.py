@@ -27,10 +27,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from angarium.config.schema import load
+    from angarium.config.schema import check_certificates, load
 
     path = find(args.config)
     config, tree = load(path)
+    check_certificates(config, tree)
     node = config.node
     listeners = ", ".join(listener.address for listener in config.listener)
     print(f"{', '.join(map(str, tree.files))}: good")

@@ -98,8 +98,13 @@ def _split(complaint: str) -> tuple[list[Any], str]:
         return parts, f"expected {_named(match[1])}, got {_named(match[2])}"
     # A Struct's __post_init__ opens its reason with the key it is about.
     if match := _OWN_KEY.fullmatch(complaint):
-        return parts + [_part(*groups) for groups in _PATH_PART.findall("." + match[1])], match[2]
+        return [*parts, *key_path(match[1])], match[2]
     return parts, complaint
+
+
+def key_path(text: str) -> KeyPath:
+    """"certificates[0].key" as a path."""
+    return tuple(_part(*groups) for groups in _PATH_PART.findall("." + text))
 
 
 def _part(name: str, index: str, free: str) -> Any:

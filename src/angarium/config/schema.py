@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 
 from angarium.admin.options import AdminOptions
-from angarium.config.decode import decode_tables
+from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
 from angarium.inbound.options import ListenerOptions
+from angarium.model.errors import TlsMaterialError
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
+from angarium.tls.certificates import load as load_certificates
 
 
 class PoolTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +77,21 @@ def decode(tree: Tree) -> Config:
         seen[address] = index
     _check_sources(config, tree)
     return config
+
+
+def check_certificates(config: Config, tree: Tree) -> None:
+    """Reads the certificates of all listeners. Raises ConfigError with the key at fault.
+
+    Apart from decode(): commands that only look up an address need no right to read keys.
+    """
+    for index, listener in enumerate(config.listener):
+        if listener.tls is None:
+            continue
+        try:
+            load_certificates(listener.tls, None)
+        except TlsMaterialError as error:
+            key, reason = error.key, error.reason
+            raise tree.complain(("listener", index, "tls", *key_path(key)), reason) from None
 
 
 def of_tables(tables: dict[str, Any]) -> Config:

@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.smtp.server_session cimport ServerSession
+from angarium.tls.session cimport TlsSession
 
 
 cdef class Client:
@@ -12,6 +13,7 @@ cdef class Client:
     cdef InboundContext context
     cdef ServerSession session
     cdef inbound_transaction *transaction
+    cdef TlsSession tls                 # None in clear
     cdef uint32_t generation            # of context, when may_relay was found
     cdef bint may_relay
     cdef uint8_t address_length
@@ -20,6 +22,7 @@ cdef class Client:
 
     cdef void set_peer(self, int fd) noexcept
     cdef void name_address(self) noexcept           # binary_address has changed
+    cdef void find_rights(self) noexcept            # from address and certificate
     cdef void refresh(self) noexcept                # after a reload
     cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
     cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden

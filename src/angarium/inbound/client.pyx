@@ -9,6 +9,7 @@ from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.metrics.counters import counter
+from angarium.smtp import replies
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -35,6 +36,11 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef Counter rejected_total = counter(
     "angarium_in_rejected_total", "Commands and messages refused, by policy, limits or protocol.")
+
+cdef Counter injections_total = counter(
+    "angarium_in_starttls_injections_total", "Sessions ended for octets in clear behind STARTTLS.")
+
+cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 
 cdef const char **VERBS = [b"", b"HELO", b"EHLO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"VRFY",
                            b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"HTTP"]
@@ -70,7 +76,7 @@ cdef class Client:
             memcpy(self.binary_address + 12, b"\x7f\x00\x00\x01", 4)
             self.address[0] = 0
             self.address_length = 0
-            self.may_relay = self.context.relay_from.has(self.binary_address)
+            self.find_rights()
 
     cdef void name_address(self) noexcept:
         if is_mapped(self.binary_address):
@@ -79,12 +85,16 @@ cdef class Client:
             memcpy(self.address, b"IPv6:", 5)
             inet_ntop(AF_INET6, self.binary_address, self.address + 5, 46)
         self.address_length = <uint8_t>strlen(self.address)
-        self.may_relay = self.context.relay_from.has(self.binary_address)
+        self.find_rights()
+
+    cdef void find_rights(self) noexcept:
+        self.may_relay = (self.context.relay_from.has(self.binary_address)
+                          or self.tls is not None and self.context.is_relay_certificate(self.tls))
 
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
         self.session.settings = self.context.settings
-        self.may_relay = self.context.relay_from.has(self.binary_address)
+        self.find_rights()
 
     cdef void resume(self) noexcept:
         pass
@@ -106,6 +116,8 @@ cdef class Client:
         cdef size_t text_length = PyBytes_GET_SIZE(reply)
         cdef const char *verb = VERBS[session.verb] if session.verb <= SMTP_VERB_HTTP else VERBS[0]
         rejected_total.cell[0] += 1
+        if reply is STARTTLS_PIPELINED:
+            injections_total.cell[0] += 1
         journal.begin(b"rejected")
         journal.text(b"client", <const uint8_t *>self.address, self.address_length)
         if session.helo is not None:

@@ -5,7 +5,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EDQUOT, ENOMEM, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 from angarium.events.journal cimport Journal
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport InboundContext
@@ -13,7 +13,7 @@ from angarium.inbound.transaction cimport inbound_transaction, transaction_finis
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope, spool_envelope_next_recipient, spool_envelope_open,
+    SPOOL_ENVELOPE, spool_envelope, spool_envelope_next_recipient, spool_envelope_open,
     spool_id_encode, spool_op, spool_recipient,
 )
 
@@ -114,12 +114,10 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     journal.text(b"client", envelope.client_address.data, envelope.client_address.length)
     journal.text(b"helo", envelope.helo.data, envelope.helo.length)
     journal.number(b"octets", <int64_t>self.message_octets)
-    if self.flags & SPOOL_ENVELOPE_SMTPUTF8:
-        journal.text(b"protocol", b"UTF8SMTP", 8)
-    elif self.is_ehlo:
-        journal.text(b"protocol", b"ESMTP", 5)
-    else:
-        journal.text(b"protocol", b"SMTP", 4)
+    journal.text(b"protocol", <const uint8_t *>self.protocol, strlen(self.protocol))
+    if self.tls_version != NULL:
+        journal.text(b"tls", <const uint8_t *>self.tls_version, strlen(self.tls_version))
+        journal.text(b"cipher", <const uint8_t *>self.tls_cipher, strlen(self.tls_cipher))
     journal.seconds(b"seconds", mono_ms() - self.started_mono_ms)
     journal.end()
 

@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.inbound.client cimport Client
 from angarium.model.octets cimport octets
 from angarium.queue.wheel cimport wheel_node
+from angarium.tls.session cimport TlsSession
 
 
 cdef enum connection_phase:
@@ -27,12 +28,17 @@ cdef class InboundConnection(Client):
     cdef bytes header               # PHASE_PROXIED: what has come of the PROXY header
 
     cdef void begin(self, const uint8_t *early, size_t length) noexcept
+    cdef bint is_in_handshake(self) noexcept
+    cdef void begin_tls(self, TlsSession layer) noexcept
+    cdef void receive_encrypted(self, size_t length) noexcept
     cdef void pump(self) noexcept
     cdef void turn(self) noexcept
     cdef bint flush(self) noexcept
+    cdef void send_octets(self, octets *output) noexcept
     cdef void send_later(self, octets *output, size_t sent) noexcept
     cdef void arm_deadline(self, bint has_replied) noexcept
     cdef uint64_t data_time_left_ms(self) noexcept
     cdef void expire(self) noexcept
     cdef void pause_or_resume_reading(self, bint wants_pause) noexcept
+    cdef void close_tls(self) noexcept
     cdef void begin_close(self) noexcept

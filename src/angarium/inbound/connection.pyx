@@ -7,6 +7,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memmove
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
@@ -14,16 +15,19 @@ from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
 from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
 from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive
+from angarium.inbound.starttls cimport proceed_starttls, tls_established, tls_failed, tls_layer
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
 from angarium.smtp.server_session cimport (
-    EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT, EVENT_REFUSED, EVENT_WAIT,
-    ServerSession, server_event,
+    EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT, EVENT_REFUSED, EVENT_STARTTLS,
+    EVENT_WAIT, ServerSession, server_event,
 )
 
-from angarium.smtp.server_state cimport SERVER_SKIP_CHUNK
+from angarium.smtp.server_state cimport SERVER_CONNECTED, SERVER_SKIP_CHUNK
+from angarium.tls.ctls cimport TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
+from angarium.tls.session cimport TlsSession
 
 from angarium.metrics.counters import counter, gauge
 
@@ -79,13 +83,21 @@ cdef class InboundConnection(Client):
             self.session.close_with(self.context.settings.too_many_reply)
         elif intake.is_draining:
             self.session.close_with(self.context.settings.shutdown_reply)
+        elif self.context.is_implicit_tls:
+            self.begin_tls(tls_layer(self))
         # Who talks first is found by one recv(2) that takes nothing: a microsecond of the fifty that a
         # connection costs, and no client waits for it. RFC 5321 §3.1: the server speaks first.
         elif length == 0 and recv(self.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
             self.session.greet()
         else:
             early_talkers_total.cell[0] += 1    # the session refuses the octets when they are read
-        if length:
+        if self.context.is_implicit_tls:
+            octets_unref(self.session.take_output_octets())     # before TLS nothing can be said
+            if length and self.tls is not None:
+                memmove(intake.read_octets, early, length)      # a balancer's header and the client's first flight in one read
+                self.receive_encrypted(length)
+                return
+        elif length:
             self.session.receive_octets(early, length)
         self.pump()
 
@@ -97,8 +109,11 @@ cdef class InboundConnection(Client):
 
     def buffer_updated(self, Py_ssize_t length):
         if self.phase == PHASE_OPEN:
-            self.session.receive_octets(self.context.intake.read_octets, length)
-            self.pump()
+            if self.tls is not None:
+                self.receive_encrypted(length)
+            else:
+                self.session.receive_octets(self.context.intake.read_octets, length)
+                self.pump()
         elif self.phase == PHASE_PROXIED:
             proxied_receive(self, self.context.intake.read_octets, length)
 
@@ -111,6 +126,8 @@ cdef class InboundConnection(Client):
         cdef Intake intake = self.context.intake
         if self.phase == PHASE_CLOSED:
             return
+        if self.is_in_handshake() and self.phase == PHASE_OPEN:
+            tls_failed(self, b"connection closed in the handshake")
         self.phase = PHASE_CLOSED
         intake.wheel.disarm(&self.deadline)
         commit_drop(self)
@@ -134,7 +151,7 @@ cdef class InboundConnection(Client):
         if self.phase == PHASE_PROXIED:
             self.abort()
             return True
-        if self.phase != PHASE_OPEN or not self.session.is_idle():
+        if self.phase != PHASE_OPEN or not (self.session.is_idle() or self.is_in_handshake()):
             return False
         self.session.close_with(self.context.settings.shutdown_reply)
         self.pump()
@@ -143,6 +160,58 @@ cdef class InboundConnection(Client):
     def abort(self):
         if self.transport is not None:
             self.transport.abort()
+
+    # TLS
+
+    cdef bint is_in_handshake(self) noexcept:
+        return self.tls is not None and not self.tls.is_established()
+
+    cdef void begin_tls(self, TlsSession layer) noexcept:
+        """From here on octets are TLS. None: it is not available, on a connection that must begin with it."""
+        if layer is None:
+            self.session.close_with(self.context.settings.trouble_reply)
+            return
+        self.tls = layer
+        self.context.intake.wheel.arm(&self.deadline, self.context.handshake_timeout_ms)
+
+    cdef void receive_encrypted(self, size_t length) noexcept:
+        cdef Intake intake = self.context.intake
+        cdef bint was_in_handshake = self.is_in_handshake()
+        cdef size_t plain_length = 0
+        cdef tls_receive_result result = self.tls.receive(intake.read_octets, length, intake.plain_octets,
+                                                          intake.plain_capacity, &plain_length)
+        cdef octets *output = self.tls.take_output()    # of the handshake, or an alert
+        if output != NULL:
+            self.send_octets(output)
+        if result == TLS_RECEIVE_FAILED:
+            # Also what came before in the same read counts for nothing: somebody is at work on the way.
+            tls_failed(self, self.tls.failure_text())
+            self.session.lingers = True
+            self.begin_close()
+            return
+        if self.is_in_handshake():
+            return
+        if was_in_handshake:
+            tls_established(self)
+            intake.wheel.disarm(&self.deadline)         # turn() arms the next command's
+            if self.session.state == SERVER_CONNECTED:
+                self.session.assume_tls()
+                self.session.greet()
+        if plain_length:
+            self.session.receive_octets(intake.plain_octets, plain_length)
+        if result == TLS_RECEIVE_CLOSED:
+            self.has_eof = True
+        self.pump()
+
+    cdef void close_tls(self) noexcept:
+        """close_notify goes in front of the end of the connection (RFC 8446 §6.1)."""
+        cdef octets *output
+        if self.tls is None:
+            return
+        self.tls.close()
+        output = self.tls.take_output()
+        if output != NULL:
+            self.send_octets(output)
 
     # The loop of events
 
@@ -164,6 +233,7 @@ cdef class InboundConnection(Client):
         cdef ServerSession session = self.session
         cdef server_event event = EVENT_NONE
         cdef bint has_replied = False
+        cdef TlsSession layer
         cdef bint is_full = False           # of a streamed message: too much is on its way to the disk
         if self.generation != self.context.generation and not session.is_in_data():
             self.refresh()
@@ -184,6 +254,11 @@ cdef class InboundConnection(Client):
                 proceed_message(self)
             elif event == EVENT_NONE or event == EVENT_WAIT:
                 break
+            elif event == EVENT_STARTTLS:
+                layer = proceed_starttls(self)
+                if layer is not None:
+                    self.flush()                # the 220 goes in clear
+                    self.begin_tls(layer)
             else:
                 if event == EVENT_REFUSED:
                     self.tell_rejected(session.refusal)
@@ -207,6 +282,7 @@ cdef class InboundConnection(Client):
                 self.begin_close()
                 return
         if self.has_eof and session.asked == 0 and not is_full and not self.is_write_paused:
+            self.close_tls()
             self.transport.close()              # nothing can follow
             return
         self.pause_or_resume_reading(is_full or self.is_write_paused or session.held_octets() > HELD_LIMIT)
@@ -225,9 +301,18 @@ cdef class InboundConnection(Client):
 
     cdef bint flush(self) noexcept:
         cdef octets *output = self.session.take_output_octets()
-        cdef ssize_t sent = 0
+        if self.tls is not None and output != NULL:
+            output = self.tls.sealed(output)
         if output == NULL:
             return False
+        self.send_octets(output)
+        return True
+
+    cdef void send_octets(self, octets *output) noexcept:
+        cdef ssize_t sent = 0
+        if self.transport is None:
+            octets_unref(output)
+            return
         if self.has_backlog and self.transport.get_write_buffer_size() == 0:
             self.has_backlog = False
         if not self.has_backlog:
@@ -239,12 +324,11 @@ cdef class InboundConnection(Client):
                 if errno != EAGAIN:
                     octets_unref(output)
                     self.transport.abort()      # reset by the peer: connection_lost follows
-                    return True
+                    return
                 sent = 0
         if <size_t>sent < output.length:
             self.send_later(output, sent)
         octets_unref(output)
-        return True
 
     cdef void send_later(self, octets *output, size_t sent) noexcept:
         self.has_backlog = True
@@ -258,6 +342,8 @@ cdef class InboundConnection(Client):
         cdef Wheel wheel = self.context.intake.wheel
         cdef ServerSession session = self.session
         cdef uint64_t delay_ms, left_ms
+        if self.is_in_handshake():
+            return                              # the handshake as a whole has its own
         if session.asked != 0:
             wheel.disarm(&self.deadline)        # we are the ones waited for
         elif session.is_in_data():
@@ -288,6 +374,10 @@ cdef class InboundConnection(Client):
             self.abort()
             return
         timeouts_total.cell[0] += 1
+        if self.is_in_handshake():
+            tls_failed(self, b"handshake timed out")
+            self.abort()
+            return
         if session.is_in_data() and self.data_time_left_ms() <= WHEEL_TICK_MS:
             session.close_with(session.settings.slow_reply)
         else:
@@ -306,6 +396,7 @@ cdef class InboundConnection(Client):
         commit_drop(self)
         if self.transport is None:
             return
+        self.close_tls()
         if self.is_read_paused:
             self.is_read_paused = False
             self.transport.resume_reading()

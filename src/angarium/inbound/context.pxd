@@ -5,6 +5,8 @@ from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
+from angarium.tls.context cimport ServerContext
+from angarium.tls.session cimport TlsSession
 
 
 cdef class Intake:
@@ -18,6 +20,9 @@ cdef class Intake:
     cdef readonly object small_buffer       # its beginning, for messages that are becoming large
     cdef uint8_t *read_octets
     cdef object read_owner
+    cdef object plain_owner                 # of what a read held under TLS; None before the first such session
+    cdef uint8_t *plain_octets
+    cdef size_t plain_capacity
     cdef int deadline_kind                  # of wheel nodes; set by connection.pyx
     cdef readonly set clients               # live connections
     cdef readonly uint32_t active           # transactions between MAIL and end of data
@@ -29,6 +34,7 @@ cdef class Intake:
 
     cdef void transaction_began(self) noexcept
     cdef void transaction_ended(self) noexcept
+    cdef void make_plain_buffer(self)
     cdef void wake_waiting(self) noexcept
     cdef bint may_stream(self) noexcept     # False: the disk is behind
     cdef bint is_overloaded(self) noexcept  # far behind: no new mail
@@ -46,7 +52,13 @@ cdef class InboundContext:
     cdef readonly uint32_t session_count
     cdef readonly uint32_t max_sessions
     cdef readonly uint32_t data_octets_per_s
+    cdef readonly ServerContext tls         # None: no TLS, or none now
+    cdef readonly bint is_implicit_tls
+    cdef readonly uint32_t handshake_timeout_ms
+    cdef readonly frozenset relay_certificates
+    cdef readonly bint relay_verified
     cdef NetworkList relay_from
     cdef NetworkList proxy_from
 
+    cdef bint is_relay_certificate(self, TlsSession tls) noexcept
     cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1

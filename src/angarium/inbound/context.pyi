@@ -9,6 +9,7 @@ from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
 from angarium.smtp.server_settings import ServerSettings
 from angarium.spool.shard import Shard
+from angarium.tls.context import ServerContext
 
 class _Client(Protocol):
     def close_if_idle(self) -> bool: ...
@@ -62,6 +63,15 @@ class InboundContext:
     session_count: int
     max_sessions: int
     data_octets_per_s: int
-    def __init__(self, intake: Intake, hostname: str, options: ListenerOptions) -> None: ...
-    def apply(self, hostname: str, options: ListenerOptions) -> None:
+    tls: ServerContext | None
+    is_implicit_tls: bool
+    handshake_timeout_ms: int
+    relay_certificates: frozenset[bytes]
+    relay_verified: bool
+    def __init__(
+        self, intake: Intake, hostname: str, options: ListenerOptions, tls: ServerContext | None = None
+    ) -> None: ...
+    def replace_certificates(self, tls: ServerContext) -> None:
+        """Handshakes from now on use these; sessions under way keep theirs."""
+    def apply(self, hostname: str, options: ListenerOptions, tls: ServerContext | None = None) -> None:
         """A reload. Raises UnicodeEncodeError for a hostname that is not ASCII; then nothing has changed."""

@@ -11,6 +11,9 @@ from angarium.queue.wheel cimport Wheel
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
+from angarium.tls.context cimport ServerContext
+from angarium.tls.ctls cimport TLS_PLAIN_SLACK
+from angarium.tls.session cimport TlsSession
 
 from angarium.smtp.server_settings import ServerSettings as make_settings
 
@@ -49,6 +52,12 @@ cdef class Intake:
         self.active -= 1
         self.shard.expect(self.active)
 
+    cdef void make_plain_buffer(self):
+        if self.plain_owner is None:
+            self.plain_capacity = READ_OCTETS + TLS_PLAIN_SLACK
+            self.plain_owner = bytearray(self.plain_capacity)
+            self.plain_octets = <uint8_t *>PyByteArray_AS_STRING(self.plain_owner)
+
     cdef bint may_stream(self) noexcept:
         return self.unsynced_octets < STREAM_LIMIT
 
@@ -83,14 +92,16 @@ cdef class InboundContext:
     def __cinit__(self, Intake intake not None, *args):
         self.intake = intake
 
-    def __init__(self, Intake intake, hostname, options):
-        self.apply(hostname, options)
+    def __init__(self, Intake intake, hostname, options, ServerContext tls=None):
+        self.apply(hostname, options, tls)
 
-    def apply(self, hostname, options):
+    def apply(self, hostname, options, ServerContext tls=None):
         """Compiles first, then changes everything at once: an error leaves the old options in force."""
         settings = make_settings(
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
             max_line_octets=options.max_line_octets, max_errors=options.max_errors,
+            starttls=options.tls is not None and options.tls.offers_starttls,
+            requires_tls=options.tls is not None and options.tls.required,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
         domains = options.domains
         relay_from = NetworkList(options.networks(options.relay_from))
@@ -102,9 +113,26 @@ cdef class InboundContext:
         self.has_subdomains = any(domain.startswith(b".") for domain in domains)
         self.max_sessions = options.max_sessions
         self.data_octets_per_s = options.data_octets_per_s
+        self.tls = tls
+        self.is_implicit_tls = options.tls is not None and options.tls.implicit
+        self.handshake_timeout_ms = round(options.tls.handshake_timeout * 1000) if options.tls is not None else 0
+        self.relay_certificates = options.tls.fingerprints if options.tls is not None else frozenset()
+        self.relay_verified = options.tls is not None and options.tls.relay_verified
         self.options = options
         self.name = str(options.address).encode()
         self.generation += 1
+
+    def replace_certificates(self, ServerContext tls not None):
+        self.tls = tls
+
+    cdef bint is_relay_certificate(self, TlsSession tls) noexcept:
+        if tls.fingerprint is None:
+            return False
+        # Whom a former CA verified, before a reload, is nobody to the one of now.
+        if (self.relay_verified and tls.is_verified and self.tls is not None
+                and tls.context.client_ca_digest == self.tls.client_ca_digest):
+            return True
+        return tls.fingerprint in self.relay_certificates
 
     cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1:
         """The domain as in the forward-path, any case; ".example.com" in the options means all below it."""

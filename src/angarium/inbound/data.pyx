@@ -13,8 +13,7 @@ from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_new, octets_unref
 from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_SMTPUTF8,
-    spool_id_encode,
+    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, spool_id_encode,
 )
 
 from angarium.smtp import replies
@@ -64,10 +63,9 @@ cdef int write_trace(Client client, octets **body) noexcept:
     facts.address_length = client.address_length
     facts.hostname = <const uint8_t *>PyBytes_AS_STRING(hostname)
     facts.hostname_length = PyBytes_GET_SIZE(hostname)
-    if transaction.flags & SPOOL_ENVELOPE_SMTPUTF8:
-        facts.protocol = b"UTF8SMTP"
-    else:
-        facts.protocol = b"ESMTP" if transaction.is_ehlo else b"SMTP"
+    facts.protocol = transaction.protocol
+    facts.tls_version = transaction.tls_version
+    facts.tls_cipher = transaction.tls_cipher
     facts.id = message_id
     facts.forward_path_length = 0
     if transaction.recipient_count == 1:    # RFC 5321 §7.2: recipients must not learn of each other

@@ -11,6 +11,7 @@ from typing import cast
 from angarium.inbound.connection import InboundConnection
 from angarium.inbound.context import InboundContext, Intake
 from angarium.inbound.options import ListenerOptions
+from angarium.tls.context import ServerContext
 
 # As many as the kernel may hold while a worker restarts; net.core.somaxconn caps it.
 BACKLOG = 4096
@@ -19,13 +20,21 @@ BACKLOG = 4096
 class Listener:
     """Accepts connections on an already bound socket.
 
+    tls      what [listener.tls] compiles to; None with that table: TLS is not available now, 454.
     sock     bound, stream; owned from now on. Several workers may have sockets of one address
              (SO_REUSEPORT), or one socket inherited by all.
     Everything must be called on the intake's loop.
     """
 
-    def __init__(self, intake: Intake, hostname: str, options: ListenerOptions, sock: socket.socket) -> None:
-        self.context = InboundContext(intake, hostname, options)
+    def __init__(
+        self,
+        intake: Intake,
+        hostname: str,
+        options: ListenerOptions,
+        sock: socket.socket,
+        tls: ServerContext | None = None,
+    ) -> None:
+        self.context = InboundContext(intake, hostname, options, tls)
         self._sock = sock
         self._server: asyncio.AbstractServer | None = None
 
@@ -48,9 +57,9 @@ class Listener:
             self._server.close()
             self._server = None
 
-    def apply(self, hostname: str, options: ListenerOptions) -> None:
+    def apply(self, hostname: str, options: ListenerOptions, tls: ServerContext | None = None) -> None:
         """A reload with the same address: open sessions follow at their next command."""
-        self.context.apply(hostname, options)
+        self.context.apply(hostname, options, tls)
 
     def close(self) -> None:
         """Accepts no more, for good: connections that the kernel still holds are reset. Sessions live on."""

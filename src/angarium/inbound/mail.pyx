@@ -38,7 +38,10 @@ cdef void proceed_mail(Client client) noexcept:
     transaction.client = <void *>client
     transaction.started_mono_ms = mono_ms()
     transaction.announced_octets = session.mail.announced_octets
-    transaction.is_ehlo = session.is_ehlo
+    transaction.protocol = protocol_of(session)
+    if client.tls is not None:
+        transaction.tls_version = client.tls.version_text()
+        transaction.tls_cipher = client.tls.cipher_text()
     if session.mail.flags & MAIL_BODY_8BITMIME:
         transaction.flags |= SPOOL_ENVELOPE_BODY_8BITMIME
     if session.mail.flags & MAIL_SMTPUTF8:
@@ -50,6 +53,15 @@ cdef void proceed_mail(Client client) noexcept:
     client.transaction = transaction
     intake.transaction_began()
     session.accept()
+
+
+cdef const char *protocol_of(ServerSession session) noexcept:
+    """RFC 3848 and RFC 6531 §3.7.3. HELO under TLS has no word of its own."""
+    if session.mail.flags & MAIL_SMTPUTF8:
+        return b"UTF8SMTPS" if session.is_tls else b"UTF8SMTP"
+    if not session.is_ehlo:
+        return b"SMTP"
+    return b"ESMTPS" if session.is_tls else b"ESMTP"
 
 
 cdef void refuse(Client client, bytes reply) noexcept:

@@ -10,6 +10,7 @@ import msgspec
 from angarium.model.address import ListenAddress
 from angarium.model.units import Duration, Octets
 from angarium.smtp import limits
+from angarium.tls.options import ServerTlsOptions
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -30,6 +31,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_errors          commands refused in one session before 421.
     command_timeout     for a whole command, from our last reply on (RFC 5321 §4.5.3.2.7: five minutes).
     data_timeout        between two blocks of message data (§4.5.3.2.5).
+    tls                 None: no TLS on this listener.
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
     """
 
@@ -46,6 +48,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     command_timeout: Duration = Duration(limits.SERVER_TIMEOUT_S)
     data_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
     data_octets_per_s: int = 500
+    tls: ServerTlsOptions | None = None
 
     def __post_init__(self) -> None:
         for key, texts in (("relay_from", self.relay_from), ("proxy_from", self.proxy_from)):

@@ -27,7 +27,9 @@ cdef struct inbound_transaction:
     int error                       # the first one of any chunk
     bint is_ended                   # end of data was seen: the envelope follows the last chunk
     bint is_dropped                 # no message will come of it
-    bint is_ehlo
+    const char *protocol            # as in the Received field: "ESMTPS"
+    const char *tls_version         # static texts; NULL in clear
+    const char *tls_cipher
     spool_chunk *chunks
     spool_segment **pins            # of each chunk
     void *client                    # Client, borrowed; NULL when the connection is gone

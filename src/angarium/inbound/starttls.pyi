@@ -1,0 +1,1 @@
+"""STARTTLS, and what a handshake leads to; no Python face."""
