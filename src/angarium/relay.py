@@ -41,7 +41,7 @@ from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
-from angarium.tls.context import TicketKeys
+from angarium.tls.context import ServerContext, TicketKeys
 from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvloop
 
 from angarium.events.journal import Journal
@@ -19,6 +20,7 @@ from angarium.inbound.listener import Listener, drain
 from angarium.inbound.options import ListenerOptions
 from angarium.model.address import ListenAddress
 from angarium.model.plan import Plan, Site, Source
+from angarium.model.units import decode_unit
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.queue.ready import Egress
 from angarium.queue.scheduler import Scheduler
@@ -26,6 +28,8 @@ from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
 from angarium.spool.shard import Shard
+from angarium.tls.certificates import load
+from angarium.tls.context import TicketKeys
 
 HOSTNAME = "mx.test.example"
 NOWHERE = Site(name="nowhere", protocol="smtp")
@@ -59,6 +63,7 @@ class IntakeHarness:
         )  # fmt: skip
         self.scheduler.set_egress("smtp", Egress())
         self.intake = Intake(shard, self.scheduler, self.journal, self.wheel, loop)
+        self.tickets = TicketKeys()
         self.listeners: list[Listener] = []
 
     async def listen(self, receive_octets: int = 0, **options: Any) -> Listener:
@@ -74,7 +79,9 @@ class IntakeHarness:
         sock.setblocking(False)
         options = {"relay_from": ["127.0.0.0/8"], **options}
         address = ListenAddress("127.0.0.1", sock.getsockname()[1])
-        listener = Listener(self.intake, HOSTNAME, ListenerOptions(address=address, **options), sock)
+        made = listener_options(address, options)
+        tls = load(made.tls, self.tickets) if made.tls is not None else None
+        listener = Listener(self.intake, HOSTNAME, made, sock, tls)
         await listener.start()
         self.listeners.append(listener)
         return listener
@@ -101,6 +108,13 @@ class IntakeHarness:
         self.shard.close()
         self.journal.flush()
         os.close(self._events_fd)
+
+
+def listener_options(address: ListenAddress, options: dict[str, Any]) -> ListenerOptions:
+    """`options` as a file would have them: tables as dicts."""
+    tables = {key: value for key, value in options.items() if isinstance(value, dict)}
+    made = msgspec.convert({"address": str(address), **tables}, ListenerOptions, dec_hook=decode_unit)
+    return msgspec.structs.replace(made, **{key: options[key] for key in options.keys() - tables.keys()})
 
 
 @asynccontextmanager

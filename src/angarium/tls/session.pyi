@@ -2,6 +2,8 @@
 
 from typing import final
 
+from typing_extensions import Buffer
+
 from angarium.tls.context import ServerContext
 from angarium.tls.peer_certificate import PeerCertificate
 
@@ -33,3 +35,10 @@ class TlsSession:
         kind  "tls-exporter" (RFC 9266) or "tls-server-end-point" (RFC 5929 §4).
         None when there is no such thing here: TLS 1.2 without RFC 7627 for the first, a resumed session for the second.
         """
+    def open_octets(self, data: Buffer) -> bytes:
+        """Takes octets from the client, all of them; returns what they say. Tests and tools only.
+
+        Raises RemoteProtocolError when the connection has failed; an alert may be in seal_octets(b"").
+        """
+    def seal_octets(self, plain: Buffer) -> bytes:
+        """What is to be sent: octets of the handshake, then `plain` once it is over."""

@@ -1,12 +1,14 @@
 # Python's side of csrc/tls/session.h: ownership, and what others ask about a connection under TLS. Octets only: whose
 # they are is known to inbound/connection.pyx.
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from angarium.model.octets cimport octets, octets_unref
 from angarium.tls.context cimport ServerContext
 from angarium.tls.ctls cimport *
 
+from angarium.model.errors import RemoteProtocolError
 from angarium.tls.peer_certificate import PeerCertificate
 
 cdef enum:
@@ -97,3 +99,29 @@ cdef class TlsSession:
         elif kind == "tls-server-end-point":
             length = tls_session_server_end_point(self.session, data)
         return PyBytes_FromStringAndSize(<const char *>data, length) if length else None
+
+    # The Python face: for tests and tools ---------------------------------------------------------------------------------
+
+    def open_octets(self, const uint8_t[::1] data not None):
+        cdef bint was_established = tls_session_is_established(self.session)
+        cdef bytearray plain = bytearray(data.shape[0] + TLS_PLAIN_SLACK)
+        cdef size_t length = 0
+        cdef tls_receive_result result = self.receive(&data[0] if data.shape[0] else NULL, data.shape[0],
+                                                      <uint8_t *>PyByteArray_AS_STRING(plain), len(plain), &length)
+        if result == TLS_RECEIVE_FAILED:
+            raise RemoteProtocolError(self.failure_text().decode("ascii", "replace"))
+        if not was_established and tls_session_is_established(self.session):
+            self.look_at_peer()
+        return bytes(plain[:length])
+
+    def seal_octets(self, const uint8_t[::1] plain not None):
+        cdef octets *output
+        if plain.shape[0] and tls_session_is_established(self.session):
+            tls_session_send(self.session, &plain[0], plain.shape[0])
+        output = tls_session_take_output(self.session)
+        if output == NULL:
+            return b""
+        try:
+            return PyBytes_FromStringAndSize(<const char *>output.data, output.length)
+        finally:
+            octets_unref(output)
