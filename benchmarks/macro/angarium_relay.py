@@ -59,12 +59,16 @@ class Angarium:
         """The configuration, for the results file."""
         return CONFIGURATION
 
+    def configuration(self) -> str:
+        """The text to be formatted."""
+        return CONFIGURATION
+
     def start(self) -> None:
         """Writes the configuration, starts the supervisor and waits for a greeting."""
         self.root.mkdir(parents=True, exist_ok=True)
         configuration = self.root / "angarium.toml"
         configuration.write_text(
-            CONFIGURATION.format(
+            self.configuration().format(
                 root=self.root, workers=self.workers, port=self.port, sink_port=self.sink_port
             )
         )

@@ -273,7 +273,10 @@ class Relay:
                 # The same socket once more: a reload sends all of them, so that it needs no memory of who has
                 # which.
                 sock.close()
-                self._listeners[address].apply(self._hostname, options, tls)
+                listener = self._listeners[address]
+                if tls is None and options.tls is not None:
+                    tls = listener.context.tls      # broken since the supervisor looked: what there is goes on
+                listener.apply(self._hostname, options, tls)
             else:
                 self._listeners[address] = Listener(self._intake, self._hostname, options, sock, tls)
                 await self._listeners[address].start()

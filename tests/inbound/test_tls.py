@@ -15,11 +15,11 @@ from inbound.smtp_peer import SmtpPeer
 from inbound.tls_peer import TlsPeer
 from tls.authority import certificate, client_context, der, listener_tls, write
 
-MESSAGE = b"Subject: x\r\n\r\n" + b"".join(b"line %d\r\n" % number for number in range(300))
-
-
 from angarium.metrics import counters
 from angarium.tls.certificates import load
+
+MESSAGE = b"Subject: x\r\n\r\n" + b"".join(b"line %d\r\n" % number for number in range(300))
+
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 

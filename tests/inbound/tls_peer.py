@@ -76,7 +76,7 @@ class TlsPeer:
         self.send(self.seal(octets))
 
     async def reply(self) -> str:
-        """The last line of the next reply; "" at a close_notify. A mere end of the connection raises ssl.SSLEOFError."""
+        """The last line of the next reply; "" at a close_notify. Without one, ssl.SSLEOFError."""
         while True:
             line, found, rest = self._opened.partition(b"\r\n")
             if found:

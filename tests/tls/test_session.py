@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import ssl
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from tls.authority import authority, certificate, client_context, der, fingerprint
 from tls.in_memory import Pair
 
+from angarium.model.errors import RemoteProtocolError
 from angarium.tls.context import ServerContext, TicketKeys
 from angarium.tls.peer_certificate import PeerCertificate
+from angarium.tls.session import TlsSession
 
 
 def server_context(*, ask: bool = True) -> ServerContext:
@@ -84,9 +87,34 @@ def test_version_and_cipher() -> None:
     assert not pair.server.is_resumed
 
 
-def test_the_end_of_a_certificate_is_known(tmp_path: Path) -> None:
-    from datetime import UTC, datetime
+def test_damaged_handshakes_fail_and_do_nothing_else() -> None:
+    """Any octets give a failure or a wait for more, the same for every cut; never a session."""
+    context = server_context()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(incoming, outgoing, server_hostname="mx.test.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    chance = random.Random(3207)
+    for _ in range(500):
+        damaged = bytearray(hello)
+        for _ in range(chance.randrange(1, 6)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            damaged = bytearray(chance.randbytes(chance.randrange(1, 600)))
+        outcomes = set()
+        for cut in (0, chance.randrange(len(damaged))):
+            session = TlsSession(context)
+            try:
+                said = session.open_octets(damaged[:cut]) + session.open_octets(damaged[cut:])
+                outcomes.add(said)
+            except RemoteProtocolError as error:
+                outcomes.add(str(error).encode())
+            session.seal_octets(b"")
+        assert len(outcomes) == 1, damaged.hex()
 
+
+def test_the_end_of_a_certificate_is_known() -> None:
     end = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
     leaf = authority().issue_cert("mx.test.example", not_after=end)
     context = ServerContext()

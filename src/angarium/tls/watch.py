@@ -7,6 +7,7 @@ once per change; they are looked at again as soon as they change again.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from angarium.events.journal import Journal
@@ -92,7 +93,9 @@ class CertificateWatch:
             self._journal.log("certificates-refused", listener=listener, reason=str(error))
             return None
         loads.add(1)
-        self._journal.log("certificates-loaded", listener=listener, count=len(options.certificates))
+        count = len(options.certificates)
+        first_end = datetime.fromtimestamp(min(context.expires_utc_s(index) for index in range(count)), UTC)
+        self._journal.log("certificates-loaded", listener=listener, count=count, expires=f"{first_end:%Y-%m-%d}")
         return context
 
     def _begin_look(self) -> None:
