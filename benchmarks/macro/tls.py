@@ -36,7 +36,7 @@ from angarium_relay import CONFIGURATION, Angarium
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "tls.json"
 KINDS = {"RSA-2048": ["rsa:2048"], "P-256": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
-CLIENTS, THREADS, SERVERS, SESSIONS = 2, 32, 8, 500
+CLIENTS, THREADS, SERVERS, SESSIONS = 8, 6, 8, 500
 BARS = {"new": 0.70, "kept": 0.60, "session_kib": 40.0}
 ROUNDS = 5
 
