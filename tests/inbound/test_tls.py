@@ -206,6 +206,8 @@ def test_a_changed_record_ends_the_connection_and_what_came_with_it_counts_for_n
                 await peer.reply()
             (failed,) = harness.events("tls-failed")
             assert "decryption failed" in failed["reason"]
+            peer.plain.cut()
+            await harness.until(lambda: not harness.intake.clients and not harness.intake.committing)
             assert not harness.events("received")
 
     run(main())
