@@ -1,4 +1,4 @@
-# Everything from a fresh clone, with Python 3.11+, gcc and make (Debian 12: tools/bootstrap says or installs what is missing).
+# Everything from a fresh clone, with Python 3.11+, gcc, make and OpenSSL's headers (Debian 12: tools/bootstrap says or installs what is missing).
 #   make run      build what is needed and start a relay on 127.0.0.1:2525
 #   make test     the whole test suite
 #   make soak     a hundred rounds of kill -9 under load (docs/durability.md)

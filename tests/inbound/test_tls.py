@@ -427,6 +427,20 @@ def test_a_client_that_says_close_notify_behind_its_message_still_gets_its_answe
     run(main())
 
 
+def test_a_client_that_shuts_its_side_behind_its_message_still_gets_its_answer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, tls=listener_tls(tmp_path)) as harness:
+            peer = await TlsPeer.started(harness.port)
+            await peer.open_data()
+            peer.say(MESSAGE + b".\r\n")
+            peer.plain.writer.write_eof()
+            assert (await peer.reply()).startswith("250 ")
+            assert await peer.reply() == ""
+            assert not harness.events("tls-failed")
+
+    run(main())
+
+
 def test_shutdown_ends_idle_sessions_under_tls_with_421(tmp_path: Path) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path, tls=listener_tls(tmp_path)) as harness:
