@@ -27,6 +27,7 @@ typedef enum argument_rule {
     ARGUMENT_REQUIRED,
     ARGUMENT_UTF8,              /* required, and may hold UTF-8 where it was offered (RFC 6531 §3.7.4.2) */
     ARGUMENT_CHUNK,             /* RFC 3030 §2 */
+    ARGUMENT_MECHANISM,         /* RFC 4954 §4 */
     ARGUMENT_FROM,
     ARGUMENT_TO,
     ARGUMENT_IGNORED,
@@ -52,7 +53,7 @@ static const word verbs[] = {   /* most frequent first */
     {FOUR('Q', 'U', 'I', 'T'), SMTP_VERB_QUIT, ARGUMENT_NONE, 4, ""},
     {FOUR('R', 'S', 'E', 'T'), SMTP_VERB_RSET, ARGUMENT_NONE, 4, ""},
     {FOUR('S', 'T', 'A', 'R'), SMTP_VERB_STARTTLS, ARGUMENT_NONE, 8, "TTLS"},
-    {FOUR('A', 'U', 'T', 'H'), SMTP_VERB_AUTH, ARGUMENT_REQUIRED, 4, ""},
+    {FOUR('A', 'U', 'T', 'H'), SMTP_VERB_AUTH, ARGUMENT_MECHANISM, 4, ""},
     {FOUR('H', 'E', 'L', 'O'), SMTP_VERB_HELO, ARGUMENT_REQUIRED, 4, ""},
     {FOUR('L', 'H', 'L', 'O'), SMTP_VERB_LHLO, ARGUMENT_REQUIRED, 4, ""},
     {FOUR('N', 'O', 'O', 'P'), SMTP_VERB_NOOP, ARGUMENT_OPTIONAL, 4, ""},
@@ -214,6 +215,56 @@ static smtp_command_result parse_chunk(const uint8_t *in, smtp_command *out)
     return SMTP_COMMAND_OK;
 }
 
+/* The six bits that a base64 character stands for; 64 when it is none (RFC 4648 §4). */
+static uint8_t base64_value(uint8_t octet)
+{
+    if (octet >= 'A' && octet <= 'Z')
+        return octet - 'A';
+    if (octet >= 'a' && octet <= 'z')
+        return octet - 'a' + 26;
+    if (octet >= '0' && octet <= '9')
+        return octet - '0' + 52;
+    return octet == '+' ? 62 : octet == '/' ? 63 : 64;
+}
+
+bool smtp_base64_is_valid(const uint8_t *in, size_t length)
+{
+    size_t padding = 0;
+
+    if (length % 4 != 0)
+        return false;
+    while (padding < 2 && padding < length && in[length - 1 - padding] == '=')
+        padding++;
+    for (size_t i = 0; i < length - padding; i++)
+        if (base64_value(in[i]) == 64)
+            return false;
+    /* Bits behind the last octet are zero: no two texts for the same octets (RFC 4648 §3.5). */
+    uint8_t unused = padding == 2 ? 15 : padding == 1 ? 3 : 0;
+    return unused == 0 || (base64_value(in[length - 1 - padding]) & unused) == 0;
+}
+
+/* sasl-mech [ SP ( base64 / "=" ) ]: sasl-mech is 1 to 20 letters, digits, "-" and "_" (RFC 4422 §3.1). */
+static smtp_command_result parse_mechanism(const uint8_t *in, smtp_command *out)
+{
+    size_t at = out->argument.offset, end = at + out->argument.length, start = at;
+    smtp_parameter *mechanism = &out->parameters[0];
+
+    while (at < end && (is_let_dig(in[at]) || in[at] == '-' || in[at] == '_'))
+        at++;
+    if (at == start || at - start > SMTP_MECHANISM_MAX || (at < end && in[at] != ' '))
+        return fail(out, SMTP_COMMAND_SYNTAX, at);
+    *mechanism = (smtp_parameter){.keyword = {(uint32_t)start, (uint32_t)(at - start)}, .value = {(uint32_t)at, 0}};
+    if (at < end) {
+        at++;
+        mechanism->value = (smtp_span){(uint32_t)at, (uint32_t)(end - at)};
+        mechanism->has_value = true;
+        if (!(end - at == 1 && in[at] == '=') && !smtp_base64_is_valid(in + at, end - at))
+            return fail(out, SMTP_COMMAND_BAD_BASE64, at);
+    }
+    out->parameter_count = 1;
+    return SMTP_COMMAND_OK;
+}
+
 static bool is_twice(const uint8_t *in, const smtp_command *out, const smtp_parameter *new)
 {
     for (size_t i = 0; i < out->parameter_count; i++) {
@@ -368,6 +419,8 @@ smtp_command_result smtp_command_parse(const uint8_t *in, size_t length, unsigne
         return fail(out, SMTP_COMMAND_HAS_8BIT, at);
     if (verb->rule == ARGUMENT_CHUNK)
         return parse_chunk(in, out);
+    if (verb->rule == ARGUMENT_MECHANISM)
+        return parse_mechanism(in, out);
     if (verb->rule == ARGUMENT_NONE ? at < end : verb->rule != ARGUMENT_OPTIONAL && at == end)
         return fail(out, SMTP_COMMAND_SYNTAX, at);
     return SMTP_COMMAND_OK;

@@ -1,4 +1,4 @@
-/* SMTP command lines: where one ends, and what it says (RFC 5321 §4.1.1, RFC 3030, 3461, 2033, 6531).
+/* SMTP command lines: where one ends, and what it says (RFC 5321 §4.1.1, RFC 3030, 3461, 2033, 4954, 6531).
  *
  * Two functions: smtp_line_find() finds the end of the next line and is the only judge of line endings in
  * command phase; smtp_command_parse() splits one line. Both give spans into the caller's buffer, allocate
@@ -48,6 +48,7 @@ typedef enum smtp_command_result {
     SMTP_COMMAND_TWICE,         /* the same parameter keyword twice: 501 5.5.4 */
     SMTP_COMMAND_TOO_MANY,      /* more parameters than SMTP_PARAMETERS_MAX: 501 5.5.4 */
     SMTP_COMMAND_HAS_8BIT,      /* octets above 127 where only RFC 6531 allows them and it does not here: 500 5.5.2 */
+    SMTP_COMMAND_BAD_BASE64,    /* initial response that is not strict base64: 501 5.5.2 (RFC 4954 §4) */
 } smtp_command_result;
 
 typedef enum smtp_keyword {     /* of MAIL and RCPT parameters; UNKNOWN ones are spans too */
@@ -57,6 +58,7 @@ typedef enum smtp_keyword {     /* of MAIL and RCPT parameters; UNKNOWN ones are
 } smtp_keyword;
 
 #define SMTP_PARAMETERS_MAX 16
+#define SMTP_MECHANISM_MAX 20   /* RFC 4422 §3.1 */
 
 typedef struct smtp_parameter {
     smtp_span keyword;
@@ -75,7 +77,7 @@ typedef struct smtp_command {
     smtp_span verb_text;
     smtp_span argument;         /* everything behind the verb and one space, trailing spaces removed */
     smtp_path path;             /* MAIL, RCPT */
-    smtp_parameter parameters[SMTP_PARAMETERS_MAX];     /* MAIL, RCPT */
+    smtp_parameter parameters[SMTP_PARAMETERS_MAX];     /* MAIL, RCPT; AUTH: [0] is mechanism and initial response */
 } smtp_command;
 
 /* Splits in[0..length), a line without its CRLF. `flags` are smtp_path flags: SMTP_PATH_UTF8 says that
@@ -89,9 +91,13 @@ typedef struct smtp_command {
  * Null reverse-path (MAIL) and "<Postmaster>" (RCPT) are always allowed: do not pass the flags for them.
  * Values are not judged, but SMTPUTF8 must have none. Octets above 127 are allowed, as well-formed UTF-8, in
  * paths and parameter values (MAIL: with SMTPUTF8) and in the argument of VRFY and EXPN; nowhere else.
+ * AUTH: an initial response is "=" or strict base64, never empty.
  * An unknown verb is UNKNOWN whatever follows; then CONTROL comes before any other fault.
  * Of *out, `parameters` is written only up to parameter_count. `length` is at most UINT32_MAX. */
 smtp_command_result smtp_command_parse(const uint8_t *in, size_t length, unsigned flags, smtp_command *out);
+
+/* Strict base64 (RFC 4648 §4): whole quanta, padded, unused bits zero, nothing else. Empty is valid. */
+bool smtp_base64_is_valid(const uint8_t *in, size_t length);
 
 /* Decimal SIZE values (RFC 1870), xtext and NOTIFY (RFC 3461 §4; §4.1: the keywords in any case). */
 bool smtp_decimal_parse(const uint8_t *in, size_t length, uint64_t *value);     /* 1..20 digits, no overflow */

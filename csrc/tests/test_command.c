@@ -116,6 +116,17 @@ static const struct {
     {"EXPN list", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_EXPN, "plain"},
     {"AUTH PLAIN AGEAYg==", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_AUTH, "plain"},
     {"AUTH", ALL, 0, SMTP_COMMAND_SYNTAX, SMTP_VERB_AUTH, "needs a mechanism"},
+    {"auth scram-sha-256-plus", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_AUTH, "any case"},
+    {"AUTH PLAIN =", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_AUTH, "RFC 4954 §4: an empty initial response"},
+    {"AUTH PLAIN ==", ALL, 0, SMTP_COMMAND_BAD_BASE64, SMTP_VERB_AUTH, "not that and no base64"},
+    {"AUTH PLAIN  AGEAYg==", ALL, 0, SMTP_COMMAND_BAD_BASE64, SMTP_VERB_AUTH, "two spaces"},
+    {"AUTH PLAIN AGEAYg== x", ALL, 0, SMTP_COMMAND_BAD_BASE64, SMTP_VERB_AUTH, "something behind"},
+    {"AUTH PLAIN AGEAYg", ALL, 0, SMTP_COMMAND_BAD_BASE64, SMTP_VERB_AUTH, "not padded"},
+    {"AUTH PLAIN AGEAYh==", ALL, 0, SMTP_COMMAND_BAD_BASE64, SMTP_VERB_AUTH, "RFC 4648 §3.5: unused bits"},
+    {"AUTH PLAIN AGE\0YWJj", 18, 0, SMTP_COMMAND_CONTROL, SMTP_VERB_AUTH, "NUL"},
+    {"AUTH PLA!N", ALL, 0, SMTP_COMMAND_SYNTAX, SMTP_VERB_AUTH, "RFC 4422 §3.1: mechanism characters"},
+    {"AUTH ABCDEFGHIJKLMNOPQRST", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_AUTH, "20 of them"},
+    {"AUTH ABCDEFGHIJKLMNOPQRSTU", ALL, 0, SMTP_COMMAND_SYNTAX, SMTP_VERB_AUTH, "21"},
     {"ETRN example.com", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_ETRN, "RFC 1985"},
     {"GET / HTTP/1.1", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_HTTP, "cross-protocol"},
     {"POST / \x01\xff", ALL, 0, SMTP_COMMAND_OK, SMTP_VERB_HTTP, "whatever follows"},
@@ -231,6 +242,33 @@ static void test_chunk_size(void)
           && !command.is_last, "not last");
 }
 
+static void test_mechanism_and_initial_response(void)
+{
+    smtp_command command;
+
+    CHECK(parse("AUTH LOGIN", ALL, 0, &command) == SMTP_COMMAND_OK && command.parameter_count == 1
+          && span_is("AUTH LOGIN", command.parameters[0].keyword, "LOGIN") && !command.parameters[0].has_value, "none");
+    CHECK(parse("AUTH PLAIN AGEAYg==", ALL, 0, &command) == SMTP_COMMAND_OK && command.parameters[0].has_value
+          && span_is("AUTH PLAIN AGEAYg==", command.parameters[0].value, "AGEAYg=="), "one");
+}
+
+static void test_base64(void)
+{
+    static const struct { const char *text; bool is_valid; const char *reason; } rows[] = {
+        {"", true, "nothing"}, {"Zg==", true, "one octet"}, {"Zm8=", true, "two"}, {"Zm9v", true, "three"},
+        {"+/+/", true, "both signs"}, {"Zg=", false, "short of padding"}, {"Z===", false, "six bits are no octet"},
+        {"====", false, "padding only"}, {"Zg==Zg==", false, "padding inside"}, {"Zh==", false, "unused bits, 4"},
+        {"Zm9=", false, "unused bits, 2"}, {"Zm9-", false, "the other alphabet"}, {"Zm 9v", false, "a space"},
+        {"Zm9v\n", false, "a line end"},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        uint8_t *text = exact_copy(rows[i].text);
+        CHECK(smtp_base64_is_valid(text, strlen(rows[i].text)) == rows[i].is_valid, "base64 %s: %s", rows[i].text,
+              rows[i].reason);
+        free(text);
+    }
+}
+
 static void test_values(void)
 {
     static const struct { const char *text; bool is_valid; uint64_t value; } decimals[] = {
@@ -279,6 +317,8 @@ int main(void)
     test_spans_are_offsets_in_the_line();
     test_failed_path_says_why_and_where();
     test_chunk_size();
+    test_mechanism_and_initial_response();
+    test_base64();
     test_values();
     return check_report();
 }

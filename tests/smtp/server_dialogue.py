@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from smtp.sasl_peer import SaslPeer
+
 from angarium.smtp import server_events
 from angarium.smtp.server_events import ServerEvent
 from angarium.smtp.server_session import ServerSession
@@ -18,14 +20,23 @@ class Dialogue:
 
     denied    forward-paths that the application refuses.
     is_full   the application refuses MAIL.
+    sasl      offers AUTH and knows the credentials.
     """
 
     def __init__(
-        self, settings: ServerSettings, *, denied: Iterable[bytes] = (), is_full: bool = False
+        self,
+        settings: ServerSettings,
+        *,
+        denied: Iterable[bytes] = (),
+        is_full: bool = False,
+        sasl: SaslPeer | None = None,
     ) -> None:
         self.session = ServerSession(settings)
         self.denied = frozenset(denied)
         self.is_full = is_full
+        self.sasl = sasl
+        if sasl is not None:
+            sasl.offer(self.session)
         self.events: list[ServerEvent] = []
         self.output = b""
         self.messages: list[bytes] = []
@@ -57,6 +68,8 @@ class Dialogue:
                 # Where a message is cut into runs depends on how it arrived: not an event of the dialogue.
                 self._message += self.session.take_body()
                 return
+            case server_events.Auth() | server_events.AuthResponse() if self.sasl is not None:
+                self.sasl.answer(self.session, event)
             case server_events.Mail() if self.is_full:
                 self.session.refuse(b"452 4.3.1 Insufficient storage\r\n")
             case server_events.Rcpt(forward_path=path) if path in self.denied:

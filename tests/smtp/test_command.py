@@ -1,5 +1,7 @@
 """Command lines: the C parser against a slow one."""
 
+import base64
+import binascii
 import re
 
 from hypothesis import example, given, settings
@@ -131,3 +133,18 @@ def test_xtext_is_the_grammar(data):
                  st.lists(st.sampled_from(NOTIFY_WORDS), max_size=4).map(b",".join)))
 def test_notify_is_a_list_or_never_alone(data):
     assert machines.parse_notify(data) == oracle.notify(data)
+
+
+@given(st.one_of(st.binary(max_size=9).map(base64.b64encode), ASCII, st.text("AQgwZ+/=", max_size=9).map(str.encode)))
+def test_base64_is_valid_when_it_is_what_its_octets_encode_to(data):
+    try:
+        expected = base64.b64encode(binascii.a2b_base64(data, strict_mode=True)) == data
+    except binascii.Error:
+        expected = False
+    assert machines.base64_is_valid(data) == expected
+    if data and data == data.rstrip(b" "):
+        got = machines.parse_command(b"AUTH PLAIN " + data)
+        if expected or data == b"=":
+            assert (got["result"], got["parameters"]) == ("ok", [(b"PLAIN", data, "")])
+        else:
+            assert got["result"] in ("bad_base64", "control", "has_8bit")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from unittest import mock
 
 import msgspec
 import pytest
+from smtp.sasl_peer import SERVER_NONCE, SaslPeer
 from smtp.server_dialogue import Dialogue
 from smtp.transcript import Transcript, read_all
 
@@ -22,14 +24,22 @@ CutsOf = Callable[[bytes], Iterable[int]]
 
 def play(transcript: Transcript, cuts_of: CutsOf) -> None:
     settings = ServerSettings("mx.test.example", **transcript.settings)
-    dialogue = Dialogue(settings, denied=transcript.denied, is_full=transcript.is_full)
+    sasl = None
+    if transcript.mechanisms is not None:
+        sasl = SaslPeer(
+            transcript.mechanisms.encode() or None,
+            is_bound=transcript.is_bound,
+            certificate=transcript.certificate,
+        )
+    dialogue = Dialogue(settings, denied=transcript.denied, is_full=transcript.is_full, sasl=sasl)
     dialogue.greet()
     assert dialogue.output.startswith(b"220 mx.test.example ")
     for block in transcript.blocks:
         dialogue.output = b""
         dialogue.events.clear()
         dialogue.messages.clear()
-        dialogue.feed_in_pieces(block.octets, cuts_of(block.octets))
+        with mock.patch("angarium.sasl.scram.make_nonce", return_value=SERVER_NONCE):
+            dialogue.feed_in_pieces(block.octets, cuts_of(block.octets))
         where = f"after {block.octets[:200]!r}"
         replies = split_replies(dialogue.output)
         assert len(replies) == len(block.replies), f"{where}: {replies}"
@@ -94,5 +104,5 @@ def describe(event: object) -> tuple[str, dict[str, str]]:
 
 def plain(value: object) -> str:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     return str(value).lower() if isinstance(value, bool) else str(value)

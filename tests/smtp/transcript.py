@@ -4,6 +4,8 @@
     # reason and RFC, free text
     = max_message_octets=1000 max_errors=3
                          settings of the session; `denied=<path>` and `full` are about the application;
+                         `auth=PLAIN,LOGIN` offers AUTH, with a binding when `bound`, a client's `certificate=name`;
+                         `auth=`: only TLS is missing;
                          `whole`: played as one block only, because arriving together is the point
     C: octets            what the client sends; escapes \\r \\n \\t \\\\ \\xNN; {text*count} repeats
     S: 250 2.1.0 / 354   replies, each the start of one (of its last line)
@@ -45,6 +47,9 @@ class Transcript:
     denied: list[bytes] = field(default_factory=list)
     is_full: bool = False
     is_whole: bool = False
+    mechanisms: str | None = None
+    is_bound: bool = False
+    certificate: str | None = None
     blocks: list[Block] = field(default_factory=list)
 
 
@@ -85,6 +90,12 @@ def _set(transcript: Transcript, text: str) -> None:
             transcript.is_whole = True
         elif key == "full":
             transcript.is_full = True
+        elif key == "auth":
+            transcript.mechanisms = value.replace(",", " ")
+        elif key == "bound":
+            transcript.is_bound = True
+        elif key == "certificate":
+            transcript.certificate = value
         elif key == "denied":
             transcript.denied.append(value.encode())
         else:

@@ -87,6 +87,7 @@ cdef extern from "smtp/command.h" nogil:
         SMTP_COMMAND_TWICE
         SMTP_COMMAND_TOO_MANY
         SMTP_COMMAND_HAS_8BIT
+        SMTP_COMMAND_BAD_BASE64
 
     ctypedef enum smtp_keyword:
         SMTP_KEYWORD_UNKNOWN
@@ -125,6 +126,7 @@ cdef extern from "smtp/command.h" nogil:
         smtp_parameter *parameters
 
     smtp_command_result smtp_command_parse(const uint8_t *data, size_t length, unsigned flags, smtp_command *out)
+    bint smtp_base64_is_valid(const uint8_t *data, size_t length)
     bint smtp_decimal_parse(const uint8_t *data, size_t length, uint64_t *value)
     bint smtp_xtext_is_valid(const uint8_t *data, size_t length)
     bint smtp_notify_parse(const uint8_t *data, size_t length, uint8_t *notify)

@@ -8,6 +8,7 @@ PATH_OCTETS = 256
 COMMAND_LINE_OCTETS = 512   # with CRLF
 MAIL_LINE_OCTETS = 2048     # MAIL and RCPT grow by extensions (RFC 3461 §5: +500 each, 1870, 6531): one cap
 REPLY_LINE_OCTETS = 512
+AUTH_LINE_OCTETS = 12288    # RFC 4954 §4: responses; the AUTH command too, as its initial response may be a token
 TEXT_LINE_OCTETS = 1000     # §4.5.3.1.6, with CRLF
 RECIPIENTS_MINIMUM = 100    # §4.5.3.1.8
 

@@ -69,6 +69,9 @@ def domain_is_valid(data: bytes, *, utf8: bool = False) -> bool:
 def utf8_is_valid(data: bytes) -> bool:
     """Whether data is well-formed UTF-8 (RFC 3629)."""
 
+def base64_is_valid(data: bytes) -> bool:
+    """Strict base64: whole quanta, padded, unused bits zero (RFC 4648 §4)."""
+
 def find_line(data: bytes, limit: int) -> tuple[str, int]:
     """(result, length) of the next command line (smtp_line_find); `limit` in octets, CRLF counted."""
 

@@ -10,7 +10,7 @@ PATH_RESULTS = ("ok", "syntax", "local_too_long", "domain_too_long", "too_long",
                 "bad_literal")
 LINE_RESULTS = ("ok", "partial", "too_long", "bare_lf", "bare_cr")
 COMMAND_RESULTS = ("ok", "unknown", "control", "syntax", "bad_path", "bad_parameter", "twice", "too_many",
-                   "has_8bit")
+                   "has_8bit", "bad_base64")
 VERBS = ("", "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "EXPN", "HELP",
          "QUIT", "STARTTLS", "AUTH", "ETRN", "HTTP")
 KEYWORDS = ("", "SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH")
@@ -79,6 +79,10 @@ def domain_is_valid(bytes data not None, *, bint utf8=False):
 
 def utf8_is_valid(bytes data not None):
     return bool(csmtp.smtp_utf8_is_valid(data, len(data)))
+
+
+def base64_is_valid(bytes data not None):
+    return bool(csmtp.smtp_base64_is_valid(data, len(data)))
 
 
 def find_line(bytes data not None, size_t limit):

@@ -85,6 +85,22 @@ TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 TLS_REQUIRED = b"530 5.7.0 Say STARTTLS first\r\n"
 STARTTLS_PIPELINED = b"554 5.5.0 Octets in clear behind STARTTLS, closing\r\n"
 
+# AUTH (RFC 4954 §4, §6)
+AUTH_OK = b"235 2.7.0 Authentication successful\r\n"
+AUTH_FAILED = b"535 5.7.8 Authentication credentials invalid\r\n"
+AUTH_UNAVAILABLE = b"454 4.7.0 Temporary authentication failure, try again later\r\n"
+AUTH_TOO_MANY_FAILURES = b"421 4.7.0 Too many authentication failures, try again later\r\n"
+AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
+AUTH_BAD_BASE64 = b"501 5.5.2 Not base64\r\n"
+AUTH_LINE_TOO_LONG = b"500 5.5.6 Authentication exchange line too long\r\n"
+AUTH_UNKNOWN_MECHANISM = b"504 5.5.4 Authentication mechanism not offered\r\n"
+AUTH_NEEDS_EHLO = b"503 5.5.1 AUTH needs EHLO\r\n"
+AUTH_TWICE = b"503 5.5.1 Already authenticated\r\n"
+AUTH_NEEDS_TLS = b"538 5.7.11 Encryption required for authentication\r\n"
+AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
+SENDER_NOT_OWN = b"553 5.7.1 Reverse-path not allowed to the authenticated identity\r\n"
+QUOTA_EXCEEDED = b"451 4.7.1 Quota of the authenticated identity exhausted, try again later\r\n"
+
 # End of data
 BARE_LF = b"554 5.6.0 Message refused: bare LF; lines end with CRLF\r\n"
 BARE_CR = b"554 5.6.0 Message refused: bare CR; lines end with CRLF\r\n"

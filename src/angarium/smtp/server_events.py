@@ -23,6 +23,19 @@ class Mail(msgspec.Struct, frozen=True):
     ret: str = ""
 
 
+class Auth(msgspec.Struct, frozen=True):
+    """AUTH. Asks: challenge(), authenticate() or refuse(). `initial` is decoded; None: no initial response was sent."""
+
+    mechanism: str
+    initial: bytes | None = None
+
+
+class AuthResponse(msgspec.Struct, frozen=True):
+    """What the client says to a challenge, decoded. Asks as Auth does."""
+
+    octets: bytes
+
+
 class Rcpt(msgspec.Struct, frozen=True):
     """Asks: accept() or refuse(). domain_offset is the length of forward_path for a bare <Postmaster>."""
 
@@ -60,7 +73,7 @@ class Reset(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The session refused something by itself; the reply is said. The transaction may be over with it."""
+    """The session refused something by itself; the reply is said. Transaction or AUTH exchange may be over with it."""
 
     code: int
     reply: bytes
@@ -72,4 +85,4 @@ class Close(msgspec.Struct, frozen=True):
     lingers: bool
 
 
-ServerEvent = Helo | Mail | Rcpt | Data | Body | Message | StartTls | Reset | Refused | Close
+ServerEvent = Helo | Auth | AuthResponse | Mail | Rcpt | Data | Body | Message | StartTls | Reset | Refused | Close

@@ -19,5 +19,7 @@ cdef struct rcpt_parameters:
     uint8_t notify                      # SMTP_NOTIFY_*, 0 when not given
 
 # Fill *out from a command that was parsed without fault. None, or the reply that refuses it.
-cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, mail_parameters *out)
+# AUTH= (RFC 4954 §5) is judged and not kept where `is_auth_offered`, and not known elsewhere.
+cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, bint is_auth_offered,
+                                mail_parameters *out)
 cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, rcpt_parameters *out)

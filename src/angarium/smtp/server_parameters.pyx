@@ -9,6 +9,7 @@ from angarium.smtp import replies
 cdef enum:
     SIZE_LIMIT = 20                     # digits, RFC 1870 §3
     ENVID_LIMIT = 100                   # RFC 3461 §4.4
+    AUTH_LIMIT = 500                    # RFC 4954 §3 (6): what AUTH= may add to MAIL
     ORCPT_LIMIT = 500                   # RFC 3461 §4.2
 
 cdef bytes BAD_PARAMETER_VALUE = replies.BAD_PARAMETER_VALUE
@@ -16,7 +17,8 @@ cdef bytes UNKNOWN_PARAMETER = replies.UNKNOWN_PARAMETER
 cdef bytes NO_BINARYMIME = replies.NO_BINARYMIME
 
 
-cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, mail_parameters *out):
+cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, bint is_auth_offered,
+                                mail_parameters *out):
     cdef uint32_t i, length
     cdef uint8_t known
     cdef const uint8_t *value
@@ -54,6 +56,11 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
                 return BAD_PARAMETER_VALUE
             out.envid = value
             out.envid_length = length
+        elif known == SMTP_KEYWORD_AUTH and is_auth_offered:
+            # Nobody is trusted to name a submitter: taken as "<>", which RFC 4954 §5 allows for any client.
+            if length == 0 or length > AUTH_LIMIT or not (is_word(value, length, b"<>", 2)
+                    or smtp_xtext_is_valid(value, length) and not means_control(value, length)):
+                return BAD_PARAMETER_VALUE
         else:
             return UNKNOWN_PARAMETER
     return None

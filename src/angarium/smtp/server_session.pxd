@@ -10,6 +10,8 @@ cdef enum server_event:
     EVENT_NONE = 0      # more input is wanted
     EVENT_WAIT          # an event was not answered yet; input waits
     EVENT_HELO          # told: `helo`, `is_ehlo`; any transaction is over
+    EVENT_AUTH          # asked: challenge(), authenticate() or refuse(); `mechanism`, `response`
+    EVENT_AUTH_RESPONSE # asked likewise; `response`
     EVENT_MAIL          # asked: accept() or refuse(); `path`, `mail`
     EVENT_RCPT          # asked: accept() or refuse(); `path`, `domain_offset`, `rcpt`
     EVENT_DATA          # asked: begin_data_with() or refuse(); `is_chunking` for the first BDAT
@@ -41,6 +43,11 @@ cdef class ServerSession:
     cdef uint64_t chunk_left
     cdef uint64_t chunk_octets
     cdef readonly bytes helo
+    cdef public bytes mechanisms        # offered with AUTH, "PLAIN LOGIN"; None: AUTH is not offered
+    cdef public bint auth_needs_tls     # not offered only because the connection is not under TLS
+    cdef readonly bytes identity        # of the client once AUTH succeeded; else None
+    cdef readonly str mechanism         # of the exchange, upper case
+    cdef readonly bytes response        # of EVENT_AUTH and EVENT_AUTH_RESPONSE, decoded; None: no initial response
     cdef readonly bytes refusal         # the reply of EVENT_REFUSED, or of a refused chunk to come
     # Spans of the event: into the input, good until the next advance() or hold().
     cdef const uint8_t *path
@@ -66,6 +73,9 @@ cdef class ServerSession:
     cpdef void assume_tls(self) noexcept
     cpdef void accept(self) noexcept
     cpdef void refuse(self, bytes reply) noexcept
+    cpdef void challenge(self, bytes octets)
+    cpdef void authenticate(self, bytes identity) noexcept
+    cpdef void forget_identity(self) noexcept
     cdef void begin_data_with(self, octets *body) noexcept
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept
     cpdef void close_with(self, bytes reply) noexcept
@@ -74,6 +84,7 @@ cdef class ServerSession:
 
     cdef void say(self, bytes reply) noexcept
     cdef void say_octets(self, const void *data, size_t length) noexcept
+    cdef void _auth_ends(self, bytes reply) noexcept
     cdef server_event _tell_refusal(self, bytes reply) noexcept
     cdef server_event _fail(self, bytes reply) noexcept
     cdef void _end_transaction(self) noexcept
@@ -83,6 +94,9 @@ cdef class ServerSession:
     cdef server_event _order_refused(self, uint8_t check, smtp_command *command) noexcept
     cdef server_event _syntax_refused(self, uint8_t result, smtp_command *command) noexcept
     cdef server_event _hello(self, const uint8_t *line, smtp_command *command) noexcept
+    cdef server_event _auth(self, const uint8_t *line, smtp_command *command) noexcept
+    cdef server_event _auth_line(self) noexcept
+    cdef bytes _ehlo_reply(self)
     cdef server_event _mail(self, const uint8_t *line, smtp_command *command) noexcept
     cdef server_event _rcpt(self, const uint8_t *line, smtp_command *command) noexcept
     cdef bint _offers_starttls(self) noexcept

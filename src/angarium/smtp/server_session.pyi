@@ -12,8 +12,9 @@ class ServerSession:
     """Octets in, events out; replies wait in the output.
 
     greet() first; then receive() octets as they come and pull next_event() until it gives None, then send
-    take_output(). Events that ask (Mail, Rcpt, Data, Message, StartTls) stop the session until their answer: accept(), refuse(),
-    begin_data() or finish(). Any octets give events and replies, never an exception, and the same ones however they
+    take_output(). Events that ask (Auth, AuthResponse, Mail, Rcpt, Data, Message, StartTls) stop the session until their
+    answer: accept(), refuse(), challenge(), authenticate(), begin_data() or finish(). AUTH is offered while `mechanisms`
+    is set. Any octets give events and replies, never an exception, and the same ones however they
     are cut; but octets behind a command that ends a group are only seen as such when they arrive with it.
     An idle session holds no buffers.
     """
@@ -30,6 +31,11 @@ class ServerSession:
     recipient_count: int
     refused_recipient_count: int
     error_count: int
+    mechanisms: bytes | None
+    auth_needs_tls: bool
+    identity: bytes | None
+    mechanism: str | None
+    response: bytes | None
     helo: bytes | None
     refusal: bytes | None
     def __init__(self, settings: ServerSettings) -> None: ...
@@ -44,7 +50,16 @@ class ServerSession:
     def assume_tls(self) -> None:
         """The connection began with TLS (RFC 8314 §3.3). Before greet()."""
     def refuse(self, reply: bytes) -> None:
-        """No to Mail, Rcpt, Data or StartTls: a whole reply with CRLF. A refused first chunk is read before it is said."""
+        """No to Auth, AuthResponse, Mail, Rcpt, Data or StartTls: a whole reply with CRLF; to Auth 421 ends the session.
+
+        A refused first chunk is read before it is said.
+        """
+    def challenge(self, octets: bytes) -> None:
+        """To Auth or AuthResponse: 334 with these octets, not encoded yet. Nothing happens when nothing asked."""
+    def authenticate(self, identity: bytes) -> None:
+        """To the same: 235, and the session has this identity. Nothing happens when nothing asked."""
+    def forget_identity(self) -> None:
+        """TLS begins: what was said before it does not hold (RFC 3207 §4.2)."""
     def begin_data(self, trace: Buffer = b"") -> None:
         """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
     def finish(self, reply: bytes) -> None:

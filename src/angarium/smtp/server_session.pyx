@@ -1,9 +1,12 @@
 # One SMTP dialogue, server side, without a socket, a clock or a policy (RFC 5321, 1870, 2920, 3030, 3207, 3461, 6531).
 # Octets go in by receive_octets(), events are pulled by advance(), replies pile up in `output` until somebody takes them.
 # What is allowed when stands in server_state.pxd; what is said stands in replies.py; where a line, a path or a message
-# ends is judged in csrc/smtp and nowhere else.
+# ends is judged in csrc/smtp and nowhere else. Of an AUTH exchange it knows the lines (RFC 4954), sasl/ what they mean.
 #
-# Events that ask stop the machine until accept(), refuse(), begin_data_with() or finish_with(): pipelined input waits.
+# Events that ask stop the machine until accept(), refuse(), challenge(), authenticate(), begin_data_with()
+# or finish_with(): pipelined input waits.
+import binascii
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -24,8 +27,10 @@ cdef enum:
     LINE_LIMIT = 2048               # limits.MAIL_LINE_OCTETS: MAIL and RCPT, whose extensions need room
     COMMAND_LIMIT = 512             # limits.COMMAND_LINE_OCTETS: all others
     HELO_LIMIT = 255
+    AUTH_LIMIT = 12288              # limits.AUTH_LINE_OCTETS
 
 assert LINE_LIMIT == limits.MAIL_LINE_OCTETS
+assert AUTH_LIMIT == limits.AUTH_LINE_OCTETS
 assert COMMAND_LIMIT == limits.COMMAND_LINE_OCTETS
 
 # The table of replies as C globals: a reply is a pointer and a length, no look-up.
@@ -72,10 +77,19 @@ cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 cdef bytes TLS_ALREADY = replies.TLS_ALREADY
 cdef bytes TLS_REQUIRED = replies.TLS_REQUIRED
 cdef bytes MESSAGE_FAR_TOO_BIG = replies.MESSAGE_FAR_TOO_BIG
+cdef bytes AUTH_OK = replies.AUTH_OK
+cdef bytes AUTH_CANCELLED = replies.AUTH_CANCELLED
+cdef bytes AUTH_BAD_BASE64 = replies.AUTH_BAD_BASE64
+cdef bytes AUTH_LINE_TOO_LONG = replies.AUTH_LINE_TOO_LONG
+cdef bytes AUTH_UNKNOWN_MECHANISM = replies.AUTH_UNKNOWN_MECHANISM
+cdef bytes AUTH_NEEDS_EHLO = replies.AUTH_NEEDS_EHLO
+cdef bytes AUTH_TWICE = replies.AUTH_TWICE
+cdef bytes AUTH_NEEDS_TLS = replies.AUTH_NEEDS_TLS
+cdef bytes AUTH_REQUIRED = replies.AUTH_REQUIRED
 
 # RFC 2920 §3.1: these end a group, because what they answer decides how the client goes on. (QUIT too: it closes.)
 cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY
-                            | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP)
+                            | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
 
 
 cdef bytes span_bytes(const uint8_t *data, size_t length):
@@ -99,6 +113,17 @@ cdef bint is_helo_name(const uint8_t *name, size_t length) noexcept:
                 or octet == c'.' or octet == c'-' or octet == c'_' or octet == c':'):
             return False
     return True
+
+
+cdef bytes decoded(const uint8_t *base64, size_t length):
+    """What valid base64, or the "=" of an empty initial response, stands for."""
+    return b"" if length == 1 else binascii.a2b_base64(span_bytes(base64, length))
+
+
+cdef bint starts_auth(const uint8_t *line) noexcept:
+    """Whether a line of four octets or more is an AUTH command."""
+    return ((line[0] | 32) == c'a' and (line[1] | 32) == c'u' and (line[2] | 32) == c't' and (line[3] | 32) == c'h'
+            and line[4] == c' ')
 
 
 @cython.final
@@ -178,6 +203,8 @@ cdef class ServerSession:
                 self.at = self.end
                 event = EVENT_CLOSE if self.after != SERVER_CLOSED else EVENT_NONE
                 self.after = SERVER_CLOSED
+            elif self.state == SERVER_AUTH:
+                event = self._auth_line()
             else:
                 event = self._line()
             if event != EVENT_GO_ON:
@@ -215,6 +242,7 @@ cdef class ServerSession:
             self.is_tls = True
             self.is_ehlo = False
             self.helo = None
+            self.identity = None
             self.state = SERVER_START
             self.say(STARTTLS_GO)
         self.asked = 0
@@ -230,8 +258,31 @@ cdef class ServerSession:
             self.after = SERVER_READY
             self.state = SERVER_SKIP_CHUNK
             return
+        if self.state == SERVER_AUTH:
+            self._auth_ends(reply)
+            return
         self.asked = 0
         self.say(reply)
+
+    cpdef void challenge(self, bytes octets):
+        """The answer to EVENT_AUTH or EVENT_AUTH_RESPONSE: a response is wanted."""
+        if self.state != SERVER_AUTH or self.asked == 0:
+            return
+        self.asked = 0
+        if self.at != self.end:
+            self._fail(IMPROPER_PIPELINING)     # a response to what nobody had asked: a guess
+            return
+        self.say(b"334 " + binascii.b2a_base64(octets, newline=False) + b"\r\n")
+
+    cpdef void authenticate(self, bytes identity) noexcept:
+        """The answer to the same: this is who the client is."""
+        if self.state == SERVER_AUTH and self.asked != 0:
+            self.identity = identity
+            self._auth_ends(AUTH_OK)
+
+    cpdef void forget_identity(self) noexcept:
+        """What was said before TLS does not hold under it (RFC 3207 §4.2)."""
+        self.identity = None
 
     cdef void begin_data_with(self, octets *body) noexcept:
         """Takes over `body`, which already holds the trace field; message octets go behind it."""
@@ -265,6 +316,26 @@ cdef class ServerSession:
         cdef octets *output = self.output
         self.output = NULL
         return output
+
+    cdef void _auth_ends(self, bytes reply) noexcept:
+        cdef bint is_failure = reply is not AUTH_OK
+        self.asked = 0
+        self.state = SERVER_READY
+        self.response = None
+        # Octets behind a command that ends a group were sent before its reply (RFC 4954 §4): guesses, or an injection.
+        if self.at != self.end:
+            self.identity = None
+            self._fail(IMPROPER_PIPELINING)
+        elif is_failure and reply.startswith(b"421"):
+            self._fail(reply)
+        elif is_failure:
+            self.error_count += 1
+            if self.error_count >= self.settings.max_errors:
+                self._fail(self.settings.errors_reply)
+            else:
+                self.say(reply)
+        else:
+            self.say(reply)
 
     cdef server_event _tell_refusal(self, bytes reply) noexcept:
         self.error_count += 1
@@ -314,6 +385,13 @@ cdef class ServerSession:
         if result == SMTP_LINE_OK:
             self.at += length + 2
             return self._command(line, length)
+        if result == SMTP_LINE_TOO_LONG and starts_auth(line):
+            result = smtp_line_find(line, self.end - line, AUTH_LIMIT, &length)
+            if result == SMTP_LINE_PARTIAL:
+                return EVENT_NONE
+            if result == SMTP_LINE_OK:
+                self.at += length + 2
+                return self._command(line, length)
         if result == SMTP_LINE_TOO_LONG:
             self.at += length
             self.after = self.state
@@ -332,6 +410,10 @@ cdef class ServerSession:
             return self._fail(BARE_LINE_ENDING)
         self.at += 2
         self.state = self.after
+        if self.state == SERVER_AUTH:
+            self.verb = SMTP_VERB_AUTH
+            self.state = SERVER_READY
+            return self._tell_refusal(AUTH_LINE_TOO_LONG)
         return self._tell_refusal(LINE_TOO_LONG)
 
     cdef server_event _command(self, const uint8_t *line, size_t length) noexcept:
@@ -353,7 +435,8 @@ cdef class ServerSession:
         if self.at != self.end and command.verb != SMTP_VERB_BDAT and command.verb != SMTP_VERB_QUIT and (
                 not self.is_ehlo or ENDS_GROUP >> command.verb & 1):
             return self._fail(IMPROPER_PIPELINING)
-        if length + 2 > COMMAND_LIMIT and command.verb != SMTP_VERB_MAIL and command.verb != SMTP_VERB_RCPT:
+        if length + 2 > COMMAND_LIMIT and command.verb != SMTP_VERB_MAIL and command.verb != SMTP_VERB_RCPT \
+                and command.verb != SMTP_VERB_AUTH:
             return self._fail(BAD_CHUNK_SIZE) if command.verb == SMTP_VERB_BDAT else self._tell_refusal(LINE_TOO_LONG)
         if command.verb == SMTP_VERB_BDAT and result != SMTP_COMMAND_OK:
             return self._fail(BAD_CHUNK_SIZE)
@@ -375,6 +458,8 @@ cdef class ServerSession:
             return self._hello(line, &command)
         if command.verb == SMTP_VERB_STARTTLS:
             return self._starttls()
+        if command.verb == SMTP_VERB_AUTH:
+            return self._auth(line, &command)
         if command.verb == SMTP_VERB_RSET:
             self._end_transaction()
             self.say(RSET_OK)
@@ -392,7 +477,7 @@ cdef class ServerSession:
         if command.verb == SMTP_VERB_HELP:
             self.say(HELP_OK)
             return EVENT_GO_ON
-        return self._tell_refusal(NOT_IMPLEMENTED)      # EXPN, LHLO, AUTH, ETRN
+        return self._tell_refusal(NOT_IMPLEMENTED)      # EXPN, LHLO, ETRN
 
     cdef server_event _order_refused(self, uint8_t check, smtp_command *command) noexcept:
         cdef bytes reply
@@ -432,6 +517,8 @@ cdef class ServerSession:
             reply = TOO_MANY_PARAMETERS
         elif result == SMTP_COMMAND_SYNTAX:
             reply = SYNTAX
+        elif result == SMTP_COMMAND_BAD_BASE64:
+            reply = AUTH_BAD_BASE64
         elif command.path_result == SMTP_PATH_NEEDS_UTF8:
             reply = NEEDS_SMTPUTF8
         elif (command.path_result == SMTP_PATH_LOCAL_TOO_LONG or command.path_result == SMTP_PATH_DOMAIN_TOO_LONG
@@ -453,6 +540,8 @@ cdef class ServerSession:
         self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
         if not self.is_ehlo:
             self.say(self.settings.helo_reply)
+        elif self.mechanisms is not None:
+            self.say(self._ehlo_reply())
         elif self._offers_starttls():
             self.say(self.settings.ehlo_starttls_reply)
         else:
@@ -470,10 +559,69 @@ cdef class ServerSession:
         self.asked = EVENT_STARTTLS
         return EVENT_STARTTLS
 
+    cdef bytes _ehlo_reply(self):
+        """The settings' own with the line that not every session gets."""
+        cdef bytes lines = self.settings.ehlo_starttls_reply if self._offers_starttls() else self.settings.ehlo_reply
+        cdef Py_ssize_t last = lines.rindex(b"250 ")
+        return lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
+
+    cdef server_event _auth(self, const uint8_t *line, smtp_command *command) noexcept:
+        cdef smtp_parameter *given = &command.parameters[0]
+        cdef const uint8_t *name = line + given.keyword.offset
+        if self.identity is not None:
+            return self._tell_refusal(AUTH_TWICE)
+        if self.mechanisms is None:
+            return self._tell_refusal(AUTH_NEEDS_TLS if self.auth_needs_tls else NOT_IMPLEMENTED)
+        if not self.is_ehlo:
+            return self._tell_refusal(AUTH_NEEDS_EHLO)
+        self.mechanism = span_bytes(name, given.keyword.length).decode("ascii").upper()
+        if self.mechanism.encode("ascii") not in self.mechanisms.split():
+            return self._tell_refusal(AUTH_UNKNOWN_MECHANISM)
+        self.response = None
+        if given.has_value:
+            self.response = decoded(line + given.value.offset, given.value.length)
+        self.state = SERVER_AUTH
+        self.asked = EVENT_AUTH
+        return EVENT_AUTH
+
+    cdef server_event _auth_line(self) noexcept:
+        """A response: base64, or "*", which cancels (RFC 4954 §4). Whatever else it is ends the exchange."""
+        cdef size_t length
+        cdef const uint8_t *line = self.at
+        cdef smtp_line_result result
+        if self.at == self.end:
+            return EVENT_NONE
+        self.verb = SMTP_VERB_AUTH
+        result = smtp_line_find(line, self.end - line, AUTH_LIMIT, &length)
+        if result == SMTP_LINE_PARTIAL:
+            return EVENT_NONE
+        if result == SMTP_LINE_TOO_LONG:
+            self.at += length
+            self.after = SERVER_AUTH
+            self.state = SERVER_SKIP_LINE
+            return EVENT_GO_ON
+        if result != SMTP_LINE_OK:
+            return self._fail(BARE_LINE_ENDING)
+        self.at += length + 2
+        if self.at != self.end:
+            return self._fail(IMPROPER_PIPELINING)
+        if length == 1 and line[0] == c'*':
+            self.state = SERVER_READY
+            return self._tell_refusal(AUTH_CANCELLED)
+        if not smtp_base64_is_valid(line, length):
+            self.state = SERVER_READY
+            return self._tell_refusal(AUTH_BAD_BASE64)
+        self.response = decoded(line, length)
+        self.asked = EVENT_AUTH_RESPONSE
+        return EVENT_AUTH_RESPONSE
+
     cdef server_event _mail(self, const uint8_t *line, smtp_command *command) noexcept:
-        cdef bytes reply = mail_parameters_read(line, command, &self.mail)
+        cdef bytes reply
         if self.settings.requires_tls and not self.is_tls:
             return self._tell_refusal(TLS_REQUIRED)
+        if self.settings.auth_required and self.identity is None:
+            return self._tell_refusal(AUTH_REQUIRED)
+        reply = mail_parameters_read(line, command, self.mechanisms is not None, &self.mail)
         if reply is None and self.mail.announced_octets > self.settings.max_message_octets:
             reply = MESSAGE_TOO_BIG
         if reply is not None:
@@ -613,6 +761,10 @@ cdef class ServerSession:
             return None
         if event == EVENT_HELO:
             return server_events.Helo(name=self.helo, is_ehlo=self.is_ehlo)
+        if event == EVENT_AUTH:
+            return server_events.Auth(mechanism=self.mechanism, initial=self.response)
+        if event == EVENT_AUTH_RESPONSE:
+            return server_events.AuthResponse(octets=self.response)
         if event == EVENT_MAIL:
             return server_events.Mail(
                 reverse_path=span_bytes(self.path, self.path_length), announced_octets=self.mail.announced_octets, envid=span_bytes(self.mail.envid, self.mail.envid_length),

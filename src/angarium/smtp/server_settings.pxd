@@ -25,3 +25,4 @@ cdef class ServerSettings:
     cdef readonly uint32_t run_octets
     cdef readonly uint32_t command_timeout_s
     cdef readonly uint32_t block_timeout_s
+    cdef readonly bint auth_required

@@ -16,6 +16,7 @@ class ServerSettings:
     max_errors           commands refused before 421 4.7.0.
     run_octets           from here on message data may be taken away while it arrives (event Body).
     command_timeout_s    and block_timeout_s: values for whoever has a clock.
+    auth_required        MAIL is answered 530 until AUTH succeeded.
     Raises UnicodeEncodeError for a hostname that is not ASCII.
     """
 
@@ -41,6 +42,7 @@ class ServerSettings:
     run_octets: int
     command_timeout_s: int
     block_timeout_s: int
+    auth_required: bool
     def __init__(
         self,
         hostname: str | bytes,
@@ -54,4 +56,5 @@ class ServerSettings:
         run_octets: int = ...,
         command_timeout_s: int = 300,
         block_timeout_s: int = 180,
+        auth_required: bool = False,
     ) -> None: ...

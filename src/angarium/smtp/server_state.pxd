@@ -8,20 +8,21 @@
 #   5. RSET, HELO and EHLO end a transaction anywhere in command phase. NOOP, HELP, VRFY, EXPN and QUIT may always come.
 #   6. Between end of data and its answer nothing is read: what was pipelined waits.
 #   7. STARTTLS needs HELO or EHLO, and no transaction (RFC 3207 §4); after it the session begins anew, in START.
-#   8. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
+#   8. AUTH needs EHLO and no transaction (RFC 4954 §4); until its exchange ends lines are responses, not commands.
+#   9. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
 #
-#                  HELO/EHLO  STARTTLS MAIL   RCPT   DATA   BDAT   RSET   others
-#   CONNECTED      early      early    early  early  early  early  early  early
-#   START          READY      helo     helo   mail   mail   mail   same   same
-#   READY          READY      START    MAIL   mail   mail   mail   same   same
-#   MAIL           READY      nested   nested RCPT   rcpt   rcpt   READY  same
-#   RCPT           READY      nested   nested RCPT   DATA   CHUNK  READY  same
-#   BETWEEN_CHUNKS READY      nested   nested chunks chunks CHUNK  READY  same
+#                  HELO/EHLO  STARTTLS AUTH   MAIL   RCPT   DATA   BDAT   RSET   others
+#   CONNECTED      early      early    early  early  early  early  early  early  early
+#   START          READY      helo     helo   helo   mail   mail   mail   same   same
+#   READY          READY      START    AUTH   MAIL   mail   mail   mail   same   same
+#   MAIL           READY      nested   nested nested RCPT   rcpt   rcpt   READY  same
+#   RCPT           READY      nested   nested nested RCPT   DATA   CHUNK  READY  same
+#   BETWEEN_CHUNKS READY      nested   nested nested chunks chunks CHUNK  READY  same
 #
 # Capitals: the state after it was accepted. Small letters: the server_check below, refused, the state stays.
 from libc.stdint cimport uint8_t
 from angarium.smtp.csmtp cimport (
-    SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_STARTTLS,
+    SMTP_VERB_AUTH, SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_STARTTLS,
 )
 
 
@@ -29,6 +30,7 @@ cdef enum server_state:
     SERVER_CONNECTED = 0        # accepted, greeting not said
     SERVER_START                # greeted; neither HELO nor EHLO yet
     SERVER_READY                # HELO or EHLO said; no transaction
+    SERVER_AUTH                 # inside an AUTH exchange: the next line is a response
     SERVER_MAIL                 # reverse-path accepted; no forward-path yet
     SERVER_RCPT                 # one forward-path or more
     SERVER_BETWEEN_CHUNKS       # a BDAT chunk is in, LAST was not said
@@ -50,7 +52,7 @@ cdef enum server_check:
 
 
 cdef inline server_check server_may_come(uint8_t state, uint8_t verb) noexcept nogil:
-    if verb == SMTP_VERB_MAIL or verb == SMTP_VERB_STARTTLS:
+    if verb == SMTP_VERB_MAIL or verb == SMTP_VERB_AUTH or verb == SMTP_VERB_STARTTLS:
         if state == SERVER_START:
             return CHECK_NEEDS_HELO
         return CHECK_MAY if state == SERVER_READY else CHECK_IS_NESTED
