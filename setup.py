@@ -82,6 +82,7 @@ EXTENSIONS = {
     "angarium.inbound.context": [],
     "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.client": [],
+    "angarium.inbound.auth": [],
     "angarium.inbound.commit": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.chunks": OCTETS,
     "angarium.inbound.proxied": ["csrc/smtp/proxy.c"],

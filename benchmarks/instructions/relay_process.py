@@ -49,6 +49,7 @@ async def serve(directory: Path, next_hop_port: int) -> None:
         loop,
         config,
         Shares(worker_count=1),
+        Shares(worker_count=1),
         spool=spool,
         sockets=[(address, intake)],
     )

@@ -114,6 +114,17 @@ uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint6
     }
 }
 
+uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
+                          uint64_t now_ns)
+{
+    const shares_entry *entry = &self->entries[slot];
+    uint64_t tolerance = interval_ns * (burst - 1);
+    uint64_t arrival = atomic_load(&entry->arrival_ns);
+    if (atomic_load(&entry->key) != key || arrival <= now_ns || arrival - now_ns <= tolerance)
+        return 0;
+    return arrival - now_ns - tolerance;
+}
+
 uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
 {
     return connections_of(&self->entries[slot]);

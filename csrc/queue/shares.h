@@ -47,6 +47,10 @@ bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, 
 uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);
 
+/* The same question without taking: nanoseconds until one would be given, 0: now. A slot of another site: 0. */
+uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
+                          uint64_t now_ns);
+
 /* Connections counted for the slot over all workers. */
 uint32_t shares_connection_count(const shares_table *self, uint32_t slot);
 

@@ -96,6 +96,8 @@ class Daemon:
         undo.callback(_unlink, own_socket.path)
         self._shares = Shares(worker_count=node.worker_count())
         self._tickets = TicketKeys()
+        # Not the same table: clients, who are many and not ours, must not crowd out sites.
+        self._counts = Shares(worker_count=node.worker_count())
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
@@ -119,7 +121,14 @@ class Daemon:
         async def open_relay(loop: asyncio.AbstractEventLoop) -> Relay:
             sockets = list(self._listening.of_worker(seat.number).items())
             return await Relay.open(
-                seat, loop, self._config, self._shares, spool=self._spool, sockets=sockets, tickets=self._tickets
+                seat,
+                loop,
+                self._config,
+                self._shares,
+                self._counts,
+                spool=self._spool,
+                sockets=sockets,
+                tickets=self._tickets,
             )
 
         return run_worker(seat, open_relay)

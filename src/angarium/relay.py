@@ -15,6 +15,7 @@ from typing import Any
 
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
+from angarium.inbound.authority import Authority
 from angarium.inbound.context import Intake
 from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
@@ -65,6 +66,7 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         shares: Shares,
+        counts: Shares,
         tickets: TicketKeys | None = None,
     ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
@@ -72,6 +74,7 @@ class Relay:
         self._loop = loop
         self._config = config
         self._hostname = config.node.own_hostname()
+        self._authority = Authority(loop, self.journal, counts)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
@@ -101,6 +104,7 @@ class Relay:
         self._watermark: Watermark
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
         shares.attach(seat.number)
+        counts.attach(seat.number)
 
     @classmethod
     async def open(
@@ -109,6 +113,7 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         shares: Shares,
+        counts: Shares,
         *,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
@@ -116,10 +121,11 @@ class Relay:
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
+        shares  limits of sites. counts  of clients and identities (inbound/quota.py).
         Raises SpoolError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares, tickets)
+        self = cls(seat, loop, config, shares, counts, tickets)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -133,6 +139,8 @@ class Relay:
             shard.attach(loop)
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
+        self._intake.authority = self._authority
+        self._authority.apply(config.auth)
         self._watermark = Watermark(
             loop,
             self.journal,
@@ -162,6 +170,7 @@ class Relay:
             shaping=config.shaping.default,
             options=config.queue.default,
         )
+        self._authority.apply(config.auth)
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
@@ -242,6 +251,7 @@ class Relay:
         self._certificates.stop()
         self._spool_watch.stop()
         self._watermark.stop()
+        self._authority.close()
         for shard in self._shards:
             shard.close()
 

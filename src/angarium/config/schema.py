@@ -21,6 +21,7 @@ from angarium.model.errors import TlsMaterialError
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
+from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 
 
@@ -54,6 +55,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue: QueueTables = QueueTables()
     resolver: ResolverOptions = ResolverOptions()
     admin: AdminOptions = AdminOptions()
+    auth: AuthOptions = AuthOptions()
 
 
 def load(path: Path) -> tuple[Config, Tree]:
@@ -75,6 +77,8 @@ def decode(tree: Tree) -> Config:
                 ("listener", index, "address"), f"{address} is listener[{seen[address]}]'s already"
             )
         seen[address] = index
+        if listener.auth.is_offered and not config.auth.credentials:
+            raise tree.complain(("listener", index, "auth"), "AUTH needs auth.credentials to know people by")
     _check_sources(config, tree)
     return config
 

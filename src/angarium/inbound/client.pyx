@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from angarium.events.journal cimport Journal
+from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.context cimport InboundContext
 from angarium.metrics.counters cimport Counter
 from angarium.smtp.csmtp cimport *
@@ -88,16 +89,67 @@ cdef class Client:
         self.find_rights()
 
     cdef void find_rights(self) noexcept:
-        self.may_relay = (self.context.relay_from.has(self.binary_address)
+        if self.session.identity is None:
+            self.rights = None                  # STARTTLS: what was said in clear does not hold (RFC 3207 §4.2)
+        self.may_relay = (self.context.relay_from.has(self.binary_address) or self.rights is not None
                           or self.tls is not None and self.context.is_relay_certificate(self.tls))
+        if self.context.is_auth_offered or self.session.mechanisms is not None:
+            auth_offer(self)
 
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
         self.session.settings = self.context.settings
+        if self.session.identity is not None:
+            auth_refresh(self)
         self.find_rights()
 
     cdef void resume(self) noexcept:
         pass
+
+    # What authority.py asks and answers.
+
+    @property
+    def host(self):
+        cdef bytes text = self.address[:self.address_length]
+        return text.removeprefix(b"IPv6:").decode("ascii")
+
+    @property
+    def network(self):
+        cdef size_t length = 16 if is_mapped(self.binary_address) else 8
+        return self.binary_address[:length]
+
+    @property
+    def is_secure(self):
+        return self.session.is_tls
+
+    def channel_binding(self, str kind not None):
+        """The binding data of the TLS below; None in clear."""
+        return None if self.tls is None else self.tls.channel_binding(kind)
+
+    def peer_certificate_identity(self):
+        """The name in the client's verified certificate: its one mailbox, or else its one domain."""
+        certificate = None if self.tls is None else self.tls.peer_certificate()
+        if certificate is None or not certificate.is_verified:
+            return None
+        names = certificate.mailboxes or certificate.domains
+        return names[0] if len(names) == 1 else None
+
+    def auth_challenge(self, bytes octets not None):
+        self.session.challenge(octets)
+        self.resume()
+
+    def auth_accepted(self, bytes identity not None, rights):
+        self.attempt = None
+        self.session.authenticate(identity)
+        if self.session.identity is not None:
+            self.rights = rights
+            self.may_relay = True
+        self.resume()
+
+    def auth_refused(self, bytes reply not None):
+        self.attempt = None
+        self.session.refuse(reply)
+        self.resume()
 
     def go_on_streaming(self):
         self.chunk_is_durable()
@@ -122,6 +174,8 @@ cdef class Client:
         journal.text(b"client", <const uint8_t *>self.address, self.address_length)
         if session.helo is not None:
             journal.text(b"helo", <const uint8_t *>PyBytes_AS_STRING(session.helo), PyBytes_GET_SIZE(session.helo))
+        if session.identity is not None:
+            journal.text(b"user", <const uint8_t *>PyBytes_AS_STRING(session.identity), PyBytes_GET_SIZE(session.identity))
         if self.transaction != NULL:
             journal.text(b"from", self.transaction.envelope.data + self.transaction.reverse_path_offset,
                          self.transaction.reverse_path_length)

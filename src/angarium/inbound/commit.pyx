@@ -101,6 +101,7 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     cdef spool_envelope envelope
     cdef spool_recipient recipient
     cdef const uint8_t *cursor
+    cdef bytes identity
     if spool_envelope_open(self.envelope.data, self.envelope.length, &envelope) != 0:
         return
     journal.begin(b"received")
@@ -118,6 +119,9 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     if self.tls_version != NULL:
         journal.text(b"tls", <const uint8_t *>self.tls_version, strlen(self.tls_version))
         journal.text(b"cipher", <const uint8_t *>self.tls_cipher, strlen(self.tls_cipher))
+    if self.identity != NULL:
+        identity = <bytes>self.identity
+        journal.text(b"user", <const uint8_t *>PyBytes_AS_STRING(identity), PyBytes_GET_SIZE(identity))
     journal.seconds(b"seconds", mono_ms() - self.started_mono_ms)
     journal.end()
 

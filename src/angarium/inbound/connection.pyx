@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
+from angarium.inbound.auth cimport auth_drop, proceed_auth
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
@@ -21,8 +22,8 @@ from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
 from angarium.smtp.server_session cimport (
-    EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT, EVENT_REFUSED, EVENT_STARTTLS,
-    EVENT_WAIT, ServerSession, server_event,
+    EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
+    EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, ServerSession, server_event,
 )
 
 from angarium.smtp.server_state cimport SERVER_CONNECTED, SERVER_SKIP_CHUNK
@@ -119,8 +120,8 @@ cdef class InboundConnection(Client):
 
     def eof_received(self):
         self.has_eof = True
-        # A client that shuts its side down behind its last command still gets what it waits for.
-        return self.phase == PHASE_OPEN and self.session.asked != 0
+        # A client that shuts its side down behind its last command still gets what it waits for; AUTH is never the last.
+        return self.phase == PHASE_OPEN and self.session.asked != 0 and self.attempt is None
 
     def connection_lost(self, exception):
         cdef Intake intake = self.context.intake
@@ -131,6 +132,8 @@ cdef class InboundConnection(Client):
         self.phase = PHASE_CLOSED
         intake.wheel.disarm(&self.deadline)
         commit_drop(self)
+        if self.attempt is not None:
+            auth_drop(self)
         intake.clients.discard(self)
         intake.waiting.pop(self, None)
         self.context.session_count -= 1
@@ -259,7 +262,11 @@ cdef class InboundConnection(Client):
                 if layer is not None:
                     self.flush()                # the 220 goes in clear
                     self.begin_tls(layer)
+            elif event == EVENT_AUTH or event == EVENT_AUTH_RESPONSE:
+                proceed_auth(self)
             else:
+                if self.attempt is not None:
+                    auth_drop(self)                 # cancelled, malformed, or the session ends
                 if event == EVENT_REFUSED:
                     self.tell_rejected(session.refusal)
                 if self.transaction != NULL and not session.has_transaction():

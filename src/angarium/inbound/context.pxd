@@ -30,6 +30,7 @@ cdef class Intake:
     cdef readonly uint64_t unsynced_octets  # of message data given to the shard and not durable yet
     cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
     cdef readonly bint is_draining
+    cdef public object authority            # who clients are (authority.py), or None
     cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept
@@ -59,6 +60,9 @@ cdef class InboundContext:
     cdef readonly bint relay_verified
     cdef NetworkList relay_from
     cdef NetworkList proxy_from
+    cdef NetworkList auth_in_clear          # auth.allow_plaintext_from
+    cdef readonly bint is_auth_offered
+    cdef readonly frozenset auth_mechanisms # the listener's own choice; empty: all
 
     cdef bint is_relay_certificate(self, TlsSession tls) noexcept
     cdef bint is_relay_domain(self, const uint8_t *domain, size_t length) except -1

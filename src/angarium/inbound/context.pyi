@@ -4,6 +4,7 @@ from asyncio import AbstractEventLoop
 from typing import Protocol, final
 
 from angarium.events.journal import Journal
+from angarium.inbound.authority import Authority
 from angarium.inbound.options import ListenerOptions
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
@@ -23,6 +24,7 @@ class Intake:
     committing  messages whose commit is under way; a shutdown waits for them.
     unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
                      gets 452.
+    authority        who clients are; None where no listener offers AUTH.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -39,6 +41,7 @@ class Intake:
     waiting: dict[_Client, None]
     is_draining: bool
     is_spool_low: bool
+    authority: Authority | None
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...
@@ -63,6 +66,8 @@ class InboundContext:
     session_count: int
     max_sessions: int
     data_octets_per_s: int
+    is_auth_offered: bool
+    auth_mechanisms: frozenset[str]
     tls: ServerContext | None
     is_implicit_tls: bool
     handshake_timeout_ms: int

@@ -101,13 +101,17 @@ cdef class InboundContext:
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
             max_line_octets=options.max_line_octets, max_errors=options.max_errors,
             starttls=options.tls is not None and options.tls.offers_starttls,
-            requires_tls=options.tls is not None and options.tls.required,
+            requires_tls=options.tls is not None and options.tls.required, auth_required=options.auth.required,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
         domains = options.domains
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))
+        auth_in_clear = NetworkList(options.auth.networks)
         self.relay_from = relay_from
         self.proxy_from = proxy_from
+        self.auth_in_clear = auth_in_clear
+        self.is_auth_offered = options.auth.is_offered
+        self.auth_mechanisms = frozenset(options.auth.mechanisms)
         self.settings = settings
         self.domains = domains
         self.has_subdomains = any(domain.startswith(b".") for domain in domains)

@@ -1,10 +1,11 @@
-# MAIL: is there room, and where the transaction begins. Syntax and order were checked by the session.
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+# MAIL: may this identity, is there room, and where the transaction begins. Syntax and order were checked by the session.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport Intake
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new
+from angarium.inbound.transmission cimport transmission_type
 from angarium.model.clock cimport mono_ms
 from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
 from angarium.smtp.server_session cimport ServerSession
@@ -15,6 +16,7 @@ from angarium.spool.cspool cimport (
 from angarium.smtp import replies
 
 cdef bytes NO_ROOM = replies.NO_ROOM
+cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
 
 
@@ -22,6 +24,11 @@ cdef void proceed_mail(Client client) noexcept:
     cdef ServerSession session = client.session
     cdef Intake intake = client.context.intake
     cdef inbound_transaction *transaction
+    if client.rights is not None:
+        reply = refusal(client)
+        if reply is not None:
+            refuse(client, reply)
+            return
     if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
         return
@@ -38,10 +45,14 @@ cdef void proceed_mail(Client client) noexcept:
     transaction.client = <void *>client
     transaction.started_mono_ms = mono_ms()
     transaction.announced_octets = session.mail.announced_octets
-    transaction.protocol = protocol_of(session)
+    transaction.protocol = transmission_type(session.is_ehlo, session.mail.flags & MAIL_SMTPUTF8,
+                                             session.is_tls, session.identity is not None)
     if client.tls is not None:
         transaction.tls_version = client.tls.version_text()
         transaction.tls_cipher = client.tls.cipher_text()
+    if session.identity is not None:
+        Py_INCREF(session.identity)         # likewise
+        transaction.identity = <void *>session.identity
     if session.mail.flags & MAIL_BODY_8BITMIME:
         transaction.flags |= SPOOL_ENVELOPE_BODY_8BITMIME
     if session.mail.flags & MAIL_SMTPUTF8:
@@ -55,13 +66,15 @@ cdef void proceed_mail(Client client) noexcept:
     session.accept()
 
 
-cdef const char *protocol_of(ServerSession session) noexcept:
-    """RFC 3848 and RFC 6531 §3.7.3. HELO under TLS has no word of its own."""
-    if session.mail.flags & MAIL_SMTPUTF8:
-        return b"UTF8SMTPS" if session.is_tls else b"UTF8SMTP"
-    if not session.is_ehlo:
-        return b"SMTP"
-    return b"ESMTPS" if session.is_tls else b"ESMTP"
+cdef bytes refusal(Client client):
+    """What the identity's rights say against it, or None."""
+    cdef ServerSession session = client.session
+    try:
+        return client.rights.refuses_mail(PyBytes_FromStringAndSize(<const char *>session.path, session.path_length)
+                                          if session.path_length else b"")
+    except Exception as error:
+        client.context.intake.journal.log("error", where="rights", reason=repr(error))
+        return LOCAL_TROUBLE
 
 
 cdef void refuse(Client client, bytes reply) noexcept:

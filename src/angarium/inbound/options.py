@@ -9,10 +9,46 @@ import msgspec
 
 from angarium.model.address import ListenAddress
 from angarium.model.units import Duration, Octets
+from angarium.sasl.exchange import MECHANISMS
 from angarium.smtp import limits
 from angarium.tls.options import ServerTlsOptions
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ListenerAuthOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """AUTH on one listener; who people are says [auth].
+
+    offered               in EHLO, under TLS.
+    required              MAIL needs it (530 otherwise); it is offered then, too.
+    mechanisms            which of those that the source of credentials can do; []: all.
+    allow_plaintext_from  networks whose clients are offered it without TLS: only where nobody can listen in.
+    """
+
+    offered: bool = False
+    required: bool = False
+    mechanisms: list[str] = []
+    allow_plaintext_from: list[str] = []
+
+    def __post_init__(self) -> None:
+        for index, name in enumerate(self.mechanisms):
+            if name not in MECHANISMS:
+                raise ValueError(f'mechanisms[{index}]: "{name}" is none of {", ".join(MECHANISMS)}')
+        for index, text in enumerate(self.allow_plaintext_from):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(
+                    f'allow_plaintext_from[{index}]: {error}; expected such as "127.0.0.0/8"'
+                ) from None
+
+    @property
+    def is_offered(self) -> bool:
+        return self.offered or self.required
+
+    @property
+    def networks(self) -> list[Network]:
+        return [ipaddress.ip_network(text) for text in self.allow_plaintext_from]
 
 
 class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,6 +68,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     command_timeout     for a whole command, from our last reply on (RFC 5321 §4.5.3.2.7: five minutes).
     data_timeout        between two blocks of message data (§4.5.3.2.5).
     tls                 None: no TLS on this listener.
+    auth                see ListenerAuthOptions.
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
     """
 
@@ -49,6 +86,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     data_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
     data_octets_per_s: int = 500
     tls: ServerTlsOptions | None = None
+    auth: ListenerAuthOptions = ListenerAuthOptions()
 
     def __post_init__(self) -> None:
         for key, texts in (("relay_from", self.relay_from), ("proxy_from", self.proxy_from)):

@@ -1,5 +1,5 @@
-# RCPT: may this client send to this recipient through us? Denied unless the client's network or the recipient's
-# domain says yes, decided on the forward-path as it will be stored (after <Postmaster> got its domain).
+# RCPT: may this client send to this recipient through us? Denied unless the client's network or
+# identity or the recipient's domain says yes, decided on the forward-path as it will be stored (after <Postmaster> got its domain).
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -10,6 +10,7 @@ from angarium.smtp.server_session cimport ServerSession
 from angarium.smtp import replies
 
 cdef bytes RELAY_DENIED = replies.RELAY_DENIED
+cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
 
 cdef enum:
@@ -31,11 +32,22 @@ cdef void proceed_rcpt(Client client) noexcept:
         length = domain_offset + <uint32_t>PyBytes_GET_SIZE(hostname)
     if not client.may_relay and not client.context.is_relay_domain(path + domain_offset, length - domain_offset):
         refuse(client, path, length, RELAY_DENIED)
+    elif client.rights is not None and (reply := refusal(client)) is not None:
+        refuse(client, path, length, reply)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
         refuse(client, path, length, NO_MEMORY)
     else:
         session.accept()
+
+
+cdef bytes refusal(Client client):
+    """What the identity's quota says against one more, or None."""
+    try:
+        return client.rights.refuses_rcpt()
+    except Exception as error:
+        client.context.intake.journal.log("error", where="rights", reason=repr(error))
+        return LOCAL_TROUBLE
 
 
 cdef void refuse(Client client, const uint8_t *path, uint32_t length, bytes reply) noexcept:

@@ -27,9 +27,10 @@ cdef struct inbound_transaction:
     int error                       # the first one of any chunk
     bint is_ended                   # end of data was seen: the envelope follows the last chunk
     bint is_dropped                 # no message will come of it
-    const char *protocol            # as in the Received field: "ESMTPS"
+    const char *protocol            # as in the Received field: "ESMTPSA"
     const char *tls_version         # static texts; NULL in clear
     const char *tls_cipher
+    void *identity                  # bytes, a counted reference; NULL: not authenticated
     spool_chunk *chunks
     spool_segment **pins            # of each chunk
     void *client                    # Client, borrowed; NULL when the connection is gone

@@ -84,4 +84,5 @@ cdef void transaction_free(inbound_transaction *self) noexcept:
     free(self.chunks)
     free(self.pins)
     Py_XDECREF(<PyObject *>self.context)
+    Py_XDECREF(<PyObject *>self.identity)
     free(self)

@@ -22,6 +22,8 @@ cdef extern from "queue/shares.h" nogil:
     bint shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
     uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
+    uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
+                              uint32_t burst, uint64_t now_ns)
     uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
     void shares_forget_worker(shares_table *self, unsigned worker)
 

@@ -106,6 +106,11 @@ cdef class Share:
         self.own_arrival_ns = now + interval_ns
         return 0
 
+    def peek_ns(self, uint64_t interval_ns, uint32_t burst):
+        if self.slot == <uint32_t>-1:
+            return 0
+        return shares_rate_wait(self.shares.table, self.slot, self.key, interval_ns, burst, mono_ns())
+
     # For tests and the admin API.
     def try_connection(self, uint32_t limit):
         return self.take_connection(limit)

@@ -1,0 +1,1 @@
+"""AUTH: what is offered, and exchanges handed to the authority. Compiled callers only."""

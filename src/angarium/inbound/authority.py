@@ -1,0 +1,248 @@
+"""Who a client is, for one worker: AUTH exchanges between sessions and whoever knows the credentials, and what
+follows from it.
+
+A session asks (auth.pyx) and goes on when its answer comes, at the earliest in the loop's next turn. Every failure
+costs a place of two allowances, of the client's address and of the identity that was claimed; without a place nothing
+is tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from angarium.events.journal import Journal
+from angarium.inbound.quota import HOUR_NS, Allowance, Quota
+from angarium.metrics.counters import counter
+from angarium.queue.shares import Shares
+from angarium.sasl.backend import Backend, Conversation, Peer
+from angarium.sasl.dovecot import DovecotBackend
+from angarium.sasl.exchange import MECHANISMS
+from angarium.sasl.file_backend import FileBackend
+from angarium.sasl.http_backend import HttpBackend
+from angarium.sasl.options import AuthOptions
+from angarium.sasl.scram import BINDINGS
+from angarium.sasl.senders import Senders
+from angarium.sasl.steps import Accepted, Challenge, Refused, Unavailable
+from angarium.smtp import replies
+
+succeeded_total = counter("angarium_auth_succeeded_total", "AUTH exchanges answered 235.")
+failed_total = counter("angarium_auth_failed_total", "AUTH exchanges answered 535.")
+unavailable_total = counter("angarium_auth_unavailable_total", "AUTH exchanges answered 454: nobody could say.")
+limited_total = counter("angarium_auth_limited_total", "AUTH exchanges not tried: too many failures before.")
+
+
+class Client(Protocol):
+    """A connection, as the authority sees it (client.pyx)."""
+
+    @property
+    def host(self) -> str:
+        """ "192.0.2.1", "2001:db8::1", or "" for a unix socket."""
+
+    @property
+    def network(self) -> bytes:
+        """What failures are counted for: an IPv4 address, an IPv6 network of 64 bits."""
+
+    @property
+    def is_secure(self) -> bool: ...
+
+    def channel_binding(self, kind: str) -> bytes | None: ...
+
+    def peer_certificate_identity(self) -> str | None: ...
+
+    def auth_challenge(self, octets: bytes) -> None: ...
+
+    def auth_accepted(self, identity: bytes, rights: Rights) -> None: ...
+
+    def auth_refused(self, reply: bytes) -> None: ...
+
+
+class Rights:
+    """What an identity may do."""
+
+    def __init__(self, senders: Senders, quota: Quota | None) -> None:
+        self._senders = senders
+        self._quota = quota
+
+    def refuses_mail(self, reverse_path: bytes) -> bytes | None:
+        """The reply to MAIL when it must be no. Takes one message of the quota otherwise."""
+        if not self._senders.may_use(reverse_path):
+            return replies.SENDER_NOT_OWN
+        return None if self._quota is None or self._quota.take_message() else replies.QUOTA_EXCEEDED
+
+    def refuses_rcpt(self) -> bytes | None:
+        """The reply to RCPT when it must be no. Takes one recipient of the quota otherwise."""
+        return None if self._quota is None or self._quota.take_recipient() else replies.QUOTA_EXCEEDED
+
+
+class Authority:
+    """All AUTH of one worker. apply() before anything else, and at a reload; close() last."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, shares: Shares) -> None:
+        self.loop = loop
+        self.journal = journal
+        self.options = AuthOptions()
+        self._shares = shares
+        self._backend: Backend | None = None
+        self._greeting: asyncio.Task[None] | None = None
+
+    def apply(self, options: AuthOptions) -> None:
+        """A reload. Exchanges under way end with the backend they began with."""
+        of_backend = (options.credentials, options.threads, options.cache_time)
+        if self._backend is None or of_backend != (
+            self.options.credentials,
+            self.options.threads,
+            self.options.cache_time,
+        ):
+            self.close()
+            self._backend = self._make(options)
+            if isinstance(self._backend, DovecotBackend):
+                self._greeting = self.loop.create_task(self._greet(self._backend))
+        self.options = options
+
+    def close(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+        if self._backend is not None:
+            self._backend.close()
+        self._backend = None
+
+    def offered(self, client: Client, wanted: frozenset[str]) -> bytes | None:
+        """What EHLO says behind AUTH; None: nothing. `wanted`: the listener's own list, or empty for all."""
+        if self._backend is None:
+            return None
+        can = self._backend.mechanisms & (wanted or self._backend.mechanisms)
+        if "SCRAM-SHA-256-PLUS" in can and not any(client.channel_binding(kind) for kind in BINDINGS):
+            can -= {"SCRAM-SHA-256-PLUS"}
+        if "EXTERNAL" in can and client.peer_certificate_identity() is None:
+            can -= {"EXTERNAL"}
+        return " ".join(name for name in MECHANISMS if name in can).encode() or None
+
+    def begin(self, client: Client, mechanism: str, offers_plus: bool) -> Attempt:
+        peer = Peer(client, client.host, client.is_secure, offers_plus)
+        conversation = None if self._backend is None else self._backend.begin(mechanism, peer)
+        return Attempt(self, client, mechanism, conversation)
+
+    def rights_of(self, identity: str) -> Rights:
+        options = self.options.quota.get(identity) or self.options.quota.get("*")
+        quota = None if options is None else Quota(self._shares, identity, options)
+        return Rights(Senders(identity, self.options.senders), quota)
+
+    def admit(self, identity: str) -> None:
+        """Raises TooManyFailures."""
+        if self._failures_of_identity(identity).wait_ns():
+            raise TooManyFailures("too many failures of this identity")
+
+    def address_is_barred(self, client: Client) -> bool:
+        return self._failures_of_address(client).wait_ns() != 0
+
+    def count_failure(self, client: Client, identity: str) -> None:
+        self._failures_of_address(client).take()
+        if identity:
+            self._failures_of_identity(identity).take()
+
+    def _failures_of_address(self, client: Client) -> Allowance:
+        name = f"failures address {client.network.hex()}"
+        return Allowance(self._shares, name, self.options.failures_per_address, HOUR_NS)
+
+    def _failures_of_identity(self, identity: str) -> Allowance:
+        return Allowance(self._shares, f"failures identity {identity}", self.options.failures_per_identity, HOUR_NS)
+
+    def _make(self, options: AuthOptions) -> Backend | None:
+        source = options.credentials
+        if source.kind == "file":
+            return FileBackend(
+                Path(source.path), self, self._report, threads=options.threads, cache_time_s=options.cache_time
+            )
+        if source.kind == "dovecot":
+            return DovecotBackend(source.path, self)
+        return HttpBackend(source, self) if source.kind == "http" else None
+
+    async def _greet(self, backend: DovecotBackend) -> None:
+        try:
+            await backend.greet()
+        except Unavailable as error:
+            self._report(str(error))
+
+    def _report(self, reason: str) -> None:
+        self.journal.log("error", where="credentials", reason=reason)
+
+
+class TooManyFailures(Unavailable):
+    """Not tried, because too many tries failed before."""
+
+
+class Attempt:
+    """One AUTH command and its exchange: respond() to each thing the client says, drop() when it is gone or cancels."""
+
+    def __init__(
+        self, authority: Authority, client: Client, mechanism: str, conversation: Conversation | None
+    ) -> None:
+        self._authority = authority
+        self._client = client
+        self._mechanism = mechanism
+        self._conversation = conversation
+        self._task: asyncio.Task[None] | None = None
+
+    def respond(self, response: bytes | None) -> None:
+        """Its answer follows as one of the client's auth_ calls, never from inside this call."""
+        self._task = self._authority.loop.create_task(self._go_on(response))
+
+    def drop(self) -> None:
+        """Nothing is called any more."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._conversation is not None:
+            self._conversation.drop()
+
+    async def _go_on(self, response: bytes | None) -> None:
+        authority, client = self._authority, self._client
+        try:
+            if authority.address_is_barred(client):
+                limited_total.add(1)
+                self._log_failure("too-many-failures-of-address")
+                client.auth_refused(replies.AUTH_TOO_MANY_FAILURES)
+                return
+            if self._conversation is None:
+                raise Unavailable("no source of credentials")
+            async with asyncio.timeout(authority.options.timeout):
+                outcome = await self._conversation.respond(response)
+        except TooManyFailures:
+            limited_total.add(1)
+            self._log_failure("too-many-failures-of-identity")
+            client.auth_refused(replies.AUTH_UNAVAILABLE)
+            return
+        except (Unavailable, TimeoutError) as error:
+            unavailable_total.add(1)
+            self._log_failure(f"unavailable: {error or 'no answer in time'}")
+            client.auth_refused(replies.AUTH_UNAVAILABLE)
+            return
+        except Exception as error:  # whatever a backend does, the session must have its answer
+            authority.journal.log("error", where="auth", reason=repr(error))
+            client.auth_refused(replies.AUTH_UNAVAILABLE)
+            return
+        match outcome:
+            case Challenge(octets):
+                client.auth_challenge(octets)
+            case Accepted(identity):
+                succeeded_total.add(1)
+                authority.journal.log(
+                    "authenticated", client=_logged(client), user=identity, mechanism=self._mechanism
+                )
+                client.auth_accepted(identity.encode(), authority.rights_of(identity))
+            case Refused(reason, identity):
+                failed_total.add(1)
+                authority.count_failure(client, identity)
+                self._log_failure(reason, identity)
+                await asyncio.sleep(authority.options.failure_delay)
+                client.auth_refused(replies.AUTH_FAILED)
+
+    def _log_failure(self, reason: str, identity: str = "") -> None:
+        fields = {"client": _logged(self._client), "mechanism": self._mechanism, "reason": reason}
+        self._authority.journal.log("auth-failed", **fields, **({"user": identity} if identity else {}))
+
+
+def _logged(client: Client) -> str:
+    """As everywhere in the log: RFC 5321 §4.1.3's form of an IPv6 address."""
+    return f"IPv6:{client.host}" if ":" in client.host else client.host

@@ -1,0 +1,61 @@
+"""Counts that hold for the whole machine and are given back steadily: failures of AUTH, and what an identity may send.
+
+Each is GCRA in the table of shares (csrc/queue/shares.h), which all workers see: `count` at once, and then one every
+period/count. Nothing is kept over a restart. Where the table has no room a count is not held at all: it has 65,536
+places, and one is free again when its count has been given back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from angarium.queue.shares import Share, Shares
+from angarium.sasl.options import QuotaOptions
+
+HOUR_NS: Final = 3600 * 10**9
+DAY_NS: Final = 24 * HOUR_NS
+
+
+class Allowance:
+    """`count` in `period_ns`, under a name."""
+
+    def __init__(self, shares: Shares, name: str, count: int, period_ns: int) -> None:
+        self._share: Share = shares.share(name)
+        self._interval_ns = period_ns // count
+        self._count = count
+
+    def wait_ns(self) -> int:
+        """0: one may be taken now."""
+        return self._share.peek_ns(self._interval_ns, self._count)
+
+    def take(self) -> bool:
+        return self._share.wait_ns(self._interval_ns, self._count) == 0
+
+
+class Quota:
+    """What one identity may still send. A transaction counts when MAIL is accepted, a recipient when RCPT is."""
+
+    def __init__(self, shares: Shares, identity: str, options: QuotaOptions) -> None:
+        def allowances(kind: str, per_hour: int, per_day: int) -> list[Allowance]:
+            periods = ((per_hour, HOUR_NS, "hour"), (per_day, DAY_NS, "day"))
+            return [
+                Allowance(shares, f"{kind} {word} {identity}", count, period)
+                for count, period, word in periods
+                if count
+            ]
+
+        self._messages = allowances("messages", options.messages_per_hour, options.messages_per_day)
+        self._recipients = allowances("recipients", options.recipients_per_hour, options.recipients_per_day)
+
+    def take_message(self) -> bool:
+        return _take(self._messages)
+
+    def take_recipient(self) -> bool:
+        return _take(self._recipients)
+
+
+def _take(allowances: list[Allowance]) -> bool:
+    """One of each, or none of any. Two workers at once may take one of the first too many: it is given back in time."""
+    if any(allowance.wait_ns() for allowance in allowances):
+        return False
+    return all([allowance.take() for allowance in allowances])
