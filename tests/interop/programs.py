@@ -69,6 +69,15 @@ def accepts(port: int) -> bool:
         return False
 
 
+def accepts_unix(path: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            return True
+    except OSError:
+        return False
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:

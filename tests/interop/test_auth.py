@@ -1,0 +1,153 @@
+"""AUTH with programs that others wrote: swaks and msmtp as clients, Dovecot as the one who knows the passwords."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.relay import clean_relay
+from interop.programs import accepts_unix, end, program, run
+from relay_process import RelayProcess, maildir_route, wait_for
+
+LISTENER = 'auth = { required = true, allow_plaintext_from = ["127.0.0.0/8"] }'
+IDENTITY, PASSWORD = "alice@x.example", "correct horse"
+
+
+def with_file(directory: Path) -> str:
+    """The configuration of a relay whose file of credentials has one identity."""
+    from angarium.sasl.credential_file import changing, make_entry
+
+    with changing(directory / "credentials", may_make=True) as credentials:
+        credentials.entries[IDENTITY] = make_entry(PASSWORD)
+    return f'[auth]\ncredentials = "file:{directory}/credentials"\nfailure_delay = "0s"\n{maildir_route(directory)}'
+
+
+def users(relay: RelayProcess) -> list[str]:
+    return [event["user"] for event in relay.events("received")]
+
+
+def swaks(relay: RelayProcess, mechanism: str, password: str = PASSWORD) -> str:
+    return run(
+        "swaks", "--server", "127.0.0.1", "--port", str(relay.port), "--from", IDENTITY, "--to", "b@y.example",
+        "--auth", mechanism, "--auth-user", IDENTITY, "--auth-password", password,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_swaks_authenticates(mechanism: str, tmp_path: Path) -> None:
+    program("swaks")
+    with clean_relay(tmp_path, with_file(tmp_path), listener=LISTENER) as relay:
+        assert "235 2.7.0 " in swaks(relay, mechanism)
+        wait_for(lambda: users(relay) == [IDENTITY], "the message is in the log with its user")
+        with pytest.raises(AssertionError, match=r"535 5\.7\.8"):
+            swaks(relay, mechanism, "wrong")
+
+
+@pytest.mark.parametrize("mechanism", ["plain", "login", "scram-sha-256"])
+def test_msmtp_authenticates(mechanism: str, tmp_path: Path) -> None:
+    program("msmtp")
+    with clean_relay(tmp_path, with_file(tmp_path), listener=LISTENER) as relay:
+        run(
+            "msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={relay.port}", f"--from={IDENTITY}",
+            f"--auth={mechanism}", f"--user={IDENTITY}", f"--passwordeval=echo {PASSWORD}", "--tls=off", "b@y.example",
+            input_octets=b"Subject: x\n\nx\n",
+        )  # fmt: skip
+        wait_for(lambda: users(relay) == [IDENTITY], "the message is in the log with its user")
+
+
+DOVECOT_CONF = """\
+base_dir = {root}/run
+state_dir = {root}/state
+log_path = {root}/log
+protocols =
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login scram-sha-256
+default_login_user = {user}
+default_internal_user = {user}
+default_internal_group = {group}
+passdb {{
+  driver = passwd-file
+  args = {root}/users
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={uid} home=/nonexistent
+}}
+service auth {{
+  unix_listener {root}/auth-client {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+"""
+
+
+@contextlib.contextmanager
+def dovecot() -> Iterator[Path]:
+    """Dovecot's authentication alone, of the test's own; gives its socket."""
+    path = program("dovecot")
+    if os.geteuid() != 0:
+        pytest.skip("Dovecot starts only as root")
+    with tempfile.TemporaryDirectory(prefix="dovecot-", dir="/var/tmp") as text:
+        root = Path(text)
+        root.chmod(0o755)
+        user = pwd.getpwnam("dovecot")
+        (root / "users").write_text(f"{IDENTITY}:{{PLAIN}}{PASSWORD}\n")
+        values = {"root": root, "user": "dovecot", "group": "dovecot", "uid": user.pw_uid}
+        (root / "dovecot.conf").write_text(DOVECOT_CONF.format(**values))
+        process = subprocess.Popen([path, "-F", "-c", f"{root}/dovecot.conf"], stdin=subprocess.DEVNULL)
+        try:
+            socket = root / "auth-client"
+            wait_for(lambda: accepts_unix(socket) or process.poll() is not None, "Dovecot listens")
+            assert process.poll() is None, (root / "log").read_text()
+            yield socket
+        finally:
+            # Its auth process outlives it as long as it has a client.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            end(process)
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+
+
+def test_dovecot_knows_who_it_is(tmp_path: Path) -> None:
+    for name in ("swaks", "msmtp"):
+        program(name)
+    with dovecot() as socket:
+        config = f'[auth]\ncredentials = "dovecot:{socket}"\nfailure_delay = "0s"\n{maildir_route(tmp_path)}'
+        with clean_relay(tmp_path, config, listener=LISTENER) as relay:
+            for mechanism in ("PLAIN", "LOGIN"):
+                assert "235 2.7.0 " in swaks(relay, mechanism)
+                with pytest.raises(AssertionError, match=r"535 5\.7\.8"):
+                    swaks(relay, mechanism, "wrong")
+            run(
+                "msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={relay.port}", f"--from={IDENTITY}",
+                "--auth=scram-sha-256", f"--user={IDENTITY}", f"--passwordeval=echo {PASSWORD}", "--tls=off",
+                "b@y.example", input_octets=b"Subject: x\n\nx\n",
+            )  # fmt: skip
+            wait_for(lambda: users(relay) == [IDENTITY] * 3, "the messages are in the log with their user")
+
+
+def test_a_dovecot_that_went_away_is_454(tmp_path: Path) -> None:
+    program("swaks")
+    with contextlib.ExitStack() as life_of_dovecot:
+        socket = life_of_dovecot.enter_context(dovecot())
+        config = f'[auth]\ncredentials = "dovecot:{socket}"\n{maildir_route(tmp_path)}'
+        with RelayProcess(tmp_path, config, listener=f'address = "127.0.0.1:0"\n{LISTENER}') as relay:
+            assert "235 2.7.0 " in swaks(relay, "PLAIN")
+            life_of_dovecot.close()
+            with pytest.raises(AssertionError, match=r"454 4\.7\.0"):
+                swaks(relay, "PLAIN")
