@@ -23,7 +23,12 @@ from angarium.smtp.server_session import ServerSession
 # RFC 7677 §3
 SERVER_NONCE = b"%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-PASSWORDS = {"user": "pencil", "tim": "tanstaaftanstaaf", "test": "1234", "\u00e9mile": "sesam"}
+PASSWORDS = {
+    "user": "pencil",
+    "tim": "tanstaaftanstaaf",
+    "\u00e9mile": "sesam",
+    "user@testserver": "secretpassword",  # of the shared dialogues
+}
 TOKENS = {"vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==": "user@example.com"}
 BINDING = b"exported keying material of the tests"
 KEYS = {name: make_keys(password, SALT, 4096) for name, password in PASSWORDS.items()}

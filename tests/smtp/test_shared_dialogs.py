@@ -1,7 +1,7 @@
 """The dialogues of another server's tests (../shared/data/dialogs, chasquid's): alike where the RFCs bind.
 
 Of a reply its code is compared, and where DIFFERENCES names the line, ours instead. They talk to a server
-with SIZE of 1 MiB; AUTH dialogues need TLS and are left out.
+with SIZE of 1 MiB; where theirs is under TLS, ours offers AUTH.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from smtp.sasl_peer import SaslPeer
 from smtp.server_dialogue import Dialogue
 from smtp.test_transcripts import split_replies
 
@@ -18,15 +19,14 @@ from angarium.smtp.server_settings import ServerSettings
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "dialogs"
 SETTINGS = ServerSettings("mx.test.example", max_message_octets=1 << 20)
 
-LEFT_OUT = {
-    "auth_multi_dialog": "AUTH, over TLS",
-    "auth_too_many_failures": "AUTH, over TLS",
-}
-
 # (dialogue, what the client said): our code, and why it is not theirs.
 DIFFERENCES = {
     # AUTH is not offered: 502 (RFC 5321 §4.2.4) rather than 503.
     ("auth_not_tls", "AUTH PLAIN"): "502",
+    # A mechanism that we do not know: 504 5.5.4 (RFC 4954 §4).
+    ("auth_multi_dialog", "AUTH SOMETHINGE"): "504",
+    # Three errors are not too many for us.
+    ("auth_too_many_failures", "AUTH PLAIN some"): "501",
     # A message is text to a relay; they parse its header section.
     ("bad_data", "."): "250",
     # A message with a bad line ending: 554 at its true end, with the session usable; they close with 521.
@@ -49,16 +49,14 @@ DIFFERENCES = {
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/data/dialogs is not there")
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.cmy")), ids=lambda path: path.stem)
 def test_dialogue_of_another_server(path: Path) -> None:
-    if path.stem in LEFT_OUT:
-        pytest.skip(LEFT_OUT[path.stem])
     dialogue = Dialogue(SETTINGS)
     said = ""
     seen = 0
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.split(" ", 2)
-        if line.startswith(("c tcp_connect", "c close")):
-            if "tcp_connect" in line:
-                dialogue = Dialogue(SETTINGS)
+        if line.startswith(("c tcp_connect", "c tls_connect", "c close")):
+            if "_connect" in line:
+                dialogue = Dialogue(SETTINGS, sasl=SaslPeer(b"PLAIN") if "tls_connect" in line else None)
                 dialogue.greet()
                 seen = 0
         elif line.startswith("c ->"):
