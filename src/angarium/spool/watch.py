@@ -52,6 +52,7 @@ class SpoolWatch:
 
     def stop(self) -> None:
         """Looks a last time."""
+        self._handle.cancel()       # else one that is due already looks into closed shards
         self._look()
         self._handle.cancel()
 
