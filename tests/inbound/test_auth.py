@@ -106,6 +106,28 @@ def test_wrong_credentials_are_535_whoever_it_was(identity: str, password: str, 
     run(main())
 
 
+def test_whoever_does_not_exist_is_hashed_as_well_and_at_the_same_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the time of a 535 tells who exists."""
+    costs: list[str] = []
+
+    def fits(verifier: str, password: bytes) -> bool:
+        costs.append(verifier.rpartition("$")[0].rpartition("$")[0])
+        return False
+
+    monkeypatch.setattr("angarium.sasl.file_backend._fits", fits)
+
+    async def main() -> None:
+        async with auth_harness(tmp_path) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            for identity in ("alice@x.example", "nobody@x.example"):
+                assert (await peer.ask(plain(identity, "wrong")))[:3] == "535"
+
+    run(main())
+    assert len(costs) == 2 and len(set(costs)) == 1 and costs[0].startswith("$argon2id$")
+
+
 def test_scram_over_a_connection(tmp_path: Path) -> None:
     """RFC 5802 §5; the proof is made by what a client knows, the password."""
     import hashlib
