@@ -67,6 +67,7 @@ class Relay:
         config: Config,
         shares: Shares,
         counts: Shares,
+        *,
         tickets: TicketKeys | None = None,
     ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
@@ -125,7 +126,7 @@ class Relay:
         Raises SpoolError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares, counts, tickets)
+        self = cls(seat, loop, config, shares, counts, tickets=tickets)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(

@@ -25,13 +25,6 @@ cdef void auth_offer(Client client) noexcept:
         context.intake.journal.log("error", where="auth", reason=repr(error))
 
 
-cdef void auth_restart(Client client) noexcept:
-    client.session.forget_identity()        # RFC 3207 §4.2
-    client.rights = None
-    client.may_relay = client.context.is_relay_client(client.binary_address)
-    auth_offer(client)
-
-
 cdef void auth_refresh(Client client) noexcept:
     """Who has come in stays in, with the rights that hold now."""
     try:

@@ -195,11 +195,11 @@ cdef class InboundConnection(Client):
         if self.is_in_handshake():
             return
         if was_in_handshake:
+            if self.session.state == SERVER_CONNECTED:
+                self.session.assume_tls()               # first, because rights and AUTH depend on it
             tls_established(self)
             intake.wheel.disarm(&self.deadline)         # turn() arms the next command's
-            if self.session.state == SERVER_CONNECTED:
-                self.session.assume_tls()
-                self.session.greet()
+            self.session.greet()                        # nothing when it was said before STARTTLS
         if plain_length:
             self.session.receive_octets(intake.plain_octets, plain_length)
         if result == TLS_RECEIVE_CLOSED:

@@ -75,7 +75,6 @@ cdef class ServerSession:
     cpdef void refuse(self, bytes reply) noexcept
     cpdef void challenge(self, bytes octets)
     cpdef void authenticate(self, bytes identity) noexcept
-    cpdef void forget_identity(self) noexcept
     cdef void begin_data_with(self, octets *body) noexcept
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept
     cpdef void close_with(self, bytes reply) noexcept

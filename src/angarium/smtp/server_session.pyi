@@ -58,8 +58,6 @@ class ServerSession:
         """To Auth or AuthResponse: 334 with these octets, not encoded yet. Nothing happens when nothing asked."""
     def authenticate(self, identity: bytes) -> None:
         """To the same: 235, and the session has this identity. Nothing happens when nothing asked."""
-    def forget_identity(self) -> None:
-        """TLS begins: what was said before it does not hold (RFC 3207 §4.2)."""
     def begin_data(self, trace: Buffer = b"") -> None:
         """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
     def finish(self, reply: bytes) -> None:

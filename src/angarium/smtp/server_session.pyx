@@ -280,10 +280,6 @@ cdef class ServerSession:
             self.identity = identity
             self._auth_ends(AUTH_OK)
 
-    cpdef void forget_identity(self) noexcept:
-        """What was said before TLS does not hold under it (RFC 3207 §4.2)."""
-        self.identity = None
-
     cdef void begin_data_with(self, octets *body) noexcept:
         """Takes over `body`, which already holds the trace field; message octets go behind it."""
         self.asked = 0
