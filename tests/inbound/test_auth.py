@@ -307,6 +307,25 @@ def test_too_many_failures_of_an_identity_are_454_for_it_and_nothing_for_others(
     run(main())
 
 
+def test_guesses_side_by_side_are_no_more_than_may_fail(tmp_path: Path) -> None:
+    """What is being judged has not failed yet: a thousand connections at once must not be a thousand tries."""
+
+    async def main() -> None:
+        async with auth_harness(tmp_path, failures_per_address=3) as harness:
+            slow = Slow()
+            harness.intake.authority._backend = slow  # type: ignore[union-attr]
+            peers = [await SmtpPeer.greeted(harness.port) for _ in range(5)]
+            for peer in peers:
+                peer.say(plain())
+            await harness.until(lambda: len(harness.events("auth-failed")) == 2)
+            reasons = [event["reason"] for event in harness.events("auth-failed")]
+            assert reasons == ["too-many-tries-at-once"] * 2
+            slow.may_answer.set()
+            assert [(await peer.reply())[:9] for peer in peers] == ["454 4.7.0"] * 5
+
+    run(main())
+
+
 def test_failures_are_counted_for_all_workers(tmp_path: Path) -> None:
     """Both look into one table: guesses spread over workers are as few as guesses of one."""
 

@@ -56,7 +56,7 @@ def test_the_example_works(tmp_path: Path) -> None:
 def test_every_reason_is_in_the_page() -> None:
     sources = [*(ROOT / "src/angarium/sasl").glob("*.py"), ROOT / "src/angarium/inbound/authority.py"]
     text = "".join(source.read_text() for source in sources)
-    known = set(re.findall(r"(?:Refusal|Refused|_log_failure)\(\"([a-z-]+)\"", text))
+    known = set(re.findall(r"(?:Refusal|Refused|_log_failure|TooManyFailures)\(\"([a-z-]+)\"", text))
     assert {"bad-credentials", "downgrade", "too-many-failures-of-address"} <= known
     table = PAGE.read_text().partition("| reason | |\n")[2]
     assert set(re.findall(r"`([a-z-]+)`", table)) == known

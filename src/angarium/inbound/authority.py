@@ -9,6 +9,8 @@ is tried.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -86,6 +88,7 @@ class Authority:
         self._shares = shares
         self._backend: Backend | None = None
         self._greeting: asyncio.Task[None] | None = None
+        self._under_way: dict[bytes, int] = {}
 
     def apply(self, options: AuthOptions) -> None:
         """A reload. Exchanges under way end with the backend they began with."""
@@ -132,10 +135,25 @@ class Authority:
     def admit(self, identity: str) -> None:
         """Raises TooManyFailures."""
         if self._failures_of_identity(identity).wait_ns():
-            raise TooManyFailures("too many failures of this identity")
+            raise TooManyFailures("too-many-failures-of-identity")
 
     def address_is_barred(self, client: Client) -> bool:
         return self._failures_of_address(client).wait_ns() != 0
+
+    @contextlib.contextmanager
+    def trying(self, client: Client) -> Iterator[None]:
+        """While a try is judged: of one address no more at once than may fail. Raises TooManyFailures."""
+        network = client.network
+        count = self._under_way.get(network, 0)
+        if count >= self.options.failures_per_address:
+            raise TooManyFailures("too-many-tries-at-once")
+        self._under_way[network] = count + 1
+        try:
+            yield
+        finally:
+            self._under_way[network] -= 1
+            if self._under_way[network] == 0:
+                del self._under_way[network]
 
     def count_failure(self, client: Client, identity: str) -> None:
         self._failures_of_address(client).take()
@@ -170,7 +188,11 @@ class Authority:
 
 
 class TooManyFailures(Unavailable):
-    """Not tried, because too many tries failed before."""
+    """Not tried: others failed, or may fail yet. `reason` is the word for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Attempt:
@@ -206,11 +228,14 @@ class Attempt:
                 return
             if self._conversation is None:
                 raise Unavailable("no source of credentials")
-            async with asyncio.timeout(authority.options.timeout):
-                outcome = await self._conversation.respond(response)
-        except TooManyFailures:
+            with authority.trying(client):
+                async with asyncio.timeout(authority.options.timeout):
+                    outcome = await self._conversation.respond(response)
+                if isinstance(outcome, Refused):
+                    authority.count_failure(client, outcome.identity)
+        except TooManyFailures as error:
             limited_total.add(1)
-            self._log_failure("too-many-failures-of-identity")
+            self._log_failure(error.reason)
             client.auth_refused(replies.AUTH_UNAVAILABLE)
             return
         except (Unavailable, TimeoutError) as error:
@@ -233,7 +258,6 @@ class Attempt:
                 client.auth_accepted(identity.encode(), authority.rights_of(identity))
             case Refused(reason, identity):
                 failed_total.add(1)
-                authority.count_failure(client, identity)
                 self._log_failure(reason, identity)
                 await asyncio.sleep(authority.options.failure_delay)
                 client.auth_refused(replies.AUTH_FAILED)
