@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import pwd
+import re
 import signal
 import subprocess
 import tempfile
@@ -15,6 +19,7 @@ import pytest
 from end_to_end.relay import clean_relay
 from interop.programs import accepts_unix, end, program, run
 from relay_process import RelayProcess, maildir_route, wait_for
+from tls.authority import certificate, write, write_authority
 
 LISTENER = 'auth = { required = true, allow_plaintext_from = ["127.0.0.0/8"] }'
 IDENTITY, PASSWORD = "alice@x.example", "correct horse"
@@ -60,6 +65,67 @@ def test_msmtp_authenticates(mechanism: str, tmp_path: Path) -> None:
             input_octets=b"Subject: x\n\nx\n",
         )  # fmt: skip
         wait_for(lambda: users(relay) == [IDENTITY], "the message is in the log with its user")
+
+
+def under_tls(directory: Path) -> str:
+    """A listener that offers AUTH under TLS only."""
+    table = write(directory, certificate("mx.test.example", "ECDSA"), "ECDSA")
+    files = f'{{ cert = "{table["cert"]}", key = "{table["key"]}" }}'
+    return f"auth = {{ required = true }}\n[listener.tls]\ncertificates = [{files}]\n"
+
+
+def test_msmtp_authenticates_under_tls(tmp_path: Path) -> None:
+    program("msmtp")
+    with clean_relay(tmp_path, with_file(tmp_path), listener=under_tls(tmp_path)) as relay:
+        run(
+            "msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={relay.port}", f"--from={IDENTITY}",
+            "--auth=on", f"--user={IDENTITY}", f"--passwordeval=echo {PASSWORD}", "--tls=on", "--tls-starttls=on",
+            f"--tls-trust-file={write_authority(tmp_path)}", "--tls-host-override=mx.test.example", "b@y.example",
+            input_octets=b"Subject: x\n\nx\n",
+        )  # fmt: skip
+        wait_for(lambda: relay.events("received"), "it is logged")
+        (received,) = relay.events("received")
+        assert (received["user"], received["protocol"]) == (IDENTITY, "ESMTPSA")
+
+
+def test_scram_plus_is_bound_to_what_openssl_exports(tmp_path: Path) -> None:
+    """RFC 9266 §4.2: the binding data as another program's TLS has them, and its connection."""
+    with clean_relay(tmp_path, with_file(tmp_path), listener=under_tls(tmp_path)) as relay:
+        client = subprocess.Popen(
+            [program("openssl"), "s_client", "-connect", f"127.0.0.1:{relay.port}", "-starttls", "smtp", "-crlf",
+             "-tls1_3", "-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1,
+        )  # fmt: skip
+        assert client.stdin and client.stdout
+
+        def until(pattern: str) -> str:
+            assert client.stdout
+            for line in client.stdout:
+                if match := re.search(pattern, line):
+                    return match[1]
+            raise AssertionError(f"{pattern} did not come")
+
+        def ask(text: str, pattern: str) -> str:
+            assert client.stdin
+            client.stdin.write(text + "\n")
+            return until(pattern)
+
+        binding = bytes.fromhex(until(r"Keying material: ([0-9A-F]{64})$"))
+        until(r"^(250) HELP")  # s_client repeats the end of the EHLO reply that it got in clear
+        ask("EHLO client.example", r"^(250) HELP")
+        header, bare = b"p=tls-exporter,,", f"n={IDENTITY},r=fyko".encode()
+        first = ask(f"AUTH SCRAM-SHA-256-PLUS {base64.b64encode(header + bare).decode()}", r"^334 (.+)$")
+        server_first = base64.b64decode(first)
+        fields = dict(field.split(b"=", 1) for field in server_first.split(b","))
+        salted = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), base64.b64decode(fields[b"s"]), int(fields[b"i"]))
+        without_proof = b"c=" + base64.b64encode(header + binding) + b",r=" + fields[b"r"]
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        message = b",".join((bare, server_first, without_proof))
+        signature = hmac.digest(hashlib.sha256(client_key).digest(), message, "sha256")
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        ask(base64.b64encode(without_proof + b",p=" + base64.b64encode(proof)).decode(), r"^(334) ")
+        ask("", r"^(235) 2\.7\.0 ")
+        client.communicate("QUIT\n", 20)
 
 
 DOVECOT_CONF = """\
