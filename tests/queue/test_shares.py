@@ -116,3 +116,14 @@ def test_a_connection_counted_without_a_slot_is_not_given_back_to_one():
     assert extra.machine_count == 0
     assert extra.try_connection(4)
     assert extra.machine_count == 1
+
+
+def test_looking_at_a_rate_takes_nothing_of_it() -> None:
+    share = Shares().share("looked at")
+    hour_ns = 3600 * 10**9
+    for taken in range(3):
+        for _ in range(5):
+            assert share.peek_ns(hour_ns, 3) == 0, taken
+        assert share.wait_ns(hour_ns, 3) == 0
+    assert 0 < share.peek_ns(hour_ns, 3) <= hour_ns
+    assert share.wait_ns(hour_ns, 3) > 0
