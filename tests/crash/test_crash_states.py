@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -79,7 +80,8 @@ WRONG_COMPACTIONS = {
 @pytest.mark.parametrize("wrong", WRONG_COMPACTIONS)
 def test_a_compaction_that_leaves_out_a_step_is_found_out(program: Path, wrong: str) -> None:
     done = run(program, "--mutate", wrong)
-    assert done.returncode == 1, done.stdout
+    # What is freed too early may be used all the same: the layer then ends the process.
+    assert done.returncode in (1, -signal.SIGABRT), done.stdout
     assert re.search(f"^FAILED: .*({WRONG_COMPACTIONS[wrong]})", done.stdout, re.MULTILINE), done.stdout
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/macro/spool/compaction.py            twelve pairs, about three minutes; results/compaction.json
 
-A spool is filled with segments of which most is over and a tenth or so is deferred for hours. Each run takes over a copy
-of it as after a start and lets 64 writers of 4 KiB messages commit as fast as they can for three seconds: with the
-queue's Compactor emptying one old segment after the other, or with none. Runs of both kinds take turns. (Windows of both
-in one run do not do: what compaction has moved decides how many segments the next window finds ready.) Bar: at most 10 %
-fewer messages, by the median of the pairs. Exit status: 0 when it is met, 1 when not.
+A spool is filled with segments of which most is over and a tenth or so is deferred for hours. Each run takes over a
+copy of it as after a start and lets 64 writers of 4 KiB messages commit as fast as they can for three seconds: with
+the queue's Compactor emptying one old segment after the other, or with none. Runs of both kinds take turns. (Windows
+of both in one run do not do: what compaction has moved decides how many segments the next window finds ready.) Bar:
+at most 10 % fewer messages, by the median of the pairs. Exit status: 0 when it is met, 1 when not.
 """
 
 from __future__ import annotations
