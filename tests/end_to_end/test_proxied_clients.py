@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, clean_relay, metrics
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
+from tls.authority import certificate, client_context, write
 
 BALANCED = 'relay_from = ["192.0.2.0/24"]\nproxy_from = ["127.0.0.0/8"]\n'
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -138,3 +140,31 @@ def test_a_shutdown_does_not_wait_for_a_header(tmp_path: Path) -> None:
     with clean_relay(tmp_path, listener=BALANCED) as relay, SmtpClient(relay.port, b"") as client:
         client.say(b"PROXY ")
         wait_for(lambda: metrics(relay)["angarium_in_sessions"] == 1, "it is connected")
+
+
+@pytest.mark.parametrize("header", [v1("192.0.2.9"), v2("192.0.2.9")])
+def test_tls_begins_right_behind_the_header(tmp_path: Path, header: bytes) -> None:
+    """The client's first flight may come in one read with what the balancer says of it."""
+    files = write(tmp_path, certificate("mx.test.example"), "mx")
+    listener = (
+        f'{BALANCED}[listener.tls]\nimplicit = true\n'
+        f'certificates = [{{ cert = "{files["cert"]}", key = "{files["key"]}" }}]\n'
+    )
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(incoming, outgoing, server_hostname="mx.test.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with clean_relay(tmp_path, listener=listener) as relay:
+        with socket.create_connection(("127.0.0.1", relay.port), 20) as sock:
+            sock.sendall(header + outgoing.read())
+            greeting = b""
+            while not greeting:
+                received = sock.recv(65536)
+                assert received, "the connection is open"
+                incoming.write(received)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+                    sock.sendall(outgoing.read())
+                    greeting = client.read(4096)
+            assert greeting.startswith(b"220 ")
+        assert metrics(relay)["angarium_in_early_talkers_total"] == 0
