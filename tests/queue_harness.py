@@ -61,6 +61,11 @@ class NextHop:
     def stop(self) -> None:
         self._server.close()
 
+    def release(self) -> None:
+        """Ends is_held: messages that wait for their reply get it."""
+        self.is_held = False
+        self._released.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.sessions += 1
         sender, recipients = "", []
@@ -86,6 +91,8 @@ class NextHop:
                         continue
                     writer.write(b"354 go\r\n")
                     data = await reader.readuntil(b"\r\n.\r\n")
+                    if self.is_held:
+                        await self._released.wait()
                     if self.end_of_data.startswith("2"):
                         self.messages.append((sender, recipients, data[:-3]))
                     writer.write(self.end_of_data.encode() + b"\r\n")

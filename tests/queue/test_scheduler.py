@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import pathlib
+import shutil
 
 from queue_harness import MESSAGE, NextHop, Queue, run, until
 
@@ -441,6 +442,32 @@ def test_sweeping_forgets_troubles_that_no_recipient_has(tmp_path):
         await until(lambda: queue.depth["messages"] == 1)
         queue.scheduler.sweep()
         await until(lambda: len(troubles) == 1)
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_what_is_known_of_one_recipient_does_not_wait_for_another_site(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop, slow = NextHop(), NextHop()
+        slow.is_held = True
+        queue = Queue(directory / "one", await hop.start())
+        queue.router.by_domain[b"slow.example"] = await slow.start()
+        await queue.send("now@y.example", "later@slow.example")
+        await until(lambda: slow.transactions == 1 and queue.events("delivered"))
+        await until(lambda: queue.shard.statistics()["records"] == 3)      # envelope, body, outcome
+        shutil.copytree(directory / "one", directory / "crashed")
+        slow.release()
+        await until(lambda: queue.is_empty)
+        await queue.close()
+
+        queue = Queue(directory / "crashed", Site("smtp://127.0.0.1:1", "smtp", (Host("127.0.0.1", ("127.0.0.1",), 1),)))
+        queue.router.slow.update((b"y.example", b"slow.example"))
+        await queue.recover()
+        (found,) = (await orders.listing(queue.scheduler))[1]
+        shown = await orders.show(queue.scheduler, found["id"])
+        assert shown is not None
+        assert [each["outcome"] for each in shown["recipients"]] == ["delivered", "waiting"]
         await queue.close()
 
     run(test, tmp_path)

@@ -11,14 +11,14 @@
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EBADMSG, EIO, ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets, octets_unref
-from angarium.queue.message cimport body_place, chunk_count_of, chunk_octets, message, record_octets
+from angarium.queue.message cimport MESSAGE_IS_MOVING, body_place, chunk_count_of, chunk_octets, message, record_octets
 from angarium.queue.record cimport state_record
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (
@@ -461,6 +461,7 @@ cdef class Compactor:
         self.octets_under_way += one.octets_count
         self.pace(one.octets_count)
         self.scheduler.hold(m)
+        m.flags |= MESSAGE_IS_MOVING
         self.read(one, SPOOL_ENVELOPE, 0, m.home, m.envelope_offset, m.envelope_length, envelope_read)
         return 0
 
@@ -600,6 +601,7 @@ cdef class Compactor:
         octets_unref(one.piece)
         free(one.chunks)
         free(one)
+        m.flags &= <uint16_t>~MESSAGE_IS_MOVING
         self.scheduler.release(m)
         self.one_less()
         Py_DECREF(self)

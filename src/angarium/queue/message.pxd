@@ -25,6 +25,9 @@ cdef enum:                              # recipient.flags
     RECIPIENT_REPORT_DUE = 1            # final, and somebody must be told by a DSN first
     RECIPIENT_RELAYED = 2               # delivered to a next hop that knows no DSN (action "relayed")
 
+cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*
+    MESSAGE_IS_MOVING = 0x8000          # compaction has it in hand and writes its state itself
+
 cdef struct recipient:
     wheel_node link                     # 24 octets; link.tally: attempts so far
     void *domain                        # DomainQueue (borrowed; it outlives its recipients)
@@ -61,7 +64,7 @@ cdef struct message:
     uint32_t deferred_count             # of those, the ones in the wheel
     uint32_t hand_count                 # holds on the message: recipients in hand, reads and reports under way
     uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE
-    uint16_t flags                      # SPOOL_ENVELOPE_*
+    uint16_t flags                      # SPOOL_ENVELOPE_*, MESSAGE_*
     uint16_t shard_number               # see ledger.shard_of()
     uint8_t is_dirty                    # the state on disk is behind
     uint8_t state_in_flight

@@ -26,7 +26,7 @@ from angarium.queue.lists cimport list_append, list_init, list_remove
 from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
-                                     PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message,
+                                     PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, MESSAGE_IS_MOVING, message,
                                      chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
                                      record_octets, transaction)
 from angarium.queue.planner cimport Planner
@@ -448,6 +448,9 @@ cdef class Scheduler(Planner):
     cdef void settle_message(self, message *m) noexcept:
         """Called whenever something about m has come to rest. May free m."""
         if m.hand_count:
+            # Somebody of it is under way, perhaps for minutes: what is known of the others does not wait for that.
+            if m.is_dirty and m.live_count and not m.state_in_flight and not m.flags & MESSAGE_IS_MOVING:
+                self.write_state(m)
             return
         if m.report_count and not m.report_in_flight and m.live_count == m.deferred_count and \
                 self.reporter is not None and not self.is_closing:
