@@ -461,7 +461,7 @@ def test_what_is_known_of_one_recipient_does_not_wait_for_another_site(tmp_path)
         await until(lambda: queue.is_empty)
         await queue.close()
 
-        queue = Queue(directory / "crashed", Site("smtp://127.0.0.1:1", "smtp", (Host("127.0.0.1", ("127.0.0.1",), 1),)))
+        queue = Queue(directory / "crashed", await hop.start())
         queue.router.slow.update((b"y.example", b"slow.example"))
         await queue.recover()
         (found,) = (await orders.listing(queue.scheduler))[1]
