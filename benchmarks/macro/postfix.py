@@ -113,7 +113,7 @@ class Postfix:
 
     def version(self) -> str:
         return subprocess.run(
-            [tool("postconf"), "-h", "mail_version"], check=True, capture_output=True, text=True
+            [tool("postconf"), "-d", "-h", "mail_version"], check=True, capture_output=True, text=True
         ).stdout.strip()
 
     def settings(self) -> str:
