@@ -20,6 +20,10 @@ static void check_rebuild(const spool_envelope *view, const uint8_t *data, size_
     spool_recipient recipient;
     while (error == 0 && spool_envelope_next_recipient(view, &cursor, &recipient))
         error = spool_envelope_add_recipient(&again, recipient.forward_path, recipient.domain_offset, recipient.orcpt, recipient.notify);
+    spool_attribute attribute;
+    cursor = view->end;
+    while (error == 0 && spool_envelope_next_attribute(view, &cursor, &attribute))
+        error = spool_envelope_add_attribute(&again, attribute.key, attribute.text);
     for (uint32_t i = 0; i < view->chunk_count; i++)
         chunks[i] = spool_envelope_chunk(view, i);
     if (error == 0)
@@ -54,6 +58,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *in, size_t size)
             INVARIANT(recipient.domain_offset <= recipient.forward_path.length);
         }
         INVARIANT(count == view.recipient_count);
+        spool_attribute attribute;
+        spool_span first;
+        cursor = view.end;
+        while (spool_envelope_next_attribute(&view, &cursor, &attribute)) {
+            check_span(attribute.text, data, size);
+            INVARIANT(spool_envelope_find_attribute(&view, attribute.key, &first) && first.data <= attribute.text.data);
+        }
         check_rebuild(&view, data, size);
     }
     uint64_t id;

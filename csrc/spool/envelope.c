@@ -15,13 +15,14 @@
  *  48    2  helo_length
  *  50    2  client_address_length
  *  52    2  listener_length
- *  54    2  zero
+ *  54    2  attributes_length   of all attributes together; 0 in what was written before there were any
  *  56    …  the five texts one after the other, no terminators
  *   …    …  recipients, each: u16 forward_path_length, u16 domain_offset, u16 orcpt_length, u8 notify, u8 zero,
  *           forward_path, orcpt
+ *   …    …  attributes, each: u16 key (SPOOL_ATTRIBUTE_*), u16 length, text
  *   …  12*n chunks, each: u32 segment serial, u32 offset of the BODY record in it, u32 payload length
- * VALID: version 1, every length inside, recipients end exactly at chunks_offset, chunks exactly at the end,
- *        no text holds NUL, CR or LF. Integrity is the record's checksum, not repeated here.
+ * VALID: version 1, every length inside, recipients end exactly where attributes begin, these at chunks_offset, chunks
+ *        exactly at the end, no text holds NUL, CR or LF. An unknown key is valid: kept, and nobody's. Integrity is the record's checksum, not repeated here.
  */
 #include "spool/envelope.h"
 
@@ -34,6 +35,7 @@ enum {
     VERSION = 1,
     FIXED_OCTETS = 56,
     RECIPIENT_FIXED_OCTETS = 8,
+    ATTRIBUTE_FIXED_OCTETS = 4,
     CHUNK_OCTETS = 12,
     /* Far above what RFC 5321 §4.5.3.1 and RFC 3461 §4 allow a peer to send; it only keeps lengths in 16 bits. */
     TEXT_LIMIT_OCTETS = 4096,
@@ -82,7 +84,7 @@ int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_
     size_t before = (*self)->length;
     uint8_t fixed[RECIPIENT_FIXED_OCTETS] = {0};
     if (before < FIXED_OCTETS || forward_path.length > TEXT_LIMIT_OCTETS || orcpt.length > TEXT_LIMIT_OCTETS
-        || domain_offset > forward_path.length)
+        || domain_offset > forward_path.length || load16((*self)->data + 54) != 0)
         return -EINVAL;
     store16(fixed, (uint16_t)forward_path.length);
     store16(fixed + 2, (uint16_t)domain_offset);
@@ -98,6 +100,28 @@ int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_
         return error;
     }
     store32((*self)->data + 32, load32((*self)->data + 32) + 1);
+    return 0;
+}
+
+int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text)
+{
+    size_t before = (*self)->length;
+    uint8_t fixed[ATTRIBUTE_FIXED_OCTETS];
+    if (before < FIXED_OCTETS || text.length > TEXT_LIMIT_OCTETS)
+        return -EINVAL;
+    size_t length = (size_t)load16((*self)->data + 54) + sizeof fixed + text.length;
+    if (length > UINT16_MAX)
+        return -EINVAL;
+    store16(fixed, key);
+    store16(fixed + 2, (uint16_t)text.length);
+    int error = octets_append(self, fixed, sizeof fixed) == 0 ? 0 : -ENOMEM;
+    if (error == 0)
+        error = append_text(self, text);
+    if (error != 0) {
+        (*self)->length = before;
+        return error;
+    }
+    store16((*self)->data + 54, (uint16_t)length);
     return 0;
 }
 
@@ -171,6 +195,32 @@ static bool recipient_read(const uint8_t **cursor, const uint8_t *end, spool_rec
     return true;
 }
 
+/* Reads the attribute at *cursor, its length checked against `end`. */
+static bool attribute_read(const uint8_t **cursor, const uint8_t *end, spool_attribute *out)
+{
+    const uint8_t *at = *cursor;
+    if (end - at < ATTRIBUTE_FIXED_OCTETS)
+        return false;
+    out->key = load16(at);
+    out->text = (spool_span){at + ATTRIBUTE_FIXED_OCTETS, load16(at + 2)};
+    at += ATTRIBUTE_FIXED_OCTETS;
+    if ((size_t)(end - at) < out->text.length)
+        return false;
+    *cursor = at + out->text.length;
+    return true;
+}
+
+static bool attributes_are_valid(const spool_envelope *view)
+{
+    const uint8_t *at = view->end;
+    while (at != view->chunks) {
+        spool_attribute attribute;
+        if (!attribute_read(&at, view->chunks, &attribute) || !text_is_clean(attribute.text.data, attribute.text.length))
+            return false;
+    }
+    return true;
+}
+
 int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
 {
     if (length < FIXED_OCTETS || data[0] != VERSION)
@@ -188,7 +238,9 @@ int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
     out->recipient_count = load32(data + 32);
     out->chunk_count = (uint32_t)chunk_count;
     out->chunks = data + chunks_offset;
-    out->end = data + chunks_offset;        /* of the recipients */
+    if (chunks_offset - FIXED_OCTETS < load16(data + 54))
+        return -EBADMSG;
+    out->end = out->chunks - load16(data + 54);     /* of the recipients; the attributes lie behind */
 
     spool_span *texts[5] = {&out->reverse_path, &out->envid, &out->helo, &out->client_address, &out->listener};
     const uint8_t *at = data + FIXED_OCTETS;
@@ -208,7 +260,24 @@ int spool_envelope_open(const uint8_t *data, size_t length, spool_envelope *out)
             || !text_is_clean(recipient.orcpt.data, recipient.orcpt.length))
             return -EBADMSG;
     }
-    return at == out->end ? 0 : -EBADMSG;
+    return at == out->end && attributes_are_valid(out) ? 0 : -EBADMSG;
+}
+
+bool spool_envelope_next_attribute(const spool_envelope *self, const uint8_t **cursor, spool_attribute *out)
+{
+    return attribute_read(cursor, self->chunks, out);
+}
+
+bool spool_envelope_find_attribute(const spool_envelope *self, uint16_t key, spool_span *text)
+{
+    const uint8_t *cursor = self->end;
+    spool_attribute attribute;
+    while (attribute_read(&cursor, self->chunks, &attribute))
+        if (attribute.key == key) {
+            *text = attribute.text;
+            return true;
+        }
+    return false;
 }
 
 spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)

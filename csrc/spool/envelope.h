@@ -25,6 +25,20 @@ enum {                              /* envelope flags (u32) */
     SPOOL_ENVELOPE_INLINE = 256,    /* set by finish: the one body record lies beside the envelope, has no pin of its own */
     SPOOL_ENVELOPE_COPY = 512,      /* a compaction wrote this record: an older one of the same id may be on disk */
     SPOOL_ENVELOPE_COPY_FIRST = 1024,   /* the message had an outcome, written again behind this copy: complete with that */
+    SPOOL_ENVELOPE_REQUIRETLS = 2048,   /* MAIL ... REQUIRETLS (RFC 8689 §2) */
+    SPOOL_ENVELOPE_TLS_OPTIONAL = 4096, /* field TLS-Required: No (RFC 8689 §3) */
+    SPOOL_ENVELOPE_BINARYMIME = 8192,   /* MAIL ... BODY=BINARYMIME (RFC 3030): only BDAT may carry it */
+};
+
+enum {                              /* what few messages have: keys of attributes (u16), all values text */
+    SPOOL_ATTRIBUTE_HOLD_UNTIL = 1, /* no attempt before: UTC seconds, decimal (RFC 4865) */
+    SPOOL_ATTRIBUTE_DELIVER_BY = 2, /* UTC seconds, decimal, then ";" and "N" or "R", then "T" or nothing (RFC 2852) */
+    SPOOL_ATTRIBUTE_PRIORITY = 3,   /* "-9" to "9" (RFC 6710); absent: 0 */
+    SPOOL_ATTRIBUTE_TENANT = 4,
+    SPOOL_ATTRIBUTE_CAMPAIGN = 5,
+    SPOOL_ATTRIBUTE_ROUTE = 6,      /* a next hop as the configuration writes it, instead of the routes' */
+    SPOOL_ATTRIBUTE_POOL = 7,       /* name of an egress pool */
+    SPOOL_ATTRIBUTE_IDENTITY = 8,   /* who authenticated */
 };
 
 typedef struct spool_span { const uint8_t *data; uint32_t length; } spool_span;
@@ -49,8 +63,13 @@ typedef struct spool_envelope {     /* a checked view of envelope octets; spans 
     spool_span listener;            /* name/address of the listener, for the log */
     const uint8_t *chunks;          /* private: first chunk entry */
     const uint8_t *recipients;      /* private: first recipient entry */
-    const uint8_t *end;
+    const uint8_t *end;             /* private: of the recipients; the first attribute entry */
 } spool_envelope;
+
+typedef struct spool_attribute {
+    spool_span text;
+    uint16_t key;                   /* SPOOL_ATTRIBUTE_*, or one of a later version */
+} spool_attribute;
 
 typedef struct spool_recipient {
     spool_span forward_path;        /* mailbox without brackets */
@@ -61,12 +80,14 @@ typedef struct spool_recipient {
 } spool_recipient;
 
 /* Building. The octets are the only owner's; every function may move *self. All return 0, -ENOMEM, or
- * -EINVAL (a field holds NUL, CR or LF, or is too long). Order: begin, recipients..., (streamed) chunks are set by
+ * -EINVAL (a field holds NUL, CR or LF, or is too long). Order: begin, recipients..., attributes..., (streamed) chunks are set by
  * finish. `id`, `flags`, `message_octets` are patched by finish, because they are known at end of data. */
 int spool_envelope_begin(octets **self, spool_span reverse_path, spool_span envid, spool_span helo,
                          spool_span client_address, spool_span listener);
 int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
                                  spool_span orcpt, uint8_t notify);
+/* At most 65535 octets of them all, 4 besides each text. Of a key given twice the first counts. */
+int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text);
 /* chunk_count 0 with chunks NULL means: the body travels in the same spool_op and the commit thread writes
  * its place (one chunk entry is reserved for it). */
 int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
@@ -86,6 +107,9 @@ spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index);
 uint32_t spool_envelope_chunk_position(const spool_envelope *self, uint32_t index);
 /* Iterates: *cursor starts as self->recipients; returns false at the end. */
 bool spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out);
+/* Iterates: *cursor starts as self->end; returns false at the end. */
+bool spool_envelope_next_attribute(const spool_envelope *self, const uint8_t **cursor, spool_attribute *out);
+bool spool_envelope_find_attribute(const spool_envelope *self, uint16_t key, spool_span *text);
 
 /* Message ids as 13 characters of Crockford base32, upper case, no terminator; decode accepts any case. */
 void spool_id_encode(uint64_t id, char out[13]);

@@ -174,6 +174,44 @@ static void envelope_of_streamed_message_keeps_its_chunks(void)
     octets_unref(data);
 }
 
+static void envelope_attributes_are_found_by_key(void)
+{
+    octets *data = octets_new(1);
+    spool_envelope view;
+    spool_attribute attribute;
+    spool_span text;
+    char lengthy[4097];
+    memset(lengthy, 't', 4096);
+    lengthy[4096] = 0;
+    CHECK(spool_envelope_begin(&data, span("a@x"), span(""), span(""), span(""), span("")) == 0, "begin");
+    CHECK(spool_envelope_add_recipient(&data, span("b@y"), 2, span(""), 0) == 0, "recipient");
+    CHECK(spool_envelope_add_attribute(&data, SPOOL_ATTRIBUTE_PRIORITY, span("-3")) == 0, "first");
+    CHECK(spool_envelope_add_attribute(&data, 65535, span("")) == 0, "a key of a later version");
+    CHECK(spool_envelope_add_attribute(&data, SPOOL_ATTRIBUTE_PRIORITY, span("9")) == 0, "twice");
+    CHECK(spool_envelope_add_attribute(&data, SPOOL_ATTRIBUTE_TENANT, span("a\nb")) == -EINVAL, "LF");
+    CHECK(spool_envelope_add_recipient(&data, span("c@y"), 2, span(""), 0) == -EINVAL, "a recipient behind attributes");
+    CHECK(spool_envelope_finish(&data, 1, 2, 0, 3, NULL, 0) == 0, "finish");
+    CHECK(spool_envelope_open(data->data, data->length, &view) == 0 && view.recipient_count == 1, "open");
+    CHECK(spool_envelope_find_attribute(&view, SPOOL_ATTRIBUTE_PRIORITY, &text) && text.length == 2, "the first counts");
+    CHECK(!spool_envelope_find_attribute(&view, SPOOL_ATTRIBUTE_TENANT, &text), "refused ones are not there");
+    const uint8_t *cursor = view.end;
+    int count = 0;
+    while (spool_envelope_next_attribute(&view, &cursor, &attribute))
+        count++;
+    CHECK(count == 3, "%d attributes", count);
+    for (size_t cut = 0; cut < data->length; cut++)
+        CHECK(spool_envelope_open(data->data, cut, &view) == -EBADMSG, "cut at %zu", cut);
+    data->data[54] ^= 1;
+    CHECK(spool_envelope_open(data->data, data->length, &view) == -EBADMSG, "a length that does not fit");
+
+    CHECK(spool_envelope_begin(&data, span("a@x"), span(""), span(""), span(""), span("")) == 0, "begin again");
+    for (int i = 0; i < 15; i++)
+        CHECK(spool_envelope_add_attribute(&data, 100, span(lengthy)) == 0, "attribute %d", i);
+    size_t before = data->length;
+    CHECK(spool_envelope_add_attribute(&data, 100, span(lengthy)) == -EINVAL && data->length == before, "more than 16 bits can say");
+    octets_unref(data);
+}
+
 static void state_round_trip_and_limits(void)
 {
     char lengthy[301];
@@ -231,6 +269,7 @@ int main(void)
     index_refuses_what_cannot_be();
     envelope_round_trip();
     envelope_of_streamed_message_keeps_its_chunks();
+    envelope_attributes_are_found_by_key();
     state_round_trip_and_limits();
     id_text();
     CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());

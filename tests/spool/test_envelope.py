@@ -36,7 +36,7 @@ envelopes = st.builds(
     id=numbers,
     received_utc_ms=numbers,
     message_octets=numbers,
-    flags=st.integers(0, 255).map(Flag),
+    flags=st.integers(0, 255).map(lambda low: Flag(low | low << 8 & 0x3800)),
     reverse_path=clean,
     envid=clean,
     helo=clean,
@@ -44,6 +44,7 @@ envelopes = st.builds(
     listener=clean,
     recipients=st.lists(recipients(), max_size=5).map(tuple),
     chunks=st.lists(st.builds(Chunk, u32, u32, u32), max_size=5).map(tuple),
+    attributes=st.lists(st.tuples(st.integers(0, 65535), clean), max_size=3).map(tuple),
 )
 
 states = st.lists(

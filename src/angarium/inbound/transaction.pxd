@@ -1,6 +1,6 @@
 # One mail transaction, MAIL to end of data and until its commit is done (RFC 5321 §3.3). C memory that outlives its
 # connection: a commit that runs when the client is gone is finished all the same.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.spool.cspool cimport spool_chunk, spool_op, spool_segment
 
@@ -10,6 +10,7 @@ cdef enum:
 cdef struct inbound_transaction:
     spool_op op                     # the ENVELOPE op; op.body is the whole message when it was not streamed
     octets *envelope
+    octets *attributes              # of the envelope, until it is finished; NULL: none
     uint64_t id                     # 0 until data begins
     uint64_t started_mono_ms        # at MAIL
     uint64_t announced_octets
@@ -47,6 +48,8 @@ cdef inbound_transaction *transaction_new(const uint8_t *reverse_path, size_t re
 cdef int transaction_add_recipient(inbound_transaction *self, const uint8_t *forward_path, size_t forward_path_length,
                                    uint32_t domain_offset, const uint8_t *orcpt, size_t orcpt_length,
                                    uint8_t notify) noexcept
+# Of the message: SPOOL_ATTRIBUTE_*, until data ends; replaces what the key had. 0 or -ENOMEM; -EINVAL shows in finish.
+cdef int transaction_set_attribute(inbound_transaction *self, uint16_t key, const uint8_t *text, size_t length) noexcept
 # Room for one more chunk. 0 or -ENOMEM.
 cdef int transaction_add_chunk(inbound_transaction *self) noexcept
 # Completes the envelope. 0, -ENOMEM or -EINVAL.

@@ -1,11 +1,12 @@
 # The memory of a transaction and its envelope; policy and commit are elsewhere.
 from cpython.ref cimport PyObject, Py_XDECREF
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from angarium.model.octets cimport octets_new, octets_unref
+from libc.string cimport memcpy, memmove
+from angarium.model.octets cimport octets, octets_append, octets_new, octets_unref
 from angarium.spool.cspool cimport (
-    spool_chunk, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_segment, spool_span,
+    spool_chunk, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_segment, spool_span,
 )
 
 cdef enum:
@@ -54,6 +55,49 @@ cdef int transaction_add_recipient(inbound_transaction *self, const uint8_t *for
     return result
 
 
+cdef struct entry:                  # of self.attributes; its text follows
+    uint32_t length
+    uint16_t key
+
+
+cdef int transaction_set_attribute(inbound_transaction *self, uint16_t key, const uint8_t *text, size_t length) noexcept:
+    cdef entry head
+    cdef octets *block = self.attributes
+    cdef size_t at = 0, size
+    while block != NULL and at < block.length:
+        memcpy(&head, block.data + at, sizeof(entry))
+        size = sizeof(entry) + head.length
+        if head.key == key:
+            memmove(block.data + at, block.data + at + size, block.length - at - size)
+            block.length -= size
+            break
+        at += size
+    if block == NULL:
+        self.attributes = octets_new(64)
+        if self.attributes == NULL:
+            return -ENOMEM
+    head.key = key
+    head.length = <uint32_t>length
+    if octets_append(&self.attributes, <const uint8_t *>&head, sizeof(entry)) != 0:
+        return -ENOMEM
+    if octets_append(&self.attributes, text, length) != 0:
+        self.attributes.length -= sizeof(entry)
+        return -ENOMEM
+    return 0
+
+
+cdef int add_attributes(inbound_transaction *self) noexcept:
+    cdef entry head
+    cdef size_t at = 0
+    cdef int error = 0
+    while error == 0 and at < self.attributes.length:
+        memcpy(&head, self.attributes.data + at, sizeof(entry))
+        at += sizeof(entry)
+        error = spool_envelope_add_attribute(&self.envelope, head.key, span(self.attributes.data + at, head.length))
+        at += head.length
+    return error
+
+
 cdef int transaction_add_chunk(inbound_transaction *self) noexcept:
     cdef uint32_t capacity
     cdef void *chunks
@@ -74,12 +118,18 @@ cdef int transaction_add_chunk(inbound_transaction *self) noexcept:
 
 
 cdef int transaction_finish_envelope(inbound_transaction *self, uint64_t received_utc_ms) noexcept:
+    cdef int error
+    if self.attributes != NULL:
+        error = add_attributes(self)
+        if error != 0:
+            return error
     return spool_envelope_finish(&self.envelope, self.id, received_utc_ms, self.flags, self.message_octets,
                                  self.chunks, self.chunk_count)
 
 
 cdef void transaction_free(inbound_transaction *self) noexcept:
     octets_unref(self.envelope)
+    octets_unref(self.attributes)
     octets_unref(self.op.body)
     free(self.chunks)
     free(self.pins)

@@ -16,7 +16,16 @@ import msgspec
 
 from angarium.model.errors import AngariumError
 from angarium.spool.contents import StoredMessage
-from angarium.spool.envelope import Envelope, Flag, Recipient, RecipientState, Status, decode_id, encode_id
+from angarium.spool.envelope import (
+    Attribute,
+    Envelope,
+    Flag,
+    Recipient,
+    RecipientState,
+    Status,
+    decode_id,
+    encode_id,
+)
 
 FORMAT: Final = "angarium-message 1"
 
@@ -59,6 +68,8 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     octets        of the message.                         reverse_path  without brackets; "": null.
     envid, ret    RFC 3461 §4.4, 4.3: as given, or "".    helo, client_address, listener  for the log.
     is_smtputf8, is_8bitmime  what MAIL said (RFC 6531 §3.4, RFC 6152).    is_report  a DSN made by the relay itself.
+    is_binarymime  RFC 3030.    requires_tls  RFC 8689 §2.    tls_optional  field TLS-Required: No (RFC 8689 §3).
+    attributes     what few messages have: name (Attribute of spool/envelope.pyi, in lower case) or number, to text.
     """
 
     format: Literal["angarium-message 1"] = FORMAT
@@ -71,6 +82,10 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     is_smtputf8: bool = False
     is_8bitmime: bool = False
     is_report: bool = False
+    is_binarymime: bool = False
+    requires_tls: bool = False
+    tls_optional: bool = False
+    attributes: dict[str, str] = {}
     helo: str = ""
     client_address: str = ""
     listener: str = ""
@@ -89,6 +104,10 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             is_smtputf8=Flag.SMTPUTF8 in flags,
             is_8bitmime=Flag.BODY_8BITMIME in flags,
             is_report=Flag.IS_DSN in flags,
+            is_binarymime=Flag.BINARYMIME in flags,
+            requires_tls=Flag.REQUIRETLS in flags,
+            tls_optional=Flag.TLS_OPTIONAL in flags,
+            attributes={_key_name(key): _text(text) for key, text in reversed(envelope.attributes)},
             helo=_text(envelope.helo),
             client_address=_text(envelope.client_address),
             listener=_text(envelope.listener),
@@ -104,6 +123,9 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         flags |= Flag.SMTPUTF8 if self.is_smtputf8 else Flag(0)
         flags |= Flag.BODY_8BITMIME if self.is_8bitmime else Flag(0)
         flags |= Flag.IS_DSN if self.is_report else Flag(0)
+        flags |= Flag.BINARYMIME if self.is_binarymime else Flag(0)
+        flags |= Flag.REQUIRETLS if self.requires_tls else Flag(0)
+        flags |= Flag.TLS_OPTIONAL if self.tls_optional else Flag(0)
         flags |= {"": Flag(0), "full": Flag.RET_FULL, "hdrs": Flag.RET_HDRS}[self.ret]
         recipients = []
         for each in self.recipients:
@@ -122,6 +144,7 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             listener=_octets(self.listener),
             recipients=tuple(recipients),
             chunks=(),
+            attributes=tuple((_key(name), _octets(text)) for name, text in self.attributes.items()),
         )
 
     def states(self) -> tuple[RecipientState, ...] | None:
@@ -132,6 +155,23 @@ class ExportedMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def json(self) -> str:
         """One line."""
         return json_line(msgspec.to_builtins(self))
+
+
+def _key_name(key: int) -> str:
+    try:
+        return Attribute(key).name.lower()
+    except ValueError:
+        return str(key)
+
+
+def _key(name: str) -> int:
+    """Raises ValueError."""
+    if name.isdecimal() and int(name) <= 65535:
+        return int(name)
+    try:
+        return Attribute[name.upper()]
+    except KeyError:
+        raise ValueError(f'attributes: "{name}" is neither an attribute nor a number') from None
 
 
 def flags_of(octets: bytes) -> Flag:

@@ -1,5 +1,5 @@
 # Mirrors csrc/spool/*.h and nothing else.
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 
 
@@ -15,6 +15,17 @@ cdef extern from "spool/envelope.h" nogil:
         SPOOL_ENVELOPE_IS_DSN
         SPOOL_ENVELOPE_INLINE
         SPOOL_ENVELOPE_COPY
+        SPOOL_ENVELOPE_REQUIRETLS
+        SPOOL_ENVELOPE_TLS_OPTIONAL
+        SPOOL_ENVELOPE_BINARYMIME
+        SPOOL_ATTRIBUTE_HOLD_UNTIL
+        SPOOL_ATTRIBUTE_DELIVER_BY
+        SPOOL_ATTRIBUTE_PRIORITY
+        SPOOL_ATTRIBUTE_TENANT
+        SPOOL_ATTRIBUTE_CAMPAIGN
+        SPOOL_ATTRIBUTE_ROUTE
+        SPOOL_ATTRIBUTE_POOL
+        SPOOL_ATTRIBUTE_IDENTITY
 
     ctypedef struct spool_span:
         const uint8_t *data
@@ -38,6 +49,11 @@ cdef extern from "spool/envelope.h" nogil:
         spool_span client_address
         spool_span listener
         const uint8_t *recipients
+        const uint8_t *end
+
+    ctypedef struct spool_attribute:
+        spool_span text
+        uint16_t key
 
     ctypedef struct spool_recipient:
         spool_span forward_path
@@ -49,6 +65,7 @@ cdef extern from "spool/envelope.h" nogil:
                              spool_span client_address, spool_span listener)
     int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
                                      spool_span orcpt, uint8_t notify)
+    int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text)
     int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
                               uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count)
     void spool_envelope_mark_copy(uint8_t *payload, bint has_outcome)
@@ -57,6 +74,8 @@ cdef extern from "spool/envelope.h" nogil:
     spool_chunk spool_envelope_chunk(const spool_envelope *self, uint32_t index)
     uint32_t spool_envelope_chunk_position(const spool_envelope *self, uint32_t index)
     bint spool_envelope_next_recipient(const spool_envelope *self, const uint8_t **cursor, spool_recipient *out)
+    bint spool_envelope_next_attribute(const spool_envelope *self, const uint8_t **cursor, spool_attribute *out)
+    bint spool_envelope_find_attribute(const spool_envelope *self, uint16_t key, spool_span *text)
     void spool_id_encode(uint64_t id, char *out)
     bint spool_id_decode(const char *text, size_t length, uint64_t *id)
 

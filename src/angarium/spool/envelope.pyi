@@ -19,6 +19,21 @@ class Flag(enum.IntFlag):
     INLINE = 256
     COPY = 512
     COPY_FIRST = 1024
+    REQUIRETLS = 2048
+    TLS_OPTIONAL = 4096
+    BINARYMIME = 8192
+
+class Attribute(enum.IntEnum):
+    """SPOOL_ATTRIBUTE_* of csrc/spool/envelope.h, which says what each value looks like."""
+
+    HOLD_UNTIL = 1
+    DELIVER_BY = 2
+    PRIORITY = 3
+    TENANT = 4
+    CAMPAIGN = 5
+    ROUTE = 6
+    POOL = 7
+    IDENTITY = 8
 
 class Status(enum.IntEnum):
     """What has become of one recipient. DELIVERED, FAILED and EXPIRED are final."""
@@ -61,7 +76,10 @@ class RecipientState(msgspec.Struct, frozen=True):
     flags: int = 0
 
 class Envelope(msgspec.Struct, frozen=True):
-    """All of an envelope. Paths are mailboxes without brackets; an empty reverse-path is the null one."""
+    """All of an envelope. Paths are mailboxes without brackets; an empty reverse-path is the null one.
+
+    attributes  Attribute (or a number of a later version) and text, in order; of a key twice the first counts.
+    """
 
     id: int
     received_utc_ms: int
@@ -74,6 +92,7 @@ class Envelope(msgspec.Struct, frozen=True):
     listener: bytes
     recipients: tuple[Recipient, ...]
     chunks: tuple[Chunk, ...]
+    attributes: tuple[tuple[int, bytes], ...] = ()
     @staticmethod
     def parse(data: bytes) -> Envelope:
         """Raises SpoolCorrupt when the octets are no envelope."""

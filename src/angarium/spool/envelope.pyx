@@ -6,9 +6,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from angarium.model.octets cimport octets, octets_new, octets_unref
 from angarium.spool.cspool cimport (
-    spool_chunk, spool_envelope, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_chunk,
-    spool_envelope_finish, spool_envelope_next_recipient, spool_envelope_open, spool_id_decode, spool_id_encode,
-    spool_recipient, spool_span,
+    spool_attribute, spool_chunk, spool_envelope, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin,
+    spool_envelope_chunk, spool_envelope_finish, spool_envelope_next_attribute, spool_envelope_next_recipient, spool_envelope_open,
+    spool_id_decode, spool_id_encode, spool_recipient, spool_span,
 )
 from angarium.spool.cstate cimport (
     spool_recipient_state, spool_state, spool_state_append, spool_state_begin, spool_state_next, spool_state_open,
@@ -34,6 +34,20 @@ class Flag(enum.IntFlag):
     INLINE = 256
     COPY = 512                  # written by a compaction: an older one may be there
     COPY_FIRST = 1024           # and an outcome goes with it
+    REQUIRETLS = 2048
+    TLS_OPTIONAL = 4096
+    BINARYMIME = 8192
+
+
+class Attribute(enum.IntEnum):
+    HOLD_UNTIL = 1
+    DELIVER_BY = 2
+    PRIORITY = 3
+    TENANT = 4
+    CAMPAIGN = 5
+    ROUTE = 6
+    POOL = 7
+    IDENTITY = 8
 
 
 class Status(enum.IntEnum):
@@ -96,11 +110,13 @@ class Envelope(msgspec.Struct, frozen=True):
     listener: bytes
     recipients: tuple[Recipient, ...]
     chunks: tuple[Chunk, ...]
+    attributes: tuple[tuple[int, bytes], ...] = ()
 
     @staticmethod
     def parse(data):
         cdef spool_envelope view
         cdef spool_recipient recipient
+        cdef spool_attribute attribute
         cdef spool_chunk chunk
         cdef const uint8_t *cursor
         cdef bytes held = bytes(data)
@@ -111,13 +127,17 @@ class Envelope(msgspec.Struct, frozen=True):
         while spool_envelope_next_recipient(&view, &cursor, &recipient):
             recipients.append(Recipient(text_of(recipient.forward_path), text_of(recipient.orcpt), recipient.notify,
                                         recipient.domain_offset))
+        attributes = []
+        cursor = view.end
+        while spool_envelope_next_attribute(&view, &cursor, &attribute):
+            attributes.append((attribute.key, text_of(attribute.text)))
         chunks = []
         for i in range(view.chunk_count):
             chunk = spool_envelope_chunk(&view, i)
             chunks.append(Chunk(chunk.segment_serial, chunk.offset, chunk.length))
         return Envelope(view.id, view.received_utc_ms, view.message_octets, Flag(view.flags), text_of(view.reverse_path),
                         text_of(view.envid), text_of(view.helo), text_of(view.client_address), text_of(view.listener),
-                        tuple(recipients), tuple(chunks))
+                        tuple(recipients), tuple(chunks), tuple(attributes))
 
     def build(self):
         cdef octets *data = octets_new(512)
@@ -135,6 +155,8 @@ class Envelope(msgspec.Struct, frozen=True):
             for recipient in self.recipients:
                 check(spool_envelope_add_recipient(&data, span_of(recipient.forward_path), recipient.domain_offset,
                                                    span_of(recipient.orcpt), recipient.notify))
+            for key, text in self.attributes:
+                check(spool_envelope_add_attribute(&data, key, span_of(text)))
             if not is_inline:
                 for chunk in self.chunks:
                     chunks[count].segment_serial = chunk.segment_serial
