@@ -1,7 +1,8 @@
 # AUTH: who is offered it, and where exchanges go (authority.py). Lines and order were checked by the session.
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport InboundContext
-from angarium.smtp.server_session cimport EVENT_AUTH, ServerSession
+from angarium.smtp.server_dialogue cimport EVENT_AUTH
+from angarium.smtp.server_session cimport ServerSession
 
 from angarium.smtp import replies
 

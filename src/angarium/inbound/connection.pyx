@@ -21,11 +21,11 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
-from angarium.smtp.server_session cimport (
+from angarium.smtp.server_dialogue cimport (
     EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
-    EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, ServerSession, server_event,
+    EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, server_event,
 )
-
+from angarium.smtp.server_session cimport ServerSession
 from angarium.smtp.server_state cimport SERVER_CONNECTED, SERVER_SKIP_CHUNK
 from angarium.tls.ctls cimport TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 from angarium.tls.session cimport TlsSession

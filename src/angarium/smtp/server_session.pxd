@@ -1,66 +1,10 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t
 from angarium.model.octets cimport octets
-from angarium.smtp.csmtp cimport smtp_command
-from angarium.smtp.message_reader cimport message_reader
-from angarium.smtp.server_parameters cimport mail_parameters, rcpt_parameters
-from angarium.smtp.server_settings cimport ServerSettings
+from angarium.smtp.server_dialogue cimport ServerDialogue, server_event
 
 
-cdef enum server_event:
-    EVENT_NONE = 0      # more input is wanted
-    EVENT_WAIT          # an event was not answered yet; input waits
-    EVENT_HELO          # told: `helo`, `is_ehlo`; any transaction is over
-    EVENT_AUTH          # asked: challenge(), authenticate() or refuse(); `mechanism`, `response`
-    EVENT_AUTH_RESPONSE # asked likewise; `response`
-    EVENT_MAIL          # asked: accept() or refuse(); `path`, `mail`
-    EVENT_RCPT          # asked: accept() or refuse(); `path`, `domain_offset`, `rcpt`
-    EVENT_DATA          # asked: begin_data_with() or refuse(); `is_chunking` for the first BDAT
-    EVENT_BODY          # told: `message.body` has run_octets or more and input is used up; take_body_octets() is allowed
-    EVENT_MESSAGE       # asked: finish_with(); the whole of what is stored is in `message.body`
-    EVENT_STARTTLS      # asked: accept() or refuse(); after accept() send `output` in clear, then begin TLS
-    EVENT_RESET         # told: RSET, the transaction is over
-    EVENT_REFUSED       # told: we refused something ourselves; `verb`, `refusal`; see has_transaction()
-    EVENT_CLOSE         # told once: say `output`, then close; no transaction any more
-    EVENT_GO_ON         # never seen outside: nothing to tell, look at the input again
-
-
-cdef class ServerSession:
-    """One SMTP dialogue, server side. Owns its three buffers; borrows input between receive_octets() and hold()."""
-    cdef ServerSettings settings
-    cdef readonly uint8_t state         # server_state
-    cdef readonly uint8_t after         # the state behind a skip
-    cdef readonly uint8_t asked         # server_event that waits for its answer, or 0
-    cdef readonly uint8_t verb          # of the event
-    cdef readonly bint is_ehlo
-    cdef readonly bint is_tls           # what comes in came under TLS
-    cdef readonly bint is_chunking
-    cdef readonly bint has_spoken       # the first line is in
-    cdef bint is_last_chunk
-    cdef readonly bint lingers          # what closes the session may leave input unread: let the peer read our reply
-    cdef readonly uint32_t recipient_count
-    cdef readonly uint32_t refused_recipient_count
-    cdef readonly uint32_t error_count
-    cdef uint64_t chunk_left
-    cdef uint64_t chunk_octets
-    cdef readonly bytes helo
-    cdef public bytes mechanisms        # offered with AUTH, "PLAIN LOGIN"; None: AUTH is not offered
-    cdef public bint auth_needs_tls     # not offered only because the connection is not under TLS
-    cdef readonly bytes identity        # of the client once AUTH succeeded; else None
-    cdef readonly str mechanism         # of the exchange, upper case
-    cdef readonly bytes response        # of EVENT_AUTH and EVENT_AUTH_RESPONSE, decoded; None: no initial response
-    cdef readonly bytes refusal         # the reply of EVENT_REFUSED, or of a refused chunk to come
-    # Spans of the event: into the input, good until the next advance() or hold().
-    cdef const uint8_t *path
-    cdef uint32_t path_length
-    cdef uint32_t domain_offset
-    cdef mail_parameters mail           # its flags hold for the whole transaction
-    cdef rcpt_parameters rcpt
-    cdef message_reader message
-    cdef const uint8_t *at              # input not consumed yet
-    cdef const uint8_t *end
-    cdef octets *held                   # input kept from one receive_octets() to the next
-    cdef octets *output
-
+cdef class ServerSession(ServerDialogue):
+    """One SMTP dialogue, server side: commands in, events out."""
     cpdef void greet(self) noexcept
     cdef void receive_octets(self, const uint8_t *data, size_t length) noexcept
     cdef server_event advance(self) noexcept
@@ -81,31 +25,7 @@ cdef class ServerSession:
     cdef octets *take_body_octets(self) noexcept
     cdef octets *take_output_octets(self) noexcept
 
-    cdef void say(self, bytes reply) noexcept
-    cdef void say_octets(self, const void *data, size_t length) noexcept
-    cdef void _auth_ends(self, bytes reply) noexcept
-    cdef server_event _tell_refusal(self, bytes reply) noexcept
-    cdef server_event _fail(self, bytes reply) noexcept
-    cdef void _end_transaction(self) noexcept
     cdef server_event _line(self) noexcept
     cdef server_event _skip_line(self) noexcept
     cdef server_event _command(self, const uint8_t *line, size_t length) noexcept
-    cdef server_event _order_refused(self, uint8_t check, smtp_command *command) noexcept
-    cdef server_event _syntax_refused(self, uint8_t result, smtp_command *command) noexcept
-    cdef server_event _hello(self, const uint8_t *line, smtp_command *command) noexcept
-    cdef server_event _auth(self, const uint8_t *line, smtp_command *command) noexcept
-    cdef server_event _auth_line(self) noexcept
-    cdef bytes _ehlo_reply(self)
-    cdef server_event _mail(self, const uint8_t *line, smtp_command *command) noexcept
-    cdef server_event _rcpt(self, const uint8_t *line, smtp_command *command) noexcept
-    cdef bint _offers_starttls(self) noexcept
-    cdef server_event _starttls(self) noexcept
-    cdef server_event _data(self) noexcept
-    cdef server_event _bdat(self, smtp_command *command) noexcept
-    cdef server_event _chunk_begins(self) noexcept
-    cdef server_event _read_data(self) noexcept
-    cdef server_event _read_chunk(self) noexcept
-    cdef server_event _chunk_ends(self) noexcept
-    cdef server_event _skip_chunk(self) noexcept
-    cdef server_event _end_of_data(self) noexcept
     cdef bytes _taken(self, octets *taken)

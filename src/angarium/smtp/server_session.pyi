@@ -4,11 +4,12 @@ from typing import final
 
 from typing_extensions import Buffer
 
+from angarium.smtp.server_dialogue import ServerDialogue
 from angarium.smtp.server_events import ServerEvent
 from angarium.smtp.server_settings import ServerSettings
 
 @final
-class ServerSession:
+class ServerSession(ServerDialogue):
     """Octets in, events out; replies wait in the output.
 
     greet() first; then receive() octets as they come and pull next_event() until it gives None, then send
@@ -19,25 +20,6 @@ class ServerSession:
     An idle session holds no buffers.
     """
 
-    state: int
-    after: int
-    asked: int
-    verb: int
-    is_ehlo: bool
-    is_tls: bool
-    is_chunking: bool
-    has_spoken: bool
-    lingers: bool
-    recipient_count: int
-    refused_recipient_count: int
-    error_count: int
-    mechanisms: bytes | None
-    auth_needs_tls: bool
-    identity: bytes | None
-    mechanism: str | None
-    response: bytes | None
-    helo: bytes | None
-    refusal: bytes | None
     def __init__(self, settings: ServerSettings) -> None: ...
     def greet(self) -> None:
         """Says the greeting. Octets received before are answered 554 and end the session (RFC 5321 §3.1)."""

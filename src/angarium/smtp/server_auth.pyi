@@ -1,0 +1,1 @@
+"""AUTH lines inside a server session. Compiled callers only."""

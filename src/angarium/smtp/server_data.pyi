@@ -1,0 +1,1 @@
+"""DATA and BDAT inside a server session. Compiled callers only."""

@@ -1,0 +1,58 @@
+# What all parts of a server session share: the fields of one dialogue, input and output, and how a refusal is said. What
+# commands mean is not here: server_session.pyx reads command lines, server_auth.pyx AUTH, server_hello.pyx EHLO and
+# STARTTLS, server_data.pyx message data.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+from angarium.model.octets cimport octets_append, octets_new, octets_unref
+from angarium.smtp.message_reader cimport reader_drop
+from angarium.smtp.server_settings cimport ServerSettings
+from angarium.smtp.server_state cimport SERVER_CLOSED, SERVER_CONNECTED, SERVER_MAIL, SERVER_READY
+
+
+cdef class ServerDialogue:
+    def __cinit__(self, ServerSettings settings not None):
+        self.settings = settings
+        self.state = SERVER_CONNECTED
+
+    def __dealloc__(self):
+        octets_unref(self.held)
+        reader_drop(&self.message)
+        octets_unref(self.output)
+
+    cdef void say(self, bytes reply) noexcept:
+        self.say_octets(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+
+    cdef void say_octets(self, const void *data, size_t length) noexcept:
+        # A reply that finds no memory is lost: the client's own timeout ends that dialogue.
+        if self.output == NULL:
+            self.output = octets_new(length if length > 448 else 448)
+            if self.output == NULL:
+                return
+        octets_append(&self.output, <const uint8_t *>data, length)
+
+    cdef server_event tell_refusal(self, bytes reply) noexcept:
+        self.error_count += 1
+        if self.error_count >= self.settings.max_errors:
+            return self.fail(self.settings.errors_reply)
+        self.say(reply)
+        self.refusal = reply
+        return EVENT_REFUSED
+
+    cdef server_event fail(self, bytes reply) noexcept:
+        """Says `reply` and ends the session: what follows cannot be trusted to be commands."""
+        self.end_transaction()
+        self.asked = 0
+        self.refusal = reply
+        self.say(reply)
+        self.at = self.end
+        self.lingers = True
+        self.after = SERVER_CONNECTED
+        self.state = SERVER_CLOSED
+        return EVENT_REFUSED
+
+    cdef void end_transaction(self) noexcept:
+        reader_drop(&self.message)
+        self.is_chunking = False
+        self.recipient_count = 0
+        if self.state >= SERVER_MAIL and self.state != SERVER_CLOSED:
+            self.state = SERVER_READY

@@ -1,0 +1,1 @@
+"""MAIL and RCPT inside a server session. Compiled callers only."""

@@ -1,0 +1,1 @@
+"""HELO, EHLO and STARTTLS inside a server session. Compiled callers only."""

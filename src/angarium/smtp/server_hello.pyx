@@ -1,0 +1,74 @@
+# HELO, EHLO and STARTTLS inside a server session: who the client says it is, and what it is offered (RFC 5321 §4.1.1.1,
+# RFC 3207).
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t
+from angarium.smtp.csmtp cimport *
+from angarium.smtp.server_dialogue cimport EVENT_HELO, EVENT_STARTTLS, ServerDialogue, server_event
+from angarium.smtp.server_state cimport SERVER_READY
+
+from angarium.smtp import replies
+
+cdef enum:
+    HELO_LIMIT = 255
+
+cdef bytes NOT_IMPLEMENTED = replies.NOT_IMPLEMENTED
+cdef bytes BAD_HELO_NAME = replies.BAD_HELO_NAME
+cdef bytes TLS_ALREADY = replies.TLS_ALREADY
+
+
+cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_command *command) noexcept:
+    cdef const uint8_t *name = line + command.argument.offset
+    if not is_helo_name(name, command.argument.length):
+        return self.tell_refusal(BAD_HELO_NAME)
+    self.end_transaction()
+    self.state = SERVER_READY
+    self.is_ehlo = command.verb == SMTP_VERB_EHLO
+    self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
+    if not self.is_ehlo:
+        self.say(self.settings.helo_reply)
+    elif self.mechanisms is not None:
+        self.say(ehlo_lines(self))
+    elif offers_starttls(self):
+        self.say(self.settings.ehlo_starttls_reply)
+    else:
+        self.say(self.settings.ehlo_reply)
+    return EVENT_HELO
+
+
+cdef bint offers_starttls(ServerDialogue self) noexcept:
+    return self.settings.starttls and not self.is_tls
+
+
+cdef server_event starttls_command(ServerDialogue self) noexcept:
+    if not self.settings.starttls and not self.is_tls:
+        return self.tell_refusal(NOT_IMPLEMENTED)
+    if self.is_tls:
+        return self.tell_refusal(TLS_ALREADY)
+    self.asked = EVENT_STARTTLS
+    return EVENT_STARTTLS
+
+
+cdef bytes ehlo_lines(ServerDialogue self):
+    """The settings' own with the line that not every session gets."""
+    cdef bytes lines = self.settings.ehlo_starttls_reply if offers_starttls(self) else self.settings.ehlo_reply
+    cdef Py_ssize_t last = lines.rindex(b"250 ")
+    return lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
+
+
+cdef bint is_helo_name(const uint8_t *name, size_t length) noexcept:
+    """A domain or address literal, and what the field says instead: names with underscores, bare IPv6 addresses.
+
+    Nothing that could end the name early inside our Received field: no space, bracket in the middle, quote, comment.
+    """
+    cdef size_t i
+    cdef uint8_t octet
+    if length == 0 or length > HELO_LIMIT:
+        return False
+    if smtp_domain_is_valid(name, length, 0):
+        return True
+    for i in range(length):
+        octet = name[i]
+        if not (c'a' <= octet <= c'z' or c'A' <= octet <= c'Z' or c'0' <= octet <= c'9'
+                or octet == c'.' or octet == c'-' or octet == c'_' or octet == c':'):
+            return False
+    return True

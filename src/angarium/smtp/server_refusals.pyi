@@ -1,0 +1,1 @@
+"""Which reply refuses a command. Compiled callers only."""
