@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,7 +93,8 @@ class RelayProcess:
         self.launch()
         wait_for(lambda: self.started() or self.exit_status() is not None, "the relay serves")
         assert self.exit_status() is None, self.errors()
-        self.port = int(self.started().rpartition(":")[2])
+        ports = re.findall(r":(\d+)(?=,|$)", self.started())
+        self.port = int(ports[-1]) if ports else 0
 
     def launch(self) -> None:
         """Starts it and does not wait."""

@@ -23,11 +23,13 @@ from angarium.admin.views import Facts, Listener
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, load
 from angarium.events.journal import Journal
+from angarium.inbound.socket_options import SocketOptions
 from angarium.metrics import counters
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
 from angarium.process import notify, privileges
+from angarium.process.activation import passed_sockets
 from angarium.process.control import Apply, ControlError
 from angarium.process.deputies import Deputies
 from angarium.process.listening import CannotListen, Listening, listen_alone
@@ -77,9 +79,9 @@ class Daemon:
         node = self._config.node
         account = privileges.account_of(node.user)
         privileges.raise_descriptor_limit()
-        self._listening = Listening(node.worker_count())
+        self._listening = Listening(node.worker_count(), passed_sockets())
         undo.callback(self._listening.close_all)
-        self._listening.open(_addresses(self._config))
+        self._listening.open(_addresses(self._config), _sockets(self._config))
         self._admin_sockets: list[socket.socket] = []
         undo.callback(self._close_admin_sockets)
         if self._config.admin.address is not None:
@@ -151,6 +153,8 @@ class Daemon:
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
         asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
+        for passed in self._listening.unused:
+            self.log("socket-unused", name=passed.name, address=str(passed.address))
         listeners = ", ".join(listener.actual for listener in self._listeners())
         self.log("started", version=__version__, workers=self._supervisor.count, listeners=listeners)
         print(
@@ -208,7 +212,7 @@ class Daemon:
             if old != new:
                 raise ConfigError(f"{self._path}: {key}: a change from {old} to {new} needs a restart")
         try:
-            opened = self._listening.open(_addresses(config))
+            opened = self._listening.open(_addresses(config), _sockets(config))
         except CannotListen as error:
             raise ConfigError(f"{self._path}: {error}") from None
         # Both at once: a worker that is forked while the others are told starts with what is set here.
@@ -270,6 +274,10 @@ def _unlink(path: str) -> None:
 
 def _addresses(config: Config) -> list[ListenAddress]:
     return [listener.address for listener in config.listener]
+
+
+def _sockets(config: Config) -> dict[ListenAddress, SocketOptions]:
+    return {listener.address: listener.socket for listener in config.listener}
 
 
 def _fixed_keys(old: Config, new: Config) -> list[tuple[str, object, object]]:

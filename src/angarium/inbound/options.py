@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from angarium.inbound.socket_options import SocketOptions
 from angarium.model.address import ListenAddress
 from angarium.model.units import Duration, Octets
 from angarium.sasl.exchange import MECHANISMS
@@ -70,6 +71,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     tls                 None: no TLS on this listener.
     auth                see ListenerAuthOptions.
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
+    socket              see SocketOptions.
     """
 
     address: ListenAddress
@@ -87,6 +89,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     data_octets_per_s: int = 500
     tls: ServerTlsOptions | None = None
     auth: ListenerAuthOptions = ListenerAuthOptions()
+    socket: SocketOptions = SocketOptions()
 
     def __post_init__(self) -> None:
         for key, texts in (("relay_from", self.relay_from), ("proxy_from", self.proxy_from)):

@@ -89,7 +89,7 @@ class Deputies:
         sockets = {
             address: sock
             for address, sock in self._listening.of_worker(worker.number).items()
-            if not address.is_unix              # all workers accept from that one anyway
+            if not self._listening.is_shared(address)   # all workers accept from that one anyway
         }
         for deputy in list(self._supervisor.workers.values()):
             if not sockets or not self._is_fit(deputy):
