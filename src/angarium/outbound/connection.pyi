@@ -3,6 +3,7 @@
 from asyncio import Future, Transport
 from typing import final
 
+from angarium.outbound.carrier import Carrier
 from angarium.outbound.trouble import Judgement
 from angarium.queue.ready import ReadyQueue
 
@@ -16,7 +17,7 @@ class ConnectionOwner:
     """Who keeps connections; subclassed in Cython."""
 
 @final
-class Connection:
+class Connection(Carrier):
     """The socket under a ClientSession, and at most two transactions in hand.
 
     deadline_kind     of the scheduler's wheel.
@@ -26,12 +27,8 @@ class Connection:
     Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 3 KiB of its own.
     """
 
-    ready: ReadyQueue
     hello: Future[None]
-    remote: str
     host_key: tuple[str, str, int]
-    taken_count: int
-    finished_count: int
     def __init__(
         self,
         owner: ConnectionOwner,

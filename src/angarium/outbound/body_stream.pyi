@@ -1,0 +1,1 @@
+"""Bodies sent chunk by chunk (Cython callers only)."""

@@ -1,0 +1,1 @@
+"""Transactions out, step by step (Cython callers only)."""

@@ -1,0 +1,170 @@
+# One transaction out, step by step: its envelope and body at hand, what the peer cannot take, MAIL RCPT DATA, the body.
+# Which transaction comes next, and the socket, are connection.pyx's; bodies in chunks body_stream.pyx's.
+from libc.errno cimport EBADMSG
+from libc.stdint cimport uint8_t, uint32_t
+
+from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport mono_ms
+from angarium.model.octets cimport octets_ref
+from angarium.outbound.body_stream cimport stream_begin
+from angarium.outbound.carrier cimport HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand
+from angarium.queue.message cimport message, recipient, transaction
+from angarium.smtp.client_session cimport (
+    BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, EXTENSION_8BITMIME, EXTENSION_CHUNKING, EXTENSION_SMTPUTF8,
+    ClientSession, mail_parameters)
+from angarium.spool.cspool cimport (
+    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF,
+    SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope_next_recipient,
+    spool_envelope_open, spool_recipient, spool_span)
+
+from angarium.metrics.counters import counter
+from angarium.outbound import trouble
+
+cdef Counter bodies_read_back = counter("angarium_outbound_fetches_total",
+                                        "Messages whose octets had to be read back from the spool.")
+
+cdef enum:
+    BDAT_NOW_OCTETS = 65536     # a larger body is not sent before its recipient is accepted
+
+
+cdef int prepare(Carrier self) except -1:
+    """Sees to it that envelope and body of `next` are there: HAND_READY, HAND_FETCHING, or settled and empty."""
+    cdef hand *h = &self.next
+    cdef message *m = h.t.message
+    cdef uint32_t i, k
+    cdef recipient *r
+    cdef object judgement = None
+    h.untried_count = 0
+    if not self.scheduler.has_envelope_and_body(m):
+        h.state = HAND_FETCHING
+        bodies_read_back.cell[0] += 1
+        return self.scheduler.fetch(m, self.fetched)
+    h.envelope_octets = octets_ref(m.envelope)
+    h.body = octets_ref(m.body) if m.body != NULL else NULL
+    # In the order of the envelope, so that one walk over it meets all of them.
+    for i in range(1, h.t.count):
+        r = h.t.recipients[i]
+        k = i
+        while k > 0 and h.t.recipients[k - 1].index > r.index:
+            h.t.recipients[k] = h.t.recipients[k - 1]
+            k -= 1
+        h.t.recipients[k] = r
+    if spool_envelope_open(h.envelope_octets.data, h.envelope_octets.length, &h.envelope) != 0:
+        judgement = trouble.of_spool(EBADMSG)
+    elif h.body != NULL and h.body.length != h.envelope.message_octets:
+        judgement = trouble.of_spool(EBADMSG)
+    if judgement is not None:
+        self.tell_rest(h, NULL, judgement)
+        return self.settle(h)
+    h.state = HAND_READY
+    return check(self, h)
+
+
+cdef int check(Carrier self, hand *h) except -1:
+    """What the peer does not offer and the message cannot do without (see trouble.py) ends here, before MAIL."""
+    cdef ClientSession s = self.session
+    cdef uint32_t flags = h.envelope.flags
+    cdef const uint8_t *cursor
+    cdef spool_recipient r
+    cdef uint32_t i = 0, index = 0, kept = 0
+    cdef object judgement = None
+    cdef transaction refused
+    if s.size_limit and h.envelope.message_octets > s.size_limit:
+        judgement = trouble.too_large(s.size_limit, h.envelope.message_octets, self.remote)
+    elif (flags & SPOOL_ENVELOPE_BODY_8BITMIME and flags & SPOOL_ENVELOPE_8BIT
+            and not s.extensions & EXTENSION_8BITMIME):
+        judgement = trouble.needs_8bitmime(self.remote)
+    elif flags & SPOOL_ENVELOPE_SMTPUTF8 and not s.extensions & EXTENSION_SMTPUTF8:
+        if not is_ascii(h.envelope.reverse_path):
+            judgement = trouble.needs_smtputf8(self.remote)
+        else:
+            cursor = h.envelope.recipients
+            while i < h.t.count and spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+                if index == h.t.recipients[i].index:
+                    if not is_ascii(r.forward_path):
+                        self.scheduler.failed(self.ready, &h.t, i, trouble.needs_smtputf8(self.remote).trouble, 0)
+                    else:
+                        h.t.recipients[kept] = h.t.recipients[i]
+                        kept += 1
+                    i += 1
+                index += 1
+            if kept < h.t.count:            # those told already leave the transaction
+                refused.message = h.t.message
+                refused.count = h.t.count - kept
+                h.t.count = kept
+                if kept == 0:
+                    h.t.count = refused.count
+                    return self.settle(h)
+                self.scheduler.settle(&refused)
+    if judgement is not None:
+        self.tell_rest(h, NULL, judgement)
+        return self.settle(h)
+    return 0
+
+
+cdef int transmit(Carrier self) except -1:
+    """MAIL, RCPT ... of `next`, and its body where nothing has to be waited for."""
+    cdef ClientSession s = self.session
+    cdef hand *h
+    cdef hand swapped
+    cdef mail_parameters p
+    cdef const uint8_t *cursor
+    cdef spool_recipient r
+    cdef uint32_t flags, i = 0, index = 0
+    cdef int slot, by = BODY_BY_DATA
+    flags = self.next.envelope.flags
+    p.message_octets = self.next.envelope.message_octets
+    p.is_8bit = flags & (SPOOL_ENVELOPE_8BIT | SPOOL_ENVELOPE_BODY_8BITMIME) != 0
+    p.is_smtputf8 = flags & SPOOL_ENVELOPE_SMTPUTF8 != 0
+    p.ret = c'F' if flags & SPOOL_ENVELOPE_RET_FULL else c'H' if flags & SPOOL_ENVELOPE_RET_HDRS else 0
+    p.envid = self.next.envelope.envid.data
+    p.envid_length = self.next.envelope.envid.length
+    slot = s.mail(self.next.envelope.reverse_path.data, self.next.envelope.reverse_path.length, &p)
+    h = &self.hands[slot]
+    swapped = h[0]
+    h[0] = self.next
+    self.next = swapped
+    h.state = HAND_OPEN
+    h.started_ms = mono_ms()
+    cursor = h.envelope.recipients
+    while i < h.t.count and spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+        if index == h.t.recipients[i].index:
+            s.rcpt(slot, r.forward_path.data, r.forward_path.length, r.notify, r.orcpt.data, r.orcpt.length)
+            i += 1
+        index += 1
+    if s.extensions & EXTENSION_CHUNKING:
+        # One round trip instead of two. A larger body, or one that some recipient may still cost, waits for the
+        # replies to RCPT, and then BDAT is worth it only where DATA would have to look at every octet.
+        if h.t.count == 1 and h.body != NULL and h.body.length <= BDAT_NOW_OCTETS:
+            by = BODY_BY_BDAT_NOW
+        elif flags & (SPOOL_ENVELOPE_DOT_LINE | SPOOL_ENVELOPE_NO_FINAL_CRLF):
+            by = BODY_BY_BDAT_LATER
+    s.recipients_done(slot, by)
+    if s.slots[slot].by == BODY_BY_BDAT_NOW:
+        send_body(self, slot)
+    return 0
+
+
+cdef int send_body(Carrier self, int slot) except -1:
+    cdef ClientSession s = self.session
+    cdef hand *h = &self.hands[slot]
+    s.body_begin(slot, h.envelope.message_octets)
+    if h.body == NULL:
+        return stream_begin(self, slot)
+    if s.slots[slot].by == BODY_BY_DATA and h.envelope.flags & SPOOL_ENVELOPE_DOT_LINE:
+        s.body_stuffed(h.body.data, h.body.length)
+    else:
+        if self.piece_length:
+            self.flush()
+        self.piece = h.body.data
+        self.piece_length = h.body.length
+        self.piece_at = s.out.length
+    return s.body_end(slot, not h.envelope.flags & SPOOL_ENVELOPE_NO_FINAL_CRLF)
+
+
+cdef bint is_ascii(spool_span span) noexcept:
+    cdef uint32_t i
+    for i in range(span.length):
+        if span.data[i] > 127:
+            return False
+    return True
