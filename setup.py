@@ -96,6 +96,8 @@ EXTENSIONS = {
     "angarium.inbound.rcpt": [],
     "angarium.inbound.data": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.starttls": [],
+    "angarium.inbound.inquiry": [],
+    "angarium.inbound.greeting": [],
     "angarium.inbound.connection": OCTETS,
     "angarium.outbound.carrier": OCTETS,
     "angarium.outbound.body_stream": [*OCTETS, "csrc/spool/envelope.c"],

@@ -103,6 +103,12 @@ int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_
     return 0;
 }
 
+void spool_envelope_cut(octets *self, size_t length, uint32_t recipient_count)
+{
+    self->length = length;
+    store32(self->data + 32, recipient_count);
+}
+
 int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text)
 {
     size_t before = (*self)->length;

@@ -86,6 +86,8 @@ int spool_envelope_begin(octets **self, spool_span reverse_path, spool_span envi
                          spool_span client_address, spool_span listener);
 int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
                                  spool_span orcpt, uint8_t notify);
+/* Takes back what was added since the envelope had this length and so many recipients. */
+void spool_envelope_cut(octets *self, size_t length, uint32_t recipient_count);
 /* At most 65535 octets of them all, 4 besides each text. Of a key given twice the first counts. */
 int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text);
 /* chunk_count 0 with chunks NULL means: the body travels in the same spool_op and the commit thread writes

@@ -41,7 +41,10 @@ cdef Counter rejected_total = counter(
 cdef Counter injections_total = counter(
     "angarium_in_starttls_injections_total", "Sessions ended for octets in clear behind STARTTLS.")
 
+cdef Counter early_talkers_total = counter("angarium_in_early_talkers_total", "Clients that spoke before the greeting.")
+
 cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
+cdef bytes SPOKE_TOO_EARLY = replies.SPOKE_TOO_EARLY
 
 cdef const char **VERBS = [b"", b"HELO", b"EHLO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"VRFY",
                            b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"HTTP"]
@@ -119,6 +122,22 @@ cdef class Client:
         return self.binary_address[:length]
 
     @property
+    def helo(self):
+        return b"" if self.session.helo is None else self.session.helo
+
+    @property
+    def identity(self):
+        return None if self.session.identity is None else self.session.identity.decode("utf-8", "replace")
+
+    @property
+    def may_relay(self):
+        return self.may_relay
+
+    @property
+    def listener(self):
+        return self.context.options
+
+    @property
     def is_secure(self):
         return self.session.is_tls
 
@@ -170,6 +189,8 @@ cdef class Client:
         rejected_total.cell[0] += 1
         if reply is STARTTLS_PIPELINED:
             injections_total.cell[0] += 1
+        elif reply is SPOKE_TOO_EARLY:
+            early_talkers_total.cell[0] += 1
         journal.begin(b"rejected")
         journal.text(b"client", <const uint8_t *>self.address, self.address_length)
         if session.helo is not None:

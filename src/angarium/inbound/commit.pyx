@@ -23,6 +23,7 @@ from angarium.smtp import replies
 cdef Counter messages_total = counter("angarium_in_messages_total", "Messages taken: durable and answered 250.")
 cdef Counter octets_total = counter("angarium_in_octets_total", "Octets of messages taken.")
 cdef Counter recipients_total = counter("angarium_in_recipients_total", "Recipients of messages taken.")
+cdef Counter discarded_total = counter("angarium_in_discarded_total", "Messages answered 250 and dropped, as judges said.")
 cdef Counter failed_total = counter("angarium_in_commit_failures_total", "Messages answered 451 or 452 at end of data.")
 cdef Counter unheard_total = counter("angarium_in_unheard_total", "Messages taken whose client was gone before the 250.")
 
@@ -35,6 +36,9 @@ cdef bytes OK_BEHIND_ID = replies.MESSAGE_OK.partition(b"%s")[2]
 cdef void commit_submit(inbound_transaction *self) noexcept:
     cdef InboundContext listener = <InboundContext>self.context
     cdef int error = self.error
+    if error == 0 and self.recipient_count == 0:
+        commit_discarded(self)
+        return
     if error == 0:
         error = -transaction_finish_envelope(self, utc_ms())
     if error != 0:
@@ -86,6 +90,28 @@ cdef void commit_done(spool_op *op, void *context) noexcept:
     transaction_free(self)
     client.resume()
     listener.intake.wake_waiting()
+
+
+cdef void commit_discarded(inbound_transaction *self) noexcept:
+    """Judges took every recipient and put nobody in their place: 250, and the message is nowhere."""
+    cdef InboundContext listener = <InboundContext>self.context
+    cdef Client client
+    cdef uint8_t *reverse_path = self.envelope.data + self.reverse_path_offset
+    discarded_total.cell[0] += 1
+    listener.intake.committing -= 1
+    listener.intake.journal.begin(b"discarded")
+    listener.intake.journal.id(b"id", self.id)
+    listener.intake.journal.text(b"from", reverse_path, self.reverse_path_length)
+    listener.intake.journal.number(b"octets", <int64_t>self.message_octets)
+    listener.intake.journal.end()
+    if self.client == NULL:
+        commit_release(self)
+        return
+    client = <Client>self.client
+    answer_queued(client, self.id)
+    client.transaction = NULL
+    commit_release(self)
+    client.resume()
 
 
 cdef void answer_queued(Client client, uint64_t message_id) noexcept:

@@ -12,6 +12,8 @@ from angarium.inbound.auth cimport auth_drop, proceed_auth
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
+from angarium.inbound.greeting cimport welcome
+from angarium.inbound.inquiry cimport inquiry_drop
 from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
 from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
@@ -34,8 +36,7 @@ from angarium.metrics.counters import counter, gauge
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *data, size_t length, int flags)
-    ssize_t recv(int fd, void *data, size_t length, int flags)
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL
 
 cdef enum:
     HELD_LIMIT = 64 << 10           # input kept back while an answer is due; past it the socket is not read
@@ -50,7 +51,6 @@ cdef Counter connections_total = counter("angarium_in_connections_total", "Conne
 cdef Counter sessions = gauge("angarium_in_sessions", "Inbound connections open now.")
 cdef Counter turned_away_total = counter("angarium_in_turned_away_total", "Connections answered 421: max_sessions.")
 cdef Counter timeouts_total = counter("angarium_in_timeouts_total", "Inbound sessions ended by a deadline.")
-cdef Counter early_talkers_total = counter("angarium_in_early_talkers_total", "Clients that spoke before the greeting.")
 
 
 @cython.final
@@ -78,7 +78,6 @@ cdef class InboundConnection(Client):
     cdef void begin(self, const uint8_t *early, size_t length) noexcept:
         """It is known who the client is: the greeting, or why there is none. `early`: what it has said before."""
         cdef Intake intake = self.context.intake
-        cdef uint8_t octet
         if self.context.session_count > self.context.max_sessions:
             turned_away_total.cell[0] += 1
             self.session.close_with(self.context.settings.too_many_reply)
@@ -86,12 +85,8 @@ cdef class InboundConnection(Client):
             self.session.close_with(self.context.settings.shutdown_reply)
         elif self.context.is_implicit_tls:
             self.begin_tls(tls_layer(self))
-        # Who talks first is found by one recv(2) that takes nothing: a microsecond of the fifty that a
-        # connection costs, and no client waits for it. RFC 5321 §3.1: the server speaks first.
-        elif length == 0 and recv(self.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
-            self.session.greet()
         else:
-            early_talkers_total.cell[0] += 1    # the session refuses the octets when they are read
+            welcome(self, length)
         if self.context.is_implicit_tls:
             octets_unref(self.session.take_output_octets())     # before TLS nothing can be said
             if length and self.tls is not None:
@@ -134,6 +129,8 @@ cdef class InboundConnection(Client):
         commit_drop(self)
         if self.attempt is not None:
             auth_drop(self)
+        if self.inquiry is not None:
+            inquiry_drop(self)
         intake.clients.discard(self)
         intake.waiting.pop(self, None)
         self.context.session_count -= 1
@@ -199,7 +196,8 @@ cdef class InboundConnection(Client):
                 self.session.assume_tls()               # first, because rights and AUTH depend on it
             tls_established(self)
             intake.wheel.disarm(&self.deadline)         # turn() arms the next command's
-            self.session.greet()                        # nothing when it was said before STARTTLS
+            if self.session.state == SERVER_CONNECTED:  # not after STARTTLS
+                welcome(self, 0)
         if plain_length:
             self.session.receive_octets(intake.plain_octets, plain_length)
         if result == TLS_RECEIVE_CLOSED:
@@ -401,6 +399,8 @@ cdef class InboundConnection(Client):
         reply with it. So the sending side is shut, and input is read away for a moment."""
         self.phase = PHASE_LINGERING
         commit_drop(self)
+        if self.inquiry is not None:
+            inquiry_drop(self)
         if self.transport is None:
             return
         self.close_tls()

@@ -31,6 +31,7 @@ cdef class Intake:
     cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
     cdef readonly bint is_draining
     cdef public object authority            # who clients are (authority.py), or None
+    cdef public tuple appointing            # who makes the judges of a listener (judgement.py)
     cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept
@@ -47,6 +48,7 @@ cdef class InboundContext:
     cdef readonly object options
     cdef readonly bytes name                # of the listener, for the journal and the envelope
     cdef readonly ServerSettings settings
+    cdef readonly object judges             # judgement.Judges, or None
     cdef readonly frozenset domains         # relay_to
     cdef readonly bint has_subdomains
     cdef readonly uint32_t generation

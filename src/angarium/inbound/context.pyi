@@ -5,6 +5,7 @@ from typing import Protocol, final
 
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
+from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
@@ -24,6 +25,7 @@ class Intake:
     committing  messages whose commit is under way; a shutdown waits for them.
     unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
                      gets 452.
+    appointing       makers of judges, in the order in which they are asked; set before the first listener is made.
     authority        who clients are; None where no listener offers AUTH.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
@@ -42,6 +44,7 @@ class Intake:
     is_draining: bool
     is_spool_low: bool
     authority: Authority | None
+    appointing: tuple[Appointing, ...]
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...
@@ -60,6 +63,7 @@ class InboundContext:
     options: ListenerOptions
     name: bytes
     settings: ServerSettings
+    judges: Judges | None
     domains: frozenset[bytes]
     has_subdomains: bool
     generation: int

@@ -15,6 +15,7 @@ from angarium.tls.context cimport ServerContext
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK
 from angarium.tls.session cimport TlsSession
 
+from angarium.inbound.judgement import appoint
 from angarium.smtp.server_settings import ServerSettings as make_settings
 
 cdef enum:
@@ -41,6 +42,7 @@ cdef class Intake:
         self.read_buffer = memoryview(self.read_owner)      # keeps the bytearray from being resized, too
         self.small_buffer = self.read_buffer[:RUN_SLACK_OCTETS]
         self.deadline_kind = -1
+        self.appointing = ()
         self.clients = set()
         self.waiting = {}
 
@@ -107,6 +109,8 @@ cdef class InboundContext:
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))
         auth_in_clear = NetworkList(options.auth.networks)
+        judges = appoint(self.intake.appointing, options)
+        self.judges = judges
         self.relay_from = relay_from
         self.proxy_from = proxy_from
         self.auth_in_clear = auth_in_clear

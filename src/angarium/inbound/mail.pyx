@@ -3,8 +3,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 from angarium.inbound.client cimport Client
+from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
-from angarium.inbound.transaction cimport inbound_transaction, transaction_new
+from angarium.inbound.inquiry cimport inquire
+from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport transmission_type
 from angarium.model.clock cimport mono_ms
 from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
@@ -13,6 +15,7 @@ from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
 )
 
+from angarium.inbound.judgement import MailCase
 from angarium.smtp import replies
 
 cdef bytes NO_ROOM = replies.NO_ROOM
@@ -22,13 +25,39 @@ cdef bytes NO_MEMORY = replies.NO_MEMORY
 
 cdef void proceed_mail(Client client) noexcept:
     cdef ServerSession session = client.session
-    cdef Intake intake = client.context.intake
-    cdef inbound_transaction *transaction
     if client.rights is not None:
         reply = refusal(client)
         if reply is not None:
             refuse(client, reply)
             return
+    if client.context.judges is not None and client.context.judges.mail:
+        inquire(client, client.context.judges.mail, case_of(client), judged)
+    else:
+        begin(client, None)
+
+
+cdef object case_of(Client client):
+    cdef ServerSession session = client.session
+    return MailCase(client, session.path[:session.path_length], session.mail.envid[:session.mail.envid_length],
+                    session.mail.announced_octets, bool(session.mail.flags & MAIL_SMTPUTF8))
+
+
+cdef void judged(Client client, object case, object refusal) noexcept:
+    cdef ServerSession session = client.session
+    cdef bytes reverse_path = case.reverse_path, envid = case.envid
+    if refusal is not None:
+        refuse(client, refusal.reply)
+    else:
+        session.path = <const uint8_t *>PyBytes_AS_STRING(reverse_path)     # the line itself is gone
+        session.mail.envid = <const uint8_t *>PyBytes_AS_STRING(envid)
+        begin(client, case.attributes)
+    client.resume()
+
+
+cdef void begin(Client client, dict attributes) noexcept:
+    cdef ServerSession session = client.session
+    cdef Intake intake = client.context.intake
+    cdef inbound_transaction *transaction
     if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
         return
@@ -63,6 +92,10 @@ cdef void proceed_mail(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_RET_HDRS
     client.transaction = transaction
     intake.transaction_began()
+    if attributes and transaction_set_attributes(transaction, attributes) != 0:
+        refuse(client, NO_MEMORY)
+        commit_drop(client)
+        return
     session.accept()
 
 

@@ -4,17 +4,23 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from angarium.inbound.client cimport Client
-from angarium.inbound.transaction cimport transaction_add_recipient
+from angarium.inbound.inquiry cimport inquire
+from angarium.inbound.transaction cimport (
+    inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_set_attributes,
+)
 from angarium.smtp.server_session cimport ServerSession
 
+from angarium.inbound.judgement import NewRecipient, RcptCase
 from angarium.smtp import replies
 
 cdef bytes RELAY_DENIED = replies.RELAY_DENIED
 cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
+cdef bytes TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS
 
 cdef enum:
     POSTMASTER_OCTETS = 10 + 1 + 255
+    RECIPIENTS_MAX = 100000             # of one message, what aliases make of them included; as many as max_recipients may say
 
 
 cdef void proceed_rcpt(Client client) noexcept:
@@ -34,11 +40,62 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, RELAY_DENIED)
     elif client.rights is not None and (reply := refusal(client)) is not None:
         refuse(client, path, length, reply)
+    elif client.context.judges is not None and client.context.judges.rcpt:
+        inquire(client, client.context.judges.rcpt, case_of(client, path[:length]), judged)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
         refuse(client, path, length, NO_MEMORY)
     else:
         session.accept()
+
+
+cdef object case_of(Client client, bytes forward_path):
+    cdef ServerSession session = client.session
+    cdef inbound_transaction *transaction = client.transaction
+    cdef const uint8_t *reverse_path = transaction.envelope.data + transaction.reverse_path_offset
+    return RcptCase(client, reverse_path[:transaction.reverse_path_length], forward_path,
+                    session.rcpt.orcpt[:session.rcpt.orcpt_length], session.rcpt.notify)
+
+
+cdef void judged(Client client, object case, object refusal) noexcept:
+    cdef bytes forward_path = case.forward_path
+    cdef const uint8_t *path = <const uint8_t *>PyBytes_AS_STRING(forward_path)
+    cdef bytes reply = None
+    if refusal is not None:
+        reply = refusal.reply
+    else:
+        try:
+            reply = add_all(client.transaction, case)
+        except Exception as error:
+            client.context.intake.journal.log("error", where="recipients", reason=repr(error))
+            reply = LOCAL_TROUBLE
+    if reply is not None:
+        refuse(client, path, <uint32_t>PyBytes_GET_SIZE(forward_path), reply)
+    else:
+        client.session.accept()
+    client.resume()
+
+
+cdef bytes add_all(inbound_transaction *transaction, object case):
+    """All the recipients that judges made of one, or none of them and why."""
+    cdef size_t before = transaction.envelope.length
+    cdef uint32_t count_before = transaction.recipient_count
+    cdef bytes path, orcpt
+    recipients = case.recipients
+    if recipients is None:
+        recipients = (NewRecipient(case.forward_path, case.orcpt, case.notify),)
+    if transaction.recipient_count + len(recipients) > RECIPIENTS_MAX:
+        return TOO_MANY_RECIPIENTS
+    for each in recipients:
+        path, orcpt = each.forward_path, each.orcpt
+        if transaction_add_recipient(
+                transaction, <const uint8_t *>PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), path.rfind(b"@") + 1,
+                <const uint8_t *>PyBytes_AS_STRING(orcpt), PyBytes_GET_SIZE(orcpt), each.notify) != 0:
+            transaction_forget_recipients(transaction, before, count_before)
+            return NO_MEMORY
+    if case.attributes and transaction_set_attributes(transaction, case.attributes) != 0:
+        return NO_MEMORY
+    return None
 
 
 cdef bytes refusal(Client client):

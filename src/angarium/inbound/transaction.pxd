@@ -50,6 +50,10 @@ cdef int transaction_add_recipient(inbound_transaction *self, const uint8_t *for
                                    uint8_t notify) noexcept
 # Of the message: SPOOL_ATTRIBUTE_*, until data ends; replaces what the key had. 0 or -ENOMEM; -EINVAL shows in finish.
 cdef int transaction_set_attribute(inbound_transaction *self, uint16_t key, const uint8_t *text, size_t length) noexcept
+# The same for a dict of int and bytes.
+cdef int transaction_set_attributes(inbound_transaction *self, dict attributes) noexcept
+# Back to an envelope of `length` octets with `count` recipients.
+cdef void transaction_forget_recipients(inbound_transaction *self, size_t length, uint32_t count) noexcept
 # Room for one more chunk. 0 or -ENOMEM.
 cdef int transaction_add_chunk(inbound_transaction *self) noexcept
 # Completes the envelope. 0, -ENOMEM or -EINVAL.

@@ -1,4 +1,5 @@
 # The memory of a transaction and its envelope; policy and commit are elsewhere.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject, Py_XDECREF
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -6,7 +7,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove
 from angarium.model.octets cimport octets, octets_append, octets_new, octets_unref
 from angarium.spool.cspool cimport (
-    spool_chunk, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_segment, spool_span,
+    spool_chunk, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_cut, spool_envelope_finish, spool_segment, spool_span,
 )
 
 cdef enum:
@@ -84,6 +85,21 @@ cdef int transaction_set_attribute(inbound_transaction *self, uint16_t key, cons
         self.attributes.length -= sizeof(entry)
         return -ENOMEM
     return 0
+
+
+cdef int transaction_set_attributes(inbound_transaction *self, dict attributes) noexcept:
+    cdef int error = 0
+    cdef bytes text
+    for key, text in attributes.items():
+        error = transaction_set_attribute(self, key, <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        if error != 0:
+            break
+    return error
+
+
+cdef void transaction_forget_recipients(inbound_transaction *self, size_t length, uint32_t count) noexcept:
+    spool_envelope_cut(self.envelope, length, count)
+    self.recipient_count = count
 
 
 cdef int add_attributes(inbound_transaction *self) noexcept:

@@ -169,7 +169,7 @@ cdef class ServerSession(ServerDialogue):
         self.asked = 0
 
     cpdef void refuse(self, bytes reply) noexcept:
-        """The answer no to MAIL, RCPT, DATA or the first BDAT."""
+        """The answer no to MAIL, RCPT, DATA or the first BDAT. 421 ends the session."""
         if self.asked == EVENT_RCPT:
             self.refused_recipient_count += 1
         if self.asked == EVENT_DATA and self.is_chunking:
@@ -181,6 +181,9 @@ cdef class ServerSession(ServerDialogue):
             return
         if self.state == SERVER_AUTH:
             auth_ends(self, reply)
+            return
+        if reply.startswith(b"421"):
+            self.fail(reply)
             return
         self.asked = 0
         self.say(reply)

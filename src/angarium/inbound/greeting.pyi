@@ -1,0 +1,1 @@
+"""The greeting. Compiled callers only."""

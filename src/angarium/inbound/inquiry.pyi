@@ -1,0 +1,1 @@
+"""Judges are asked. Compiled callers only."""

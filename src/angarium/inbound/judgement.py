@@ -1,0 +1,122 @@
+"""Decisions about a client's commands that need Python, or time: judges, and the cases put before them.
+
+A judge is asked by inquiry.pyx, one after the other; the first that refuses decides. Where no judge is appointed
+nothing of this is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from angarium.inbound.options import ListenerOptions
+from angarium.model.refusal import Refusal
+
+
+class Peer(Protocol):
+    """Whoever talks to us, as judges see it (client.pyx)."""
+
+    @property
+    def host(self) -> str:
+        """ "192.0.2.1", "2001:db8::1", or "" for a unix socket."""
+
+    @property
+    def network(self) -> bytes:
+        """An IPv4 address (16 octets, mapped), or an IPv6 network of 64 bits (8 octets)."""
+
+    @property
+    def helo(self) -> bytes:
+        """What HELO or EHLO named; b"" before."""
+
+    @property
+    def identity(self) -> str | None:
+        """Who authenticated; None: nobody."""
+
+    @property
+    def is_secure(self) -> bool:
+        """Under TLS."""
+
+    @property
+    def may_relay(self) -> bool:
+        """By its network, identity or certificate."""
+
+    @property
+    def listener(self) -> ListenerOptions: ...
+
+
+class ConnectCase:
+    """Somebody has connected and was not greeted yet; under implicit TLS the handshake is over."""
+
+    __slots__ = ("client",)
+
+    def __init__(self, client: Peer) -> None:
+        self.client = client
+
+
+class MailCase:
+    """MAIL. reverse_path: mailbox without brackets, b"" for the null one. announced_octets: SIZE, or 0."""
+
+    __slots__ = ("announced_octets", "attributes", "client", "envid", "is_smtputf8", "reverse_path")
+
+    def __init__(
+        self, client: Peer, reverse_path: bytes, envid: bytes, announced_octets: int, is_smtputf8: bool
+    ) -> None:
+        self.client = client
+        self.reverse_path = reverse_path
+        self.envid = envid
+        self.announced_octets = announced_octets
+        self.is_smtputf8 = is_smtputf8
+        self.attributes: dict[int, bytes] = {}
+
+
+class NewRecipient(msgspec.Struct, frozen=True):
+    """One recipient of the envelope: mailbox without brackets, ORCPT as given or b"", SMTP_NOTIFY_* bits or 0."""
+
+    forward_path: bytes
+    orcpt: bytes = b""
+    notify: int = 0
+
+
+class RcptCase:
+    """RCPT whose client may send to the domain. A judge may set `recipients`: who is written into the envelope
+    instead; empty, the client hears 250 and nobody gets it. `attributes` hold for the whole message."""
+
+    __slots__ = ("attributes", "client", "forward_path", "notify", "orcpt", "recipients", "reverse_path")
+
+    def __init__(
+        self, client: Peer, reverse_path: bytes, forward_path: bytes, orcpt: bytes, notify: int
+    ) -> None:
+        self.client = client
+        self.reverse_path = reverse_path
+        self.forward_path = forward_path
+        self.orcpt = orcpt
+        self.notify = notify
+        self.recipients: list[NewRecipient] | None = None
+        self.attributes: dict[int, bytes] = {}
+
+
+Answer = Refusal | None | Coroutine[Any, Any, Refusal | None]
+
+
+class Judges(msgspec.Struct, frozen=True):
+    """Who is asked at which stage of a listener's sessions, in order."""
+
+    connect: tuple[Callable[[ConnectCase], Answer], ...] = ()
+    mail: tuple[Callable[[MailCase], Answer], ...] = ()
+    rcpt: tuple[Callable[[RcptCase], Answer], ...] = ()
+
+
+Appointing = Callable[[ListenerOptions], Judges]
+
+
+def appoint(makers: Iterable[Appointing], options: ListenerOptions) -> Judges | None:
+    """The judges of one listener, those of the first maker first; None: nobody."""
+    found = [maker(options) for maker in makers]
+    judges = Judges(
+        connect=tuple(judge for each in found for judge in each.connect),
+        mail=tuple(judge for each in found for judge in each.mail),
+        rcpt=tuple(judge for each in found for judge in each.rcpt),
+    )
+    return None if judges == Judges() else judges
