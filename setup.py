@@ -68,7 +68,7 @@ EXTENSIONS = {
     "angarium.queue.shares": ["csrc/queue/shares.c"],
     "angarium.queue.index": ["csrc/queue/pointer_set.c"],
     "angarium.queue.domains": ["csrc/queue/pointer_set.c", "csrc/octets/siphash.c"],
-    "angarium.queue.planner": OCTETS,
+    "angarium.queue.planner": OCTETS + ENVELOPE,
     "angarium.queue.slab": [],
     "angarium.queue.troubles": [],
     "angarium.queue.record": OCTETS + ENVELOPE,

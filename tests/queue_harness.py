@@ -118,6 +118,7 @@ class Router:
         self.slow: set[bytes] = set()
         self.asked: list[bytes] = []
         self.go_on = asyncio.Event()
+        self.route_of_sender: Callable[[bytes], bytes | None] | None = None
 
     def plan_now(self, domain: bytes) -> Plan | None:
         if domain in self.slow:

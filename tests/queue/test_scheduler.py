@@ -11,7 +11,7 @@ from queue_harness import MESSAGE, NextHop, Queue, run, until
 
 from angarium.model.plan import Host, RoutingTrouble, Site, Source
 from angarium.model.units import Duration, Rate
-from angarium.queue import orders
+from angarium.queue import inspect, orders
 from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
 from angarium.routing.egress_pool import EgressPool
 
@@ -248,6 +248,41 @@ def test_one_look_up_serves_all_who_wait_for_a_domain(tmp_path):
         queue.router.go_on.set()
         await until(lambda: queue.is_empty)
         assert len(hop.recipients()) == 20
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_senders_with_routes_of_their_own_queue_apart_also_after_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop, other = NextHop(), NextHop()
+        site, other_site = await hop.start(), await other.start()
+        down = RoutingTrouble(False, (4, 4, 3), "not now")
+
+        def open_queue() -> Queue:
+            queue = Queue(directory, site)
+            routed = {b"vip@x.example": b"<vip@x.example", b"": b"<<>"}
+            queue.router.route_of_sender = routed.get
+            queue.scheduler.plan_anew(router=queue.router, pool=queue.scheduler.pool, shaping=ShapingOptions())
+            return queue
+
+        queue = open_queue()
+        queue.router.by_domain[b"y.example"] = queue.router.by_domain[b"y.example\0<vip@x.example"] = down
+        await queue.send("b@Y.example", "c@y.example")
+        id_ = await queue.send("d@y.example", sender="vip@x.example")
+        await until(lambda: queue.depth["deferred"] == 3)
+        found = sorted((domain.domain, domain.route, domain.count) for domain in queue.scheduler.domain_queues())
+        assert found == [(b"y.example", b"", 2), (b"y.example", b"<vip@x.example", 1)]
+        shown = inspect.show(queue.scheduler, id_)
+        assert (shown["domains"], shown["recipients"][0]["route"]) == (["y.example"], "from vip@x.example")
+        await queue.close()
+
+        queue = open_queue()
+        queue.router.by_domain[b"y.example\0<vip@x.example"] = other_site
+        await queue.recover()
+        assert await orders.retry(queue.scheduler, domain="y.example") == 3
+        await until(lambda: queue.is_empty)
+        assert (hop.recipients(), other.recipients()) == (["b@Y.example", "c@y.example"], ["d@y.example"])
         await queue.close()
 
     run(test, tmp_path)

@@ -289,3 +289,29 @@ def test_through_real_dns() -> None:
         site = uvloop.run(main(dns.address)).site
     assert site.name == "a.example,b.example"
     assert hosts_text(site) == f"10 a.example 2001:db8::1 {A1}; 20 b.example {A2}"
+
+
+def test_a_route_of_the_message_stands_before_all_others() -> None:
+    routed = router(DnsTable({"d.example MX": "5 a.example", "a.example A": A1}), {"*": f"smtp://{A2}:25"})
+    fixed = routed.plan_now(b"d.example\0>smtp://192.0.2.3:2525")
+    assert fixed is not None and fixed.site.name == "smtp://192.0.2.3:2525"
+    assert asyncio.run(routed.plan(b"d.example\0>mx")).site.name == "a.example"
+    assert asyncio.run(routed.plan(b"d.example")).site.name == f"smtp://{A2}:25"
+
+
+def test_a_route_of_the_message_that_is_none_keeps_it_waiting() -> None:
+    with pytest.raises(RoutingTrouble) as caught:
+        asyncio.run(router(DnsTable({})).plan(b"d.example\0>carrier pigeon"))
+    assert not caught.value.is_permanent and caught.value.status == (4, 3, 5)
+
+
+def test_only_routes_that_look_at_senders_have_the_queue_ask() -> None:
+    assert router(DnsTable({}), {"*": f"smtp://{A2}:25"}).route_of_sender is None
+    options = [RouteOptions(sender="x.example", next_hop=f"smtp://{A1}:25")]
+    routed = Router(options, DnsTable({}), OURSELVES)
+    assert routed.route_of_sender is not None
+    assert routed.route_of_sender(b"a@y.example") is None
+    route = routed.route_of_sender(b"a@x.example")
+    assert route is not None
+    plan = routed.plan_now(b"d.example\0" + route)
+    assert plan is not None and plan.site.name == f"smtp://{A1}:25"

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from angarium.routing.options import RouteOptions
+from angarium.routing.route_key import RouteKey, SenderPatterns, route_text
 from angarium.routing.routes import RouteTable
 
 A, B, C = "smtp://192.0.2.1:25", "smtp://192.0.2.2:25", "smtp://192.0.2.3:25"
@@ -64,7 +65,49 @@ def test_table_says_what_a_walk_over_the_routes_says() -> None:
             assert table.match(name).text == first_match(pairs, name), (pairs, name)
 
 
+SENT: list[tuple[list[tuple[str, str, str]], str, str, str]] = [
+    ([("a@x.example", "*", A)], "a@x.example", A, "an address"),
+    ([("a@x.example", "*", A)], "A@X.example", A, "in any case"),
+    ([("a@x.example", "*", A)], "b@x.example", "mx", "and no other"),
+    ([("x.example", "*", A)], "b@x.example", A, "a domain"),
+    ([("x.example", "*", A)], "b@sub.x.example", "mx", "not its subdomains"),
+    ([(".x.example", "*", A)], "b@sub.x.example", A, "a subdomain"),
+    ([(".x.example", "*", A)], "b@x.example", "mx", "not the domain itself"),
+    ([("<>", "*", A)], "", A, "reports"),
+    ([("<>", "*", A)], "b@x.example", "mx", "and nothing else"),
+    ([("x.example", "*", A), ("*", "*", B)], "b@x.example", A, "first match wins"),
+    ([("*", "*", B), ("x.example", "*", A)], "b@x.example", B, "also when it is the wider one"),
+    ([("x.example", "d.example", A), ("*", "*", B)], "b@x.example", A, "sender and recipient together"),
+    ([("x.example", "e.example", A), ("*", "*", B)], "b@x.example", B, "both must match"),
+    ([("x.example", "*", A), ("b@x.example", "*", B)], "b@x.example", A, "nor does the closer one win"),
+    ([("x.example", "d.example", B), ("b@x.example", "*", A), ("*", "d.example", C)], "b@x.example", B, "by place"),
+    ([("bücher.example", "*", A)], "b@xn--bcher-kva.example", A, "U-labels in the file"),
+]
+
+
+@pytest.mark.parametrize(("triples", "sender", "next_hop", "reason"), SENT, ids=[row[3] for row in SENT])
+def test_sender_and_domain_take_their_first_route(
+    triples: list[tuple[str, str, str]], sender: str, next_hop: str, reason: str
+) -> None:
+    options = [RouteOptions(sender=of, domain=domain, next_hop=hop) for of, domain, hop in triples]
+    table = RouteTable(options)
+    patterns = SenderPatterns(table.senders).matching(sender.encode())
+    assert table.match("d.example", patterns).text == next_hop
+
+
+def test_a_key_says_what_was_put_into_it() -> None:
+    assert RouteKey.parse(b"d.example") == RouteKey(b"d.example")
+    assert RouteKey.parse(b"d.example\0>mx") == RouteKey(b"d.example", next_hop="mx")
+    both = RouteKey(b"d.example", senders=("a@x.example", ".example"))
+    assert RouteKey.parse(b"d.example\0<a@x.example\0.example") == both
+    assert route_text(b"<a@x.example\0.example") == "from a@x.example .example"
+    assert route_text(b">mx") == "mx"
+
+
 REFUSED = [
+    ({"sender": "no domain", "next_hop": "mx"}, "sender: "),
+    ({"sender": "@x.example", "next_hop": "mx"}, "sender: "),
+    ({"sender": "a\nb@x.example", "next_hop": "mx"}, "sender: "),
     ({"domain": "exa mple", "next_hop": "mx"}, "domain: "),
     ({"domain": "*.example.com", "next_hop": "mx"}, "domain: "),
     ({"domain": "", "next_hop": "mx"}, "domain: "),

@@ -5,25 +5,27 @@ from angarium.queue.wheel cimport wheel_node
 
 
 cdef class DomainQueue:
-    """One recipient domain: its plan (site) and, while there is none, the recipients that wait for it."""
+    """One recipient domain (and route): its plan (site) and, while there is none, the recipients that wait for it."""
     cdef wheel_node head
     cdef readonly uint32_t count        # all live recipients of the domain, wherever they are
     cdef readonly uint32_t unrouted
-    cdef readonly bytes domain
+    cdef readonly bytes key             # domain in lower case; behind a NUL its route (routing/route_key.py), when it has one
     cdef readonly object plan
     cdef readonly double plan_expires_mono_s
     cdef ReadyQueue only                # the usual case: one source
     cdef uint32_t generation            # of the configuration the plan was made with
     cdef bint is_resolving
 
+    cdef bint is_of(self, bytes domain) noexcept    # whatever its route
 
 cdef class DomainTable:
-    """All domain queues of a worker by name (lower case A-label). Owns a reference to each."""
+    """All domain queues of a worker by key. Owns a reference to each."""
     cdef pointer_set set
     cdef uint64_t key[2]                # of the hash: names come from strangers
     cdef DomainQueue last               # asked for last
 
-    cdef DomainQueue find_or_add(self, const uint8_t *name, size_t length)
+    # route: None for all but the few whose message says where to, or whose sender has routes of its own.
+    cdef DomainQueue find_or_add(self, const uint8_t *name, size_t length, bytes route)
     cdef void remove(self, DomainQueue domain) noexcept
     # Those of one part (0..POINTER_SET_PARTS - 1): some thousandths of all.
     cdef list of_part(self, uint32_t number)

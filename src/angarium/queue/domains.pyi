@@ -6,11 +6,18 @@ from angarium.model.plan import Plan
 
 @final
 class DomainQueue:
-    """One recipient domain, its plan, and who waits for one."""
+    """One recipient domain and route, its plan, and who waits for one.
+
+    key  domain in lower case; behind a NUL its route (routing/route_key.py), when it has one.
+    """
 
     count: int
     unrouted: int
-    domain: bytes
+    key: bytes
+    @property
+    def domain(self) -> bytes: ...
+    @property
+    def route(self) -> bytes: ...
     plan: Plan | None
     plan_expires_mono_s: float
 

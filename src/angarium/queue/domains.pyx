@@ -14,6 +14,7 @@ import os
 
 cdef enum:
     NAME_OCTETS_MAX = 255
+    ROUTE_OCTETS_MAX = 1024         # of a next hop; far more than any of them needs
 
 
 @cython.final
@@ -21,11 +22,28 @@ cdef enum:
 cdef class DomainQueue:
     """Kept by the table while it has recipients or a usable plan; recipients borrow it."""
 
-    def __cinit__(self, bytes domain):
+    def __cinit__(self, bytes key):
         list_init(&self.head)
-        self.domain = domain
+        self.key = key
         self.plan = None
         self.only = None
+
+    @property
+    def domain(self):
+        return self.key.partition(b"\0")[0]
+
+    @property
+    def route(self):
+        return self.key.partition(b"\0")[2]
+
+    cdef bint is_of(self, bytes domain) noexcept:
+        cdef const char *key = self.key
+        cdef Py_ssize_t length = len(domain)
+        # bytes end with a NUL of their own, so that a key without a route ends like one with it.
+        return len(self.key) >= length and key[length] == 0 and memcmp(key, <const char *>domain, length) == 0
+
+
+cdef bytes TOO_LONG = b">too long"      # no next hop is written like that: whoever is routed there waits
 
 
 cdef struct name:
@@ -34,9 +52,9 @@ cdef struct name:
 
 
 cdef bint has_name(const void *item, const void *wanted) noexcept:
-    cdef bytes domain = (<DomainQueue><PyObject *>item).domain
-    return <size_t>len(domain) == (<const name *>wanted).length and \
-        memcmp(<const char *>domain, (<const name *>wanted).data, len(domain)) == 0
+    cdef bytes key = (<DomainQueue><PyObject *>item).key
+    return <size_t>len(key) == (<const name *>wanted).length and \
+        memcmp(<const char *>key, (<const name *>wanted).data, len(key)) == 0
 
 
 @cython.final
@@ -57,9 +75,9 @@ cdef class DomainTable:
     def __len__(self):
         return self.set.count
 
-    cdef DomainQueue find_or_add(self, const uint8_t *data, size_t length):
+    cdef DomainQueue find_or_add(self, const uint8_t *data, size_t length, bytes route):
         """The queue of a domain in any case. An address literal keeps its brackets."""
-        cdef uint8_t folded[NAME_OCTETS_MAX]
+        cdef uint8_t folded[NAME_OCTETS_MAX + 1 + ROUTE_OCTETS_MAX]
         cdef size_t i
         cdef name wanted
         cdef uint64_t hash_
@@ -69,6 +87,12 @@ cdef class DomainTable:
         wanted.length = min(length, <size_t>NAME_OCTETS_MAX)
         for i in range(wanted.length):
             folded[i] = data[i] + 32 if c'A' <= data[i] <= c'Z' else data[i]
+        if route is not None:
+            if len(route) > ROUTE_OCTETS_MAX:
+                route = TOO_LONG
+            folded[wanted.length] = 0
+            memcpy(folded + wanted.length + 1, <const char *>route, len(route))
+            wanted.length += 1 + <size_t>len(route)
         if self.last is not None and has_name(<PyObject *>self.last, &wanted):
             return self.last
         hash_ = siphash24(self.key, folded, wanted.length)
@@ -86,7 +110,7 @@ cdef class DomainTable:
     cdef void remove(self, DomainQueue domain) noexcept:
         if self.last is domain:
             self.last = None
-        if pointer_set_remove(&self.set, siphash24(self.key, <const uint8_t *><const char *>domain.domain, len(domain.domain)),
+        if pointer_set_remove(&self.set, siphash24(self.key, <const uint8_t *><const char *>domain.key, len(domain.key)),
                               <PyObject *>domain):
             Py_DECREF(domain)
 

@@ -19,6 +19,8 @@ from angarium.spool.cspool cimport (SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_
 
 from angarium.model.errors import SpoolCorrupt
 
+from angarium.routing.route_key import route_text
+
 PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
           PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled"}
 OUTCOMES = {OUTCOME_WAITING: "waiting", OUTCOME_DELIVERED: "delivered", OUTCOME_FAILED: "failed",
@@ -42,7 +44,7 @@ def id_number(str text):
 
 cdef inline bint is_of(recipient *r, bytes domain) noexcept:
     """Whether an order for the domain (None: all) means this recipient."""
-    return domain is None or (<DomainQueue>r.domain).domain == domain
+    return domain is None or (<DomainQueue>r.domain).is_of(domain)
 
 
 cdef bint matches(message *m, bytes domain) noexcept:
@@ -132,6 +134,9 @@ def show(Scheduler scheduler, uint64_t id):
         r = &m.recipients[i]
         entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": PLACES[r.link.where], "attempts": r.link.tally,
                  "domain": (<DomainQueue>r.domain).domain.decode("utf-8", "replace")}
+        route = (<DomainQueue>r.domain).route
+        if route:
+            entry["route"] = route_text(route)
         if envelope_recipient(m, i, &found):
             entry["to"] = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")
         if r.link.where == PLACE_DEFERRED:

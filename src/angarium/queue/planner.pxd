@@ -4,11 +4,13 @@ from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.troubles cimport Troubles
+from angarium.spool.cspool cimport spool_envelope
 
 
 cdef class Planner(Ledger):
     """Which ready queue a recipient belongs in: domains, plans, ready queues."""
     cdef readonly object router
+    cdef object route_of_sender         # callable, or None: no route looks at senders
     cdef readonly object pool
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
@@ -26,6 +28,7 @@ cdef class Planner(Ledger):
     cdef uint32_t generation            # of the configuration
     cdef bint is_closing
 
+    cdef bytes route_of(self, const spool_envelope *view)
     # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
     cdef void route(self, recipient *r) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept

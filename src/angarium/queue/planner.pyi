@@ -11,7 +11,8 @@ from angarium.queue.ready import Egress, ReadyQueue
 from angarium.queue.troubles import Troubles
 
 class Router(Protocol):
-    """What routing/ offers."""
+    """What routing/ offers: plans for the keys of domain queues (routing/route_key.py). One whose routes look at senders has
+    besides a callable `route_of_sender`."""
 
     def plan_now(self, domain: bytes) -> Plan | None: ...
     async def plan(self, domain: bytes) -> Plan: ...

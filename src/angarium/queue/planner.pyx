@@ -11,6 +11,7 @@ from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, message_of, r
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.troubles cimport Troubles
+from angarium.spool.cspool cimport SPOOL_ATTRIBUTE_ROUTE, spool_envelope, spool_envelope_find_attribute, spool_span
 
 import collections
 import functools
@@ -41,6 +42,7 @@ cdef class Planner(Ledger):
     def plan_anew(self, *, router, pool, shaping):
         """New routing and limits, at once: plans are made anew, and recipients in ready queues are routed again."""
         self.router = router
+        self.route_of_sender = getattr(router, "route_of_sender", None)
         self.pool = pool
         self.shaping = shaping
         self.generation += 1
@@ -82,6 +84,15 @@ cdef class Planner(Ledger):
 
     # ---- from domain to ready queue ----
 
+    cdef bytes route_of(self, const spool_envelope *view):
+        """The route of a message whose recipients queue apart from others of their domain; None: it has none."""
+        cdef spool_span text
+        if view.end != view.chunks and spool_envelope_find_attribute(view, SPOOL_ATTRIBUTE_ROUTE, &text):
+            return b">" + text.data[:text.length]
+        if self.route_of_sender is not None:
+            return self.route_of_sender(view.reverse_path.data[:view.reverse_path.length])
+        return None
+
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept:
         if domain.plan is None or domain.generation != self.generation:
             return False
@@ -92,7 +103,7 @@ cdef class Planner(Ledger):
         cdef ReadyQueue ready = None
         try:
             if domain.generation != self.generation and not domain.is_resolving:
-                self.take_plan(domain, self.router.plan_now(domain.domain))
+                self.take_plan(domain, self.router.plan_now(domain.key))
             if domain.only is not None and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
@@ -150,7 +161,7 @@ cdef class Planner(Ledger):
         try:
             while self.to_resolve and len(self.plan_tasks) < PLANS_AT_ONCE and not self.is_closing:
                 domain = self.to_resolve.popleft()
-                task = self.loop.create_task(self.router.plan(domain.domain))
+                task = self.loop.create_task(self.router.plan(domain.key))
                 self.plan_tasks.add(task)
                 task.add_done_callback(functools.partial(self.planned, domain, self.generation))
         except Exception as error:

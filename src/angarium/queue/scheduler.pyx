@@ -141,9 +141,11 @@ cdef class Scheduler(Planner):
         cdef DomainQueue domain
         cdef uint16_t number
         cdef uint32_t i = 0
+        cdef bytes route
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0 or view.recipient_count == 0:
             raise SpoolError("an envelope in the spool cannot be read")
         number = self.number_of(shard)
+        route = self.route_of(&view)
         if view.recipient_count == 1:
             m = <message *>self.slab.take()
         else:
@@ -166,7 +168,7 @@ cdef class Scheduler(Planner):
             r.link.kind = <uint8_t>self.retry_kind
             r.link.where = PLACE_NOWHERE
             domain = self.domains.find_or_add(found.forward_path.data + found.domain_offset,
-                                              found.forward_path.length - found.domain_offset)
+                                              found.forward_path.length - found.domain_offset, route)
             domain.count += 1           # from here on the table keeps it: a borrowed pointer is enough
             r.domain = <void *>domain
             i += 1

@@ -9,6 +9,7 @@ import msgspec
 
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.next_hop import parse_next_hop
+from angarium.routing.route_key import sender_key
 
 _WEIGHT_MAXIMUM: Final = 1_000_000
 
@@ -18,14 +19,22 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     domain    "*" or absent: every domain; "example.com": this one; ".example.com": its subdomains, not
               itself; "[192.0.2.1]": an address literal.
+    sender    "*" or absent: everybody; "user@example.com"; "example.com": addresses of this domain; ".example.com":
+              of its subdomains; "<>": the null reverse-path, that is reports.
     next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "lmtp://host:port", "lmtp+unix:/path",
               "maildir:/path/{local}".
     """
 
     next_hop: str
     domain: str = "*"
+    sender: str = "*"
 
     def __post_init__(self) -> None:
+        try:
+            if self.sender != "*":
+                sender_key(self.sender)
+        except ValueError as error:
+            raise ValueError(f"sender: {error}") from None
         try:
             domain_key(self.domain)
         except ValueError as error:

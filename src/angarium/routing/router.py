@@ -14,9 +14,10 @@ from angarium.resolver.answer import Kind, Resolver
 from angarium.resolver.cache import ExpiringCache
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.mail_exchangers import site_by_mx, site_of_literal
-from angarium.routing.next_hop import SMTP_PORT, NextHop
+from angarium.routing.next_hop import SMTP_PORT, NextHop, parse_next_hop
 from angarium.routing.options import RouteOptions
 from angarium.routing.ourselves import Ourselves
+from angarium.routing.route_key import RouteKey, SenderPatterns
 from angarium.routing.routes import RouteTable
 
 _FOREVER: Final = float("inf")
@@ -50,34 +51,38 @@ class Router:
         self._port = port
         self._clock = clock
         self._fixed = {hop.text: _fixed_plan(hop) for hop in self._routes.next_hops}
+        self._senders = SenderPatterns(self._routes.senders)
+        # For the queue: None when no route looks at senders, so that nobody is asked for each message.
+        self.route_of_sender = self._route_of_sender if self._routes.senders else None
         self._plans: ExpiringCache[bytes, Plan] = ExpiringCache(_PLANS_KEPT, clock)
         # Equal sites are one object: a hundred thousand domains at one provider share its hosts.
         self._sites: ExpiringCache[Site, Plan] = ExpiringCache(_PLANS_KEPT, clock)
 
-    def plan_now(self, domain: bytes) -> Plan | None:
+    def plan_now(self, key: bytes) -> Plan | None:
         """The plan when it needs no DNS: the next hop is configured, or was looked up and still holds.
 
-        domain  as for plan(). None also where plan() would raise RoutingTrouble.
+        key  as for plan(). None also where plan() would raise RoutingTrouble.
         """
-        plan = self._plans.get(domain)
+        plan = self._plans.get(key)
         if plan is not None:
             return plan
         try:
-            return self._fixed.get(self._routes.match(_normal(domain)).text)
+            _, next_hop = self._next_hop(key)
         except RoutingTrouble:
             return None
+        return self._fixed[next_hop.text] if next_hop.text in self._fixed else _fixed_plan(next_hop)
 
-    async def plan(self, domain: bytes) -> Plan:
+    async def plan(self, key: bytes) -> Plan:
         """Where mail for a domain goes.
 
-        domain  of a forward-path: A-labels, U-labels (RFC 6531) or an address literal in brackets.
-        Raises RoutingTrouble: permanent 5.1.2, 5.1.10, 5.4.4, 5.4.6; temporary 4.4.3.
+        key  a domain of a forward-path: A-labels, U-labels (RFC 6531) or an address literal in brackets; and perhaps a route
+             (route_key.py).
+        Raises RoutingTrouble: permanent 5.1.2, 5.1.10, 5.4.4, 5.4.6; temporary 4.4.3, 4.3.5.
         """
-        plan = self.plan_now(domain)
+        plan = self.plan_now(key)
         if plan is not None:
             return plan
-        name = _normal(domain)
-        next_hop = self._routes.match(name)
+        name, next_hop = self._next_hop(key)
         if next_hop.protocol == "mx" and name.startswith("["):
             plan = Plan(site_of_literal(name, self._ourselves, self._port), self._clock() + 60.0)
         elif next_hop.protocol == "mx":
@@ -85,8 +90,23 @@ class Router:
             plan = self._plan(site, expires_mono_s)
         else:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
-        self._plans.put(domain, plan)
+        self._plans.put(key, plan)
         return plan
+
+    def _next_hop(self, key: bytes) -> tuple[str, NextHop]:
+        """The domain's name and its next hop. Raises RoutingTrouble."""
+        parts = RouteKey.parse(key)
+        name = _normal(parts.domain)
+        if not parts.next_hop:
+            return name, self._routes.match(name, parts.senders)
+        try:
+            return name, parse_next_hop(parts.next_hop)
+        except ValueError as error:
+            raise RoutingTrouble(False, (4, 3, 5), f"The message's own route: {error}") from None
+
+    def _route_of_sender(self, reverse_path: bytes) -> bytes | None:
+        patterns = self._senders.matching(reverse_path)
+        return b"<" + "\0".join(patterns).encode("utf-8", "surrogateescape") if patterns else None
 
     async def _site_of_smarthost(self, next_hop: NextHop) -> tuple[Site, float]:
         """A host that the operator named: not to find it is never the recipient's fault, so mail waits."""

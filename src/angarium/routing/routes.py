@@ -6,40 +6,69 @@ from collections.abc import Sequence
 
 from angarium.routing.next_hop import NextHop, parse_next_hop
 from angarium.routing.options import RouteOptions, domain_key
+from angarium.routing.route_key import sender_key
 
 MX = parse_next_hop("mx")
 
+_Places = dict[str, tuple[int, NextHop]]    # pattern of domains to place among the routes and next hop
+
 
 class RouteTable:
-    """The routes, in order. A look-up costs a dictionary access per label, however many routes there are."""
+    """The routes, in order. A look-up costs a dictionary access per label, however many routes there are, and as many again for
+    each pattern that matches the sender."""
 
     def __init__(self, routes: Sequence[RouteOptions]) -> None:
-        # Pattern to place and next hop; of the same pattern twice the first counts.
-        self._of_pattern: dict[str, tuple[int, NextHop]] = {}
+        self._of_anybody: _Places = {}
+        self._of_sender: dict[str, _Places] = {}
         for index, route in enumerate(routes):
-            self._of_pattern.setdefault(domain_key(route.domain), (index, parse_next_hop(route.next_hop)))
-        self._has_only_any = set(self._of_pattern) <= {"*"}
-        self._any = self._of_pattern.get("*", (len(routes), MX))
+            places = self._of_anybody
+            if route.sender != "*":
+                places = self._of_sender.setdefault(sender_key(route.sender), {})
+            # Of the same pattern twice the first counts.
+            places.setdefault(domain_key(route.domain), (index, parse_next_hop(route.next_hop)))
+        self._has_only_any = set(self._of_anybody) <= {"*"}
+        self._any = self._of_anybody.get("*", (len(routes), MX))
 
     @property
     def next_hops(self) -> tuple[NextHop, ...]:
         """Every next hop that a domain may get, MX included."""
-        return (MX, *(next_hop for _, next_hop in self._of_pattern.values()))
+        tables = (self._of_anybody, *self._of_sender.values())
+        return (MX, *(next_hop for places in tables for _, next_hop in places.values()))
 
-    def match(self, domain: str) -> NextHop:
-        """The next hop of a domain: A-labels in lower case, or an address literal with its brackets."""
+    @property
+    def senders(self) -> frozenset[str]:
+        """The patterns of all routes that look at senders."""
+        return frozenset(self._of_sender)
+
+    def match(self, domain: str, senders: Sequence[str] = ()) -> NextHop:
+        """The next hop of a domain: A-labels in lower case, or an address literal with its brackets.
+
+        senders  patterns that match the sender (SenderPatterns.matching()); of those that no route has any more nothing comes.
+        """
         first = self._any
-        if self._has_only_any:
-            return first[1]
-        found = self._of_pattern.get(domain)
+        if not self._has_only_any:
+            first = _first(self._of_anybody, domain, first)
+        for sender in senders:
+            if (places := self._of_sender.get(sender)) is not None:
+                first = _first(places, domain, min(first, places.get("*", first), key=_place))
+        return first[1]
+
+
+def _place(found: tuple[int, NextHop]) -> int:
+    return found[0]
+
+
+def _first(places: _Places, domain: str, first: tuple[int, NextHop]) -> tuple[int, NextHop]:
+    """`first`, or what stands before it among the routes and matches the domain."""
+    found = places.get(domain)
+    if found is not None and found[0] < first[0]:
+        first = found
+    if domain.startswith("["):
+        return first
+    dot = domain.find(".")
+    while dot != -1:
+        found = places.get(domain[dot:])
         if found is not None and found[0] < first[0]:
             first = found
-        if domain.startswith("["):
-            return first[1]
-        dot = domain.find(".")
-        while dot != -1:
-            found = self._of_pattern.get(domain[dot:])
-            if found is not None and found[0] < first[0]:
-                first = found
-            dot = domain.find(".", dot + 1)
-        return first[1]
+        dot = domain.find(".", dot + 1)
+    return first

@@ -48,6 +48,7 @@ cdef extern from "spool/envelope.h" nogil:
         spool_span helo
         spool_span client_address
         spool_span listener
+        const uint8_t *chunks
         const uint8_t *recipients
         const uint8_t *end
 
