@@ -81,6 +81,7 @@ EXTENSIONS = {
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
     "angarium.queue.compaction": OCTETS + ENVELOPE,
+    "angarium.recipients.tables": ["csrc/recipients/text_map.c", "csrc/recipients/cdb.c", "csrc/octets/siphash.c"],
     "angarium.mime.received": OCTETS,
     "angarium.inbound.networks": [],
     "angarium.tls.context": TLS + OCTETS,

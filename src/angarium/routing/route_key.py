@@ -4,9 +4,9 @@
     b"example.net\0>smtp://192.0.2.1:25"      to this next hop, whatever the routes say: the message said so
     b"example.net\0<a@x.example\0.example"   from a sender that these patterns of [[route]] sender match
 
-A message in the queue keeps its patterns: a reload that adds a route for its sender holds for new mail, one that changes or
-takes away a route holds for all, and a restart asks again. A key is as long as its patterns, and there are no more of them than routes,
-however many senders there are.
+A message in the queue keeps its patterns: a reload that adds a route for its sender holds for new mail, one that
+changes or takes away a route holds for all, and a restart asks again. A key is as long as its patterns, and there
+are no more of them than routes, however many senders there are.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class Router:
     async def plan(self, key: bytes) -> Plan:
         """Where mail for a domain goes.
 
-        key  a domain of a forward-path: A-labels, U-labels (RFC 6531) or an address literal in brackets; and perhaps a route
-             (route_key.py).
+        key  a domain of a forward-path: A-labels, U-labels (RFC 6531) or an address literal in brackets; and perhaps
+             a route (route_key.py).
         Raises RoutingTrouble: permanent 5.1.2, 5.1.10, 5.4.4, 5.4.6; temporary 4.4.3, 4.3.5.
         """
         plan = self.plan_now(key)

@@ -14,8 +14,8 @@ _Places = dict[str, tuple[int, NextHop]]    # pattern of domains to place among 
 
 
 class RouteTable:
-    """The routes, in order. A look-up costs a dictionary access per label, however many routes there are, and as many again for
-    each pattern that matches the sender."""
+    """The routes, in order. A look-up costs a dictionary access per label, however many routes there are, and as many
+    again for each pattern that matches the sender."""
 
     def __init__(self, routes: Sequence[RouteOptions]) -> None:
         self._of_anybody: _Places = {}
@@ -43,7 +43,7 @@ class RouteTable:
     def match(self, domain: str, senders: Sequence[str] = ()) -> NextHop:
         """The next hop of a domain: A-labels in lower case, or an address literal with its brackets.
 
-        senders  patterns that match the sender (SenderPatterns.matching()); of those that no route has any more nothing comes.
+        senders  patterns that match the sender (SenderPatterns.matching()); one that no route has any more is nothing.
         """
         first = self._any
         if not self._has_only_any:

@@ -1,0 +1,13 @@
+/* Looking into a constant database (D. J. Bernstein, cdb.txt): at most 4 GiB, found with two or three reads.
+ *
+ * By pread(2) and not by mapping: a file that somebody shortens while we look is a failed read, not a signal that ends the worker.
+ */
+#ifndef ANGARIUM_RECIPIENTS_CDB_H
+#define ANGARIUM_RECIPIENTS_CDB_H
+
+#include <stdint.h>
+
+/* Where the first value of the key lies, in *at and *length. 1: found; 0: not there; -EBADMSG: not a sound database; -errno. */
+int cdb_find(int fd, uint64_t file_octets, const uint8_t *key, uint32_t length, uint64_t *at, uint32_t *value_length);
+
+#endif
