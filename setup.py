@@ -41,7 +41,7 @@ OCTETS = ["csrc/octets/octets.c"]
 SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/smtp/data.c"]
 ENVELOPE = ["csrc/spool/envelope.c", "csrc/spool/state.c"]
 SPOOL = sorted(glob.glob("csrc/spool/*.c"))
-TLS = [f"csrc/tls/{name}.c" for name in ("context", "session", "ticket_keys")]
+TLS = [f"csrc/tls/{name}.c" for name in ("client_context", "context", "session", "ticket_keys")]
 HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.pxd"))
 
 # dotted name -> C sources linked in beside the generated file
@@ -86,6 +86,7 @@ EXTENSIONS = {
     "angarium.inbound.networks": [],
     "angarium.tls.context": TLS + OCTETS,
     "angarium.tls.session": TLS + OCTETS,
+    "angarium.tls.client": TLS + OCTETS,
     "angarium.inbound.context": [],
     "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.client": [],

@@ -137,6 +137,12 @@ out:
     return result;
 }
 
+bool tls_profile_apply(SSL_CTX *ctx)
+{
+    return SSL_CTX_set_cipher_list(ctx, CIPHERS_12) == 1 && SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) == 1
+        && SSL_CTX_set1_groups_list(ctx, GROUPS) == 1;
+}
+
 tls_context *tls_context_new(bool is_tls13_only, const tls_ticket_keys *tickets)
 {
     tls_context *self = calloc(1, sizeof(*self));
@@ -146,8 +152,7 @@ tls_context *tls_context_new(bool is_tls13_only, const tls_ticket_keys *tickets)
     self->ssl_ctx = SSL_CTX_new(TLS_server_method());
     SSL_CTX *ctx = self->ssl_ctx;
     if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, is_tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION) != 1
-            || SSL_CTX_set_cipher_list(ctx, CIPHERS_12) != 1 || SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) != 1
-            || SSL_CTX_set1_groups_list(ctx, GROUPS) != 1) {
+            || !tls_profile_apply(ctx)) {
         tls_context_free(self);
         return NULL;
     }
@@ -195,8 +200,7 @@ static int no_passphrase(char *buffer, int size, int is_writing, void *arg)
     return -1;
 }
 
-/* All certificates of a PEM text. NULL: one is damaged, or there is none. */
-static STACK_OF(X509) *read_certificates(const uint8_t *pem, size_t length)
+STACK_OF(X509) *tls_read_certificates(const uint8_t *pem, size_t length)
 {
     BIO *bio = BIO_new_mem_buf(pem, (int)length);
     STACK_OF(X509) *found = sk_X509_new_null();
@@ -216,6 +220,14 @@ static STACK_OF(X509) *read_certificates(const uint8_t *pem, size_t length)
     }
     sk_X509_pop_free(found, X509_free);
     return NULL;
+}
+
+EVP_PKEY *tls_read_key(const uint8_t *pem, size_t length)
+{
+    BIO *bio = BIO_new_mem_buf(pem, (int)length);
+    EVP_PKEY *key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    BIO_free(bio);
+    return key;
 }
 
 static bool add_name(tls_context *self, const unsigned char *text, int length)
@@ -276,15 +288,13 @@ tls_load_result tls_context_add(tls_context *self, const uint8_t *cert, size_t c
     self->certificates = grown;
     tls_certificate *added = &grown[self->certificate_count];
     memset(added, 0, sizeof(*added));
-    STACK_OF(X509) *chain = read_certificates(cert, cert_length);
+    STACK_OF(X509) *chain = tls_read_certificates(cert, cert_length);
     if (chain == NULL)
         return TLS_LOAD_BAD_CERTIFICATE;
     added->leaf = sk_X509_shift(chain);
     added->chain = chain;
     self->certificate_count++;                      /* freed with the context from here on */
-    BIO *bio = BIO_new_mem_buf(key, (int)key_length);
-    added->key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    BIO_free(bio);
+    added->key = tls_read_key(key, key_length);
     if (added->key == NULL)
         return TLS_LOAD_BAD_KEY;
     if (X509_check_private_key(added->leaf, added->key) != 1)
@@ -323,7 +333,7 @@ tls_load_result tls_context_ask_certificate(tls_context *self, const uint8_t *ca
     SSL_CTX_set_cert_verify_callback(self->ssl_ctx, take_any_certificate, NULL);
     if (ca_length == 0)
         return TLS_LOAD_OK;
-    STACK_OF(X509) *authorities = read_certificates(ca, ca_length);
+    STACK_OF(X509) *authorities = tls_read_certificates(ca, ca_length);
     if (authorities == NULL)
         return TLS_LOAD_BAD_CERTIFICATE;
     X509_STORE *store = SSL_CTX_get_cert_store(self->ssl_ctx);

@@ -16,6 +16,7 @@ struct tls_session {
     size_t in_length;
     octets *out;
     const char *failure;
+    char *text;
 };
 
 /* A flight of a handshake with a chain of two certificates. */
@@ -72,22 +73,39 @@ static BIO_METHOD *session_bio_method(void)
     return method;
 }
 
-tls_session *tls_session_new(tls_context *context)
+tls_session *tls_session_over(SSL *ssl, char *text)
 {
     BIO_METHOD *method = session_bio_method();
     tls_session *self = calloc(1, sizeof(*self));
     BIO *bio = method != NULL && self != NULL ? BIO_new(method) : NULL;
-    if (bio == NULL || (self->ssl = SSL_new(context->ssl_ctx)) == NULL) {
-        BIO_free(bio);
+    if (bio == NULL) {
         free(self);
+        return NULL;
+    }
+    self->ssl = ssl;
+    self->text = text;
+    self->failure = "";
+    BIO_set_data(bio, self);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl, bio, bio);
+    return self;
+}
+
+SSL *tls_session_ssl(const tls_session *self)
+{
+    return self->ssl;
+}
+
+tls_session *tls_session_new(tls_context *context)
+{
+    SSL *ssl = SSL_new(context->ssl_ctx);
+    tls_session *self = ssl != NULL ? tls_session_over(ssl, NULL) : NULL;
+    if (self == NULL) {
+        SSL_free(ssl);
         ERR_clear_error();
         return NULL;
     }
-    BIO_set_data(bio, self);
-    BIO_set_init(bio, 1);
-    SSL_set_bio(self->ssl, bio, bio);
-    SSL_set_accept_state(self->ssl);
-    self->failure = "";
+    SSL_set_accept_state(ssl);
     return self;
 }
 
@@ -95,8 +113,12 @@ void tls_session_free(tls_session *self)
 {
     if (self == NULL)
         return;
+    /* Most peers end the connection without close_notify: that is no reason not to resume the session. */
+    if (self->failure[0] == 0)
+        SSL_set_shutdown(self->ssl, SSL_get_shutdown(self->ssl) | SSL_SENT_SHUTDOWN);
     SSL_free(self->ssl);
     octets_unref(self->out);
+    free(self->text);
     free(self);
 }
 

@@ -1,4 +1,5 @@
-/* One TLS connection, server side, without a socket: ciphertext in, plain octets out, and the other way round.
+/* One TLS connection without a socket: ciphertext in, plain octets out, and the other way round. A server's is made here, a
+ * client's by client_context.h.
  *
  * OpenSSL reads straight from the caller's buffer and writes into one growing run of octets that the caller sends; nothing
  * is kept between calls but a record that is not complete yet. One thread at a time. The context must outlive it.
@@ -51,9 +52,9 @@ const char *tls_session_failure(const tls_session *self);
 const char *tls_session_version(const tls_session *self);
 const char *tls_session_cipher(const tls_session *self);
 
-/* The client's certificate. SHA-256 of its DER form, 32 octets; false: it showed none. */
+/* The peer's certificate. SHA-256 of its DER form, 32 octets; false: it showed none. */
 bool tls_session_peer_fingerprint(const tls_session *self, uint8_t *fingerprint);
-/* It showed one that the context's CA has signed for this use. */
+/* It showed one that the context's CA has signed for this use; a server's also bears its name. */
 bool tls_session_peer_is_verified(const tls_session *self);
 /* Its subject as RFC 2253 writes it. Returns the length, cut at `size`; 0: there is none. */
 size_t tls_session_peer_subject(const tls_session *self, char *text, size_t size);

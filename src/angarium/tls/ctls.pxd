@@ -67,3 +67,20 @@ cdef extern from "tls/session.h" nogil:
     tls_name_kind tls_session_peer_name(const tls_session *self, size_t index, char *text, size_t size)
     bint tls_session_exporter(const tls_session *self, uint8_t *into)
     size_t tls_session_server_end_point(const tls_session *self, uint8_t *into)
+
+cdef extern from "tls/client_context.h" nogil:
+    ctypedef struct tls_client_context:
+        pass
+
+    ctypedef enum tls_client_profile:
+        TLS_CLIENT_ANY
+        TLS_CLIENT_STRICT
+
+    tls_client_context *tls_client_context_new(tls_client_profile profile)
+    void tls_client_context_free(tls_client_context *self)
+    tls_load_result tls_client_context_trust(tls_client_context *self, const uint8_t *ca, size_t ca_length)
+    tls_load_result tls_client_context_show(tls_client_context *self, const uint8_t *cert, size_t cert_length,
+                                            const uint8_t *key, size_t key_length)
+    tls_session *tls_session_connect(tls_client_context *context, const char *name, const char *key)
+    const char *tls_session_distrust(const tls_session *self)
+    size_t tls_client_context_kept(const tls_client_context *self)

@@ -1,0 +1,45 @@
+"""TLS towards other hosts: whom we trust and what we show, and one connection."""
+
+from typing import final
+
+from typing_extensions import Buffer
+
+@final
+class ClientContext:
+    """trust(), perhaps show(), then only read. Keeps at most 512 sessions for resumption, one a host.
+
+    is_strict   the handshake fails unless the certificate is verified for the host's name (RFC 6125); else any is taken,
+                and the verdict is known all the same.
+    kept_count  sessions kept now.
+    """
+
+    kept_count: int
+    def __init__(self, *, is_strict: bool) -> None: ...
+    def trust(self, ca: Buffer) -> None:
+        """Authorities in PEM; empty: the system's. Raises TlsMaterialError for "cert"."""
+    def show(self, cert: Buffer, key: Buffer) -> None:
+        """Our certificate with its chain, and its key, both PEM. Raises TlsMaterialError for "cert" or "key"."""
+
+@final
+class ClientTls:
+    """One connection of ours under TLS; its ClientHello is ready to be sent.
+
+    name         of the host: A-labels, or a numeric address.
+    key          what its session is kept under.
+    is_verified  the certificate is the host's, from an authority that the context trusts. False before the handshake is over.
+    failure      why it failed, in OpenSSL's words; "" while nothing has.
+    Raises ValueError for what is no host's name.
+    """
+
+    context: ClientContext
+    is_established: bool
+    is_resumed: bool
+    is_verified: bool
+    version: str
+    cipher: str
+    failure: str
+    def __init__(self, context: ClientContext, name: str, key: str) -> None: ...
+    def open_octets(self, data: Buffer) -> bytes:
+        """Takes octets from the server; returns what they say. Raises RemoteProtocolError. Tests and tools only."""
+    def seal_octets(self, plain: Buffer) -> bytes:
+        """What is to be sent: octets of the handshake, then `plain` once it is over."""
