@@ -1,7 +1,7 @@
 """An SMTP or LMTP server that misbehaves on demand, and remembers what it was sent.
 
 A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never
-answers, RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "END"
+answers, RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"
 (end of data and BDAT LAST), "RSET", "QUIT". A list of faults is used up one by one; None in it means: behave.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 
@@ -29,15 +30,29 @@ class Received:
     rcpts: list[bytes]
     message: bytes
     by: str
+    tls: str = ""
 
 
 @dataclasses.dataclass
 class FaultServer:
-    """`extensions` None: HELO only. `writes` is what came in each read, per connection."""
+    """`extensions` None: HELO only. `writes` is what came in each read, per connection.
+
+    tls              STARTTLS is offered with it, or, with begins_with_tls, the connection begins with a handshake.
+    tls_extensions   offered under TLS instead of `extensions`.
+    hellos           version of TLS ("" in clear) at each EHLO. resumed: sessions that were.
+    shown            clients' certificates.
+    """
 
     faults: dict[str, Faults] = dataclasses.field(default_factory=dict)
     extensions: list[bytes] | None = dataclasses.field(default_factory=lambda: [b"PIPELINING", b"8BITMIME"])
     is_lmtp: bool = False
+    tls: ssl.SSLContext | None = None
+    tls_extensions: list[bytes] | None = None
+    begins_with_tls: bool = False
+    hellos: list[str] = dataclasses.field(default_factory=list)
+    resumed: int = 0
+    shown: list[bytes] = dataclasses.field(default_factory=list)
+    handshake_failures: list[str] = dataclasses.field(default_factory=list)
     port: int = 0
     received: list[Received] = dataclasses.field(default_factory=list)
     connections: int = 0
@@ -52,6 +67,8 @@ class FaultServer:
         self.reads.append([])
         try:
             await Dialogue(self, self.connections, reader, writer).run()
+        except ssl.SSLError as error:
+            self.handshake_failures.append(error.reason or str(error))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -90,6 +107,20 @@ class Dialogue:
                 line = await self.line()
                 self.server.commands.append(line)
                 await self.command(line)
+
+    def tls_version(self) -> str:
+        found: ssl.SSLObject | None = self.writer.get_extra_info("ssl_object")
+        return "" if found is None else found.version() or ""
+
+    async def starttls(self, line: bytes) -> None:
+        assert self.server.tls is not None
+        if await self.say("STARTTLS", line, b"220 2.0.0 go\r\n"):
+            self.buffer = b""
+            await self.writer.start_tls(self.server.tls)
+            session: ssl.SSLObject = self.writer.get_extra_info("ssl_object")
+            self.server.resumed += bool(session.session_reused)
+            if shown := session.getpeercert(binary_form=True):
+                self.server.shown.append(shown)
 
     async def more(self) -> None:
         data = await self.reader.read(1 << 20)
@@ -134,13 +165,21 @@ class Dialogue:
             if self.server.extensions is None:
                 await self.say(verb, line, b"500 unknown\r\n")
                 return
+            extensions = self.server.extensions
+            self.server.hellos.append(self.tls_version())
+            if self.tls_version():
+                extensions = self.server.tls_extensions or extensions
+            elif self.server.tls is not None:
+                extensions = [*extensions, b"STARTTLS"]
             await self.say(
                 verb,
                 line,
                 b"250-fault.example\r\n"
-                + b"".join(b"250-%b\r\n" % each for each in self.server.extensions)
+                + b"".join(b"250-%b\r\n" % each for each in extensions)
                 + b"250 HELP\r\n",
             )
+        elif verb == "STAR" and self.server.tls is not None and not self.tls_version():
+            await self.starttls(line)
         elif verb == "HELO":
             await self.say(verb, line, b"250 fault.example\r\n")
         elif verb == "MAIL":
@@ -192,7 +231,7 @@ class Dialogue:
         await self.end(message, "BDAT")
 
     async def end(self, message: bytes, by: str) -> None:
-        accepted = Received(self.number, self.mail, self.rcpts, message, by)
+        accepted = Received(self.number, self.mail, self.rcpts, message, by, self.tls_version())
         is_taken = False
         for rcpt in self.rcpts if self.server.is_lmtp else self.rcpts[:1]:
             is_taken |= await self.say("END", rcpt, b"250 2.0.0 queued\r\n")
@@ -208,7 +247,8 @@ async def fault_server(*, path: str = "", **settings: object) -> AsyncIterator[F
     if path:
         server = await asyncio.start_unix_server(state.serve, path, limit=1 << 20)
     else:
-        server = await asyncio.start_server(state.serve, "127.0.0.1", 0, limit=1 << 20)
+        tls = state.tls if state.begins_with_tls else None
+        server = await asyncio.start_server(state.serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
         state.port = server.sockets[0].getsockname()[1]
     try:
         yield state

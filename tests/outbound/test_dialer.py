@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
+from angarium.events.journal import Journal
 from angarium.model.plan import Host, Site, Source
 from angarium.outbound.dialer import BROKEN_HOSTS_MAX, Dialer, remote_name
 from angarium.outbound.options import OutboundOptions
@@ -14,7 +16,7 @@ ANY = Source("default")
 
 
 def dialer() -> Dialer:
-    return Dialer(asyncio.new_event_loop(), OutboundOptions())
+    return Dialer(asyncio.new_event_loop(), OutboundOptions(), Journal(os.open(os.devnull, os.O_WRONLY)))
 
 
 def names(found: list[tuple[Host, str]]) -> list[str]:

@@ -2,16 +2,17 @@
 
 --- name
 # reason and RFC
-= lmtp loop                      how the session begins
+= lmtp loop tls begins-with-tls  how the session begins; tls: STARTTLS where offered
 = ready pipelining chunking ...  the hello is over, with these extensions
 S: octets                        what the server sends
 C: octets                        all that the client sends because of the line(s) before; "-": nothing.
                                  Without a C line behind S nothing may be sent either
 E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
 X: PIPELINING SIZE=1000          the extensions known now; "-": none
-> start [by=bdat] [size=N] [8bit] [utf8] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
+> start [by=bdat] [size=N] [8bit] [utf8] [requiretls] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
 > body octets                    to the transaction that may send its body (or was started by=bdat)
 > quit
+> handshake                      TLS is up
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from angarium.smtp.client_session import BrokenDialogue, ClientSession, Event
 
 FOLDER = Path(__file__).parent.parent / "transcripts" / "client"
 HOSTNAME = b"relay.example.org"
-EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES")
+EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES", "REQUIRETLS")
 
 _ESCAPE = re.compile(r"\\(r|n|\\)")
 _EVENT = re.compile(r"(!|[a-z-]+)(?:\(([^)]*)\))?")
@@ -72,7 +73,9 @@ def play(transcript: ClientTranscript, cuts_of: Callable[[bytes], Iterable[int]]
 class Player:
     def __init__(self, settings: list[str], cuts_of: Callable[[bytes], Iterable[int]]) -> None:
         self.cuts_of = cuts_of
-        self.session = ClientSession(HOSTNAME, "lmtp" in settings, "loop" in settings)
+        self.session = ClientSession(
+            HOSTNAME, "lmtp" in settings, "loop" in settings, "tls" in settings, "begins-with-tls" in settings
+        )
         self.events: list[Event] = []
         self.output = b""
         self.is_broken = False
@@ -122,6 +125,8 @@ class Player:
         verb, _, rest = text.partition(" ")
         if verb == "quit":
             self.session.close()
+        elif verb == "handshake":
+            self.session.after_handshake()
         elif verb == "body":
             self.session.send_body(self.slot, octets_of(rest))
         else:
@@ -140,6 +145,8 @@ class Player:
                 options["is_8bit"] = True
             elif word == "utf8":
                 options["is_smtputf8"] = True
+            elif word == "requiretls":
+                options["requires_tls"] = True
             else:
                 key, _, value = word.partition("=")
                 options[{"size": "message_octets"}.get(key, key)] = (

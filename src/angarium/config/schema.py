@@ -23,6 +23,7 @@ from angarium.resolver.options import ResolverOptions
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
+from angarium.tls.certificates import load_client
 
 
 class PoolTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +85,9 @@ def decode(tree: Tree) -> Config:
 
 
 def check_certificates(config: Config, tree: Tree) -> None:
-    """Reads the certificates of all listeners. Raises ConfigError with the key at fault.
+    """Reads the certificates of all listeners, and what connections out bring along.
+
+    Raises ConfigError with the key at fault.
 
     Apart from decode(): commands that only look up an address need no right to read keys.
     """
@@ -96,6 +99,13 @@ def check_certificates(config: Config, tree: Tree) -> None:
         except TlsMaterialError as error:
             key, reason = error.key, error.reason
             raise tree.complain(("listener", index, "tls", *key_path(key)), reason) from None
+
+
+    shaping = config.shaping.default
+    try:
+        load_client(shaping.tls_ca, shaping.tls_certificate, is_strict=True)
+    except TlsMaterialError as error:
+        raise tree.complain(("shaping", "default", *key_path(error.key)), error.reason) from None
 
 
 def of_tables(tables: dict[str, Any]) -> Config:

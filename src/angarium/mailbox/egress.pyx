@@ -210,7 +210,8 @@ cdef class MessageDelivery:
             else:
                 files_written.cell[0] += 1
                 text = result.encode("utf-8", "surrogateescape")
-                self.scheduler.delivered(self.ready, &self.t, i, 250, text, len(text), b"", 0, elapsed_ms, False)
+                self.scheduler.delivered(self.ready, &self.t, i, 250, text, len(text), b"", 0, elapsed_ms, False,
+                                         NULL, NULL)
         return self.over()
 
     cdef int over(self) except -1:

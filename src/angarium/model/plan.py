@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Literal
 
 import msgspec
+
+# What may be asked of a way: see [shaping.default] tls.
+TlsName = Literal["opportunistic", "none", "encrypt", "required"]
+
+
+class TlsWish(enum.IntEnum):
+    """What a message itself says about TLS (RFC 8689); the numbers are those of queue/ready.pxd."""
+
+    NONE = 0
+    REQUIRED = 1    # MAIL ... REQUIRETLS
+    OPTIONAL = 2    # TLS-Required: No
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
@@ -27,12 +39,18 @@ class Site(msgspec.Struct, frozen=True):
               as configured, "smtp://127.0.0.1:10026", "lmtp+unix:/run/lmtp", "maildir:/srv/mail/{local}".
     protocol  what is spoken there; for "maildir" and "lmtp+unix" hosts is empty and path is set.
     hosts     by rising preference; equal ones are shuffled at use, not here.
+    tls       what the route asks for; "": what is asked of all.
+    begins_with_tls      no STARTTLS: the handshake comes before the greeting (RFC 8314 §3.3).
+    is_located_securely  its hosts' names were not found by look-ups that anybody could have answered.
     """
 
     name: str
     protocol: Literal["smtp", "lmtp", "lmtp+unix", "maildir"]
     hosts: tuple[Host, ...] = ()
     path: str = ""
+    tls: TlsName | Literal[""] = ""
+    begins_with_tls: bool = False
+    is_located_securely: bool = True
 
 
 class Source(msgspec.Struct, frozen=True):

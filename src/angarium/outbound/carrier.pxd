@@ -42,6 +42,9 @@ cdef class Carrier:
     cdef Scheduler scheduler
     cdef readonly str remote            # "host[address]:port"
     cdef bytes remote_octets
+    cdef const char *tls_version        # static texts; NULL in clear
+    cdef const char *tls_cipher
+    cdef bint takes_requiretls          # messages with REQUIRETLS may be given to this peer
     cdef hand hands[CLIENT_SLOTS]       # by session slot
     cdef hand next                      # being prepared
     cdef body_stream stream

@@ -1,8 +1,10 @@
 # One outbound connection: the socket under a ClientSession, and the transactions it has in hand.
 from libc.stdint cimport uint8_t, uint64_t
+from angarium.model.octets cimport octets
 from angarium.outbound.carrier cimport Carrier
 from angarium.queue.wheel cimport wheel_node
 from angarium.smtp.client_session cimport client_event
+from angarium.tls.client cimport ClientTls
 
 cdef struct deadline_node:              # what the wheel holds; `node` first, so that a node is found again
     wheel_node node
@@ -23,6 +25,9 @@ cdef class Connection(Carrier):
     cdef object transport
     cdef readonly object hello          # asyncio.Future: None when transactions may start, or raises HelloFailed
     cdef readonly object host_key       # for the memory of broken hosts
+    cdef readonly object attempt        # dialer.Attempt
+    cdef ClientTls tls                  # None in clear
+    cdef readonly int tls_level         # tls_policy.Level, once the hello is over
     cdef int fd                         # -1: no socket
     cdef bint is_in_pool                # the pool counts it: its hello went well
     cdef bint is_idle
@@ -38,6 +43,15 @@ cdef class Connection(Carrier):
     cdef void abort(self) noexcept                      # now; what is in hand is deferred or given back
     cdef void expired(self) noexcept                    # the wheel says the deadline is over
 
-    cdef int receive(self, size_t length) except -1
+    cdef int receive(self, const uint8_t *data, size_t length) except -1
+    cdef int receive_encrypted(self, size_t length) except -1
+    cdef int begin_handshake(self) except -1
+    cdef int handshake_over(self) except -1
+    cdef int hello_over(self, client_event *event) except -1
+    cdef object loss_of(self, str reason, bint is_timeout)
+    cdef bint is_setting_up_tls(self) noexcept
+    cdef int flush_sealed(self) except -1
+    cdef int send_sealed(self) except -1
+    cdef int send_later(self, bytes rest) except -1
     cdef int on_event(self, client_event *event) except -1
     cdef int arm(self) noexcept

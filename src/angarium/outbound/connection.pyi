@@ -4,6 +4,7 @@ from asyncio import Future, Transport
 from typing import final
 
 from angarium.outbound.carrier import Carrier
+from angarium.outbound.dialer import Attempt
 from angarium.outbound.trouble import Judgement
 from angarium.queue.ready import ReadyQueue
 
@@ -22,13 +23,15 @@ class Connection(Carrier):
 
     deadline_kind     of the scheduler's wheel.
     hostname          our EHLO name.
-    remote            how logs and reports name the peer, "host[address]:port".
-    host_key          for the memory of broken hosts.
+    attempt           whom to, and what of TLS.
+    tls_level         tls_policy.Level of the connection, once its hello is over.
     Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 3 KiB of its own.
     """
 
     hello: Future[None]
     host_key: tuple[str, str, int]
+    attempt: Attempt
+    tls_level: int
     def __init__(
         self,
         owner: ConnectionOwner,
@@ -37,9 +40,7 @@ class Connection(Carrier):
         hostname: bytes,
         *,
         is_lmtp: bool,
-        watches_for_loop: bool,
-        remote: str,
-        host_key: tuple[str, str, int],
+        attempt: Attempt,
     ) -> None: ...
     def connection_made(self, transport: Transport) -> None: ...
     def get_buffer(self, hint: int) -> memoryview: ...

@@ -1,6 +1,9 @@
 # One outbound connection under uvloop: a ClientSession's octets to and from a socket, and the transactions in hand.
 # Not here: when to connect and where to (pool.pyx, dialer.py), what failures mean (trouble.py), SMTP (client_session).
 #
+# Under TLS what is read is opened into a second buffer that all connections share, and what is to be written is sealed in
+# one run and leaves by the same system call. In clear that costs one comparison a read and one a write.
+#
 # The fast path of a message is one write and one read: behind the 354 for this message go its body, "." and MAIL,
 # RCPT, DATA of the next one in a single sendmsg(2), straight from the buffers that hold them. What the socket does
 # not take at once goes through the transport.
@@ -12,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
-from angarium.model.octets cimport octets_unref
+from angarium.model.octets cimport octets, octets_unref
 from angarium.outbound.body_stream cimport stream_send
 from angarium.outbound.carrier cimport (
     HAND_EMPTY, HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand)
@@ -21,14 +24,17 @@ from angarium.queue.message cimport message
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.smtp.client_session cimport (
-    CLIENT_QUIT, CLIENT_READY, CLIENT_RECIPIENTS_MAX, CLIENT_SLOTS, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
+    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, CLIENT_RECIPIENTS_MAX, CLIENT_SLOTS, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
-    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, PHASE_FREE, RECIPIENT_ACCEPTED, STAGE_IDLE, ClientSession, client_event,
-    client_slot)
+    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_REQUIRETLS, PHASE_FREE,
+    RECIPIENT_ACCEPTED, STAGE_IDLE, STAGE_STARTTLS, ClientSession, client_event, client_slot)
+from angarium.tls.client cimport ClientTls
+from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
 from angarium.metrics.counters import counter, gauge
 from angarium.model.errors import RemoteProtocolError
 from angarium.outbound import trouble
+from angarium.outbound.tls_policy import is_local
 
 cdef extern from "sys/uio.h" nogil:
     cdef struct iovec:
@@ -43,6 +49,7 @@ cdef extern from "sys/socket.h" nogil:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    ssize_t send(int fd, const void *data, size_t length, int flags)
 
 cdef Counter connections_open = gauge("angarium_outbound_connections", "Outbound connections open now.")
 cdef Counter transactions_ended = counter("angarium_outbound_transactions_total",
@@ -51,12 +58,25 @@ cdef Counter octets_sent = counter("angarium_outbound_octets_total", "Octets sen
 cdef Counter connections_lost = counter("angarium_outbound_connections_lost_total",
                                         "Outbound connections that ended out of order.")
 
+cdef Counter handshakes = counter("angarium_outbound_tls_handshakes_total", "TLS handshakes completed with other hosts.")
+cdef Counter resumed = counter("angarium_outbound_tls_resumed_total", "Of those handshakes: of a session kept from before.")
+cdef Counter verified = counter("angarium_outbound_tls_verified_total",
+                                "Of those handshakes: with a certificate verified for the host's name.")
+cdef Counter tls_failures = counter("angarium_outbound_tls_failures_total",
+                                    "TLS connections to other hosts that failed, in the handshake or later.")
+
 cdef enum:
     READ_OCTETS = 65536         # one buffer for all outbound connections: replies are parsed before the next read
+    GATHER_OCTETS = 16384       # of TLS: as much as one record takes; less is put together for one
+    LEVEL_CLEAR = 0             # tls_policy.Level
+    LEVEL_ENCRYPTED = 1
+    LEVEL_VERIFIED = 2
 
 cdef object read_buffer = memoryview(bytearray(READ_OCTETS))
 cdef uint8_t[::1] read_view = read_buffer
 cdef const uint8_t *read_start = &read_view[0]
+cdef uint8_t plain[READ_OCTETS + TLS_PLAIN_SLACK]     # what was read, opened
+cdef uint8_t gathered[GATHER_OCTETS]
 
 
 class HelloFailed(Exception):
@@ -88,14 +108,17 @@ cdef class ConnectionOwner:
 cdef class Connection(Carrier):
 
     def __cinit__(self, ConnectionOwner owner not None, ReadyQueue ready not None, int deadline_kind,
-                  bytes hostname not None, *, bint is_lmtp, bint watches_for_loop, str remote not None, host_key):
+                  bytes hostname not None, *, bint is_lmtp, attempt not None):
         self.owner = owner
         self.ready = ready
         self.scheduler = <Scheduler?>ready.ledger
-        self.session = ClientSession(hostname, is_lmtp, watches_for_loop)
-        self.remote = remote
-        self.remote_octets = remote.encode("utf-8", "replace")
-        self.host_key = host_key
+        self.attempt = attempt
+        wants_tls = attempt.tls is not None
+        self.session = ClientSession(hostname, is_lmtp, attempt.watches_for_loop, wants_tls,
+                                     wants_tls and attempt.begins_with_tls)
+        self.remote = attempt.remote
+        self.remote_octets = attempt.remote.encode("utf-8", "replace")
+        self.host_key = attempt.host_key
         self.hello = self.scheduler.loop.create_future()
         self.fd = -1
         self.deadline.node.kind = <uint8_t>deadline_kind
@@ -108,6 +131,8 @@ cdef class Connection(Carrier):
         self.fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(high=0)       # resume_writing then says "all gone"
         connections_open.cell[0] += 1
+        if self.session.state == CLIENT_HANDSHAKE:
+            self.begin_handshake()
         self.arm()
 
     def get_buffer(self, Py_ssize_t hint):
@@ -116,9 +141,15 @@ cdef class Connection(Carrier):
     def buffer_updated(self, Py_ssize_t length):
         try:
             self.is_busy_inside = True
-            self.receive(<size_t>length)
+            if self.tls is None:
+                self.receive(read_start, <size_t>length)
+            else:
+                self.receive_encrypted(<size_t>length)
         except RemoteProtocolError as error:
-            self.end(trouble.of_protocol_error(self.stage_now(), self.remote, str(error)))
+            if self.is_setting_up_tls():
+                self.end(trouble.of_handshake(self.remote, str(error)))
+            else:
+                self.end(trouble.of_protocol_error(self.stage_now(), self.remote, str(error)))
         except Exception as error:
             self.broken_inside(error)
         finally:
@@ -128,8 +159,7 @@ cdef class Connection(Carrier):
         return False
 
     def connection_lost(self, error):
-        self.end(trouble.of_loss(self.stage_now(), self.remote, "" if error is None else str(error),
-                                 self.finished_count))
+        self.end(self.loss_of("" if error is None else str(error), False))
 
     def pause_writing(self):
         self.is_queued = True
@@ -187,17 +217,17 @@ cdef class Connection(Carrier):
             elif self.session.state == CLIENT_QUIT:
                 self.end(None)
             else:
-                self.end(trouble.of_loss(self.stage_now(), self.remote, "", self.finished_count, True))
+                self.end(self.loss_of("", True))
         except Exception as error:
             self.end(trouble.of_protocol_error(STAGE_IDLE, self.remote, f"internal error: {error!r}"))
 
     # ---------------------------------------------------------------- replies
 
-    cdef int receive(self, size_t length) except -1:
+    cdef int receive(self, const uint8_t *data, size_t length) except -1:
         cdef client_event event
         if self.is_closed:
             return 0
-        self.session.feed(read_start, length)
+        self.session.feed(data, length)
         while self.session.next_event(&event) != EVENT_NONE:
             self.on_event(&event)
             if self.is_closed:
@@ -219,12 +249,17 @@ cdef class Connection(Carrier):
             self.tell_delivered(event.slot, event.index)
         elif event.kind == EVENT_MESSAGE_REFUSED:
             self.tell_rest(&self.hands[event.slot], s.recipients, self.judge_reply(event))
-        elif event.kind == EVENT_READY:
-            self.hello.set_result(None)
+        elif event.kind == EVENT_READY or event.kind == EVENT_STARTTLS_REFUSED:
+            return self.hello_over(event)
+        elif event.kind == EVENT_STARTTLS:
+            return self.begin_handshake()
         elif event.kind == EVENT_CLOSING or event.kind == EVENT_HELLO_REFUSED:
             if event.kind == EVENT_HELLO_REFUSED:
                 self.flush()                    # QUIT; its reply interests nobody
-            self.end(self.judge_reply(event))
+            if event.stage == STAGE_STARTTLS:
+                self.end(self.loss_of(self.judge_reply(event).trouble.text, False))     # 421: it may do in clear
+            else:
+                self.end(self.judge_reply(event))
         elif event.kind == EVENT_LOOP:
             self.flush()
             self.end(trouble.of_loop(self.remote, self.session.hostname.decode("ascii", "replace")))
@@ -236,6 +271,92 @@ cdef class Connection(Carrier):
             self.owner.finished(self, mono_ms() - self.hands[event.slot].started_ms)
             self.settle(&self.hands[event.slot])
         return 0
+
+    cdef int hello_over(self, client_event *event) except -1:
+        """The dialogue may go on to transactions: may these messages?"""
+        cdef object judgement = None
+        policy = self.attempt.policy
+        if self.tls_level < policy.floor and event.kind == EVENT_STARTTLS_REFUSED:
+            text = self.session.reply.text[:self.session.reply.text_length].decode("utf-8", "replace")
+            judgement = trouble.no_starttls(self.remote, is_requiretls=policy.needs_requiretls,
+                                            refusal=f"{self.session.reply.code} {text}",
+                                            is_temporary=self.session.reply.code < 500)
+        elif self.tls_level < policy.floor:
+            judgement = trouble.no_starttls(self.remote, is_requiretls=policy.needs_requiretls)
+        elif policy.needs_requiretls and not self.session.extensions & EXTENSION_REQUIRETLS:
+            judgement = trouble.no_requiretls(self.remote)
+        if judgement is None:
+            self.takes_requiretls = policy.needs_requiretls or is_local(self.ready.site)
+            if not self.hello.done():
+                self.hello.set_result(None)
+            return 0
+        self.session.quit()
+        self.flush()                            # QUIT; its reply interests nobody
+        self.end(judgement)
+        return 0
+
+    # ---------------------------------------------------------------- TLS
+
+    cdef int begin_handshake(self) except -1:
+        name, key = self.attempt.tls_name, self.attempt.host_key
+        try:
+            # By name and port: the machines of a cluster take each other's tickets, and who does not costs nothing.
+            self.tls = ClientTls(self.attempt.tls, name, f"{name}:{key[2]}")
+        except ValueError as error:
+            self.end(trouble.of_handshake(self.remote, str(error), is_requiretls=self.attempt.policy.needs_requiretls,
+                                          is_certain=True))
+            return 0
+        return self.send_sealed()
+
+    cdef int receive_encrypted(self, size_t length) except -1:
+        cdef size_t plain_length = 0
+        cdef bint was_up = self.tls.is_up()
+        cdef tls_receive_result result
+        if self.is_closed:
+            return 0
+        result = self.tls.receive(read_start, length, plain, sizeof(plain), &plain_length)
+        self.send_sealed()                      # of the handshake, or an alert
+        if result == TLS_RECEIVE_FAILED:
+            # Also what came before in the same read counts for nothing: somebody is at work on the way.
+            reason = self.tls.failure
+            if self.is_in_pool:
+                tls_failures.cell[0] += 1
+                self.end(trouble.of_protocol_error(self.stage_now(), self.remote, f"TLS failed: {reason}"))
+            else:
+                self.end(trouble.of_handshake(self.remote, reason, is_requiretls=self.attempt.policy.needs_requiretls,
+                                              is_certain=reason.startswith("certificate")))
+            return 0
+        if not was_up and self.tls.is_up():
+            self.handshake_over()
+        if plain_length:
+            self.receive(plain, plain_length)
+        elif not self.is_closed:
+            self.advance()
+        if result == TLS_RECEIVE_CLOSED and not self.is_closed:
+            self.end(self.loss_of("", False))
+        return 0
+
+    cdef int handshake_over(self) except -1:
+        handshakes.cell[0] += 1
+        self.tls_level = LEVEL_ENCRYPTED
+        if self.tls.is_resumed:
+            resumed.cell[0] += 1
+        if self.tls.is_verified:
+            self.tls_level = LEVEL_VERIFIED
+            verified.cell[0] += 1
+        self.tls_version = self.tls.version_text()
+        self.tls_cipher = self.tls.cipher_text()
+        self.session.tls_established()
+        self.armed_reply_count -= 1             # the deadline of EHLO begins
+        return 0
+
+    cdef bint is_setting_up_tls(self) noexcept:
+        return not self.is_in_pool and (self.tls is not None or self.session.had_starttls)
+
+    cdef object loss_of(self, str reason, bint is_timeout):
+        if self.is_setting_up_tls():
+            return trouble.of_handshake(self.remote, reason or ("timed out" if is_timeout else "connection lost"))
+        return trouble.of_loss(self.stage_now(), self.remote, reason, self.finished_count, is_timeout)
 
     # ---------------------------------------------------------------- work
 
@@ -300,6 +421,8 @@ cdef class Connection(Carrier):
         cdef char *to
         if total == 0:
             return 0
+        if self.tls is not None:
+            return self.flush_sealed()
         parts[0].iov_base = s.out.data
         parts[0].iov_len = before
         parts[1].iov_base = <void *>self.piece
@@ -326,14 +449,64 @@ cdef class Connection(Carrier):
                     memcpy(to, <char *>parts[i].iov_base + skip, parts[i].iov_len - skip)
                     to += parts[i].iov_len - skip
                     skip = 0
-                self.is_queued = True
-                self.transport.write(rest)
-                if self.transport.get_write_buffer_size() == 0:
-                    self.is_queued = False
+                self.send_later(rest)
             octets_sent.cell[0] += <long long>total
         s.out_sent()
         self.piece = NULL
         self.piece_length = 0
+        return 0
+
+    cdef int flush_sealed(self) except -1:
+        cdef ClientSession s = self.session
+        cdef size_t total = s.out.length + self.piece_length
+        cdef size_t before = self.piece_at if self.piece_length else s.out.length
+        cdef int failed = 0
+        if total <= GATHER_OCTETS:
+            # One record instead of three: commands, body and the next commands.
+            memcpy(gathered, s.out.data, before)
+            memcpy(gathered + before, self.piece, self.piece_length)
+            memcpy(gathered + before + self.piece_length, s.out.data + before, s.out.length - before)
+            failed = self.tls.send(gathered, total)
+        else:
+            if before:
+                failed = self.tls.send(s.out.data, before)
+            if not failed and self.piece_length:
+                failed = self.tls.send(self.piece, self.piece_length)
+            if not failed and s.out.length > before:
+                failed = self.tls.send(s.out.data + before, s.out.length - before)
+        octets_sent.cell[0] += <long long>total
+        s.out_sent()
+        self.piece = NULL
+        self.piece_length = 0
+        if failed and not self.is_closed:
+            self.end(trouble.of_protocol_error(self.stage_now(), self.remote, f"TLS failed: {self.tls.failure}"))
+            return 0
+        return self.send_sealed()
+
+    cdef int send_sealed(self) except -1:
+        """Sends what TLS has to say."""
+        cdef octets *output = self.tls.take_output()
+        cdef ssize_t sent = 0
+        if output == NULL:
+            return 0
+        try:
+            if self.fd < 0:
+                return 0
+            if not self.is_queued:
+                sent = send(self.fd, output.data, output.length, MSG_NOSIGNAL | MSG_DONTWAIT)
+                if sent < 0:
+                    sent = 0 if errno == EAGAIN or errno == EINTR else <ssize_t>output.length
+            if <size_t>sent < output.length:
+                self.send_later(PyBytes_FromStringAndSize(<const char *>output.data + sent, output.length - sent))
+        finally:
+            octets_unref(output)
+        return 0
+
+    cdef int send_later(self, bytes rest) except -1:
+        self.is_queued = True
+        self.transport.write(rest)
+        if self.transport.get_write_buffer_size() == 0:
+            self.is_queued = False
         return 0
 
     cdef int arm(self) noexcept:
@@ -358,6 +531,14 @@ cdef class Connection(Carrier):
         self.is_closed = True
         self.loss = judgement
         self.scheduler.wheel.disarm(&self.deadline.node)
+        if judgement is not None and judgement.is_tls:
+            tls_failures.cell[0] += 1
+        if self.tls is not None and judgement is None:
+            try:
+                self.tls.close()                # close_notify (RFC 8446 §6.1)
+                self.send_sealed()
+            except Exception:
+                pass                            # as good as it gets
         self.fd = -1
         self.piece_length = 0
         if judgement is not None:

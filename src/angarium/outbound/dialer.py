@@ -12,10 +12,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from angarium.events.journal import Journal
+from angarium.metrics.counters import counter
+from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source
 from angarium.outbound import trouble
 from angarium.outbound.connection import HelloFailed
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.tls_contexts import Material, TlsContexts
+from angarium.outbound.tls_policy import Level, TlsPolicy
+from angarium.tls.client import ClientContext
 
 if TYPE_CHECKING:
     from angarium.outbound.connection import Connection
@@ -23,8 +31,26 @@ if TYPE_CHECKING:
 BROKEN_HOSTS_MAX = 10_000
 SMTP_PORT = 25
 
+fallbacks = counter(
+    "angarium_outbound_tls_fallbacks_total", "Hosts that were tried again in clear because TLS with them failed."
+)
+
 HostKey = tuple[str, str, int]
-Make = Callable[[str, HostKey, bool], "Connection"]
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What a connection is made with. tls: None in clear. tls_name: what the host's certificate must bear."""
+
+    remote: str
+    host_key: HostKey
+    watches_for_loop: bool
+    policy: TlsPolicy
+    tls: ClientContext | None = None
+    tls_name: str = ""
+    begins_with_tls: bool = False
+
+
+Make = Callable[[Attempt], "Connection"]
 
 
 class SiteUnreachable(Exception):
@@ -38,20 +64,29 @@ class SiteUnreachable(Exception):
 class Dialer:
     """Opens connections for all pools of a worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: OutboundOptions) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: OutboundOptions, journal: Journal) -> None:
         self.loop = loop
         self.options = options
+        self.journal = journal
+        self.contexts = TlsContexts(loop, journal)
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
+        self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
 
-    async def dial(self, site: Site, source: Source, make: Make) -> Connection:
+    async def dial(
+        self, site: Site, source: Source, make: Make, policy: TlsPolicy, material: Material
+    ) -> Connection:
         """A connection that is ready for transactions.
 
         Hosts by rising preference, equal ones in random order (RFC 5321 §5.1); hosts that failed a moment ago
-        come last. `make(remote, host_key, watches_for_loop)` gives a fresh protocol object for each try.
+        come last. `make(attempt)` gives a fresh protocol object for each try. Where the policy lets mail go in clear,
+        a host with which TLS fails is tried once more without.
         Raises SiteUnreachable when every try has failed.
         """
         if site.protocol == "lmtp+unix":
-            return await self._dial_path(site.path, make)
+            return await self._dial_path(site.path, make, policy)
+        if policy.needs_requiretls and not site.is_located_securely:
+            raise SiteUnreachable(trouble.not_located(site.name))
+        tls = await self._context(policy, material)
         targets = self.targets(site, source)
         if not targets:
             raise SiteUnreachable(trouble.of_no_address(site.name, source.name))
@@ -61,15 +96,31 @@ class Dialer:
             remote = remote_name(host.name, address, host.port)
             # Only on port 25 do our own listeners greet the world; a filter on another port of this machine
             # may well bear our name.
-            connection = make(remote, key, site.protocol == "smtp" and host.port == SMTP_PORT)
+            watches_for_loop = site.protocol == "smtp" and host.port == SMTP_PORT
+            is_clear = policy.may_go_clear and self._is_remembered(self.without_tls, key)
+            attempt = Attempt(
+                remote,
+                key,
+                watches_for_loop,
+                policy,
+                None if is_clear else tls,
+                host.name,
+                site.begins_with_tls,
+            )
+            connection = make(attempt)
             judgement = await self._try_address(connection, source, address, host.port, remote)
+            if judgement is not None and judgement.is_tls and policy.may_go_clear:
+                self._fall_back(site, key, judgement)
+                connection = make(msgspec.structs.replace(attempt, tls=None))
+                judgement = await self._try_address(connection, source, address, host.port, remote)
             if judgement is None:
                 self.broken.pop(key, None)
                 return connection
             judgements.append(judgement)
             if judgement.scope == trouble.Scope.SITE:
                 raise SiteUnreachable(judgement)
-            self.remember_broken(key)
+            if not judgement.is_about_tls:
+                self.remember_broken(key)
         raise SiteUnreachable(trouble.of_site(judgements))
 
     def targets(self, site: Site, source: Source) -> list[tuple[Host, str]]:
@@ -92,18 +143,34 @@ class Dialer:
 
     def remember_broken(self, key: HostKey) -> None:
         """This host comes last for the next minutes."""
-        now_mono = time.monotonic()
-        if len(self.broken) >= BROKEN_HOSTS_MAX:
-            self.broken = {each: until for each, until in self.broken.items() if until > now_mono}
-            if len(self.broken) >= BROKEN_HOSTS_MAX:
-                return
-        self.broken[key] = now_mono + self.options.broken_host_s
+        _remember(self.broken, key, self.options.broken_host_s)
 
     def _is_broken(self, key: HostKey, now_mono: float) -> bool:
         return self.broken.get(key, 0.0) > now_mono
 
-    async def _dial_path(self, path: str, make: Make) -> Connection:
-        connection = make(path, (path, "", 0), False)
+    @staticmethod
+    def _is_remembered(hosts: dict[HostKey, float], key: HostKey) -> bool:
+        return bool(hosts) and hosts.get(key, 0.0) > time.monotonic()
+
+    def _fall_back(self, site: Site, key: HostKey, judgement: trouble.Judgement) -> None:
+        fallbacks.add(1)
+        _remember(self.without_tls, key, self.options.without_tls_s)
+        self.journal.log(
+            "tls-fallback", site=site.name, remote=judgement.trouble.remote, reason=judgement.trouble.text
+        )
+
+    async def _context(self, policy: TlsPolicy, material: Material) -> ClientContext | None:
+        if not policy.wants_tls:
+            return None
+        try:
+            return await self.contexts.get(material, is_strict=policy.floor == Level.VERIFIED)
+        except TlsMaterialError as error:
+            if policy.may_go_clear:
+                return None         # reported by who could not read them
+            raise SiteUnreachable(trouble.no_material(str(error))) from None
+
+    async def _dial_path(self, path: str, make: Make, policy: TlsPolicy) -> Connection:
+        connection = make(Attempt(path, (path, "", 0), False, policy))
         try:
             async with asyncio.timeout(self.options.connect_timeout_s):
                 await self.loop.create_unix_connection(lambda: connection, path)  # type: ignore[type-var]
@@ -144,6 +211,17 @@ class Dialer:
             connection.close_now()
             raise
         return None
+
+
+def _remember(hosts: dict[HostKey, float], key: HostKey, for_s: float) -> None:
+    """At most BROKEN_HOSTS_MAX of them."""
+    now_mono = time.monotonic()
+    if len(hosts) >= BROKEN_HOSTS_MAX:
+        for each in [each for each, until in hosts.items() if until <= now_mono]:
+            del hosts[each]
+        if len(hosts) >= BROKEN_HOSTS_MAX:
+            return
+    hosts[key] = now_mono + for_s
 
 
 def remote_name(name: str, address: str, port: int) -> str:

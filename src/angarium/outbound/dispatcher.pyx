@@ -23,7 +23,7 @@ cdef class Dispatcher(Egress):
     def __init__(self, Scheduler scheduler not None, options=None):
         self.scheduler = scheduler
         self.options = OutboundOptions() if options is None else options
-        self.dialer = Dialer(scheduler.loop, self.options)
+        self.dialer = Dialer(scheduler.loop, self.options, scheduler.journal)
         self.deadline_kind = scheduler.wheel.register(deadline_over, NULL)
         self.pools = set()
 
@@ -84,6 +84,7 @@ cdef class Dispatcher(Egress):
             {
                 "site": pool.ready.site.name, "source": pool.ready.source.name, "waiting": pool.ready.count,
                 "busy": pool.busy_count, "idle": pool.idle_count, "dialling": len(pool.dials),
+                "tls": pool.policy.name, "encrypted": pool.encrypted_count(),
                 "window": int(pool.window), "average_ms": round(pool.average_ms, 1),
             }
             for pool in self.pools

@@ -9,6 +9,7 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """connect_timeout_s    for one address; Linux itself would try for two minutes.
     idle_s               an unused connection is kept this long for the next message, then QUIT.
     broken_host_s        a host that could not be reached is tried last for this long.
+    without_tls_s        a host with which TLS failed is spoken to in clear for this long, where the policy allows it.
     site_pause_first_s   after a dial to all hosts of a site failed, the next one comes this much later,
     site_pause_max_s     doubling up to this.
     addresses_per_dial   tried before a dial counts as failed (RFC 5321 §5.1: "at least two").
@@ -18,6 +19,7 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     connect_timeout_s: float = 30.0
     idle_s: float = 5.0
     broken_host_s: float = 180.0
+    without_tls_s: float = 600.0
     site_pause_first_s: float = 5.0
     site_pause_max_s: float = 300.0
     addresses_per_dial: int = 10

@@ -6,6 +6,7 @@ from typing import final
 from angarium.outbound.connection import ConnectionOwner
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.tls_policy import TlsPolicy
 from angarium.queue.ready import ReadyQueue
 
 @final
@@ -13,6 +14,7 @@ class Pool(ConnectionOwner):
     """Made by the dispatcher. `on_empty(pool)` is called when it is drained.
 
     window      connections at most, by what the site has shown: grows with each transaction, halves with each failure.
+    policy      what its connections must be.
     average_ms  from MAIL to the last reply of recent transactions.
     """
 
@@ -22,6 +24,7 @@ class Pool(ConnectionOwner):
     window: float
     average_ms: float
     is_draining: bool
+    policy: TlsPolicy
     def __init__(
         self, ready: ReadyQueue, dialer: Dialer, options: OutboundOptions, deadline_kind: int,
         on_empty: Callable[[Pool], object],

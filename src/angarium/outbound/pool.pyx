@@ -16,7 +16,10 @@ from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 
 from angarium.metrics.counters import counter, gauge
+from angarium.model.plan import TlsWish
 from angarium.outbound.dialer import SiteUnreachable
+from angarium.outbound.tls_contexts import Material
+from angarium.outbound.tls_policy import policy_of
 
 cdef Counter dials_started = counter("angarium_outbound_dials_total", "Times a connection to a site was begun.")
 cdef Counter dials_failed = counter("angarium_outbound_dials_failed_total", "Dials that reached no host of a site.")
@@ -54,6 +57,14 @@ cdef class Pool(ConnectionOwner):
         self.site_pause_s = options.site_pause_first_s
         self.dial_after_s = 0.0
         self.idle_ms = <uint64_t>(options.idle_s * 1000)
+        self.look_at_policy()
+
+    cdef int look_at_policy(self) except -1:
+        self.shaping = self.ready.ledger.shaping
+        self.policy = policy_of(self.ready.site, TlsWish(self.ready.wish), self.shaping.tls)
+        self.tls_floor = self.policy.floor
+        self.material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
+        return 0
 
     # ---------------------------------------------------------------- work comes
 
@@ -108,6 +119,13 @@ cdef class Pool(ConnectionOwner):
     cdef bint may_take(self, Connection connection) noexcept:
         cdef uint64_t limit = self.ready.messages_per_connection
         if self.is_draining or limit and connection.taken_count >= limit:
+            return False
+        if self.shaping is not self.ready.ledger.shaping:
+            try:
+                self.look_at_policy()
+            except Exception:
+                return False
+        if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
         return not self.must_yield(connection)
 
@@ -204,18 +222,20 @@ cdef class Pool(ConnectionOwner):
                 if not self.ready.may_connect():
                     return                      # the scheduler wakes us when there is a place
                 dials_started.cell[0] += 1
-                task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make))
+                if self.shaping is not self.ready.ledger.shaping:
+                    self.look_at_policy()
+                task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make,
+                                                              self.policy, self.material))
                 self.dials.add(task)
                 task.add_done_callback(self.dialled)
         except Exception as error:
             self.scheduler.journal.log("error", where="dialling", site=self.ready.site.name, reason=repr(error))
 
-    def make(self, str remote, host_key, bint watches_for_loop):
+    def make(self, attempt):
         """A connection for the dialer to try."""
         cdef bytes hostname = (self.ready.source.ehlo or self.scheduler.hostname).encode("ascii")
         return Connection(self, self.ready, self.deadline_kind, hostname,
-                          is_lmtp=self.ready.site.protocol != "smtp", watches_for_loop=watches_for_loop,
-                          remote=remote, host_key=host_key)
+                          is_lmtp=self.ready.site.protocol != "smtp", attempt=attempt)
 
     def dialled(self, task):
         cdef Connection connection
@@ -306,6 +326,13 @@ cdef class Pool(ConnectionOwner):
     cdef bint may_be_forgotten(self) noexcept:
         """Nothing is connected, and nothing has to be remembered against the site."""
         return not self.connections and not self.dials and mono_ms() / 1000.0 >= self.dial_after_s
+
+    cdef int encrypted_count(self) except -1:
+        cdef Connection connection
+        cdef int count = 0
+        for connection in self.connections:
+            count += connection.tls_level > 0
+        return count
 
     @property
     def is_empty(self):

@@ -14,7 +14,7 @@ from angarium.smtp.client_session cimport (
     ClientSession, mail_parameters)
 from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF,
-    SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope_next_recipient,
+    SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope_next_recipient,
     spool_envelope_open, spool_recipient, spool_span)
 
 from angarium.metrics.counters import counter
@@ -96,6 +96,8 @@ cdef int check(Carrier self, hand *h) except -1:
                     h.t.count = refused.count
                     return self.settle(h)
                 self.scheduler.settle(&refused)
+    if flags & SPOOL_ENVELOPE_REQUIRETLS and not self.takes_requiretls:
+        judgement = trouble.no_requiretls(self.remote)      # it lies in the wrong queue: never sent all the same
     if judgement is not None:
         self.tell_rest(h, NULL, judgement)
         return self.settle(h)
@@ -116,6 +118,7 @@ cdef int transmit(Carrier self) except -1:
     p.message_octets = self.next.envelope.message_octets
     p.is_8bit = flags & (SPOOL_ENVELOPE_8BIT | SPOOL_ENVELOPE_BODY_8BITMIME) != 0
     p.is_smtputf8 = flags & SPOOL_ENVELOPE_SMTPUTF8 != 0
+    p.requires_tls = flags & SPOOL_ENVELOPE_REQUIRETLS != 0
     p.ret = c'F' if flags & SPOOL_ENVELOPE_RET_FULL else c'H' if flags & SPOOL_ENVELOPE_RET_HDRS else 0
     p.envid = self.next.envelope.envid.data
     p.envid_length = self.next.envelope.envid.length

@@ -43,15 +43,21 @@ class Stage(enum.IntEnum):
     RSET = 8
     QUIT = 9
     IDLE = 10
+    STARTTLS = 11
+    HANDSHAKE = 12
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """trouble: for the outcome. is_permanent: failed, not deferred. is_untried: given back, not counted."""
+    """trouble: for the outcome. is_permanent: failed, not deferred. is_untried: given back, not counted.
+    is_tls: it is TLS that failed; the host may do in clear. is_about_tls: and the host may do for other messages.
+    """
 
     scope: Scope
     is_permanent: bool
     trouble: Trouble
     is_untried: bool = False
+    is_tls: bool = False
+    is_about_tls: bool = False
 
 
 STAGE_TEXT = {
@@ -66,7 +72,12 @@ STAGE_TEXT = {
     Stage.RSET: "RSET",
     Stage.QUIT: "QUIT",
     Stage.IDLE: "idle",
+    Stage.STARTTLS: "STARTTLS",
+    Stage.HANDSHAKE: "the TLS handshake",
 }
+
+# Before any mail: what goes wrong there is the host's.
+_HELLO = (Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.HANDSHAKE)
 
 # (reply code, stage or None for any) -> subject and detail; the class is the code's. RFC 5248 §2.4 leaves
 # most of this to judgement: only what the code itself says is claimed.
@@ -119,7 +130,7 @@ def of_reply(
         status = status_of(code, at)
     trouble = Trouble(code, status, text, remote)
     is_permanent = code >= 500
-    if at in (Stage.GREETING, Stage.EHLO, Stage.HELO):
+    if at in _HELLO:
         # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
         # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site().
         return Judgement(Scope.HOST, is_permanent, trouble)
@@ -145,7 +156,7 @@ def of_loss(
     at = Stage(stage)
     verb = "timed out" if is_timeout else "connection lost"
     text = f"{verb} at {STAGE_TEXT[at]}" + (f": {reason}" if reason else "")
-    if at in (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.HELO):
+    if at == Stage.CONNECT or at in _HELLO:
         return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1 if at == Stage.CONNECT else 2), text, remote))
     if at == Stage.END:
         # The peer may have the message or not (RFC 1047): only sending it again is safe.
@@ -158,7 +169,7 @@ def of_loss(
 def of_protocol_error(stage: int, remote: str, reason: str) -> Judgement:
     """The peer said something that is not SMTP, or not in its turn."""
     at = Stage(stage)
-    scope = Scope.HOST if at in (Stage.GREETING, Stage.EHLO, Stage.HELO) else Scope.CONNECTION
+    scope = Scope.HOST if at in _HELLO else Scope.CONNECTION
     return Judgement(
         scope, False, Trouble(0, (4, 5, 0), f"protocol error at {STAGE_TEXT[at]}: {reason}", remote)
     )
@@ -203,6 +214,45 @@ def of_site(judgements: list[Judgement]) -> Judgement:
     if not is_permanent and trouble.status[0] == 5:
         trouble = msgspec.structs.replace(trouble, status=(4, *trouble.status[1:]))
     return Judgement(Scope.SITE, is_permanent, trouble)
+
+
+def of_handshake(remote: str, reason: str, *, is_requiretls: bool = False, is_certain: bool = False) -> Judgement:
+    """TLS was begun and did not come about, or broke before the hello was over.
+
+    is_certain  it would fail again (a certificate that is not good): then a message that requires TLS fails
+                (RFC 8689 §4.2.1), where others wait.
+    """
+    is_permanent = is_requiretls and is_certain
+    status = (5, 7, 10) if is_permanent else (4, 7, 5)
+    trouble = Trouble(0, status, f"TLS handshake failed: {reason}", remote)
+    return Judgement(Scope.HOST, is_permanent, trouble, is_tls=True, is_about_tls=True)
+
+
+def no_starttls(
+    remote: str, *, is_requiretls: bool = False, refusal: str = "", is_temporary: bool = False
+) -> Judgement:
+    """TLS is needed, and the host does not offer it, or refuses STARTTLS with the words of `refusal`."""
+    is_permanent = is_requiretls and not is_temporary
+    text = "TLS is needed, and the host " + (f"refuses STARTTLS: {refusal}" if refusal else "does not offer STARTTLS")
+    status = (5, 7, 10) if is_permanent else (4, 7, 4)
+    return Judgement(Scope.HOST, is_permanent, Trouble(0, status, text, remote), is_about_tls=True)
+
+
+def no_requiretls(remote: str) -> Judgement:
+    """RFC 8689 §4.2.1 (5): not to be given to a host that does not offer REQUIRETLS under verified TLS."""
+    text = "the message requires TLS all the way, and the host does not offer REQUIRETLS"
+    return Judgement(Scope.HOST, True, Trouble(0, (5, 7, 30), text, remote), is_about_tls=True)
+
+
+def not_located(site: str) -> Judgement:
+    """RFC 8689 §4.2.1 (2): whoever forges the answer to the MX look-up has a certificate for the names in it."""
+    text = f"the message requires TLS all the way, and DNS does not vouch for the mail exchangers {site}"
+    return Judgement(Scope.SITE, True, Trouble(0, (5, 7, 10), text), is_about_tls=True)
+
+
+def no_material(reason: str) -> Judgement:
+    """TLS is needed, and our own certificate or authorities cannot be read."""
+    return Judgement(Scope.SITE, False, Trouble(0, (4, 3, 5), f"TLS is needed, and cannot be begun: {reason}"))
 
 
 def of_spool(number: int) -> Judgement:

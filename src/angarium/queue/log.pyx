@@ -1,6 +1,7 @@
 # The event lines of the queue, written straight from C structures: twenty thousand a second are ordinary.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.string cimport strlen
 
 from angarium.events.journal cimport Journal
 from angarium.model.clock cimport utc_ms
@@ -54,7 +55,8 @@ cdef bint envelope_recipient(message *m, uint32_t index, spool_recipient *out) n
 cdef void log_outcome(Journal journal, const char *event, message *m, recipient *r, bytes site, bytes source,
                       const uint8_t *remote, size_t remote_length, uint16_t code,
                       uint16_t status_class, uint16_t status_subject, uint16_t status_detail,
-                      const uint8_t *text, size_t text_length, uint64_t elapsed_ms) noexcept:
+                      const uint8_t *text, size_t text_length, uint64_t elapsed_ms, const char *tls_version,
+                      const char *tls_cipher) noexcept:
     cdef spool_recipient found
     cdef char status[24]
     cdef uint64_t now = utc_ms()
@@ -78,6 +80,9 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
         journal.text(b"status", <const uint8_t *>status, <size_t>length)
     if text_length:
         journal.text(b"reply", text, text_length)
+    if tls_version != NULL:
+        journal.text(b"tls", <const uint8_t *>tls_version, strlen(tls_version))
+        journal.text(b"cipher", <const uint8_t *>tls_cipher, strlen(tls_cipher))
     journal.number(b"attempt", r.link.tally)
     journal.seconds(b"age", now - m.received_utc_ms if now > m.received_utc_ms else 0)
     journal.seconds(b"elapsed", elapsed_ms)

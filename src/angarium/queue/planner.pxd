@@ -14,7 +14,7 @@ cdef class Planner(Ledger):
     cdef readonly object pool
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, site.tls, wish) -> ReadyQueue
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
@@ -34,7 +34,7 @@ cdef class Planner(Ledger):
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1

@@ -9,9 +9,11 @@ from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
 from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, message_of, recipient
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
-from angarium.queue.ready cimport Egress, ReadyQueue
+from angarium.queue.ready cimport WISH_NONE, WISH_OPTIONAL, WISH_REQUIRED, Egress, ReadyQueue
 from angarium.queue.troubles cimport Troubles
-from angarium.spool.cspool cimport SPOOL_ATTRIBUTE_ROUTE, spool_envelope, spool_envelope_find_attribute, spool_span
+from angarium.spool.cspool cimport (
+    SPOOL_ATTRIBUTE_ROUTE, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
+    spool_envelope_find_attribute, spool_span)
 
 import collections
 import functools
@@ -22,6 +24,7 @@ from angarium.model.plan import RoutingTrouble
 cdef enum:
     PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
     SLICE = 500                 # recipients, domains or queues handled in one turn of the loop by work that may be long
+    OWN_WISH = SPOOL_ENVELOPE_REQUIRETLS | SPOOL_ENVELOPE_TLS_OPTIONAL
     DOMAINS_KEPT = 100000       # more than these are forgotten when nobody waits, however good their plan
 
 
@@ -104,7 +107,7 @@ cdef class Planner(Ledger):
         try:
             if domain.generation != self.generation and not domain.is_resolving:
                 self.take_plan(domain, self.router.plan_now(domain.key))
-            if domain.only is not None and self.plan_is_usable(domain):
+            if domain.only is not None and not message_of(r).flags & OWN_WISH and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
                 ready = self.ready_queue(domain, r)
@@ -131,7 +134,7 @@ cdef class Planner(Ledger):
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
         if self.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, self.pool.only)
+            domain.only = self.ready_queue_of(plan.site, self.pool.only, WISH_NONE)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
@@ -139,13 +142,21 @@ cdef class Planner(Ledger):
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
         # By the message and the attempt, not by the recipient: recipients of one message that go to one site go together.
         cdef uint64_t mixed = (message_of(r).id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
-        return self.ready_queue_of(domain.plan.site, self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53)))
+        cdef uint32_t flags = message_of(r).flags
+        cdef int wish = (WISH_NONE if not flags & OWN_WISH else
+                         WISH_REQUIRED if flags & SPOOL_ENVELOPE_REQUIRETLS else WISH_OPTIONAL)
+        source = self.pool.only
+        if source is None:
+            source = self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
+        return self.ready_queue_of(domain.plan.site, source, wish)
 
-    cdef ReadyQueue ready_queue_of(self, object site, object source):
-        cdef tuple key = (site.name, source.name)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish):
+        # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ.
+        cdef tuple key = (site.name, source.name, site.tls, wish)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source)
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish)
+            ready.key = key
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
             self.ready_count += 1
@@ -263,7 +274,7 @@ cdef class Planner(Ledger):
         if ready.count or ready.share.own or ready.resume.next != NULL or ready.is_deferring or ready in self.swept_in_use \
                 or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
-        self.ready.pop((ready.site.name, ready.source.name), None)
+        self.ready.pop(ready.key, None)
         self.ready_numbers.pop(ready.number, None)
         return True
 

@@ -1,8 +1,13 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient, transaction
 from angarium.queue.shares cimport Share
 from angarium.queue.wheel cimport wheel_node
+
+cdef enum tls_wish:                     # what a message itself says about TLS (RFC 8689): model.plan.TlsWish
+    WISH_NONE = 0
+    WISH_REQUIRED                       # MAIL ... REQUIRETLS
+    WISH_OPTIONAL                       # TLS-Required: No
 
 
 cdef class Egress:
@@ -12,13 +17,15 @@ cdef class Egress:
 
 
 cdef class ReadyQueue:
-    """Recipients ready for one site by one egress source, first in first out."""
+    """Recipients ready for one site by one egress source, first in first out; all of them want the same of TLS."""
     cdef wheel_node head                # list of recipient.link
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
     cdef readonly uint64_t count
     cdef readonly uint32_t number       # recipient.link.due of who is in it
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
+    cdef readonly uint8_t wish          # tls_wish of all who are in it
+    cdef object key                     # in Planner.ready
     cdef readonly bytes site_name       # for the journal
     cdef readonly bytes source_name
     cdef public Egress egress

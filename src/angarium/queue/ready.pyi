@@ -10,12 +10,14 @@ class Egress:
 
 @final
 class ReadyQueue:
-    """Recipients ready for one site by one egress source, first in first out."""
+    """Recipients ready for one site by one egress source, first in first out; all want the same of TLS (`wish`:
+    model.plan.TlsWish)."""
 
     count: int
     number: int
     site: Site
     source: Source
+    wish: int
     site_name: bytes
     source_name: bytes
     egress: Egress

@@ -35,7 +35,7 @@ cdef size_t resume_offset = 0
 cdef class ReadyQueue:
     """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
 
-    def __cinit__(self, Ledger ledger, object site, object source):
+    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE):
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
@@ -45,6 +45,7 @@ cdef class ReadyQueue:
         self.ledger = ledger
         self.site = site
         self.source = source
+        self.wish = <uint8_t>wish
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
         self.share = ledger.shares.share(site.name)

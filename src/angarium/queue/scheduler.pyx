@@ -256,12 +256,12 @@ cdef class Scheduler(Planner):
 
     cdef void delivered(self, ReadyQueue ready, transaction *t, uint32_t i, uint16_t code, const uint8_t *text,
                         size_t text_length, const uint8_t *remote, size_t remote_length, uint64_t elapsed_ms,
-                        bint peer_has_dsn) noexcept:
+                        bint peer_has_dsn, const char *tls_version, const char *tls_cipher) noexcept:
         cdef recipient *r = t.recipients[i]
         cdef message *m = t.message
         r.link.tally += 1
         log_outcome(self.journal, b"delivered", m, r, ready.site_name, ready.source_name, remote, remote_length,
-                    code, 0, 0, 0, text, text_length, elapsed_ms)
+                    code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher)
         recipients_delivered.cell[0] += 1
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn:
@@ -322,7 +322,7 @@ cdef class Scheduler(Planner):
             remote = trouble.remote.encode("utf-8", "replace")
             log_outcome(self.journal, event, m, r, site, source, <const uint8_t *>(<const char *>remote), len(remote),
                         trouble.code, trouble.status[0], trouble.status[1], trouble.status[2],
-                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms)
+                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL)
             m.is_dirty = True
             if r.outcome != OUTCOME_WAITING:
                 if self.wants_failure_report(m, r):

@@ -8,9 +8,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from angarium.model.plan import TlsName
 from angarium.resolver.domain_name import to_a_labels
 
 SMTP_PORT: Final = 25
+SMTPS_PORT: Final = 465
 
 _UNIX_PATH_OCTETS: Final = 107      # sun_path less its NUL, unix(7)
 _PLACEHOLDER: Final = re.compile(r"\{[^{}]*\}")
@@ -24,14 +26,16 @@ class NextHop(msgspec.Struct, frozen=True):
     protocol  "mx" stands for SMTP to the domain's own mail exchangers.
     host      of smtp and lmtp: numeric address or A-labels in lower case.
     path      of lmtp+unix and maildir: absolute.
+    tls       what the route asks for.
     """
 
     text: str
-    protocol: Literal["mx", "smtp", "lmtp", "lmtp+unix", "maildir"]
+    protocol: Literal["mx", "smtp", "smtps", "lmtp", "lmtp+unix", "maildir"]
     host: str = ""
     port: int = 0
     path: str = ""
     is_numeric: bool = False
+    tls: TlsName | Literal[""] = ""
 
 
 def parse_next_hop(text: str) -> NextHop:
@@ -42,6 +46,8 @@ def parse_next_hop(text: str) -> NextHop:
         return NextHop("mx", "mx")
     if text.startswith("smtp://"):
         return _tcp("smtp", text)
+    if text.startswith("smtps://"):
+        return _tcp("smtps", text)
     if text.startswith("lmtp://"):
         return _tcp("lmtp", text)
     if text.startswith("lmtp+unix:"):
@@ -49,12 +55,12 @@ def parse_next_hop(text: str) -> NextHop:
     if text.startswith("maildir:"):
         return _maildir(text)
     raise ValueError(
-        f'"{text}" is none of "mx", "smtp://host:port", "lmtp://host:port", "lmtp+unix:/path", '
-        '"maildir:/path/{local}"'
+        f'"{text}" is none of "mx", "smtp://host:port", "smtps://host:port", "lmtp://host:port", '
+        '"lmtp+unix:/path", "maildir:/path/{local}"'
     )
 
 
-def _tcp(protocol: Literal["smtp", "lmtp"], text: str) -> NextHop:
+def _tcp(protocol: Literal["smtp", "smtps", "lmtp"], text: str) -> NextHop:
     rest = text.removeprefix(f"{protocol}://")
     if rest.startswith("["):
         host, bracket, behind = rest[1:].partition("]")
@@ -68,7 +74,7 @@ def _tcp(protocol: Literal["smtp", "lmtp"], text: str) -> NextHop:
             raise ValueError(f'"{text}": write an IPv6 address in brackets, "{protocol}://[{rest}]"')
     if port_text is None and protocol == "lmtp":
         raise ValueError(f'"{text}": a port is needed, LMTP has none of its own (RFC 2033 §5)')
-    port = _port(text, port_text)
+    port = _port(text, port_text, SMTPS_PORT if protocol == "smtps" else SMTP_PORT)
     address = _numeric(host)
     if address is not None:
         shown = f"[{address}]" if ":" in address else address
@@ -82,9 +88,9 @@ def _tcp(protocol: Literal["smtp", "lmtp"], text: str) -> NextHop:
     return NextHop(f"{protocol}://{name}:{port}", protocol, name, port)
 
 
-def _port(text: str, port_text: str | None) -> int:
+def _port(text: str, port_text: str | None, usual: int) -> int:
     if port_text is None:
-        return SMTP_PORT
+        return usual
     if not _PORT.fullmatch(port_text) or not 1 <= int(port_text) <= 65535:
         raise ValueError(f'"{text}": "{port_text}" is not a port')
     return int(port_text)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from angarium.model.plan import TlsName
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.next_hop import parse_next_hop
 from angarium.routing.route_key import sender_key
@@ -21,13 +22,15 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
               itself; "[192.0.2.1]": an address literal.
     sender    "*" or absent: everybody; "user@example.com"; "example.com": addresses of this domain; ".example.com":
               of its subdomains; "<>": the null reverse-path, that is reports.
-    next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "lmtp://host:port", "lmtp+unix:/path",
-              "maildir:/path/{local}".
+    next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "smtps://host:port", "lmtp://host:port",
+              "lmtp+unix:/path", "maildir:/path/{local}".
+    tls       instead of shaping.default.tls: "opportunistic", "none", "encrypt" or "required".
     """
 
     next_hop: str
     domain: str = "*"
     sender: str = "*"
+    tls: TlsName | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -40,9 +43,13 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         except ValueError as error:
             raise ValueError(f"domain: {error}") from None
         try:
-            parse_next_hop(self.next_hop)
+            protocol = parse_next_hop(self.next_hop).protocol
         except ValueError as error:
             raise ValueError(f"next_hop: {error}") from None
+        if self.tls is not None and protocol in ("lmtp+unix", "maildir"):
+            raise ValueError(f"tls: {protocol} leaves this machine by no network")
+        if self.tls == "none" and protocol == "smtps":
+            raise ValueError('tls: "none", and the next hop begins with TLS')
 
 
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

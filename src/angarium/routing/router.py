@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, cast
+from typing import Final, Literal
+
+import msgspec
 
 from angarium.model.plan import Host, Plan, RoutingTrouble, Site
 from angarium.resolver.answer import Kind, Resolver
@@ -50,7 +52,7 @@ class Router:
         self._ourselves = ourselves
         self._port = port
         self._clock = clock
-        self._fixed = {hop.text: _fixed_plan(hop) for hop in self._routes.next_hops}
+        self._fixed = {hop: _fixed_plan(hop) for hop in self._routes.next_hops}
         self._senders = SenderPatterns(self._routes.senders)
         # For the queue: None when no route looks at senders, so that nobody is asked for each message.
         self.route_of_sender = self._route_of_sender if self._routes.senders else None
@@ -70,7 +72,7 @@ class Router:
             _, next_hop = self._next_hop(key)
         except RoutingTrouble:
             return None
-        return self._fixed[next_hop.text] if next_hop.text in self._fixed else _fixed_plan(next_hop)
+        return self._fixed[next_hop] if next_hop in self._fixed else _fixed_plan(next_hop)
 
     async def plan(self, key: bytes) -> Plan:
         """Where mail for a domain goes.
@@ -84,10 +86,11 @@ class Router:
             return plan
         name, next_hop = self._next_hop(key)
         if next_hop.protocol == "mx" and name.startswith("["):
-            plan = Plan(site_of_literal(name, self._ourselves, self._port), self._clock() + 60.0)
+            site = site_of_literal(name, self._ourselves, self._port)
+            plan = Plan(msgspec.structs.replace(site, tls=next_hop.tls), self._clock() + 60.0)
         elif next_hop.protocol == "mx":
             site, expires_mono_s = await site_by_mx(name, self._resolver, self._ourselves, self._port)
-            plan = self._plan(site, expires_mono_s)
+            plan = self._plan(msgspec.structs.replace(site, tls=next_hop.tls), expires_mono_s)
         else:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
         self._plans.put(key, plan)
@@ -115,8 +118,7 @@ class Router:
             status = (4, 4, 3) if answer.kind.is_temporary else (4, 4, 4)
             raise RoutingTrouble(False, status, f"Next hop {next_hop.text}: {answer.detail}")
         host = Host(next_hop.host, answer.records, next_hop.port)
-        protocol = cast(Literal["smtp", "lmtp"], next_hop.protocol)
-        return Site(next_hop.text, protocol, (host,)), answer.expires_mono_s
+        return _site_of(next_hop, host), answer.expires_mono_s
 
     def _plan(self, site: Site, expires_mono_s: float) -> Plan:
         known = self._sites.get(site)
@@ -131,10 +133,17 @@ def _fixed_plan(next_hop: NextHop) -> Plan | None:
     match next_hop.protocol:
         case "lmtp+unix" | "maildir" as protocol:
             return Plan(Site(next_hop.text, protocol, path=next_hop.path), _FOREVER)
-        case "smtp" | "lmtp" as protocol if next_hop.is_numeric:
+        case "smtp" | "smtps" | "lmtp" if next_hop.is_numeric:
             host = Host(next_hop.host, (next_hop.host,), next_hop.port)
-            return Plan(Site(next_hop.text, protocol, (host,)), _FOREVER)
+            return Plan(_site_of(next_hop, host), _FOREVER)
     return None
+
+
+def _site_of(next_hop: NextHop, host: Host) -> Site:
+    """A host that the operator named."""
+    begins_with_tls = next_hop.protocol == "smtps"
+    protocol: Literal["smtp", "lmtp"] = "lmtp" if next_hop.protocol == "lmtp" else "smtp"
+    return Site(next_hop.text, protocol, (host,), tls=next_hop.tls, begins_with_tls=begins_with_tls)
 
 
 def _normal(domain: bytes) -> str:

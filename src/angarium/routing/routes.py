@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from angarium.routing.next_hop import NextHop, parse_next_hop
 from angarium.routing.options import RouteOptions, domain_key
 from angarium.routing.route_key import sender_key
@@ -25,7 +27,8 @@ class RouteTable:
             if route.sender != "*":
                 places = self._of_sender.setdefault(sender_key(route.sender), {})
             # Of the same pattern twice the first counts.
-            places.setdefault(domain_key(route.domain), (index, parse_next_hop(route.next_hop)))
+            next_hop = msgspec.structs.replace(parse_next_hop(route.next_hop), tls=route.tls or "")
+            places.setdefault(domain_key(route.domain), (index, next_hop))
         self._has_only_any = set(self._of_anybody) <= {"*"}
         self._any = self._of_anybody.get("*", (len(routes), MX))
 

@@ -14,6 +14,8 @@ cdef enum client_state:
     CLIENT_READY
     CLIENT_QUIT
     CLIENT_CLOSED
+    CLIENT_STARTTLS
+    CLIENT_HANDSHAKE                    # of TLS: nothing is understood until tls_established()
 
 cdef enum client_stage:                 # which command a reply answers
     STAGE_CONNECT = 0                   # no session yet: used by trouble.py only
@@ -27,6 +29,8 @@ cdef enum client_stage:                 # which command a reply answers
     STAGE_RSET
     STAGE_QUIT
     STAGE_IDLE                          # nothing was asked
+    STAGE_STARTTLS
+    STAGE_HANDSHAKE                     # the connection's: no command of SMTP
 
 cdef enum client_extension:
     EXTENSION_PIPELINING = 1
@@ -36,6 +40,8 @@ cdef enum client_extension:
     EXTENSION_DSN = 16
     EXTENSION_CHUNKING = 32
     EXTENSION_ENHANCEDSTATUSCODES = 64
+    EXTENSION_STARTTLS = 128
+    EXTENSION_REQUIRETLS = 256
 
 cdef enum client_event_kind:
     EVENT_NONE = 0
@@ -50,6 +56,8 @@ cdef enum client_event_kind:
     EVENT_OVER                          # slot: nothing else to tell, it is free again
     EVENT_CLOSING                       # 421: nothing more will be answered; stage and slot say where it struck
     EVENT_BYE                           # QUIT was answered
+    EVENT_STARTTLS                      # the handshake may begin; tls_established() when it is over
+    EVENT_STARTTLS_REFUSED              # instead of EVENT_READY: transactions may start, in clear
 
 cdef enum client_recipient:
     RECIPIENT_WAITING = 0               # no reply to its RCPT yet
@@ -100,6 +108,7 @@ cdef struct mail_parameters:
     uint64_t message_octets
     bint is_8bit                        # BODY=8BITMIME, where offered
     bint is_smtputf8
+    bint requires_tls                   # REQUIRETLS, where offered
     uint8_t ret                         # 0, 'F' or 'H'
     const uint8_t *envid
     uint32_t envid_length
@@ -127,6 +136,9 @@ cdef class ClientSession:
     cdef uint8_t body_due               # slot + 1 whose EVENT_SEND_BODY follows a refusal's event
     cdef readonly bint is_lmtp
     cdef bint watches_for_loop
+    cdef readonly bint wants_tls        # STARTTLS where offered
+    cdef readonly bint is_tls           # what comes now comes under TLS
+    cdef bint had_starttls              # STARTTLS was said, and not refused
     cdef bint needs_reset               # a transaction may be open at the peer: RSET before the next MAIL
 
     # Input: feed, then next_event until EVENT_NONE. Raises RemoteProtocolError; the session is CLOSED then.
@@ -142,6 +154,7 @@ cdef class ClientSession:
     cdef int body_stuffed(self, const uint8_t *data, size_t length) except -1   # DATA only: copied with dots doubled
     cdef int body_end(self, int slot, bint ends_with_crlf) except -1
     cdef int quit(self) except -1
+    cdef int tls_established(self) except -1            # the handshake is over: EHLO again (RFC 3207 §4.2)
     cdef uint64_t deadline_ms(self) noexcept            # for the reply due next, 0: none is due
 
     cdef int begin_lines(self) except -1
@@ -154,6 +167,8 @@ cdef class ClientSession:
     cdef int expect(self, int stage, int slot, uint32_t count) except -1
     cdef int on_reply(self, client_event *event) except -1
     cdef int on_hello(self, client_event *event) except -1
+    cdef int on_starttls(self, client_event *event, int reply_class) except -1
+    cdef int say_hello(self) except -1
     cdef int on_recipient(self, client_event *event, client_slot *s, int reply_class) except -1
     cdef int on_data(self, client_event *event, client_slot *s, int reply_class) except -1
     cdef int on_end(self, client_event *event, client_slot *s, int reply_class) except -1

@@ -17,7 +17,8 @@ class Event(NamedTuple):
     """Something a reply brought about.
 
     kind     ready | hello-refused | loop | recipient-refused | recipient-delivered (LMTP) | message-refused |
-             send-body | delivered | over | closing (421) | bye.
+             send-body | delivered | over | closing (421) | bye | starttls (the handshake may begin) |
+             starttls-refused (instead of ready: in clear).
     stage    the command that was answered, "end of data" for the last reply of a transaction.
     slot     0 or 1: which transaction; index: which of its recipients.
     status   enhanced status code, (0, 0, 0) when the reply brought none.
@@ -46,6 +47,8 @@ class ClientSession:
     hostname          our EHLO name, 1 to 255 octets.
     is_lmtp           LHLO, and a reply for each recipient behind the data.
     watches_for_loop  a greeting with our own name ends the session (RFC 5321 §6.3).
+    wants_tls         STARTTLS where it is offered (RFC 3207).
+    begins_with_tls   a handshake comes before the greeting (RFC 8314 §3.3).
     Raises ValueError.
     """
 
@@ -55,7 +58,21 @@ class ClientSession:
     size_limit: int
     is_lmtp: bool
     reply_count: int
-    def __init__(self, hostname: bytes, is_lmtp: bool = False, watches_for_loop: bool = False) -> None: ...
+    wants_tls: bool
+    is_tls: bool
+    def __init__(
+        self,
+        hostname: bytes,
+        is_lmtp: bool = False,
+        watches_for_loop: bool = False,
+        wants_tls: bool = False,
+        begins_with_tls: bool = False,
+    ) -> None: ...
+    def after_handshake(self) -> None:
+        """TLS is up: all that was learnt in clear is forgotten, and EHLO is said again (RFC 3207 §4.2).
+
+        Raises LocalProtocolError when no handshake was due.
+        """
     def receive(self, data: bytes) -> list[Event]:
         """Takes octets from the peer, in any cuts. Raises BrokenDialogue; the session is closed then."""
     def take_output(self) -> bytes:
@@ -68,6 +85,7 @@ class ClientSession:
         message_octets: int = 0,
         is_8bit: bool = False,
         is_smtputf8: bool = False,
+        requires_tls: bool = False,
         ret: Literal["", "FULL", "HDRS"] = "",
         envid: bytes = b"",
         by: Literal["data", "bdat", "bdat-later"] = "data",

@@ -7,8 +7,11 @@
 #
 # Session             reply to   2xx        3xx    4xx            5xx            (421 anywhere: CLOSED, EVENT_CLOSING)
 #   GREETING          connect    EHLO       -      QUIT           QUIT
-#   EHLO (LHLO)       EHLO       READY      -      QUIT           HELO (LHLO: QUIT)
+#   EHLO (LHLO)       EHLO       READY or   -      QUIT           HELO (LHLO: QUIT)
+#                                STARTTLS
 #   HELO              HELO       READY      -      QUIT           QUIT
+#   STARTTLS          STARTTLS   HANDSHAKE  -      READY          READY
+#   HANDSHAKE         (TLS)      EHLO; a connection that begins with TLS begins here, then GREETING
 #   READY             (transactions)
 #   QUIT              QUIT       CLOSED     -      CLOSED         CLOSED
 #
@@ -54,11 +57,14 @@ cdef uint8_t *LEGAL = [
     0b0001,                 # STAGE_RSET
     0b1111,                 # STAGE_QUIT
     0b0000,                 # STAGE_IDLE
+    0b1101,                 # STAGE_STARTTLS
+    0b0000,                 # STAGE_HANDSHAKE
 ]
 
 cdef uint64_t QUIT_TIMEOUT_MS = 5000        # judged: politeness has a price, mail does not depend on it
 cdef uint64_t BLOCK_TIMEOUT_MS = limits.DATA_BLOCK_TIMEOUT_S * 1000
-cdef uint64_t TIMEOUT_MS[11]
+cdef uint64_t HANDSHAKE_TIMEOUT_MS = limits.HANDSHAKE_TIMEOUT_S * 1000
+cdef uint64_t TIMEOUT_MS[13]
 TIMEOUT_MS[<int>STAGE_CONNECT] = 0
 TIMEOUT_MS[<int>STAGE_GREETING] = limits.GREETING_TIMEOUT_S * 1000
 TIMEOUT_MS[<int>STAGE_EHLO] = limits.MAIL_TIMEOUT_S * 1000      # §4.5.3.2 names no time for EHLO and RSET
@@ -70,15 +76,19 @@ TIMEOUT_MS[<int>STAGE_END] = limits.DATA_TERMINATION_TIMEOUT_S * 1000
 TIMEOUT_MS[<int>STAGE_RSET] = limits.MAIL_TIMEOUT_S * 1000
 TIMEOUT_MS[<int>STAGE_QUIT] = QUIT_TIMEOUT_MS
 TIMEOUT_MS[<int>STAGE_IDLE] = 0
+TIMEOUT_MS[<int>STAGE_STARTTLS] = HANDSHAKE_TIMEOUT_MS
+TIMEOUT_MS[<int>STAGE_HANDSHAKE] = HANDSHAKE_TIMEOUT_MS
 
 EXTENSION_BITS = {
     "PIPELINING": EXTENSION_PIPELINING, "SIZE": EXTENSION_SIZE, "8BITMIME": EXTENSION_8BITMIME,
     "SMTPUTF8": EXTENSION_SMTPUTF8, "DSN": EXTENSION_DSN, "CHUNKING": EXTENSION_CHUNKING,
-    "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES,
+    "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES, "STARTTLS": EXTENSION_STARTTLS,
+    "REQUIRETLS": EXTENSION_REQUIRETLS,
 }
-STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle")
+STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
+               "STARTTLS", "handshake")
 EVENT_NAMES = ("none", "ready", "hello-refused", "loop", "recipient-refused", "recipient-delivered",
-               "message-refused", "send-body", "delivered", "over", "closing", "bye")
+               "message-refused", "send-body", "delivered", "over", "closing", "bye", "starttls", "starttls-refused")
 
 
 class Event(NamedTuple):
@@ -102,14 +112,16 @@ class BrokenDialogue(RemoteProtocolError):
 cdef class ClientSession:
     # Owns `out` and `held` (malloc); `input` is the caller's and valid only while it feeds.
 
-    def __cinit__(self, bytes hostname not None, bint is_lmtp=False, bint watches_for_loop=False):
+    def __cinit__(self, bytes hostname not None, bint is_lmtp=False, bint watches_for_loop=False,
+                  bint wants_tls=False, bint begins_with_tls=False):
         if len(hostname) == 0 or len(hostname) > limits.DOMAIN_OCTETS:
             raise ValueError("hostname must have 1 to 255 octets")
         self.hostname = hostname
         self.peer_name = b""
         self.is_lmtp = is_lmtp
         self.watches_for_loop = watches_for_loop
-        self.state = CLIENT_GREETING
+        self.wants_tls = wants_tls
+        self.state = CLIENT_HANDSHAKE if begins_with_tls else CLIENT_GREETING
         smtp_reply_reset(&self.reply)
         self.expect(STAGE_GREETING, 0, 1)
 
@@ -135,6 +147,10 @@ cdef class ClientSession:
             self.body_due = 0
             return event.kind
         while self.input_length:
+            if self.state == CLIENT_HANDSHAKE:
+                # RFC 3207 §4.2 and CVE-2011-0411: whatever is said in clear behind the 220, another than the server may
+                # have said it, to be taken for its answer to what we ask under TLS.
+                self.broken("octets in clear behind the reply to STARTTLS")
             if self.state == CLIENT_CLOSED:         # behind 421 or the reply to QUIT: of no interest
                 self.input_length = 0
                 break
@@ -213,14 +229,17 @@ cdef class ClientSession:
             if self.watches_for_loop and text.lower() == self.hostname.lower():
                 event.kind = EVENT_LOOP
                 return self.quit()
-            self.put(b"LHLO " if self.is_lmtp else b"EHLO ", 5)
-            self.put(<const char *>self.hostname, len(self.hostname))
-            self.put(b"\r\n", 2)
-            self.state = CLIENT_EHLO
-            return self.expect(STAGE_EHLO, 0, 1)
+            return self.say_hello()
+        if event.stage == STAGE_STARTTLS:
+            return self.on_starttls(event, reply_class)
         if reply_class == 2:
             if event.stage == STAGE_EHLO:
                 self.read_extensions()
+            if self.wants_tls and not self.is_tls and self.extensions & EXTENSION_STARTTLS:
+                self.put(b"STARTTLS\r\n", 10)
+                self.state = CLIENT_STARTTLS
+                self.had_starttls = True
+                return self.expect(STAGE_STARTTLS, 0, 1)
             self.state = CLIENT_READY
             event.kind = EVENT_READY
             return 0
@@ -232,6 +251,36 @@ cdef class ClientSession:
             return self.expect(STAGE_HELO, 0, 1)
         event.kind = EVENT_HELLO_REFUSED
         return self.quit()
+
+    cdef int say_hello(self) except -1:
+        self.put(b"LHLO " if self.is_lmtp else b"EHLO ", 5)
+        self.put(<const char *>self.hostname, len(self.hostname))
+        self.put(b"\r\n", 2)
+        self.state = CLIENT_EHLO
+        return self.expect(STAGE_EHLO, 0, 1)
+
+    cdef int on_starttls(self, client_event *event, int reply_class) except -1:
+        if reply_class == 2:
+            self.state = CLIENT_HANDSHAKE
+            event.kind = EVENT_STARTTLS
+            return 0
+        self.had_starttls = False
+        self.state = CLIENT_READY               # RFC 3207 §4: whether to go on in clear is the caller's choice
+        event.kind = EVENT_STARTTLS_REFUSED
+        return 0
+
+    cdef int tls_established(self) except -1:
+        if self.state != CLIENT_HANDSHAKE:
+            raise LocalProtocolError("no handshake was due")
+        self.is_tls = True
+        # RFC 3207 §4.2: nothing that was learnt in clear counts any more.
+        self.extensions = 0
+        self.size_limit = 0
+        smtp_reply_reset(&self.reply)
+        if self.ring_count:                     # a greeting is due: the connection began with TLS
+            self.state = CLIENT_GREETING
+            return 0
+        return self.say_hello()
 
     def read_extensions(self):
         # Lines behind the first: keyword [parameters] (RFC 5321 §4.1.1.1). Once a connection.
@@ -389,6 +438,8 @@ cdef class ClientSession:
             self.put(b" BODY=8BITMIME", 14)
         if p.is_smtputf8 and self.extensions & EXTENSION_SMTPUTF8:
             self.put(b" SMTPUTF8", 9)
+        if p.requires_tls and self.extensions & EXTENSION_REQUIRETLS and self.is_tls:
+            self.put(b" REQUIRETLS", 11)        # RFC 8689 §2: only under TLS
         if self.extensions & EXTENSION_DSN:
             if p.ret:
                 self.put(b" RET=FULL" if p.ret == c'F' else b" RET=HDRS", 9)
@@ -485,6 +536,8 @@ cdef class ClientSession:
         return self.expect(STAGE_QUIT, 0, 1)
 
     cdef uint64_t deadline_ms(self) noexcept:
+        if self.state == CLIENT_HANDSHAKE:
+            return HANDSHAKE_TIMEOUT_MS
         if self.ring_count:
             return TIMEOUT_MS[self.ring[self.ring_head].stage]
         if self.slots[0].phase == PHASE_BODY or self.slots[1].phase == PHASE_BODY:
@@ -631,8 +684,12 @@ cdef class ClientSession:
         self.out_sent()
         return data
 
+    def after_handshake(self):
+        self.tls_established()
+
     def start(self, bytes reverse_path not None, list forward_paths not None, *, uint64_t message_octets=0,
-              bint is_8bit=False, bint is_smtputf8=False, str ret="", bytes envid=b"", str by="data"):
+              bint is_8bit=False, bint is_smtputf8=False, bint requires_tls=False, str ret="", bytes envid=b"",
+              str by="data"):
         cdef mail_parameters p
         cdef bytes path, orcpt
         cdef int slot
@@ -640,6 +697,7 @@ cdef class ClientSession:
         p.message_octets = message_octets
         p.is_8bit = is_8bit
         p.is_smtputf8 = is_smtputf8
+        p.requires_tls = requires_tls
         p.ret = 0 if not ret else <uint8_t>ord(ret[0])
         p.envid = envid
         p.envid_length = len(envid)

@@ -19,6 +19,8 @@ RCPT_TIMEOUT_S = 300
 DATA_INITIATION_TIMEOUT_S = 120
 DATA_BLOCK_TIMEOUT_S = 180
 DATA_TERMINATION_TIMEOUT_S = 600
+# Of TLS, and for the reply to STARTTLS: judged, RFC 3207 names none. What hangs there may be tried in clear.
+HANDSHAKE_TIMEOUT_S = 30
 # §4.5.3.2.7: how long a server waits for the next command
 SERVER_TIMEOUT_S = 300
 

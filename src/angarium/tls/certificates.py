@@ -1,4 +1,5 @@
-"""Certificates from files: read, checked, compiled into a context; and whether the files have changed since.
+"""Certificates from files: read, checked, compiled into a context, a listener's or one for connections
+out; and whether the files have changed since.
 
 Everything here waits for the disk: a worker calls it in a thread.
 """
@@ -9,8 +10,9 @@ import os
 from pathlib import Path
 
 from angarium.model.errors import TlsMaterialError
+from angarium.tls.client import ClientContext
 from angarium.tls.context import ServerContext, TicketKeys
-from angarium.tls.options import ServerTlsOptions
+from angarium.tls.options import CertificateOptions, ServerTlsOptions
 
 # A PEM file is a few thousand octets, a bundle of authorities some hundred thousand: what is larger is something else.
 _FILE_OCTETS_MAX = 4 << 20
@@ -46,6 +48,32 @@ def stamp(options: ServerTlsOptions) -> Stamp:
     paths = [path for certificate in options.certificates for path in (certificate.cert, certificate.key)]
     if options.client_ca is not None:
         paths.append(options.client_ca)
+    return tuple(_stamp_of(path) for path in paths)
+
+
+def load_client(ca: str | None, certificate: CertificateOptions | None, *, is_strict: bool) -> ClientContext:
+    """For connections out: reads all files. Raises TlsMaterialError with the key, "tls_ca", "tls_certificate.cert"."""
+    context = ClientContext(is_strict=is_strict)
+    try:
+        context.trust(_read("tls_ca", ca) if ca is not None else b"")
+    except TlsMaterialError as error:
+        raise TlsMaterialError("tls_ca", error.reason if error.key == "tls_ca" else f"{ca}: {error.reason}") from None
+    if certificate is not None:
+        cert = _read("tls_certificate.cert", certificate.cert)
+        key = _read("tls_certificate.key", certificate.key)
+        try:
+            context.show(cert, key)
+        except TlsMaterialError as error:
+            path = certificate.key if error.key == "key" else certificate.cert
+            raise TlsMaterialError(f"tls_certificate.{error.key}", f"{path}: {error.reason}") from None
+    return context
+
+
+def stamp_client(ca: str | None, certificate: CertificateOptions | None) -> Stamp:
+    """Changes when one of the files does."""
+    paths = [] if ca is None else [ca]
+    if certificate is not None:
+        paths += [certificate.cert, certificate.key]
     return tuple(_stamp_of(path) for path in paths)
 
 

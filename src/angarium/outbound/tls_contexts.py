@@ -1,0 +1,82 @@
+"""A worker's TLS contexts for connections out: made when the first host offers TLS, and anew when their files change.
+
+Files are read in a thread. New files that cannot be used change nothing and are reported once per change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+
+from angarium.events.journal import Journal
+from angarium.metrics.counters import counter
+from angarium.model.errors import TlsMaterialError
+from angarium.tls.certificates import Stamp, load_client, stamp_client
+from angarium.tls.client import ClientContext
+from angarium.tls.options import CertificateOptions
+
+# As for listeners (tls/watch.py); looked at when a connection is dialled.
+LOOK_S: Final = 60.0
+
+refusals = counter(
+    "angarium_outbound_tls_material_refused_total",
+    "Times the certificate or the authorities for connections out could not be loaded; those before stay.",
+)
+
+
+class Material(msgspec.Struct, frozen=True):
+    """Where contexts come from: [shaping.default] tls_ca and tls_certificate."""
+
+    ca: str | None = None
+    certificate: CertificateOptions | None = None
+
+
+class _Loaded:
+    def __init__(self) -> None:
+        self.context: ClientContext | None = None
+        self.stamp: Stamp | None = None
+        self.reason = ""
+        self.looked_mono_s = -LOOK_S
+        self.lock = asyncio.Lock()
+
+
+class TlsContexts:
+    """Of one worker. Contexts of the newest material only: connections keep what they began with."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._material = Material()
+        self._loaded = {True: _Loaded(), False: _Loaded()}
+
+    async def get(self, material: Material, *, is_strict: bool) -> ClientContext:
+        """Strict: verifies or fails (csrc/tls/client_context.h). Raises TlsMaterialError when there never was any."""
+        if material != self._material:
+            self._material = material
+            self._loaded = {True: _Loaded(), False: _Loaded()}
+        loaded = self._loaded[is_strict]
+        if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
+            async with loaded.lock:
+                if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
+                    await self._look(loaded, material, is_strict)
+        if loaded.context is None:
+            raise TlsMaterialError("tls", loaded.reason)
+        return loaded.context
+
+    async def _look(self, loaded: _Loaded, material: Material, is_strict: bool) -> None:
+        stamp = await self._loop.run_in_executor(None, stamp_client, material.ca, material.certificate)
+        if stamp != loaded.stamp or (loaded.context is None and not loaded.reason):
+            try:
+                loaded.context = await self._loop.run_in_executor(
+                    None, lambda: load_client(material.ca, material.certificate, is_strict=is_strict)
+                )
+                loaded.reason = ""
+            except TlsMaterialError as error:
+                refusals.add(1)
+                loaded.reason = str(error)
+                self._journal.log("certificates-refused", listener="outbound", reason=str(error))
+        loaded.stamp = stamp
+        loaded.looked_mono_s = time.monotonic()
