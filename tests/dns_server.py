@@ -20,6 +20,7 @@ Faults, by "name" or by "name TYPE":
     truncate-then-close     and TCP is closed without an answer
     wrong-id  garbage       ahead of the true answer
     wrong-id-only  wrong-question
+    secure                  no fault: AD is set, where the query asks for it
 
 From a shell:  python -m tests.dns_server --port 5353 --zone zone.json
 where the file holds {"records": {...}, "faults": {...}}; the first line printed is the address.
@@ -221,6 +222,8 @@ class DnsServer:
         if fault.startswith("truncate") and not is_tcp:
             response.answer.clear()
             response.flags |= dns.flags.TC
+        if fault == "secure" and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         if fault == "wrong-question":
             response.question = [dns.rrset.RRset(dns.name.from_text("other.example."), dns.rdataclass.IN,
                                                  query.question[0].rdtype)]

@@ -25,6 +25,7 @@ class DnsTable:
     def __init__(self, rows: Mapping[str, str]) -> None:
         self.rows = dict(rows)
         self.asked: list[str] = []
+        self.secure: set[str] = set()       # domains whose MX records DNS vouches for
 
     async def mx(self, domain: str) -> Answer[MxRecord]:
         name, text = self._look_up(domain, "MX")
@@ -32,7 +33,7 @@ class DnsTable:
             return Answer(FAILURES[text], name, (), EXPIRES_MONO_S, f"{name} MX: {text}")
         pairs = (item.split() for item in text.split(","))
         records = sorted(MxRecord(int(preference), host) for preference, host in pairs)
-        return Answer(Kind.FOUND, name, tuple(records), EXPIRES_MONO_S)
+        return Answer(Kind.FOUND, name, tuple(records), EXPIRES_MONO_S, is_secure=domain in self.secure)
 
     async def addresses(self, host: str) -> Answer[str]:
         name, text = self._look_up(host, "A")

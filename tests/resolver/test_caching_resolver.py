@@ -78,6 +78,16 @@ def test_mx_records_come_sorted_in_lower_case() -> None:
     assert answer.expires_mono_s == 1300.0
 
 
+@pytest.mark.parametrize("trusts", [False, True])
+def test_what_dns_vouches_for_counts_only_where_it_is_trusted_with_that(trusts: bool) -> None:
+    """RFC 4035 §3.2.3: AD means something only from a server, and over a way, that one trusts."""
+    with DnsServer(RECORDS, {"example.com": "secure"}) as dns:
+        answer = run([dns.address], lambda resolver, _: resolver.mx("example.com"), trust_ad=trusts)
+        other = run([dns.address], lambda resolver, _: resolver.mx("alias.example.com"), trust_ad=trusts)
+    assert answer.is_secure is trusts
+    assert not other.is_secure
+
+
 MX_ROWS = [
     ("null.example.com", "", Kind.FOUND, (MxRecord(0, "."),), "RFC 7505: the root is kept as such"),
     ("alias.example.com", "", Kind.FOUND, 3, "a CNAME is followed"),

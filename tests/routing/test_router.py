@@ -315,3 +315,48 @@ def test_only_routes_that_look_at_senders_have_the_queue_ask() -> None:
     assert route is not None
     plan = routed.plan_now(b"d.example\0" + route)
     assert plan is not None and plan.site.name == f"smtp://{A1}:25"
+
+
+def test_what_a_route_asks_of_tls_comes_with_the_site() -> None:
+    routes = [
+        RouteOptions(domain="bank.example", next_hop="mx", tls="required"),
+        RouteOptions(domain="host.example", next_hop=f"smtps://{A2}", tls="encrypt"),
+        RouteOptions(domain="named.example", next_hop="smtp://a.example:2525", tls="none"),
+    ]
+    dns = DnsTable({f"{name}.example MX": "10 a.example" for name in ("bank", "other")} | {"a.example A": A1})
+    here = Router(routes, dns, OURSELVES, clock=Clock())
+
+    def site(domain: bytes) -> Site:
+        return asyncio.run(here.plan(domain)).site
+
+    assert site(b"bank.example").tls == "required"
+    assert site(b"other.example").tls == ""
+    assert site(b"bank.example").name == site(b"other.example").name, "one site: its limits hold for both together"
+    assert (site(b"host.example").tls, site(b"host.example").begins_with_tls) == ("encrypt", True)
+    assert site(b"host.example").hosts == (Host(A2, (A2,), 465),)
+    assert (site(b"named.example").tls, site(b"named.example").begins_with_tls) == ("none", False)
+
+
+def test_only_mx_records_that_dns_vouches_for_locate_a_site_securely() -> None:
+    """RFC 8689 §4.2.1 (2); what the operator has named needs nobody's word."""
+    dns = DnsTable({f"{name}.example MX": "10 a.example" for name in ("d", "e")} | {"a.example A": A1})
+    dns.secure.add("d.example")
+    here = router(dns, {"route.example": f"smtp://{A1}:25"})
+    found = {
+        domain: asyncio.run(here.plan(domain)).site.is_located_securely
+        for domain in (b"d.example", b"e.example", b"route.example", b"[192.0.2.1]")
+    }
+    assert found == {b"d.example": True, b"e.example": False, b"route.example": True, b"[192.0.2.1]": True}
+
+
+@pytest.mark.parametrize(
+    ("next_hop", "tls", "reason"),
+    [
+        ("lmtp+unix:/run/lmtp", "required", "tls: lmtp+unix leaves this machine by no network"),
+        ("maildir:/srv/{local}", "none", "tls: maildir leaves this machine by no network"),
+        ("smtps://a.example", "none", 'tls: "none", and the next hop begins with TLS'),
+    ],
+)
+def test_a_route_that_asks_for_what_cannot_be_is_refused(next_hop: str, tls: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        RouteOptions(next_hop=next_hop, tls=tls)  # type: ignore[arg-type]

@@ -42,6 +42,7 @@ class Answer(msgspec.Struct, Generic[Record], frozen=True):
     records         empty unless kind is FOUND.
     expires_mono_s  monotonic seconds until which this holds.
     detail          why there are no records, for a log line or a DSN: printable ASCII; empty when FOUND.
+    is_secure       a name server that is trusted with that has validated it (DNSSEC, RFC 4035 §3.2.3).
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Answer(msgspec.Struct, Generic[Record], frozen=True):
     records: tuple[Record, ...]
     expires_mono_s: float
     detail: str = ""
+    is_secure: bool = False
 
 
 class Resolver(Protocol):

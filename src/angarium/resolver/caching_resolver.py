@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import dns.exception
+import dns.flags
+import dns.message
 import dns.name
 import dns.rdatatype
+import msgspec
 
 from angarium.metrics.counters import counter
 from angarium.resolver.answer import Answer, Kind, MxRecord
@@ -43,8 +46,11 @@ class CachingResolver:
 
     def __init__(self, options: ResolverOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
         servers = nameservers_of(options)
-        self._nameservers = Nameservers(servers, timeout_s=options.timeout, tries=options.tries)
+        self._nameservers = Nameservers(
+            servers, timeout_s=options.timeout, tries=options.tries, asks_ad=options.trust_ad
+        )
         self._bounds = TtlBounds(options.min_ttl, options.max_ttl)
+        self._trusts_ad = options.trust_ad
         self._clock = clock
         self._cache: ExpiringCache[tuple[str, int], Answer[Any]] = ExpiringCache(options.cache_entries, clock)
         self._in_flight: dict[tuple[str, int], asyncio.Task[Answer[Any]]] = {}
@@ -106,6 +112,8 @@ class CachingResolver:
             answer = interpret_addresses(name, response, self._bounds, now)
         if answer.kind.is_temporary:
             _failures.add()
+        elif self._trusts_ad and isinstance(response, dns.message.Message) and response.flags & dns.flags.AD:
+            answer = msgspec.structs.replace(answer, is_secure=True)
         self._cache.put((name, int(rdtype)), answer)
         return answer
 

@@ -43,10 +43,11 @@ class Nameservers:
     could be forged (RFC 5452 §9.2). Connected, so that a server that is not there is known at once.
     """
 
-    def __init__(self, servers: tuple[Nameserver, ...], *, timeout_s: float, tries: int) -> None:
+    def __init__(self, servers: tuple[Nameserver, ...], *, timeout_s: float, tries: int, asks_ad: bool = False) -> None:
         self._servers = servers
         self._timeout_s = timeout_s
         self._tries = tries
+        self._asks_ad = asks_ad
         self._first = 0                                 # the server that answered last is asked first
         self._without_edns: set[Nameserver] = set()
         self._backend = dns.asyncbackend.get_backend("asyncio")
@@ -99,12 +100,22 @@ class Nameservers:
         self, server: Nameserver, name: dns.name.Name, rdtype: dns.rdatatype.RdataType
     ) -> dns.message.Message:
         if server not in self._without_edns:
-            response = await self._exchange_once(server, _query(name, rdtype, has_edns=True))
+            response = await self._exchange_once(server, self._query(name, rdtype, has_edns=True))
             if response.rcode() not in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
                 return response
             # RFC 6891 §7: a server of before 1999, or a firewall's.
             self._without_edns.add(server)
-        return await self._exchange_once(server, _query(name, rdtype, has_edns=False))
+        return await self._exchange_once(server, self._query(name, rdtype, has_edns=False))
+
+    def _query(
+        self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, *, has_edns: bool
+    ) -> dns.message.Message:
+        query = dns.message.make_query(
+            name, rdtype, use_edns=0 if has_edns else False, payload=_EDNS_PAYLOAD_OCTETS if has_edns else None
+        )
+        if self._asks_ad:
+            query.flags |= dns.flags.AD         # RFC 6840 §5.7: "I understand AD in the answer"
+        return query
 
     async def _exchange_once(self, server: Nameserver, query: dns.message.Message) -> dns.message.Message:
         # dnspython gets no timeout: ask() has one around all of it, and theirs costs a task per receive.
@@ -132,9 +143,3 @@ def _is_referral(response: dns.message.Message) -> bool:
     Taken for "no such record" it would turn a wrong name server in the configuration into failed mail.
     """
     return not response.answer and not response.flags & (dns.flags.RA | dns.flags.AA)
-
-
-def _query(name: dns.name.Name, rdtype: dns.rdatatype.RdataType, *, has_edns: bool) -> dns.message.Message:
-    return dns.message.make_query(
-        name, rdtype, use_edns=0 if has_edns else False, payload=_EDNS_PAYLOAD_OCTETS if has_edns else None
-    )

@@ -36,6 +36,7 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     cache_entries  answers kept, per worker; the least recently used goes first.
     min_ttl        a shorter TTL is taken for this; failures are remembered as long (RFC 9520 §3.2).
     max_ttl        a longer TTL is taken for this.
+    trust_ad       the name servers validate (DNSSEC), and nobody can change what they say on its way here.
     """
 
     nameservers: list[str] = []
@@ -45,6 +46,7 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     cache_entries: int = 20_000
     min_ttl: Duration = Duration(5)
     max_ttl: Duration = Duration(86_400)
+    trust_ad: bool = False
 
     def __post_init__(self) -> None:
         for index, text in enumerate(self.nameservers):

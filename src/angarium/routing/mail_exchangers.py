@@ -68,7 +68,7 @@ async def site_by_mx(
     names = [record.host for record in candidates if record.preference < own_preference]
     if not hosts:
         raise _nowhere(domain, candidates, answers, own_preference, is_implicit)
-    return Site(",".join(names), "smtp", tuple(hosts), is_located_securely=False), expires_mono_s
+    return Site(",".join(names), "smtp", tuple(hosts), is_located_securely=mx.is_secure), expires_mono_s
 
 
 def site_of_literal(domain: str, ourselves: Ourselves, port: int = SMTP_PORT) -> Site:
