@@ -22,6 +22,9 @@ enum { LINE_START = 0, IN_LINE, AFTER_CR, DOT, DOT_CR, END };
 
 static const uint8_t received_field[] = "received:";
 enum { RECEIVED_OCTETS = 9, NOT_RECEIVED = 255 };       /* field_match: octets matched so far, or NOT_RECEIVED */
+static const uint8_t tls_required_field[] = "tls-required:";
+/* Then field_match is where in the value: nothing yet, "N", "No" and perhaps space, CR. */
+enum { TLS_FIELD_OCTETS = 13, TLS_FIELD_N, TLS_FIELD_NO, TLS_FIELD_CR };
 
 void smtp_data_begin(smtp_data_machine *self, bool is_chunking, uint32_t line_limit)
 {
@@ -119,11 +122,43 @@ static inline uint64_t line_measure(smtp_data_machine *self, uint64_t offset)
     return octets;
 }
 
+static inline uint8_t lower(uint8_t octet)
+{
+    return octet >= 'A' && octet <= 'Z' ? octet | 0x20 : octet;
+}
+
+/* "TLS-Required:" FWS "No" CRLF (RFC 8689 §3), in any case; a folded one is not looked for. */
+static void tls_field_push(smtp_data_machine *self, const uint8_t *line, size_t size)
+{
+    for (size_t i = 0; i < size && self->field_match != NOT_RECEIVED; i++) {
+        uint8_t octet = lower(line[i]), at = self->field_match;
+        bool is_space = octet == ' ' || octet == '\t';
+        if (at < TLS_FIELD_OCTETS)
+            self->field_match = octet == tls_required_field[at] ? at + 1 : NOT_RECEIVED;
+        else if (at == TLS_FIELD_OCTETS)
+            self->field_match = octet == 'n' ? TLS_FIELD_N : is_space ? at : NOT_RECEIVED;
+        else if (at == TLS_FIELD_N)
+            self->field_match = octet == 'o' ? TLS_FIELD_NO : NOT_RECEIVED;
+        else if (at == TLS_FIELD_NO)
+            self->field_match = octet == '\r' ? TLS_FIELD_CR : is_space ? at : NOT_RECEIVED;
+        else {
+            self->is_tls_optional |= octet == '\n';
+            self->field_match = NOT_RECEIVED;
+        }
+    }
+}
+
 /* More octets of a header line, as written to out. */
 static void field_match_push(smtp_data_machine *self, const uint8_t *line, size_t size)
 {
+    if (self->field_match == 0 && size > 0)
+        self->is_tls_field = (line[0] | 0x20) == 't';
+    if (self->is_tls_field) {
+        tls_field_push(self, line, size);
+        return;
+    }
     for (size_t i = 0; i < size && self->field_match < RECEIVED_OCTETS; i++) {
-        uint8_t octet = line[i] >= 'A' && line[i] <= 'Z' ? line[i] | 0x20 : line[i];
+        uint8_t octet = lower(line[i]);
         if (octet != received_field[self->field_match]) {
             self->field_match = NOT_RECEIVED;
         } else if (++self->field_match == RECEIVED_OCTETS) {

@@ -1,7 +1,7 @@
 /* Message data: the only place that knows where a message ends (RFC 5321 §4.1.1.4, §4.5.2, RFC 3030).
  *
  * One pass un-stuffs dots, finds CRLF "." CRLF, and judges: bare CR, bare LF, NUL, lines over the limit,
- * octets above 127, header fields "Received:" (loop detection, §6.3), whether any line starts with a dot
+ * octets above 127, header fields "Received:" (loop detection, §6.3) and "TLS-Required: No" (RFC 8689 §3), whether any line starts with a dot
  * (so that sending by DATA needs no second look). A fault is remembered (the first one, with its offset)
  * and the machine reads on to the true end: the caller refuses the message there, so that commands never
  * resume in the middle of one. DATA and BDAT use the same machine in two modes.
@@ -34,11 +34,13 @@ typedef struct smtp_data_machine {
     uint8_t fault;              /* smtp_data_fault, the first one */
     bool has_8bit;
     bool has_dot_line;          /* a line of the un-stuffed message starts with "." */
+    bool is_tls_optional;       /* the header section has "TLS-Required: No" (RFC 8689 §3), any case, not folded */
     bool ends_with_crlf;        /* DATA mode: always true for a non-empty message; BDAT: maybe not */
     bool is_chunking;
     /* private */
     uint8_t state;
     bool in_header;
+    bool is_tls_field;          /* the line began like "TLS-Required:" */
     uint8_t field_match;
     uint32_t line_limit;
     uint64_t line_start;        /* of the line being read, in octets_out */

@@ -11,7 +11,7 @@
 #define X16 "xxxxxxxxxxxxxxxx"
 
 enum {
-    ENDED = 1, HAS_8BIT = 2, HAS_DOT_LINE = 4, ENDS_WITH_CRLF = 8,
+    ENDED = 1, HAS_8BIT = 2, HAS_DOT_LINE = 4, ENDS_WITH_CRLF = 8, TLS_OPTIONAL = 16,
     NORMAL = ENDED | ENDS_WITH_CRLF,
 };
 #define NO_FAULT SMTP_DATA_FAULT_NONE
@@ -97,6 +97,19 @@ static const data_row data_rows[] = {
     {STRING("Received: a\r\n\tb\r\nreCEIVED:c\r\nX: y\r\n\r\nReceived: d\r\n.\r\n"),
      STRING("Received: a\r\n\tb\r\nreCEIVED:c\r\nX: y\r\n\r\nReceived: d\r\n"), 0, NORMAL, NO_FAULT, 0, 2, 13,
      "two, and one in the body"},
+    /* RFC 8689 §3: the field TLS-Required, in the header section only. */
+    {STRING("TLS-Required: No\r\n.\r\n"), STRING("TLS-Required: No\r\n"), 0, NORMAL | TLS_OPTIONAL, NO_FAULT, 0, 0, 18, "TLS-Required"},
+    {STRING("a: b\r\ntls-rEQUIRED:nO \t\r\n\r\n.\r\n"), STRING("a: b\r\ntls-rEQUIRED:nO \t\r\n\r\n"), 0, NORMAL | TLS_OPTIONAL, NO_FAULT, 0, 0, 19, "any case, and space behind it"},
+    {STRING("TLS-Required: Yes\r\n.\r\n"), STRING("TLS-Required: Yes\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "another value"},
+    {STRING("TLS-Required: Not\r\n.\r\n"), STRING("TLS-Required: Not\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "more than the value"},
+    {STRING("TLS-Required: N o\r\n.\r\n"), STRING("TLS-Required: N o\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "less than the value"},
+    {STRING("TLS-Required:\r\n.\r\n"), STRING("TLS-Required:\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 15, "no value"},
+    {STRING("TLS-Required : No\r\n.\r\n"), STRING("TLS-Required : No\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "space before the colon"},
+    {STRING("X-TLS-Required: No\r\n.\r\n"), STRING("X-TLS-Required: No\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 20, "another field"},
+    {STRING("TLS-Requiredd: No\r\nTo: x\r\n.\r\n"), STRING("TLS-Requiredd: No\r\nTo: x\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "a longer name"},
+    {STRING("\r\nTLS-Required: No\r\n.\r\n"), STRING("\r\nTLS-Required: No\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 18, "in the body"},
+    {STRING("a: b\r\n TLS-Required: No\r\n.\r\n"), STRING("a: b\r\n TLS-Required: No\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 19, "in a folded line"},
+    {STRING("T\r\nReceived: x\r\n.\r\n"), STRING("T\r\nReceived: x\r\n"), 0, NORMAL, NO_FAULT, 0, 1, 13, "a field behind a short T"},
     {STRING("Received\r\nReceived-SPF: x\r\nX-Received: y\r\n.\r\n"),
      STRING("Received\r\nReceived-SPF: x\r\nX-Received: y\r\n"), 0, NORMAL, NO_FAULT, 0, 0, 17, "other fields"},
     {STRING("Received:\r\n.\r\n"), STRING("Received:\r\n"), 0, NORMAL, NO_FAULT, 0, 1, 11, "empty field"},
@@ -154,7 +167,7 @@ static void check_cut(const data_row *row, bool is_chunking, size_t first, size_
     }
 
     unsigned flags = (has_ended ? ENDED : 0) | (m.has_8bit ? HAS_8BIT : 0) | (m.has_dot_line ? HAS_DOT_LINE : 0)
-        | (m.ends_with_crlf ? ENDS_WITH_CRLF : 0);
+        | (m.ends_with_crlf ? ENDS_WITH_CRLF : 0) | (m.is_tls_optional ? TLS_OPTIONAL : 0);
     CHECK(total == row->out_size && memcmp(all, row->out, total) == 0, "%s, cut %zu/%zu: octets", row->reason,
           first, step);
     CHECK(flags == row->flags, "%s, cut %zu/%zu: flags %u", row->reason, first, step, flags);

@@ -16,6 +16,7 @@ from inbound.tls_peer import TlsPeer
 from tls.authority import certificate, client_context, der, listener_tls, write
 
 from angarium.metrics import counters
+from angarium.queue.inspect import id_number, show
 from angarium.tls.certificates import load
 
 MESSAGE = b"Subject: x\r\n\r\n" + b"".join(b"line %d\r\n" % number for number in range(300))
@@ -44,6 +45,29 @@ def test_a_message_under_starttls(tmp_path: Path) -> None:
             assert await peer.ask(b"QUIT\r\n") == "221 2.0.0 mx.test.example Bye"
             assert await peer.reply() == "", "close_notify: nobody cut the connection short"
             assert not harness.events("tls-failed")
+
+    run(main())
+
+
+def test_what_a_message_asks_of_tls_is_kept_with_it(tmp_path: Path) -> None:
+    """RFC 8689: the parameter, the field, and that the field means nothing next to the parameter."""
+
+    async def main() -> None:
+        async with intake_harness(tmp_path, tls=listener_tls(tmp_path)) as harness:
+            peer = await TlsPeer.started(harness.port)
+            wanted = []
+            for parameter in (b"", b" REQUIRETLS"):
+                for field in (b"Subject: x\r\n", b"TLS-Required: No\r\n"):
+                    peer.say(b"MAIL FROM:<a@x.example>" + parameter + b"\r\n")
+                    assert (await peer.reply()).startswith("250")
+                    peer.say(b"RCPT TO:<b@y.example>\r\n")
+                    assert (await peer.reply()).startswith("250")
+                    assert (await peer.ask(b"DATA\r\n")).startswith("354")
+                    reply = await peer.ask(field + b"\r\nx\r\n.\r\n")
+                    found = show(harness.scheduler, id_number(reply.rpartition(" ")[2]) or 0)
+                    assert found is not None
+                    wanted.append(found.get("tls"))
+            assert wanted == [None, "optional", "required", "required"]
 
     run(main())
 

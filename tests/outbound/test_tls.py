@@ -326,3 +326,112 @@ async def test_a_reload_that_asks_for_more_takes_no_older_connection(tmp_path: p
         event = await one(relay)
         assert (event["event"], event["status"]) == ("deferred", "4.7.4")
         assert len(server.received) == 1
+
+
+# ---- messages that have a say in it (RFC 8689) ----
+
+UNDER_TLS = [b"PIPELINING", b"REQUIRETLS"]
+
+
+@on_uvloop
+async def test_a_message_that_requires_tls_goes_where_requiretls_is_offered(tmp_path: pathlib.Path) -> None:
+    """Whatever the site's policy is: RFC 8689 §4.2.1."""
+    async with fault_server(tls=server_tls(), tls_extensions=UNDER_TLS) as server:
+        for policy in ("none", "opportunistic", "required"):
+            folder = tmp_path / policy
+            folder.mkdir()
+            async with outgoing(folder, to_here(server), shaping=shaping(folder, policy)) as relay:
+                event = await one(relay, flags=REQUIRETLS)
+                assert event["tls"] == "TLSv1.3"
+        assert [each.mail for each in server.received] == [b"MAIL FROM:<a@x.example> REQUIRETLS"] * 3
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({}, "5.7.10"),
+        ({"tls": ("mx0.example.net", "authority")}, "5.7.30"),
+        ({"tls": ("mx0.example.net", "stranger"), "tls_extensions": UNDER_TLS}, "5.7.10"),
+        ({"tls": ("other.example.net", "authority"), "tls_extensions": UNDER_TLS}, "5.7.10"),
+        ({"extensions": UNDER_TLS}, "5.7.10"),
+    ],
+    ids=["no STARTTLS", "no REQUIRETLS", "unknown authority", "other name", "REQUIRETLS in clear"],
+)
+async def test_a_message_that_requires_tls_fails_and_holds_up_no_other(
+    tmp_path: pathlib.Path, settings: dict[str, Any], status: str
+) -> None:
+    if "tls" in settings:
+        settings = {**settings, "tls": server_tls(*settings["tls"])}
+    async with (
+        fault_server(**settings) as server,
+        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "opportunistic")) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"       # leaves an idle connection that must not be taken
+        event = await one(relay, flags=REQUIRETLS)
+        assert (event["event"], event["status"]) == ("failed", status)
+        assert (await one(relay))["event"] == "delivered"
+        assert len(server.received) == 2
+
+
+@on_uvloop
+async def test_a_message_that_requires_tls_waits_for_a_host_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    """A refused STARTTLS for now, a lost connection: nothing that another attempt may not mend."""
+    faults = {"STARTTLS": [b"454 4.7.0 not now\r\n"]}
+    async with (
+        fault_server(tls=server_tls(), tls_extensions=UNDER_TLS, faults=faults) as server,
+        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "opportunistic")) as relay,
+    ):
+        event = await one(relay, flags=REQUIRETLS)
+        assert (event["event"], event["status"]) == ("deferred", "4.7.4")
+        server.faults["STARTTLS"] = [CLOSE]
+        relay.dispatcher.dialer.broken.clear()
+        event = await one(relay, flags=REQUIRETLS)
+        assert (event["event"], event["status"]) == ("deferred", "4.7.5")
+
+
+@on_uvloop
+async def test_a_message_that_requires_tls_does_not_follow_mx_records_that_nobody_vouches_for(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with (
+        fault_server(tls=server_tls(), tls_extensions=UNDER_TLS) as server,
+        outgoing(
+            tmp_path, to_here(server, is_located_securely=False), shaping=shaping(tmp_path, "required")
+        ) as relay,
+    ):
+        event = await one(relay, flags=REQUIRETLS)
+        assert (event["event"], event["status"]) == ("failed", "5.7.10")
+        assert server.connections == 0
+
+
+@on_uvloop
+async def test_a_message_that_requires_tls_is_delivered_on_this_machine(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "lmtp")
+    site = Site(f"lmtp+unix:{path}", "lmtp+unix", path=path)
+    async with (
+        fault_server(path=path, is_lmtp=True) as server,
+        outgoing(tmp_path, {b"*": site}, shaping=shaping(tmp_path, "required")) as relay,
+    ):
+        assert (await one(relay, flags=REQUIRETLS))["event"] == "delivered"
+        assert server.received[0].mail == b"MAIL FROM:<a@x.example>"
+
+
+@on_uvloop
+async def test_tls_required_no_goes_where_the_policy_would_hold_it(tmp_path: pathlib.Path) -> None:
+    """RFC 8689 §4.2.2; over TLS all the same where it is to be had, whatever the certificate."""
+    async with fault_server(tls=server_tls("mx0.example.net", "stranger")) as server:
+        for policy in ("required", "none"):
+            folder = tmp_path / policy
+            folder.mkdir()
+            async with outgoing(folder, to_here(server), shaping=shaping(folder, policy)) as relay:
+                event = await one(relay, flags=TLS_OPTIONAL)
+                assert event.get("tls") == ("TLSv1.3" if policy == "required" else None)
+    async with fault_server() as server:
+        folder = tmp_path / "clear"
+        folder.mkdir()
+        async with outgoing(folder, to_here(server), shaping=shaping(folder, "required")) as relay:
+            await relay.send(b"b@y.example")
+            await relay.send(b"c@y.example", flags=TLS_OPTIONAL)
+            events = {event["to"]: event["event"] for event in await relay.outcomes(2)}
+            assert events == {"b@y.example": "deferred", "c@y.example": "delivered"}

@@ -160,6 +160,23 @@ def test_a_permanent_failure_is_reported_to_the_sender_with_the_reply(tmp_path):
     run(test, tmp_path)
 
 
+def test_a_report_of_a_message_that_requires_tls_requires_it_too(tmp_path):
+    """RFC 8689 §5: it holds the header of the message. Here no host will do for either, so nobody is told."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", flags=2048)
+        await until(lambda: queue.is_empty)
+        of_message, of_report = queue.events("failed")
+        assert (of_message["to"], of_message["status"]) == ("b@y.example", "5.7.10")
+        assert (of_report["to"], of_report["status"]) == ("a@x.example", "5.7.10")
+        assert not hop.messages
+        await queue.close()
+
+    run(test, tmp_path)
+
+
 def test_failures_of_one_message_at_several_domains_make_one_report(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()

@@ -103,7 +103,8 @@ cdef class InboundContext:
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
             max_line_octets=options.max_line_octets, max_errors=options.max_errors,
             starttls=options.tls is not None and options.tls.offers_starttls,
-            requires_tls=options.tls is not None and options.tls.required, auth_required=options.auth.required,
+            requires_tls=options.tls is not None and options.tls.required,
+            requiretls=options.tls is not None and options.tls.requiretls, auth_required=options.auth.required,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
         domains = options.domains
         relay_from = NetworkList(options.networks(options.relay_from))

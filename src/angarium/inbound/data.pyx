@@ -13,7 +13,8 @@ from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_new, octets_unref
 from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, spool_id_encode,
+    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_REQUIRETLS,
+    SPOOL_ENVELOPE_TLS_OPTIONAL, spool_id_encode,
 )
 
 from angarium.smtp import replies
@@ -107,6 +108,8 @@ cdef void proceed_message(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_8BIT
     if session.message.machine.has_dot_line:
         transaction.flags |= SPOOL_ENVELOPE_DOT_LINE
+    if session.message.machine.is_tls_optional and not transaction.flags & SPOOL_ENVELOPE_REQUIRETLS:
+        transaction.flags |= SPOOL_ENVELOPE_TLS_OPTIONAL    # RFC 8689 §4.1: next to REQUIRETLS the field means nothing
     if session.message.machine.octets_out != 0 and not session.message.machine.ends_with_crlf:
         transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF
     transaction.is_ended = True

@@ -9,10 +9,11 @@ from angarium.inbound.inquiry cimport inquire
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport transmission_type
 from angarium.model.clock cimport mono_ms
-from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
+from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
 from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+    SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS,
+    SPOOL_ENVELOPE_SMTPUTF8,
 )
 
 from angarium.inbound.judgement import MailCase
@@ -86,6 +87,8 @@ cdef void begin(Client client, dict attributes) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_BODY_8BITMIME
     if session.mail.flags & MAIL_SMTPUTF8:
         transaction.flags |= SPOOL_ENVELOPE_SMTPUTF8
+    if session.mail.flags & MAIL_REQUIRETLS:
+        transaction.flags |= SPOOL_ENVELOPE_REQUIRETLS
     if session.mail.flags & MAIL_RET_FULL:
         transaction.flags |= SPOOL_ENVELOPE_RET_FULL
     if session.mail.flags & MAIL_RET_HDRS:

@@ -47,6 +47,7 @@ class ReportFacts:
     helo: bytes
     ret: Literal["", "FULL", "HDRS"]
     is_smtputf8: bool
+    requires_tls: bool
     message_octets: int
     received_utc_s: float
     content: bytes | None

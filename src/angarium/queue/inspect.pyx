@@ -13,7 +13,7 @@ from angarium.queue.ledger cimport shard_of
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.troubles cimport trouble_of
-from angarium.spool.cspool cimport (SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
                                     spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
                                     spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
 
@@ -125,6 +125,10 @@ def show(Scheduler scheduler, uint64_t id):
     if m == NULL:
         return None
     result = summary(scheduler, m)
+    if m.flags & SPOOL_ENVELOPE_REQUIRETLS:
+        result["tls"] = "required"
+    elif m.flags & SPOOL_ENVELOPE_TLS_OPTIONAL:
+        result["tls"] = "optional"
     if m.envelope != NULL and spool_envelope_open(m.envelope.data, m.envelope.length, &view) == 0:
         result["from"] = view.reverse_path.data[:view.reverse_path.length].decode("utf-8", "replace")
         result["envid"] = view.envid.data[:view.envid.length].decode("utf-8", "replace")
@@ -242,7 +246,7 @@ class RecipientFacts:
 class ReportFacts:
     """What a report needs to know of a message; see queue/reports.py."""
 
-    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_smtputf8", "message_octets", "received_utc_s",
+    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_smtputf8", "requires_tls", "message_octets", "received_utc_s",
                  "recipients", "ret", "reverse_path", "shard")
 
 
@@ -271,6 +275,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
     facts.helo = view.helo.data[:view.helo.length]
     facts.ret = "FULL" if m.flags & SPOOL_ENVELOPE_RET_FULL else "HDRS" if m.flags & SPOOL_ENVELOPE_RET_HDRS else ""
     facts.is_smtputf8 = bool(m.flags & SPOOL_ENVELOPE_SMTPUTF8)
+    facts.requires_tls = bool(m.flags & SPOOL_ENVELOPE_REQUIRETLS)
     facts.content = m.body.data[:m.body.length] if m.body != NULL else None
     facts.first_chunk = None
     if m.body == NULL and view.chunk_count:

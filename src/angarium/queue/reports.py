@@ -28,6 +28,7 @@ _8BIT = 1
 _SMTPUTF8 = 2
 _BODY_8BITMIME = 4
 _DOT_LINE = 8
+_REQUIRETLS = 2048
 
 
 class Reporter:
@@ -107,6 +108,8 @@ class Reporter:
             now_utc_s=time.time(),
         )
         flags = _IS_DSN
+        if facts.requires_tls:
+            flags |= _REQUIRETLS    # RFC 8689 §5: a report tells as much as the message, and travels no worse
         if dsn.has_8bit:
             flags |= _8BIT | _BODY_8BITMIME
         if dsn.needs_utf8:

@@ -179,6 +179,7 @@ cdef extern from "smtp/data.h" nogil:
         uint8_t fault
         bint has_8bit
         bint has_dot_line
+        bint is_tls_optional
         bint ends_with_crlf
         bint is_chunking
 

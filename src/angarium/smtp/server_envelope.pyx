@@ -2,13 +2,15 @@
 from libc.stdint cimport uint8_t
 from angarium.smtp.csmtp cimport smtp_command
 from angarium.smtp.server_dialogue cimport EVENT_MAIL, EVENT_RCPT, EVENT_REFUSED, ServerDialogue, server_event
-from angarium.smtp.server_parameters cimport MAIL_SMTPUTF8, mail_parameters_read, rcpt_parameters_read
+from angarium.smtp.server_hello cimport offers_requiretls
+from angarium.smtp.server_parameters cimport MAIL_REQUIRETLS, MAIL_SMTPUTF8, mail_parameters_read, rcpt_parameters_read
 
 from angarium.smtp import replies
 
 cdef bytes TLS_REQUIRED = replies.TLS_REQUIRED
 cdef bytes AUTH_REQUIRED = replies.AUTH_REQUIRED
 cdef bytes MESSAGE_TOO_BIG = replies.MESSAGE_TOO_BIG
+cdef bytes UNKNOWN_PARAMETER = replies.UNKNOWN_PARAMETER
 cdef bytes TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS
 
 
@@ -19,6 +21,8 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
     if self.settings.auth_required and self.identity is None:
         return self.tell_refusal(AUTH_REQUIRED)
     reply = mail_parameters_read(line, command, self.mechanisms is not None, &self.mail)
+    if self.mail.flags & MAIL_REQUIRETLS and not offers_requiretls(self):
+        reply = UNKNOWN_PARAMETER
     if reply is None and self.mail.announced_octets > self.settings.max_message_octets:
         reply = MESSAGE_TOO_BIG
     if reply is not None:

@@ -20,6 +20,7 @@ class Mail(msgspec.Struct, frozen=True):
     envid: bytes = b""
     body_8bitmime: bool = False
     smtputf8: bool = False
+    requires_tls: bool = False
     ret: str = ""
 
 

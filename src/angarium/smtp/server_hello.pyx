@@ -28,15 +28,24 @@ cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_c
         self.say(self.settings.helo_reply)
     elif self.mechanisms is not None:
         self.say(ehlo_lines(self))
-    elif offers_starttls(self):
-        self.say(self.settings.ehlo_starttls_reply)
     else:
-        self.say(self.settings.ehlo_reply)
+        self.say(settings_reply(self))
     return EVENT_HELO
+
+
+cdef bytes settings_reply(ServerDialogue self):
+    """To EHLO: in clear with STARTTLS, under TLS with what is offered only there."""
+    if self.is_tls:
+        return self.settings.ehlo_tls_reply
+    return self.settings.ehlo_starttls_reply if self.settings.starttls else self.settings.ehlo_reply
 
 
 cdef bint offers_starttls(ServerDialogue self) noexcept:
     return self.settings.starttls and not self.is_tls
+
+
+cdef bint offers_requiretls(ServerDialogue self) noexcept:
+    return self.is_tls and self.settings.requiretls         # RFC 8689 §2 (4): never in clear
 
 
 cdef server_event starttls_command(ServerDialogue self) noexcept:
@@ -50,7 +59,7 @@ cdef server_event starttls_command(ServerDialogue self) noexcept:
 
 cdef bytes ehlo_lines(ServerDialogue self):
     """The settings' own with the line that not every session gets."""
-    cdef bytes lines = self.settings.ehlo_starttls_reply if offers_starttls(self) else self.settings.ehlo_reply
+    cdef bytes lines = settings_reply(self)
     cdef Py_ssize_t last = lines.rindex(b"250 ")
     return lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
 

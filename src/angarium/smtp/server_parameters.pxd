@@ -6,6 +6,7 @@ cdef enum mail_flags:
     MAIL_SMTPUTF8 = 2
     MAIL_RET_FULL = 4
     MAIL_RET_HDRS = 8
+    MAIL_REQUIRETLS = 0x8000            # RFC 8689; whether it was offered is the caller's question
 
 cdef struct mail_parameters:            # spans into the command line
     uint64_t announced_octets           # SIZE, or 0

@@ -61,6 +61,10 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
             if length == 0 or length > AUTH_LIMIT or not (is_word(value, length, b"<>", 2)
                     or smtp_xtext_is_valid(value, length) and not means_control(value, length)):
                 return BAD_PARAMETER_VALUE
+        elif is_word(line + command.parameters[i].keyword.offset, command.parameters[i].keyword.length, b"REQUIRETLS", 10):
+            if command.parameters[i].has_value:         # RFC 8689 §2 (6): no value
+                return BAD_PARAMETER_VALUE
+            out.flags |= MAIL_REQUIRETLS
         else:
             return UNKNOWN_PARAMETER
     return None

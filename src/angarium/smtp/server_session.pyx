@@ -17,7 +17,7 @@ from angarium.smtp.server_data cimport bdat_command, chunk_begins, chunk_read, c
 from angarium.smtp.server_dialogue cimport *
 from angarium.smtp.server_envelope cimport mail_command, rcpt_command
 from angarium.smtp.server_hello cimport hello_command, offers_starttls, starttls_command
-from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
+from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
 from angarium.smtp.server_refusals cimport order_refused, syntax_refused
 from angarium.smtp.server_state cimport *
 
@@ -369,7 +369,7 @@ cdef class ServerSession(ServerDialogue):
             return server_events.Mail(
                 reverse_path=span_bytes(self.path, self.path_length), announced_octets=self.mail.announced_octets, envid=span_bytes(self.mail.envid, self.mail.envid_length),
                 body_8bitmime=bool(self.mail.flags & MAIL_BODY_8BITMIME),
-                smtputf8=bool(self.mail.flags & MAIL_SMTPUTF8),
+                smtputf8=bool(self.mail.flags & MAIL_SMTPUTF8), requires_tls=bool(self.mail.flags & MAIL_REQUIRETLS),
                 ret="FULL" if self.mail.flags & MAIL_RET_FULL else "HDRS" if self.mail.flags & MAIL_RET_HDRS else "")
         if event == EVENT_RCPT:
             return server_events.Rcpt(forward_path=span_bytes(self.path, self.path_length), domain_offset=self.domain_offset,

@@ -8,6 +8,7 @@ cdef class ServerSettings:
     cdef readonly bytes helo_reply
     cdef readonly bytes ehlo_reply
     cdef readonly bytes ehlo_starttls_reply     # in clear, where STARTTLS is offered
+    cdef readonly bytes ehlo_tls_reply          # under TLS
     cdef readonly bytes quit_reply
     cdef readonly bytes timeout_reply
     cdef readonly bytes slow_reply
@@ -17,6 +18,7 @@ cdef class ServerSettings:
     cdef readonly bytes too_many_reply
     cdef readonly bint starttls
     cdef readonly bint requires_tls
+    cdef readonly bint requiretls
     cdef readonly uint64_t max_message_octets
     cdef readonly uint64_t give_up_octets
     cdef readonly uint32_t max_recipients

@@ -13,6 +13,7 @@ class ServerSettings:
     max_line_octets      of message lines with CRLF.
     starttls             offered in clear (RFC 3207).
     requires_tls         MAIL in clear gets 530.
+    requiretls           REQUIRETLS is offered under TLS (RFC 8689).
     max_errors           commands refused before 421 4.7.0.
     run_octets           from here on message data may be taken away while it arrives (event Body).
     command_timeout_s    and block_timeout_s: values for whoever has a clock.
@@ -25,6 +26,7 @@ class ServerSettings:
     helo_reply: bytes
     ehlo_reply: bytes
     ehlo_starttls_reply: bytes
+    ehlo_tls_reply: bytes
     quit_reply: bytes
     timeout_reply: bytes
     slow_reply: bytes
@@ -34,6 +36,7 @@ class ServerSettings:
     too_many_reply: bytes
     starttls: bool
     requires_tls: bool
+    requiretls: bool
     max_message_octets: int
     give_up_octets: int
     max_recipients: int
@@ -53,6 +56,7 @@ class ServerSettings:
         max_errors: int = 20,
         starttls: bool = False,
         requires_tls: bool = False,
+        requiretls: bool = False,
         run_octets: int = ...,
         command_timeout_s: int = 300,
         block_timeout_s: int = 180,

@@ -7,7 +7,7 @@ from angarium.smtp import limits, replies
 @cython.final
 cdef class ServerSettings:
     def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
-                 max_errors=20, starttls=False, requires_tls=False, run_octets=128 << 10,
+                 max_errors=20, starttls=False, requires_tls=False, requiretls=False, run_octets=128 << 10,
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
                  auth_required=False):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
@@ -21,6 +21,7 @@ cdef class ServerSettings:
         self.max_errors = max_errors
         self.starttls = starttls
         self.requires_tls = requires_tls
+        self.requiretls = requiretls
         self.run_octets = run_octets
         self.command_timeout_s = command_timeout_s
         self.block_timeout_s = block_timeout_s
@@ -37,4 +38,6 @@ cdef class ServerSettings:
                  b"ENHANCEDSTATUSCODES", b"DSN"]
         self.ehlo_reply = b"".join(b"250-" + line + b"\r\n" for line in lines) + b"250 HELP\r\n"
         self.ehlo_starttls_reply = self.ehlo_reply.replace(b"250 HELP", b"250-STARTTLS\r\n250 HELP")
+        self.ehlo_tls_reply = (self.ehlo_reply.replace(b"250 HELP", b"250-REQUIRETLS\r\n250 HELP") if requiretls
+                               else self.ehlo_reply)
         self.auth_required = auth_required

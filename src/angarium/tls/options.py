@@ -36,6 +36,7 @@ class ServerTlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     starttls            offered in EHLO.
     implicit            the connection begins with TLS (RFC 8314 §3.3); STARTTLS is not offered then.
     required            MAIL is refused in clear, 530 5.7.0.
+    requiretls          REQUIRETLS (RFC 8689) is offered under TLS.
     handshake_timeout   for the whole of it.
     client_ca           PEM file; clients are asked for a certificate, and those it has signed are verified.
     relay_verified      clients with a verified certificate may send to anybody.
@@ -47,6 +48,7 @@ class ServerTlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     starttls: bool = True
     implicit: bool = False
     required: bool = False
+    requiretls: bool = True
     handshake_timeout: Duration = Duration(30)
     client_ca: str | None = None
     relay_verified: bool = False
