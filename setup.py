@@ -96,6 +96,7 @@ EXTENSIONS = {
     "angarium.inbound.proxied": ["csrc/smtp/proxy.c"],
     "angarium.inbound.mail": [],
     "angarium.inbound.rcpt": [],
+    "angarium.inbound.verdict": OCTETS,
     "angarium.inbound.data": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.starttls": [],
     "angarium.inbound.inquiry": [],

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from angarium import __version__
 from angarium.admin.views import Facts, Listener
 from angarium.config.location import admin_socket
-from angarium.config.schema import Config, check_certificates, load
+from angarium.config.schema import Config, check_certificates, load, read_hooks
 from angarium.events.journal import Journal
 from angarium.inbound.socket_options import SocketOptions
 from angarium.metrics import counters
@@ -91,6 +91,7 @@ class Daemon:
             privileges.become(account)
         # Now, not before: whoever reads them at a reload will be this account.
         check_certificates(self._config, tree)
+        self._hooks = read_hooks(self._config, tree)
         self._spool = SpoolDirectory.open(node.spool)
         undo.callback(self._spool.close)
         own_socket = admin_socket(node.spool)
@@ -128,6 +129,7 @@ class Daemon:
                 self._config,
                 self._shares,
                 self._counts,
+                hooks=self._hooks,
                 spool=self._spool,
                 sockets=sockets,
                 tickets=self._tickets,
@@ -203,6 +205,7 @@ class Daemon:
         try:
             config, tree = load(self._path)
             check_certificates(config, tree)
+            hooks = read_hooks(config, tree)
         except ConfigError:
             raise
         except Exception as error:
@@ -216,13 +219,13 @@ class Daemon:
         except CannotListen as error:
             raise ConfigError(f"{self._path}: {error}") from None
         # Both at once: a worker that is forked while the others are told starts with what is set here.
-        old_tables, old_config = self._tables, self._config
-        self._tables, self._config = tree.tables, config
+        old_tables, old_config, old_hooks = self._tables, self._config, self._hooks
+        self._tables, self._config, self._hooks = tree.tables, config, hooks
         try:
             await self._apply(_addresses(config))
         except ControlError as error:
             # Those who have applied it go back.
-            self._tables, self._config = old_tables, old_config
+            self._tables, self._config, self._hooks = old_tables, old_config, old_hooks
             with contextlib.suppress(ControlError):
                 await self._apply(_addresses(self._config))
             self._listening.close(opened)
@@ -235,7 +238,7 @@ class Daemon:
 
         async def of_worker(number: int) -> None:
             sockets = self._listening.of_worker(number)
-            request = Apply(tables=self._tables, addresses=[str(address) for address in addresses])
+            request = Apply(tables=self._tables, addresses=[str(address) for address in addresses], hooks=self._hooks)
             fds = [sockets[address].fileno() for address in addresses]
             worker = self._supervisor.workers.get(number)
             if worker is not None:

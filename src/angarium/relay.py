@@ -19,12 +19,14 @@ from angarium.inbound.authority import Authority
 from angarium.inbound.context import Intake
 from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
+from angarium.inbound.policy import Policy
 from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
 from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.policy.hook_file import HookSource
 from angarium.process.control import Listing
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
@@ -47,6 +49,7 @@ from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
+OUTCOMES_S = 1.0  # for on_outcome, at the end, to be told what it is behind with
 # Between two looks at what a shard's reader thread has found: a worker serves while it loads its backlog.
 RECOVERY_PAUSE_S = 0.002
 
@@ -76,6 +79,7 @@ class Relay:
         self._config = config
         self._hostname = config.node.own_hostname()
         self._authority = Authority(loop, self.journal, counts)
+        self._policy = Policy(loop, self.journal)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
@@ -116,6 +120,7 @@ class Relay:
         shares: Shares,
         counts: Shares,
         *,
+        hooks: HookSource | None,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
         tickets: TicketKeys | None = None,
@@ -123,7 +128,8 @@ class Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
         shares  limits of sites. counts  of clients and identities (inbound/quota.py).
-        Raises SpoolError, OSError.
+        hooks  of policy.file.
+        Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
         self = cls(seat, loop, config, shares, counts, tickets=tickets)
@@ -142,6 +148,12 @@ class Relay:
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
         self._intake.authority = self._authority
         self._authority.apply(config.auth)
+        self._policy.apply(config.policy, hooks)
+        self._intake.appointing = (
+            self._policy.appoint_services,
+            self._policy.appoint_hooks,
+            self._policy.appoint_last,
+        )
         self._watermark = Watermark(
             loop,
             self.journal,
@@ -159,9 +171,13 @@ class Relay:
         await self._listen(config, sockets)
         return self
 
-    async def apply(self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]]) -> None:
-        """A reload. The supervisor has checked all of it, so what fails here is an error of ours."""
+    async def apply(
+        self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]], hooks: HookSource | None
+    ) -> None:
+        """A reload. The supervisor has checked all but what the hook file does when it is run: HookFileError, and
+        nothing has changed. What fails besides is an error of ours."""
         config = of_tables(tables)
+        self._policy.apply(config.policy, hooks)
         if config.resolver != self._config.resolver:
             self._retire(self._resolver)
             self._resolver = CachingResolver(config.resolver)
@@ -239,6 +255,7 @@ class Relay:
         for shard in self._shards:
             shard.hurry()
         await self._reporter.drain()
+        await self._policy.drain(min(deadline_s, OUTCOMES_S))
         for compactor in self._compactors:
             await compactor.stop()
         # What they lead to (freed ids, newer states) must be written before the shards close, or a delivery is
@@ -253,6 +270,7 @@ class Relay:
         self._spool_watch.stop()
         self._watermark.stop()
         self._authority.close()
+        self._policy.close()
         for shard in self._shards:
             shard.close()
 

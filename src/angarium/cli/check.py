@@ -14,6 +14,7 @@ def add_parser(subparsers: Any) -> None:
         "check",
         help="check a configuration file",
         description="Reads a configuration and all it includes as `serve` would, and changes nothing.\n"
+        "The hook file (policy.file) is run, as each worker will.\n"
         "Exit status 0: it is good. 2: it is not, and stderr names file, key and reason.",
         epilog="example:\n  angarium check --config /etc/angarium/angarium.toml && systemctl reload angarium",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -27,11 +28,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from angarium.config.schema import check_certificates, load
+    from angarium.config.schema import check_certificates, load, read_hooks
+    from angarium.policy.hook_file import load_hooks
 
     path = find(args.config)
     config, tree = load(path)
     check_certificates(config, tree)
+    hooks = read_hooks(config, tree)
+    if hooks is not None:
+        load_hooks(hooks)
     node = config.node
     listeners = ", ".join(listener.address for listener in config.listener)
     print(f"{', '.join(map(str, tree.files))}: good")

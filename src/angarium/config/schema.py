@@ -18,6 +18,8 @@ from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
 from angarium.inbound.options import ListenerOptions
 from angarium.model.errors import TlsMaterialError
+from angarium.policy.hook_file import HookFileError, HookSource, read_source
+from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
@@ -57,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resolver: ResolverOptions = ResolverOptions()
     admin: AdminOptions = AdminOptions()
     auth: AuthOptions = AuthOptions()
+    policy: PolicyOptions = PolicyOptions()
 
 
 def load(path: Path) -> tuple[Config, Tree]:
@@ -81,6 +84,7 @@ def decode(tree: Tree) -> Config:
         if listener.auth.is_offered and not config.auth.credentials:
             raise tree.complain(("listener", index, "auth"), "AUTH needs auth.credentials to know people by")
     _check_sources(config, tree)
+    _check_services(config, tree)
     return config
 
 
@@ -108,11 +112,34 @@ def check_certificates(config: Config, tree: Tree) -> None:
         raise tree.complain(("shaping", "default", *key_path(error.key)), error.reason) from None
 
 
+def read_hooks(config: Config, tree: Tree) -> HookSource | None:
+    """The text of policy.file, compiled once to see that it is Python; None: there is none. Raises ConfigError.
+
+    Apart from decode(), as certificates are: who only looks up an address need not be able to read it.
+    """
+    if not config.policy.file:
+        return None
+    try:
+        return read_source(config.policy.file)
+    except HookFileError as error:
+        raise tree.complain(("policy", "file"), str(error)) from None
+
+
 def of_tables(tables: dict[str, Any]) -> Config:
     """A Config from tables that were checked before (a worker's, sent by its supervisor)."""
     tree = Tree()
     tree.tables = tables
     return decode(tree)
+
+
+def _check_services(config: Config, tree: Tree) -> None:
+    """Policy services name listeners that exist."""
+    known = {str(listener.address) for listener in config.listener}
+    for index, service in enumerate(config.policy.service):
+        for place, address in enumerate(service.listeners):
+            if str(address) not in known:
+                path = ("policy", "service", index, "listeners", place)
+                raise tree.complain(path, f"there is no [[listener]] with address {address}")
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

@@ -14,6 +14,7 @@ cdef class Journal:
     cdef bint is_pipe
     cdef bint flush_is_due
     cdef object loop
+    cdef public object outcomes     # who is told what became of recipients, besides (policy/outcomes.py), or None
     cdef uint64_t stamp_ms          # the second/ms whose text is cached
     cdef char stamp[32]
     cdef size_t line_start

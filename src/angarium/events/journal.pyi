@@ -1,6 +1,7 @@
 """The event log: one JSON object per line, one line per event."""
 
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from typing import final
 
 _Field = str | bytes | int | float | bool | list[str] | tuple[str, ...]
@@ -12,6 +13,9 @@ class Journal:
     fd    a file, terminal, pipe or socket; pipes are never waited for (lines are dropped past 4 MiB and counted).
     loop  flushes are scheduled there; None: every line is written at once (supervisor, tests).
     """
+
+    outcomes: Callable[..., None] | None
+    """Called with what an outcome's line says, positionally (policy/outcomes.py); None: nobody."""
 
     def __init__(self, fd: int, loop: AbstractEventLoop | None = None) -> None: ...
     def log(self, event: str, **fields: _Field) -> None:

@@ -18,6 +18,7 @@ cdef class Client:
     cdef bint may_relay
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None
+    cdef public object visit            # what policy keeps of this connection (policy_state.py), or None
     cdef object rights                  # of session.identity (authority.py), or None
     cdef uint8_t address_length
     cdef uint8_t binary_address[16]     # IPv4 mapped; 127.0.0.1 for a unix socket

@@ -138,6 +138,10 @@ cdef class Client:
         return self.context.options
 
     @property
+    def tls_version(self):
+        return "" if self.tls is None else self.tls.version_text().decode("ascii")
+
+    @property
     def is_secure(self):
         return self.session.is_tls
 

@@ -9,11 +9,13 @@ from libc.string cimport memcpy, strlen
 from angarium.events.journal cimport Journal
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport InboundContext
+from angarium.inbound.inquiry cimport inquiry_drop
 from angarium.inbound.transaction cimport inbound_transaction, transaction_finish_envelope, transaction_free
+from angarium.inbound.verdict cimport VERDICT_PENDING
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE, spool_envelope, spool_envelope_next_recipient, spool_envelope_open,
+    SPOOL_ENVELOPE, spool_attribute, spool_envelope, spool_envelope_next_attribute, spool_envelope_next_recipient, spool_envelope_open,
     spool_id_encode, spool_op, spool_recipient,
 )
 
@@ -26,6 +28,12 @@ cdef Counter recipients_total = counter("angarium_in_recipients_total", "Recipie
 cdef Counter discarded_total = counter("angarium_in_discarded_total", "Messages answered 250 and dropped, as judges said.")
 cdef Counter failed_total = counter("angarium_in_commit_failures_total", "Messages answered 451 or 452 at end of data.")
 cdef Counter unheard_total = counter("angarium_in_unheard_total", "Messages taken whose client was gone before the 250.")
+
+cdef enum:
+    ATTRIBUTES = 8
+
+# As in the log, by SPOOL_ATTRIBUTE_*.
+cdef const char **ATTRIBUTE_NAMES = [b"", b"hold_until", b"deliver_by", b"priority", b"tenant", b"campaign", b"route", b"pool"]
 
 cdef bytes NO_ROOM = replies.NO_ROOM
 cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
@@ -127,6 +135,7 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     cdef spool_envelope envelope
     cdef spool_recipient recipient
     cdef const uint8_t *cursor
+    cdef spool_attribute attribute
     cdef bytes identity
     if spool_envelope_open(self.envelope.data, self.envelope.length, &envelope) != 0:
         return
@@ -148,6 +157,10 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     if self.identity != NULL:
         identity = <bytes>self.identity
         journal.text(b"user", <const uint8_t *>PyBytes_AS_STRING(identity), PyBytes_GET_SIZE(identity))
+    cursor = envelope.end
+    while spool_envelope_next_attribute(&envelope, &cursor, &attribute):
+        if attribute.key < ATTRIBUTES:
+            journal.text(ATTRIBUTE_NAMES[attribute.key], attribute.text.data, attribute.text.length)
     journal.seconds(b"seconds", mono_ms() - self.started_mono_ms)
     journal.end()
 
@@ -175,6 +188,8 @@ cdef void commit_drop(Client client) noexcept:
         return
     client.transaction = NULL
     self.client = NULL
+    if self.verdict == VERDICT_PENDING and client.inquiry is not None:
+        inquiry_drop(client)
     if self.is_ended:
         return                          # commit_done or commit_failed will see to it
     client.context.intake.transaction_ended()

@@ -1,13 +1,14 @@
 # DATA and BDAT: the trace field in front, runs of a large message to the spool, the end to the commit.
 # One file for both verbs, because they differ only in what the session does.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop, commit_submit
 from angarium.inbound.context cimport Intake
 from angarium.inbound.transaction cimport inbound_transaction
+from angarium.inbound.verdict cimport VERDICT_DISCARDED, VERDICT_NONE, VERDICT_PENDING, VERDICT_REFUSED, message_verdict
 from angarium.mime.received cimport received_append, received_facts
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_new, octets_unref
@@ -47,6 +48,7 @@ cdef void proceed_data(Client client) noexcept:
         if not session.has_transaction():
             commit_drop(client)
         return
+    transaction.trace_octets = <uint32_t>body.length
     session.begin_data_with(body)
 
 
@@ -80,7 +82,16 @@ cdef int write_trace(Client client, octets **body) noexcept:
 
 
 cdef bint proceed_body(Client client) noexcept:
-    cdef octets *run = client.session.take_body_octets()
+    cdef octets *run
+    cdef uint8_t verdict = VERDICT_NONE
+    if client.context.judges is not None or client.transaction.verdict != VERDICT_NONE:
+        verdict = verdict_of(client, False)
+        if verdict == VERDICT_PENDING:
+            return False
+    run = client.session.take_body_octets()
+    if verdict >= VERDICT_REFUSED:
+        octets_unref(run)
+        return True
     if run == NULL or chunks_submit(client.transaction, run):
         return True
     client.session.message.body = run               # the session grows it by what is already read; then we read no more
@@ -99,7 +110,24 @@ cdef octets *trimmed(octets *body) noexcept:
     return smaller
 
 
+cdef uint8_t verdict_of(Client client, bint is_whole) noexcept:
+    cdef inbound_transaction *transaction = client.transaction
+    # Who was appointed by a reload in the middle of a message does not see the rest of it.
+    if transaction.verdict == VERDICT_NONE and (not client.context.judges.message or transaction.chunk_count
+                                                or client.session.message.body == NULL):
+        return VERDICT_NONE
+    return message_verdict(client, is_whole)
+
+
 cdef void proceed_message(Client client) noexcept:
+    if ((client.context.judges is not None or client.transaction.verdict != VERDICT_NONE)
+            and verdict_of(client, True) == VERDICT_PENDING):
+        client.transaction.awaits_verdict = True
+        return
+    finish_message(client)
+
+
+cdef void finish_message(Client client) noexcept:
     cdef inbound_transaction *transaction = client.transaction
     cdef ServerSession session = client.session
     cdef Intake intake = client.context.intake
@@ -112,6 +140,10 @@ cdef void proceed_message(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_TLS_OPTIONAL    # RFC 8689 §4.1: next to REQUIRETLS the field means nothing
     if session.message.machine.octets_out != 0 and not session.message.machine.ends_with_crlf:
         transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF
+    if transaction.verdict == VERDICT_REFUSED:
+        octets_unref(body)
+        refuse_message(client)
+        return
     transaction.is_ended = True
     intake.transaction_ended()
     intake.committing += 1
@@ -119,6 +151,11 @@ cdef void proceed_message(Client client) noexcept:
         body = trimmed(body)
         transaction.op.body = body
         transaction.message_octets = body.length
+        commit_submit(transaction)
+        return
+    if transaction.verdict == VERDICT_DISCARDED:
+        octets_unref(body)
+        transaction.message_octets = session.message.machine.octets_out
         commit_submit(transaction)
         return
     # Streamed: the rest is one more chunk, however many are on their way; chunk_done() of the last one commits.
@@ -129,3 +166,13 @@ cdef void proceed_message(Client client) noexcept:
     transaction.message_octets = transaction.streamed_octets
     if transaction.in_flight == 0:
         commit_submit(transaction)
+
+
+cdef void refuse_message(Client client) noexcept:
+    cdef bytes reply = <bytes>client.transaction.refusal
+    client.tell_rejected(reply)
+    commit_drop(client)
+    if reply.startswith(b"421") or reply.startswith(b"521"):
+        client.session.close_with(reply)
+    else:
+        client.session.finish_with(<const uint8_t *>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))

@@ -7,16 +7,22 @@ nothing of this is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from angarium.inbound.options import ListenerOptions
 from angarium.model.refusal import Refusal
+from angarium.policy.header import FieldChange, changed, header_end
+
+if TYPE_CHECKING:
+    from angarium.inbound.policy_state import Visit
 
 
 class Peer(Protocol):
-    """Whoever talks to us, as judges see it (client.pyx)."""
+    """Whoever talks to us, as judges see it (client.pyx). visit: what policy keeps of the connection."""
+
+    visit: Visit | None
 
     @property
     def host(self) -> str:
@@ -37,6 +43,10 @@ class Peer(Protocol):
     @property
     def is_secure(self) -> bool:
         """Under TLS."""
+
+    @property
+    def tls_version(self) -> str:
+        """ "TLSv1.3"; "" in clear."""
 
     @property
     def may_relay(self) -> bool:
@@ -97,6 +107,59 @@ class RcptCase:
         self.attributes: dict[int, bytes] = {}
 
 
+class MessageCase:
+    """All of a message, or its first 128 KiB while the rest is still to come.
+
+    trace       our own fields in front.    content  what the client has sent of it so far, without them.
+    fields      changes of the header section that judges want, in order.
+    recipients  a judge may set it: who gets the message instead; empty, the client hears 250 and nobody does.
+    attributes  hold for the message.
+    """
+
+    __slots__ = (
+        "_header", "attributes", "client", "content", "fields", "id", "is_smtputf8", "is_whole", "recipients",
+        "reverse_path", "trace",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: Peer,
+        id_: int,
+        reverse_path: bytes,
+        *,
+        trace: bytes,
+        content: bytes,
+        is_whole: bool,
+        is_smtputf8: bool,
+    ) -> None:
+        self.client = client
+        self.id = id_
+        self.reverse_path = reverse_path
+        self.trace = trace
+        self.content = content
+        self.is_whole = is_whole
+        self.is_smtputf8 = is_smtputf8
+        self.fields: list[FieldChange] = []
+        self.recipients: list[NewRecipient] | None = None
+        self.attributes: dict[int, bytes] = {}
+        self._header: tuple[int, bool] | None = None
+
+    @property
+    def header_octets(self) -> int:
+        """Of content: the header section without the empty line."""
+        if self._header is None:
+            self._header = header_end(self.content)
+        return self._header[0]
+
+    @property
+    def is_header_whole(self) -> bool:
+        return self.is_whole or (self.header_octets >= 0 and self._header is not None and self._header[1])
+
+    def new_header(self) -> bytes:
+        """What stands in the place of `trace` and the header section when the changes are made. Raises ValueError."""
+        return changed(self.trace, self.content[: self.header_octets], self.fields, self.is_smtputf8)
+
+
 Answer = Refusal | None | Coroutine[Any, Any, Refusal | None]
 
 
@@ -106,6 +169,7 @@ class Judges(msgspec.Struct, frozen=True):
     connect: tuple[Callable[[ConnectCase], Answer], ...] = ()
     mail: tuple[Callable[[MailCase], Answer], ...] = ()
     rcpt: tuple[Callable[[RcptCase], Answer], ...] = ()
+    message: tuple[Callable[[MessageCase], Answer], ...] = ()
 
 
 Appointing = Callable[[ListenerOptions], Judges]
@@ -118,5 +182,6 @@ def appoint(makers: Iterable[Appointing], options: ListenerOptions) -> Judges | 
         connect=tuple(judge for each in found for judge in each.connect),
         mail=tuple(judge for each in found for judge in each.mail),
         rcpt=tuple(judge for each in found for judge in each.rcpt),
+        message=tuple(judge for each in found for judge in each.message),
     )
     return None if judges == Judges() else judges

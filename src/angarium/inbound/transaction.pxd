@@ -22,12 +22,18 @@ cdef struct inbound_transaction:
     uint32_t reverse_path_length
     uint32_t first_path_offset      # the forward-path of the first recipient, likewise
     uint32_t first_path_length
+    uint32_t recipients_offset      # where they begin in it
+    uint32_t trace_octets           # of the body in front of what the client sends
     uint32_t chunk_count
     uint32_t chunk_capacity
     uint32_t in_flight              # ops submitted and not done
     int error                       # the first one of any chunk
     bint is_ended                   # end of data was seen: the envelope follows the last chunk
     bint is_dropped                 # no message will come of it
+    uint8_t verdict                 # VERDICT_*: what the judges of the message say (verdict.pyx)
+    bint is_asking                  # they are, in this very call
+    bint awaits_verdict             # the end of data is there, and they are still asked
+    void *refusal                   # bytes, a counted reference: their reply, for the end of data; NULL: none
     const char *protocol            # as in the Received field: "ESMTPSA"
     const char *tls_version         # static texts; NULL in clear
     const char *tls_cipher

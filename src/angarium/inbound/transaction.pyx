@@ -36,6 +36,7 @@ cdef inbound_transaction *transaction_new(const uint8_t *reverse_path, size_t re
             span(helo, helo_length), span(address, address_length), span(listener, listener_length)) != 0:
         transaction_free(self)
         return NULL
+    self.recipients_offset = <uint32_t>self.envelope.length
     # The texts stand at the end of what begin wrote, this one first (csrc/spool/envelope.c).
     self.reverse_path_length = <uint32_t>reverse_path_length
     self.reverse_path_offset = <uint32_t>(self.envelope.length - reverse_path_length - envid_length - helo_length
@@ -151,4 +152,5 @@ cdef void transaction_free(inbound_transaction *self) noexcept:
     free(self.pins)
     Py_XDECREF(<PyObject *>self.context)
     Py_XDECREF(<PyObject *>self.identity)
+    Py_XDECREF(<PyObject *>self.refusal)
     free(self)

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from angarium.model.errors import AngariumError
+from angarium.policy.hook_file import HookSource
 
 T = TypeVar("T")
 
@@ -69,10 +70,14 @@ class Delete(msgspec.Struct, tag="delete"):
 
 
 class Apply(msgspec.Struct, tag="apply"):
-    """Work by this configuration from now on. One socket travels per address, in order. Answer: None."""
+    """Work by this configuration from now on. One socket travels per address, in order. Answer: None.
+
+    hooks  the text of policy.file, as the supervisor has read it.
+    """
 
     tables: dict[str, Any]
     addresses: list[str]
+    hooks: HookSource | None = None
 
 
 class Beat(msgspec.Struct, tag="beat"):

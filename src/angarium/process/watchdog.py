@@ -4,7 +4,7 @@ The loop itself is the witness: a timer that should fire every BEAT_S measures b
 duration reported here was really a time in which no session was served. A thread looks now and then whether
 the beat is overdue and, while it is, notes what the loop's thread is executing: the innermost frame of Python
 code. C code that keeps the GIL for all of that time is measured but shows as the Python line that called it,
-or as nothing.
+or as nothing. When it was called by a hook of the operator's, the hook is named besides.
 
 CPU time of the loop's thread is reported beside: a long stall with little CPU was a blocking call or a
 machine that gave the process no core, not a computation.
@@ -21,6 +21,7 @@ from typing import Final
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
+from angarium.policy.hook_file import MODULE_NAME
 
 LIMIT_S: Final = 0.050
 BEAT_S: Final = 0.025  # half the limit: a stall is seen at the latest half a limit after it began to count
@@ -41,6 +42,7 @@ class Watchdog:
         self._due = time.monotonic() + BEAT_S
         self._cpu_s = time.thread_time()
         self._holder = ""
+        self._hook = ""
         self._is_stopped = threading.Event()
         self._handle = loop.call_later(BEAT_S, self._beat)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -63,8 +65,9 @@ class Watchdog:
                 duration_s=late_s,
                 cpu_s=min(cpu_s - self._cpu_s, late_s),
                 holder=self._holder or "unknown",
+                **({"hook": self._hook} if self._hook else {}),
             )
-        self._holder = ""
+        self._holder = self._hook = ""
         self._cpu_s = cpu_s
         self._due = now + BEAT_S
         self._handle = self._loop.call_later(BEAT_S, self._beat)
@@ -76,6 +79,7 @@ class Watchdog:
             frame = sys._current_frames().get(self._thread_id)
             if frame is not None:
                 self._holder = _named(frame)
+                self._hook = _hook(frame)
 
 
 def _named(frame: FrameType) -> str:
@@ -87,3 +91,14 @@ def _named(frame: FrameType) -> str:
         places.append(f"{code.co_qualname} ({code.co_filename}:{at.f_lineno})")
         at = at.f_back
     return " < ".join(places)
+
+
+def _hook(frame: FrameType) -> str:
+    """The outermost function of the operator's hook file in a stack, which is the hook that was called; or ""."""
+    hook = ""
+    at: FrameType | None = frame
+    while at is not None:
+        if at.f_globals.get("__name__") == MODULE_NAME and at.f_code.co_name != "<module>":
+            hook = at.f_code.co_name
+        at = at.f_back
+    return hook

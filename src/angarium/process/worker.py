@@ -21,6 +21,7 @@ import uvloop
 from angarium.events.journal import Journal
 from angarium.metrics import counters
 from angarium.model.errors import AngariumError
+from angarium.policy.hook_file import HookSource
 from angarium.process.control import (
     Answer,
     Apply,
@@ -51,8 +52,10 @@ class Relay(Protocol):
 
     journal: Journal
 
-    async def apply(self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]]) -> None:
-        """Works by this configuration from now on; takes over the sockets.
+    async def apply(
+        self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]], hooks: HookSource | None
+    ) -> None:
+        """Works by this configuration and these hooks from now on; takes over the sockets.
 
         Raises AngariumError, and stays as it was.
         """
@@ -193,7 +196,8 @@ class _Life:
             case Apply():
                 sockets = [socket.socket(fileno=fd) for fd in fds]
                 async with self._apply_lock:
-                    await relay.apply(request.tables, list(zip(request.addresses, sockets, strict=True)))
+                    bound = list(zip(request.addresses, sockets, strict=True))
+                    await relay.apply(request.tables, bound, request.hooks)
                 return None
             case StandIn():
                 sockets = [socket.socket(fileno=fd) for fd in fds]

@@ -13,11 +13,12 @@ from angarium.queue.ledger cimport shard_of
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.troubles cimport trouble_of
-from angarium.spool.cspool cimport (SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+from angarium.spool.cspool cimport (spool_attribute, spool_envelope_next_attribute, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
                                     spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
                                     spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
 
 from angarium.model.errors import SpoolCorrupt
+from angarium.spool.envelope import Attribute
 
 from angarium.routing.route_key import route_text
 
@@ -122,6 +123,8 @@ def show(Scheduler scheduler, uint64_t id):
     cdef uint32_t i
     cdef dict result
     cdef list recipients = []
+    cdef spool_attribute attribute
+    cdef const uint8_t *cursor
     if m == NULL:
         return None
     result = summary(scheduler, m)
@@ -134,6 +137,11 @@ def show(Scheduler scheduler, uint64_t id):
         result["envid"] = view.envid.data[:view.envid.length].decode("utf-8", "replace")
         result["helo"] = view.helo.data[:view.helo.length].decode("utf-8", "replace")
         result["client"] = view.client_address.data[:view.client_address.length].decode("utf-8", "replace")
+        cursor = view.end
+        while spool_envelope_next_attribute(&view, &cursor, &attribute):
+            if attribute.key in Attribute:
+                name = Attribute(attribute.key).name.lower()
+                result.setdefault(name, attribute.text.data[:attribute.text.length].decode("utf-8", "replace"))
     for i in range(m.recipient_count):
         r = &m.recipients[i]
         entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": PLACES[r.link.where], "attempts": r.link.tally,

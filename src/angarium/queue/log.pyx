@@ -87,3 +87,22 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
     journal.seconds(b"age", now - m.received_utc_ms if now > m.received_utc_ms else 0)
     journal.seconds(b"elapsed", elapsed_ms)
     journal.end()
+    if journal.outcomes is not None:
+        tell(journal, event, m, r, site, source, remote[:remote_length] if remote_length else b"", code,
+             "%d.%d.%d" % (status_class, status_subject, status_detail) if status_class else "",
+             text[:text_length] if text_length else b"", now, elapsed_ms)
+
+
+cdef void tell(Journal journal, const char *event, message *m, recipient *r, bytes site, bytes source, bytes remote,
+               uint16_t code, str status, bytes text, uint64_t now, uint64_t elapsed_ms) noexcept:
+    cdef spool_recipient found
+    cdef bytes reverse_path = b"", forward_path = b""
+    try:
+        if envelope_recipient(m, r.index, &found):
+            reverse_path = last_view.reverse_path.data[:last_view.reverse_path.length]
+            forward_path = found.forward_path.data[:found.forward_path.length]
+        journal.outcomes(event.decode("ascii"), m.id, reverse_path, forward_path, m.message_octets, site, source, remote, code,
+                         status, text, r.link.tally, (now - m.received_utc_ms) / 1000.0 if now > m.received_utc_ms else 0.0,
+                         elapsed_ms / 1000.0)
+    except Exception as error:
+        journal.log("error", where="on_outcome", reason=repr(error))

@@ -1,0 +1,81 @@
+"""What policy keeps of a connection and of the transaction in it: between one command's decisions and the next's."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import Any, Final
+
+from angarium.inbound.judgement import MailCase, NewRecipient, Peer
+from angarium.model.refusal import Refusal
+from angarium.policy.arguments import Client
+from angarium.policy.decisions import FieldChange
+
+_numbers: Final = itertools.count(1)
+
+
+class Visit:
+    """One connection. client: as hooks see it, of the newest MAIL."""
+
+    __slots__ = ("attributes", "client", "defer", "fields", "helo_asked", "notes", "transaction")
+
+    def __init__(self) -> None:
+        self.notes: dict[str, Any] = {}
+        self.attributes: dict[int, bytes] = {}      # of every message
+        self.fields: list[FieldChange] = []
+        self.defer: Refusal | None = None           # every recipient that nobody else refuses
+        self.helo_asked = b""                       # services know of this EHLO
+        self.client: Client | None = None
+        self.transaction: Transaction | None = None
+
+
+class Transaction:
+    """From MAIL on, or from before it until it is refused."""
+
+    __slots__ = (
+        "base_route", "bcc", "defer", "discard", "fields", "instance", "is_smtputf8", "notes", "octets", "recipients",
+        "redirect", "reverse_path", "route",
+    )  # fmt: skip
+
+    def __init__(self, case: MailCase) -> None:
+        self.reverse_path = case.reverse_path
+        self.octets = case.announced_octets
+        self.is_smtputf8 = case.is_smtputf8
+        self.notes: dict[str, Any] = {}
+        # What tells one message's questions from another's, over all workers (SMTPD_POLICY_README, "instance").
+        self.instance = f"{os.getpid():x}.{int(time.time()):x}.{next(_numbers):x}"
+        self.recipients: list[NewRecipient] = []
+        self.base_route: bytes | None = None        # from MAIL or before
+        self.route: bytes | None = None             # of the recipients accepted so far
+        self.fields: list[FieldChange] = []
+        self.redirect: list[bytes] | None = None
+        self.bcc: list[bytes] = []
+        self.discard: str | None = None
+        self.defer: Refusal | None = None
+
+
+def visit_of(peer: Peer) -> Visit:
+    if peer.visit is None:
+        peer.visit = Visit()
+    return peer.visit
+
+
+def client_of(peer: Peer) -> Client:
+    """As hooks see it now."""
+    visit = visit_of(peer)
+    visit.client = client = Client(
+        peer.host,
+        peer.helo.decode("ascii", "replace"),
+        peer.identity or "",
+        peer.is_secure,
+        peer.may_relay,
+        str(peer.listener.address),
+        visit.notes,
+    )
+    return client
+
+
+def text_of(path: bytes) -> str:
+    """A path that the session has parsed: ASCII or well-formed UTF-8."""
+    return path.decode("utf-8", "replace")

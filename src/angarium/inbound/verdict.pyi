@@ -1,0 +1,1 @@
+"""What judges say of a message, carried out. Compiled callers only."""

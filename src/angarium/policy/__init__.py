@@ -1,0 +1,15 @@
+"""For hook files: what hooks are told, and what they may answer.
+
+    from angarium.policy import Accept, Rcpt, Reject
+
+    async def on_rcpt(rcpt: Rcpt) -> Accept | Reject | None: ...
+"""
+
+from angarium.policy.arguments import Client, Mail, Message, Outcome, Rcpt
+from angarium.policy.decisions import Accept, Decision, Defer, Discard, Redirect, Reject
+from angarium.policy.header import AddField, Field, Header, RemoveField, ReplaceField
+
+__all__ = [
+    "Accept", "AddField", "Client", "Decision", "Defer", "Discard", "Field", "Header", "Mail", "Message", "Outcome",
+    "Rcpt", "Redirect", "Reject", "RemoveField", "ReplaceField",
+]  # fmt: skip

@@ -1,0 +1,88 @@
+"""Hooks in a whole relay: a reload takes the file anew or keeps the old one; later workers run what holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+from pathlib import Path
+
+from relay_process import RelayProcess, maildir_route, wait_for
+
+HOOKS = """
+from angarium.policy import *
+import time
+
+def on_rcpt(rcpt):
+    if rcpt.local_part == "slow":
+        time.sleep(0.3)
+    return Reject("{word}")
+
+def on_outcome(outcome):
+    with open("{folder}/outcomes", "a") as file:
+        print(outcome.event, outcome.forward_path, outcome.status, outcome.attempt, file=file)
+"""
+
+
+def said_by(relay: RelayProcess, to: str = "b@y.example") -> str:
+    with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as client:
+        client.helo("client.example")
+        client.mail("a@x.example")
+        return client.rcpt(to)[1].decode()
+
+
+def test_a_reload_takes_the_file_anew_or_keeps_the_old_one(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(HOOKS.format(word="one", folder=tmp_path))
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path)
+    with RelayProcess(tmp_path, config, workers=2) as relay:
+        assert said_by(relay) == "5.7.1 one"
+        hooks.write_text(HOOKS.format(word="two", folder=tmp_path))
+        assert said_by(relay) == "5.7.1 one"
+        assert relay.command("reload").returncode == 0
+        assert said_by(relay) == "5.7.1 two"
+
+        hooks.write_text("def on_rcpt(rcpt:\n")
+        done = relay.command("reload")
+        assert done.returncode != 0 and f"policy.file: {hooks}:1: '(' was never closed" in done.stderr
+        hooks.write_text("\nimport nowhere\n")
+        done = relay.command("reload")
+        assert done.returncode != 0 and f"{hooks}:2: ModuleNotFoundError" in done.stderr
+        assert said_by(relay) == "5.7.1 two"
+
+        # Its successor runs what the others run, not what is in the file by now.
+        victim = relay.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: relay.events("worker-restarted") and len(relay.workers()) == 2, "a successor")
+        assert {said_by(relay) for _ in range(8)} == {"5.7.1 two"}
+
+        said_by(relay, "slow@y.example")
+        stall = wait_for(lambda: next(iter(relay.events("stall")), None), "the watchdog tells")
+        assert stall["hook"] == "on_rcpt" and f"{hooks}" in stall["holder"]
+
+        relay.write_config(maildir_route(tmp_path))
+        assert relay.command("reload").returncode == 0
+        assert said_by(relay) == "2.1.5 Ok"
+
+
+def test_a_relay_whose_hook_file_cannot_be_run_does_not_start(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text("1 / 0\n")
+    relay = RelayProcess(tmp_path, f'[policy]\nfile = "{hooks}"\n')
+    relay.launch()
+    assert relay.wait() == 2
+    assert f"{hooks}:1: ZeroDivisionError: division by zero" in relay.errors()
+
+
+def test_outcomes_are_told(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(HOOKS.format(word="no", folder=tmp_path).replace('return Reject("no")', ""))
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path, "y.example") + (
+        '[[route]]\nnext_hop = "smtp://127.0.0.1:1"\n'
+    )
+    with RelayProcess(tmp_path, config) as relay:
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as client:
+            client.sendmail("a@x.example", ["b@y.example", "c@z.example"], "Subject: x\r\n\r\nx\r\n")
+        told = tmp_path / "outcomes"
+        wait_for(lambda: told.exists() and len(told.read_text().splitlines()) == 2, "both are told")
+        assert sorted(told.read_text().splitlines()) == ["deferred c@z.example 4.4.1 1", "delivered b@y.example  1"]

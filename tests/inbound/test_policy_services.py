@@ -1,0 +1,188 @@
+"""Policy services asked by sessions: what they are told at each stage, and what their actions do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from inbound.intake_harness import IntakeHarness, run
+from inbound.policy_harness import policy_harness
+from inbound.smtp_peer import SmtpPeer
+from inbound.test_hooks import MAIL, RCPT, sent
+from inbound.test_messages_in import stored_messages
+from policy.policy_server import PolicyServer, Question, policy_server
+
+from angarium.policy.options import STATES
+
+STRANGERS = {"relay_from": [], "relay_to": ["y.example"]}
+
+
+@asynccontextmanager
+async def asking(
+    folder: Path, actions: dict[str, str], hooks: str = "", **options: Any
+) -> AsyncIterator[tuple[IntakeHarness, PolicyServer]]:
+    """A harness and the service it asks. actions: by state; DUNNO for the others."""
+
+    def answer(question: Question) -> bytes:
+        return f"action={actions.get(question['protocol_state'], 'DUNNO')}\n\n".encode()
+
+    async with policy_server(answer) as (server, address):
+        service = {"address": address, "states": list(STATES), **options}
+        async with policy_harness(folder, hooks, listener=STRANGERS, service=[service]) as harness:
+            yield harness, server
+
+
+def test_every_stage_is_asked_about_with_what_is_known_by_then(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {}) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(b"MAIL FROM:<a@x.example> SIZE=1234\r\n")
+            await peer.ask(RCPT)
+            await peer.ask(b"RCPT TO:<c@y.example>\r\n")
+            await peer.ask(b"DATA\r\n")
+            reply = await peer.ask(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            assert reply[:3] == "250"
+            asked = server.questions
+            assert [each["protocol_state"] for each in asked] == [
+                "CONNECT", "EHLO", "MAIL", "RCPT", "RCPT", "DATA", "END-OF-MESSAGE",
+            ]  # fmt: skip
+            assert {each["client_address"] for each in asked} == {"127.0.0.1"}
+            assert [each["helo_name"] for each in asked] == [""] + ["client.example"] * 6
+            assert [each["sender"] for each in asked] == ["", ""] + ["a@x.example"] * 5
+            assert [each["recipient"] for each in asked] == ["", "", "", "b@y.example", "c@y.example", "", ""]
+            assert [each["size"] for each in asked] == ["0", "0"] + ["1234"] * 4 + ["17"]
+            assert [each["recipient_count"] for each in asked] == ["0"] * 5 + ["2"] * 2
+            assert len({each["instance"] for each in asked[2:]}) == 1 and asked[2]["instance"]
+            assert asked[-1]["queue_id"] == reply.rpartition(" ")[2]
+            await sent(peer)
+            assert server.questions[7]["protocol_state"] == "MAIL"          # of one EHLO they know already
+            assert server.questions[7]["instance"] != asked[2]["instance"]
+
+    run(main())
+
+
+def test_a_refusal_is_said_at_its_stage(tmp_path: Path) -> None:
+    async def main() -> None:
+        for state, command, reply in (
+            ("EHLO", MAIL, "550 5.5.2 Bad name"),
+            ("MAIL", MAIL, "450 4.1.8 Who"),
+            ("RCPT", RCPT, "554 5.7.1 No"),
+            ("DATA", b"x\r\n.\r\n", "554 5.7.1 Access denied"),
+            ("END-OF-MESSAGE", b"x\r\n.\r\n", "451 4.3.0 Scanner down"),
+        ):
+            actions = {
+                "EHLO": "550 5.5.2 Bad name", "MAIL": "450 4.1.8 Who", "RCPT": "REJECT No", "DATA": "REJECT",
+                "END-OF-MESSAGE": "451 4.3.0 Scanner down",
+            }  # fmt: skip
+            folder = tmp_path / state
+            folder.mkdir()
+            async with asking(folder, {state: actions[state]}) as (harness, _):
+                peer = await SmtpPeer.greeted(harness.port)
+                for each in (MAIL, RCPT, b"DATA\r\n", b"x\r\n.\r\n"):
+                    said = await peer.ask(each)
+                    if each == command:
+                        break
+                    assert said[:1] in "23", (state, said)
+                assert said == reply
+                assert harness.events("received") == []
+
+    run(main())
+
+
+def test_who_may_relay_is_no_business_of_a_service_for_strangers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            policy_server(lambda _: b"action=REJECT\n\n") as (server, address),
+            policy_harness(tmp_path, "", service=[{"address": address}]) as harness,
+        ):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer))[:3] == "250"
+            assert server.questions == []
+
+    run(main())
+
+
+def test_a_service_of_another_listener_is_not_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {"RCPT": "REJECT"}, listeners=["192.0.2.1:25"]) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer))[:3] == "250"
+            assert server.questions == []
+
+    run(main())
+
+
+def test_deferring_if_permitted_waits_for_whoever_else_refuses(tmp_path: Path) -> None:
+    hooks = """
+    def on_rcpt(rcpt):
+        if rcpt.local_part == "nobody":
+            return Reject("No such user", status="5.1.1")
+    """
+
+    async def main() -> None:
+        async with asking(tmp_path, {"RCPT": "DEFER_IF_PERMIT Greylisted"}, hooks) as (harness, _):
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(MAIL)
+            assert await peer.ask(RCPT) == "450 4.7.1 Greylisted"
+            assert await peer.ask(b"RCPT TO:<nobody@y.example>\r\n") == "550 5.1.1 No such user"
+            assert await peer.ask(RCPT) == "450 4.7.1 Greylisted"
+
+    run(main())
+
+
+def test_fields_of_services_are_prepended_once_a_message(tmp_path: Path) -> None:
+    async def main() -> None:
+        actions = {"RCPT": "PREPEND X-Greylist: delayed", "MAIL": "PREPEND Received-SPF: pass (x)"}
+        async with asking(tmp_path, actions) as (harness, _):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer, to=RCPT + b"RCPT TO:<c@y.example>\r\n"))[:3] == "250"
+        ((_, content),) = await stored_messages(tmp_path)
+        assert content.startswith(b"X-Greylist: delayed\r\nReceived-SPF: pass (x)\r\nReceived: from ")
+        assert content.endswith(b"Subject: hi\r\n\r\nbody\r\n")
+
+    run(main())
+
+
+def test_messages_are_redirected_copied_and_discarded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {"RCPT": "REDIRECT trap@z.example"}) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            await sent(peer)
+            server.answer = lambda question: (
+                b"action=BCC log@z.example\n\n" if question["protocol_state"] == "MAIL" else b"action=DUNNO\n\n"
+            )
+            await sent(peer)
+            server.answer = lambda _: b"action=DISCARD\n\n"
+            assert (await sent(peer))[:3] == "250"
+            assert [event["to"] for event in harness.events("received")] == [
+                ["trap@z.example"], ["b@y.example", "log@z.example"],
+            ]  # fmt: skip
+            assert len(harness.events("discarded")) == 1
+
+    run(main())
+
+
+def test_what_a_service_notes_and_what_is_not_understood_is_logged(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {"MAIL": "WARN strange", "RCPT": "FILTER smtp:x"}) as (harness, _):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer))[:3] == "250"
+            (note,) = harness.events("policy-note")
+            assert (note["kind"], note["text"], note["sender"]) == ("warn", "strange", "a@x.example")
+            (error,) = harness.events("error")
+            assert error["reason"] == "action not understood: FILTER smtp:x"
+
+    run(main())
+
+
+def test_what_is_said_when_the_service_is_down(tmp_path: Path) -> None:
+    async def main() -> None:
+        service = {"address": f"unix:{tmp_path}/none"}
+        async with policy_harness(tmp_path, "", listener=STRANGERS, service=[service]) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(MAIL)
+            assert await peer.ask(RCPT) == "450 4.7.1 Policy service not available, try again later"
+
+    run(main())
