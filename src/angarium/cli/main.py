@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "status": ("angarium.cli.status", "show how the running relay is"),
     "queue": ("angarium.cli.queue", "list, show, retry or delete queued mail"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
+    "policy": ("angarium.cli.policy", "play a message or a dialogue against hooks and policy services"),
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),

@@ -1,0 +1,181 @@
+"""`angarium policy test`: plays a message or a dialogue against hooks and policy services.
+
+Needs no running relay, stores nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from angarium.config.location import find
+from angarium.model.errors import AngariumError
+
+if TYPE_CHECKING:
+    from angarium.inbound.options import ListenerOptions
+    from angarium.inbound.rehearsal import Rehearsal, Step, Taken
+
+MESSAGE = b"Subject: test\r\n\r\ntest\r\n"
+
+
+class Impossible(AngariumError):
+    """What was asked cannot be done; the text says why."""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("policy", help="try the hook file", description="Tries hooks and policy services.")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    test = actions.add_parser(
+        "test",
+        help="play a message or a dialogue against policy",
+        description="Says what each hook decides about a message or a dialogue, what the client would hear, and\n"
+        "what would be queued. Stores and sends nothing. What goes wrong in a hook is told on stderr.\n"
+        "Exit status 0: a message would be taken. 1: none would.",
+        epilog="examples:\n"
+        "  angarium policy test --from a@x.example --to b@y.example --client 192.0.2.1\n"
+        "  angarium policy test --to b@y.example --message mail.eml --json\n"
+        "  angarium policy test --dialogue session.txt --services",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    test.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: ./angarium.toml, then /etc/angarium/angarium.toml"
+    )
+    test.add_argument("--listener", metavar="ADDRESS", help="whose rules hold (default: the first)")
+    test.add_argument("--client", metavar="ADDRESS", default="127.0.0.1", help="default: 127.0.0.1")
+    test.add_argument("--user", metavar="IDENTITY", help="as if it had authenticated")
+    test.add_argument("--tls", action="store_true", help="as if under TLS")
+    test.add_argument(
+        "--services", action="store_true", help="ask policy services, too; some remember what they are asked"
+    )
+    test.add_argument("--helo", metavar="NAME", default="client.example", help="default: client.example")
+    test.add_argument("--from", dest="reverse_path", metavar="MAILBOX", default="", help="default: the null one")
+    test.add_argument("--to", dest="paths", metavar="MAILBOX", action="append", default=[], help="may be repeated")
+    test.add_argument("--message", metavar="FILE", help='a message, "-" for stdin (default: a short one)')
+    test.add_argument(
+        "--dialogue", metavar="FILE", help='what the client sends, "-" for stdin; of a transcript what follows "C: "'
+    )
+    test.add_argument("--json", action="store_true", help="one JSON object per command and per message taken")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.dialogue is not None and (args.paths or args.reverse_path or args.message):
+        raise Impossible("--dialogue says it all: no --from, --to or --message beside it")
+    if args.dialogue is None and not args.paths:
+        raise Impossible("--to or --dialogue is needed")
+    return asyncio.run(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    from angarium.config.schema import load, read_hooks
+    from angarium.events.journal import Journal
+    from angarium.inbound.rehearsal import Rehearsal, RehearsedPeer
+
+    config, tree = load(find(args.config))
+    source = read_hooks(config, tree)
+    if source is None and not config.policy.service:
+        raise Impossible(f"{tree.files[0]}: neither policy.file nor [[policy.service]]: there is no policy")
+    listener = _listener(config.listener, args.listener)
+    try:
+        host = str(ipaddress.ip_address(args.client))
+    except ValueError:
+        raise Impossible(f"--client: {args.client!r} is not an address") from None
+    peer = RehearsedPeer(listener, host, args.user, args.tls)
+    journal = Journal(sys.stderr.fileno())
+    rehearsal = Rehearsal(
+        peer, config.policy, source, journal, hostname=config.node.own_hostname(), services=args.services
+    )
+    try:
+        await rehearsal.connect()
+        if args.dialogue is not None:
+            await _play(rehearsal, _client_lines(_read(args.dialogue)))
+        else:
+            await _play(rehearsal, _commands(args))
+    finally:
+        rehearsal.close()
+    for step in rehearsal.steps:
+        print(_json("command", step) if args.json else _told(step))
+    for taken in rehearsal.taken:
+        print(_json("message", taken) if args.json else _told_message(taken))
+    return 0 if rehearsal.taken else 1
+
+
+async def _play(rehearsal: Rehearsal, lines: Iterator[bytes]) -> None:
+    for line in lines:
+        if rehearsal.is_over:
+            return
+        reply = await rehearsal.send(line)
+        if line.upper() == b"DATA" and not reply.startswith("354"):
+            # A client would not send the message now.
+            for rest in lines:
+                if rest == b".":
+                    break
+
+
+def _commands(args: argparse.Namespace) -> Iterator[bytes]:
+    message = MESSAGE if args.message is None else _read(args.message)
+    parameters = b"" if message.isascii() else b" BODY=8BITMIME"
+    if not all(map(str.isascii, (args.reverse_path, *args.paths))):
+        parameters += b" SMTPUTF8"
+    yield b"EHLO " + args.helo.encode()
+    yield b"MAIL FROM:<%s>%s SIZE=%d" % (args.reverse_path.encode(), parameters, len(message))
+    for forward_path in args.paths:
+        yield b"RCPT TO:<%s>" % forward_path.encode()
+    yield b"DATA"
+    for line in message.removesuffix(b"\n").removesuffix(b"\r").replace(b"\r\n", b"\n").split(b"\n"):
+        yield b"." + line if line.startswith(b".") else line
+    yield b"."
+    yield b"QUIT"
+
+
+def _client_lines(octets: bytes) -> Iterator[bytes]:
+    lines = octets.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    is_transcript = any(line.startswith(b"C: ") for line in lines)
+    for line in lines:
+        if not is_transcript:
+            yield line
+        elif line.startswith(b"C:"):
+            yield line[2:].removeprefix(b" ")
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def _listener(listeners: list[ListenerOptions], wanted: str | None) -> ListenerOptions:
+    if wanted is None:
+        return listeners[0]
+    for listener in listeners:
+        if str(listener.address) == wanted:
+            return listener
+    known = ", ".join(str(listener.address) for listener in listeners)
+    raise Impossible(f"--listener: none listens on {wanted}; there are {known}")
+
+
+def _json(kind: str, value: Step | Taken) -> str:
+    fields = msgspec.to_builtins(value)
+    if kind == "command":
+        fields["decisions"] = [{"by": by, "decision": decision} for by, decision in fields.get("decisions", ())]
+    return json.dumps({"kind": kind, **fields}, ensure_ascii=False)
+
+
+def _told(step: Step) -> str:
+    lines = [f"C: {step.command}"]
+    lines += [f"   {who}: {what}" for who, what in step.decisions]
+    lines += [f"S: {line}" for line in step.reply.splitlines()]
+    return "\n".join(lines)
+
+
+def _told_message(taken: Taken) -> str:
+    recipients = ", ".join(f"<{each}>" for each in taken.recipients)
+    lines = ["", f"would be queued from <{taken.reverse_path}> to {recipients}"]
+    lines += [f"   {name} {value}" for name, value in taken.attributes.items()]
+    lines += [f"   {line}" for line in taken.header.splitlines()]
+    return "\n".join(lines)
