@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from inbound.intake_harness import IntakeHarness, run
 from inbound.policy_harness import policy_harness
 from inbound.smtp_peer import SmtpPeer
@@ -128,6 +129,26 @@ def test_deferring_if_permitted_waits_for_whoever_else_refuses(tmp_path: Path) -
             assert await peer.ask(RCPT) == "450 4.7.1 Greylisted"
             assert await peer.ask(b"RCPT TO:<nobody@y.example>\r\n") == "550 5.1.1 No such user"
             assert await peer.ask(RCPT) == "450 4.7.1 Greylisted"
+
+    run(main())
+
+
+@pytest.mark.parametrize("state", ["CONNECT", "EHLO", "MAIL"])
+def test_what_is_deferred_before_recipients_holds_for_every_one(tmp_path: Path, state: str) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {state: "DEFER_IF_PERMIT Not yet"}) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(MAIL)
+            for _ in range(3):
+                assert await peer.ask(RCPT) == "450 4.7.1 Not yet"
+            server.answer = lambda question: (
+                b"action=DEFER_IF_PERMIT One\n\n" if question["recipient"] == "b@y.example" else b"action=DUNNO\n\n"
+            )
+            await peer.ask(b"RSET\r\n")
+            await peer.ask(MAIL)
+            if state == "MAIL":
+                assert await peer.ask(RCPT) == "450 4.7.1 One"
+                assert (await peer.ask(b"RCPT TO:<c@y.example>\r\n"))[:3] == "250"
 
     run(main())
 

@@ -31,7 +31,13 @@ class Impossible(AngariumError):
 
 
 def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser("policy", help="try the hook file", description="Tries hooks and policy services.")
+    parser = subparsers.add_parser(
+        "policy",
+        help="try the hook file",
+        description="Tries hooks and policy services on mail that does not count.",
+        epilog="example:\n  angarium policy test --from a@x.example --to b@y.example",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     test = actions.add_parser(
         "test",

@@ -60,6 +60,8 @@ class DelegationJudges:
     async def _rcpt(self, case: RcptCase) -> Refusal | None:
         visit = visit_of(case.client)
         more = {"recipient": text_of(case.forward_path)}
+        if visit.transaction is not None:
+            visit.transaction.defer_rcpt = None
         return await self._ask("rcpt", case.client, visit, visit.transaction, more)
 
     async def _message(self, case: MessageCase) -> Refusal | None:
@@ -104,6 +106,8 @@ class DelegationJudges:
                     instead = instead or refusal
                 elif transaction is None:
                     visit.defer = visit.defer or refusal
+                elif state == "rcpt":
+                    transaction.defer_rcpt = transaction.defer_rcpt or refusal
                 else:
                     transaction.defer = transaction.defer or refusal
             elif isinstance(action, Dunno):

@@ -95,8 +95,7 @@ class LastJudges:
         transaction = visit.transaction
         if transaction is None:
             return None
-        if (refusal := transaction.defer or visit.defer) is not None:
-            transaction.defer = None
+        if (refusal := transaction.defer_rcpt or transaction.defer or visit.defer) is not None:
             return refusal
         recipients = case.recipients
         if recipients is None:

@@ -34,8 +34,8 @@ class Transaction:
     """From MAIL on, or from before it until it is refused."""
 
     __slots__ = (
-        "base_route", "bcc", "defer", "discard", "fields", "instance", "is_smtputf8", "notes", "octets", "recipients",
-        "redirect", "reverse_path", "route",
+        "base_route", "bcc", "defer", "defer_rcpt", "discard", "fields", "instance", "is_smtputf8", "notes", "octets",
+        "recipients", "redirect", "reverse_path", "route",
     )  # fmt: skip
 
     def __init__(self, case: MailCase) -> None:
@@ -52,7 +52,8 @@ class Transaction:
         self.redirect: list[bytes] | None = None
         self.bcc: list[bytes] = []
         self.discard: str | None = None
-        self.defer: Refusal | None = None
+        self.defer: Refusal | None = None           # every recipient, and the message, that nobody else refuses
+        self.defer_rcpt: Refusal | None = None      # the RCPT that is asked about now, likewise
 
 
 def visit_of(peer: Peer) -> Visit:
