@@ -61,6 +61,8 @@ static const word verbs[] = {   /* most frequent first */
     {FOUR('E', 'X', 'P', 'N'), SMTP_VERB_EXPN, ARGUMENT_UTF8, 4, ""},
     {FOUR('H', 'E', 'L', 'P'), SMTP_VERB_HELP, ARGUMENT_OPTIONAL, 4, ""},
     {FOUR('E', 'T', 'R', 'N'), SMTP_VERB_ETRN, ARGUMENT_REQUIRED, 4, ""},
+    {FOUR('X', 'C', 'L', 'I'), SMTP_VERB_XCLIENT, ARGUMENT_REQUIRED, 7, "ENT"},
+    {FOUR('X', 'F', 'O', 'R'), SMTP_VERB_XFORWARD, ARGUMENT_REQUIRED, 8, "WARD"},
     {FOUR('G', 'E', 'T', 0), SMTP_VERB_HTTP, ARGUMENT_IGNORED, 3, ""},
     {FOUR('P', 'O', 'S', 'T'), SMTP_VERB_HTTP, ARGUMENT_IGNORED, 4, ""},
     {FOUR('P', 'U', 'T', 0), SMTP_VERB_HTTP, ARGUMENT_IGNORED, 3, ""},
@@ -361,7 +363,7 @@ static smtp_command_result parse_mail_or_rcpt(const uint8_t *in, unsigned flags,
         at++;
     if (at == end)
         return fail(out, SMTP_COMMAND_SYNTAX, at);
-    result = parse_path(in, at, end, (flags & SMTP_PATH_UTF8) | (is_mail ? SMTP_PATH_NULL
+    result = parse_path(in, at, end, (flags & (SMTP_PATH_UTF8 | SMTP_PATH_UNQUALIFIED)) | (is_mail ? SMTP_PATH_NULL
                                                                          : SMTP_PATH_POSTMASTER), out);
     if (result != SMTP_COMMAND_OK)
         return result;

@@ -34,6 +34,7 @@ typedef enum smtp_verb {
     SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_DATA, SMTP_VERB_BDAT,
     SMTP_VERB_RSET, SMTP_VERB_NOOP, SMTP_VERB_VRFY, SMTP_VERB_EXPN, SMTP_VERB_HELP, SMTP_VERB_QUIT,
     SMTP_VERB_STARTTLS, SMTP_VERB_AUTH, SMTP_VERB_ETRN,
+    SMTP_VERB_XCLIENT, SMTP_VERB_XFORWARD,      /* Postfix's: who speaks, and where a message came from */
     SMTP_VERB_HTTP,             /* GET, POST, PUT, HEAD, CONNECT, OPTIONS, DELETE, PATCH, TRACE: cross-protocol;
                                    always SMTP_COMMAND_OK, whatever else the line holds: the session ends */
 } smtp_verb;
@@ -87,7 +88,7 @@ typedef struct smtp_command {
  * Spaces between "FROM:" / "TO:" and the path are accepted (common in the field); between verb and colon
  * they are not. Verbs and keywords are case-insensitive. DATA, RSET, QUIT and STARTTLS take no argument
  * (SYNTAX); HELO, EHLO and LHLO need one, a domain or address literal is not enforced here
- * (smtp_domain_is_valid); VRFY, EXPN, AUTH and ETRN need one; NOOP and HELP may have one.
+ * (smtp_domain_is_valid); VRFY, EXPN, AUTH, ETRN, XCLIENT and XFORWARD need one; NOOP and HELP may have one.
  * Null reverse-path (MAIL) and "<Postmaster>" (RCPT) are always allowed: do not pass the flags for them.
  * Values are not judged, but SMTPUTF8 must have none. Octets above 127 are allowed, as well-formed UTF-8, in
  * paths and parameter values (MAIL: with SMTPUTF8) and in the argument of VRFY and EXPN; nowhere else.

@@ -327,8 +327,8 @@ static smtp_path_result take_mailbox(cursor *c, smtp_path *out, uint8_t closing)
         return SMTP_PATH_LOCAL_TOO_LONG;
     if (!at_octet(c, '@')) {
         bool is_closed = closing != 0 ? at_octet(c, closing) : c->at == c->length;
-        if (!(c->flags & SMTP_PATH_POSTMASTER) || !is_closed
-            || !equals_folded(c->in + start, c->at - start, "postmaster"))
+        bool is_postmaster = (c->flags & SMTP_PATH_POSTMASTER) && equals_folded(c->in + start, c->at - start, "postmaster");
+        if (!is_closed || !(is_postmaster || (c->flags & SMTP_PATH_UNQUALIFIED)))
             return SMTP_PATH_SYNTAX;
         out->mailbox = out->local_part;
         return SMTP_PATH_OK;
@@ -376,7 +376,7 @@ static smtp_path_result take_path(cursor *c, smtp_path *out)
     }
     if (at_octet(c, '@')) {
         out->has_source_route = true;
-        c->flags &= ~(unsigned)SMTP_PATH_POSTMASTER;
+        c->flags &= ~(unsigned)(SMTP_PATH_POSTMASTER | SMTP_PATH_UNQUALIFIED);
         result = take_source_route(c);
         if (result != SMTP_PATH_OK)
             return result;

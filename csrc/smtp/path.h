@@ -33,12 +33,13 @@ enum {
     SMTP_PATH_UTF8 = 1,         /* UTF8-non-ascii allowed in local-part and domain (RFC 6531) */
     SMTP_PATH_NULL = 2,         /* "<>" allowed (reverse-path) */
     SMTP_PATH_POSTMASTER = 4,   /* "<Postmaster>" without a domain allowed (forward-path, §4.1.1.3) */
+    SMTP_PATH_UNQUALIFIED = 8,  /* any local-part without a domain allowed (submission, RFC 6409 §4.2) */
 };
 
 typedef struct smtp_path {
     smtp_span mailbox;          /* local-part "@" domain as written, without route or brackets */
     smtp_span local_part;       /* as written, quotes included */
-    smtp_span domain;           /* as written; brackets of a literal included; empty for Postmaster */
+    smtp_span domain;           /* as written; brackets of a literal included; empty where none was given */
     uint32_t end;               /* octets consumed from the start of input, closing bracket included (in a
                                    smtp_command: offset in the line) */
     bool is_null;

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
 from angarium.inbound.context import Intake
+from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
 from angarium.inbound.policy import Policy
@@ -27,7 +28,7 @@ from angarium.model.errors import AngariumError
 from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.policy.hook_file import HookSource
-from angarium.process.control import Listing
+from angarium.process.control import Listing, Retry
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
@@ -170,6 +171,10 @@ class Relay:
             task.add_done_callback(self._loading.discard)
         await self._listen(config, sockets)
         return self
+
+    def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
+        """How to ask all workers: ETRN is offered from now on."""
+        self._intake.etrn = EtrnDesk(lambda node: wish(Retry(domain=node)))
 
     async def apply(
         self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]], hooks: HookSource | None

@@ -30,6 +30,9 @@ class NothingRelay:
         self.journal = Journal(1, loop)
         self.manner = manner
 
+    def wish_by(self, wish: Any) -> None:
+        pass
+
     def status(self) -> dict[str, Any]:
         return {"descriptors": len(os.listdir("/proc/self/fd")), "frozen": gc.get_freeze_count()}
 

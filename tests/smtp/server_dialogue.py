@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from smtp.sasl_peer import SaslPeer
 
+from angarium.inbound import claims
 from angarium.smtp import server_events
 from angarium.smtp.server_events import ServerEvent
 from angarium.smtp.server_session import ServerSession
@@ -21,6 +22,7 @@ class Dialogue:
     denied    forward-paths that the application refuses.
     is_full   the application refuses MAIL.
     sasl      offers AUTH and knows the credentials.
+    takes     "xclient", "xforward", "etrn": offered; `denied` nodes are refused.
     """
 
     def __init__(
@@ -30,8 +32,11 @@ class Dialogue:
         denied: Iterable[bytes] = (),
         is_full: bool = False,
         sasl: SaslPeer | None = None,
+        takes: Iterable[str] = (),
     ) -> None:
         self.session = ServerSession(settings)
+        for name in takes:
+            setattr(self.session, f"takes_{name}", True)
         self.denied = frozenset(denied)
         self.is_full = is_full
         self.sasl = sasl
@@ -74,6 +79,23 @@ class Dialogue:
                 self.session.refuse(b"452 4.3.1 Insufficient storage\r\n")
             case server_events.Rcpt(forward_path=path) if path in self.denied:
                 self.session.refuse(DENIED)
+            case server_events.XClient(argument=argument):
+                try:
+                    claim = claims.introduction(None, argument)
+                except claims.BadClaim as error:
+                    self.session.answer(b"501 5.5.4 " + str(error).encode() + b"\r\n")
+                else:
+                    helo = None if claim.helo is None else claim.helo.encode()
+                    self.session.reintroduce(helo, claim.proto == "ESMTP", claim.login.encode() or None)
+            case server_events.XForward(argument=argument):
+                try:
+                    claims.forwarded(None, argument)
+                except claims.BadClaim as error:
+                    self.session.answer(b"501 5.5.4 " + str(error).encode() + b"\r\n")
+                else:
+                    self.session.answer(b"250 2.0.0 Ok\r\n")
+            case server_events.Etrn(argument=node):
+                self.session.answer(b"459 4.7.1 no\r\n" if node in self.denied else b"250 2.0.0 Ok\r\n")
             case server_events.Mail() | server_events.Rcpt() | server_events.StartTls():
                 self.session.accept()
             case server_events.Data():

@@ -6,6 +6,7 @@
                          settings of the session; `denied=<path>` and `full` are about the application;
                          `auth=PLAIN,LOGIN` offers AUTH, with a binding when `bound`, a client's `certificate=name`;
                          `auth=`: only TLS is missing;
+                         `takes=xclient,xforward,etrn`: which of these are offered; `completion=x.example`
                          `whole`: played as one block only, because arriving together is the point
     C: octets            what the client sends; escapes \\r \\n \\t \\\\ \\xNN; {text*count} repeats
     S: 250 2.1.0 / 354   replies, each the start of one (of its last line)
@@ -50,6 +51,8 @@ class Transcript:
     mechanisms: str | None = None
     is_bound: bool = False
     certificate: str | None = None
+    takes: list[str] = field(default_factory=list)
+    completion: bytes | None = None
     blocks: list[Block] = field(default_factory=list)
 
 
@@ -96,6 +99,10 @@ def _set(transcript: Transcript, text: str) -> None:
             transcript.is_bound = True
         elif key == "certificate":
             transcript.certificate = value
+        elif key == "takes":
+            transcript.takes = value.split(",")
+        elif key == "completion":
+            transcript.completion = value.encode()
         elif key == "denied":
             transcript.denied.append(value.encode())
         else:

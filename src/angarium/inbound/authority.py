@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from angarium.events.journal import Journal
 from angarium.inbound.quota import HOUR_NS, Allowance, Quota
@@ -33,6 +33,9 @@ succeeded_total = counter("angarium_auth_succeeded_total", "AUTH exchanges answe
 failed_total = counter("angarium_auth_failed_total", "AUTH exchanges answered 535.")
 unavailable_total = counter("angarium_auth_unavailable_total", "AUTH exchanges answered 454: nobody could say.")
 limited_total = counter("angarium_auth_limited_total", "AUTH exchanges not tried: too many failures before.")
+
+
+_NOT_IN_ADDRESS: Final = frozenset(b" \t\r\n()<>,:;") | frozenset(range(32)) | {127}
 
 
 class Client(Protocol):
@@ -72,6 +75,10 @@ class Rights:
         if not self._senders.may_use(reverse_path):
             return replies.SENDER_NOT_OWN
         return None if self._quota is None or self._quota.take_message() else replies.QUOTA_EXCEEDED
+
+    def may_send_as(self, address: bytes) -> bool:
+        """Whether a From field may name this address, as it stands there; blanks and comments in it are never right."""
+        return not set(address) & _NOT_IN_ADDRESS and self._senders.may_use(address)
 
     def refuses_rcpt(self) -> bytes | None:
         """The reply to RCPT when it must be no. Takes one recipient of the quota otherwise."""

@@ -19,6 +19,9 @@ cdef class Client:
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None
     cdef public object visit            # what policy keeps of this connection (policy_state.py), or None
+    cdef object introduced              # for whom a listed peer has said that it speaks (claims.py), or None: for itself
+    cdef uint8_t own_address[16]        # of that peer
+    cdef dict forwarded                 # where its next message came from (claims.py), or None
     cdef object rights                  # of session.identity (authority.py), or None
     cdef uint8_t address_length
     cdef uint8_t binary_address[16]     # IPv4 mapped; 127.0.0.1 for a unix socket
@@ -27,6 +30,7 @@ cdef class Client:
     cdef void set_peer(self, int fd) noexcept
     cdef void name_address(self) noexcept           # binary_address has changed
     cdef void find_rights(self) noexcept            # from address and certificate
+    cdef void find_rights_of_claim(self) noexcept   # somebody else speaks now, under the name that XCLIENT gave
     cdef void refresh(self) noexcept                # after a reload
     cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
     cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden

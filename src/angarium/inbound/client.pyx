@@ -4,9 +4,11 @@ from libc.string cimport memcpy, memset, strlen
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from angarium.events.journal cimport Journal
 from angarium.inbound.auth cimport auth_offer, auth_refresh
+from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
 from angarium.metrics.counters cimport Counter
 from angarium.smtp.csmtp cimport *
+from angarium.smtp.server_dialogue cimport EVENT_ETRN
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.metrics.counters import counter
@@ -47,7 +49,7 @@ cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 cdef bytes SPOKE_TOO_EARLY = replies.SPOKE_TOO_EARLY
 
 cdef const char **VERBS = [b"", b"HELO", b"EHLO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"VRFY",
-                           b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"HTTP"]
+                           b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"XCLIENT", b"XFORWARD", b"HTTP"]
 
 
 cdef bint is_mapped(const uint8_t *address) noexcept:
@@ -95,9 +97,19 @@ cdef class Client:
         if self.session.identity is None:
             self.rights = None                  # STARTTLS: what was said in clear does not hold (RFC 3207 §4.2)
         self.may_relay = (self.context.relay_from.has(self.binary_address) or self.rights is not None
-                          or self.tls is not None and self.context.is_relay_certificate(self.tls))
+                          or self.tls is not None and self.introduced is None     # the certificate is the peer's
+                          and self.context.is_relay_certificate(self.tls))
+        self.session.is_trusted = self.context.is_submission and self.may_relay
+        if self.context.takes_claims or self.session.extensions is not None:
+            claims_offer(self)
         if self.context.is_auth_offered or self.session.mechanisms is not None:
             auth_offer(self)
+
+    cdef void find_rights_of_claim(self) noexcept:
+        self.rights = None
+        if self.session.identity is not None:
+            auth_refresh(self)
+        self.find_rights()
 
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
@@ -151,11 +163,18 @@ cdef class Client:
 
     def peer_certificate_identity(self):
         """The name in the client's verified certificate: its one mailbox, or else its one domain."""
-        certificate = None if self.tls is None else self.tls.peer_certificate()
+        certificate = None if self.tls is None or self.introduced is not None else self.tls.peer_certificate()
         if certificate is None or not certificate.is_verified:
             return None
         names = certificate.mailboxes or certificate.domains
         return names[0] if len(names) == 1 else None
+
+    def etrn_answered(self, bytes reply not None):
+        if self.session.asked == EVENT_ETRN:
+            if reply[0] != c'2':
+                self.tell_rejected(reply)
+            self.session.answer(reply)
+            self.resume()
 
     def auth_challenge(self, bytes octets not None):
         self.session.challenge(octets)

@@ -161,6 +161,9 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
     while spool_envelope_next_attribute(&envelope, &cursor, &attribute):
         if attribute.key < ATTRIBUTES:
             journal.text(ATTRIBUTE_NAMES[attribute.key], attribute.text.data, attribute.text.length)
+    if self.forwarded != NULL:
+        for key, value in (<dict>self.forwarded).items():
+            journal.text(<const char *><bytes>key, <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     journal.seconds(b"seconds", mono_ms() - self.started_mono_ms)
     journal.end()
 

@@ -9,6 +9,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 from angarium.inbound.auth cimport auth_drop, proceed_auth
+from angarium.inbound.claimed cimport proceed_etrn, proceed_xclient, proceed_xforward
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
@@ -24,8 +25,9 @@ from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
 from angarium.smtp.server_dialogue cimport (
-    EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
-    EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, server_event,
+    EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_ETRN, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
+    EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, EVENT_XCLIENT,
+    EVENT_XFORWARD, server_event,
 )
 from angarium.smtp.server_session cimport ServerSession
 from angarium.smtp.server_state cimport SERVER_CONNECTED, SERVER_SKIP_CHUNK
@@ -262,6 +264,12 @@ cdef class InboundConnection(Client):
                     self.begin_tls(layer)
             elif event == EVENT_AUTH or event == EVENT_AUTH_RESPONSE:
                 proceed_auth(self)
+            elif event == EVENT_XCLIENT:
+                proceed_xclient(self)
+            elif event == EVENT_XFORWARD:
+                proceed_xforward(self)
+            elif event == EVENT_ETRN:
+                proceed_etrn(self)
             else:
                 if self.attempt is not None:
                     auth_drop(self)                 # cancelled, malformed, or the session ends

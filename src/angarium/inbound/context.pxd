@@ -32,6 +32,7 @@ cdef class Intake:
     cdef readonly bint is_draining
     cdef public object authority            # who clients are (authority.py), or None
     cdef public tuple appointing            # who makes the judges of a listener (judgement.py)
+    cdef public object etrn                 # EtrnDesk (etrn.py), or None
     cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept
@@ -62,6 +63,14 @@ cdef class InboundContext:
     cdef readonly bint relay_verified
     cdef NetworkList relay_from
     cdef NetworkList proxy_from
+    cdef NetworkList xclient_from
+    cdef NetworkList xforward_from
+    cdef readonly object etrn               # EtrnRules (etrn.py), or None: not offered
+    cdef readonly bint takes_claims         # one of the three is configured
+    cdef readonly bint is_submission
+    cdef readonly object submission         # Submission (submission.py)
+    cdef readonly bint adds_date
+    cdef readonly bint adds_message_id
     cdef NetworkList auth_in_clear          # auth.allow_plaintext_from
     cdef readonly bint is_auth_offered
     cdef readonly frozenset auth_mechanisms # the listener's own choice; empty: all

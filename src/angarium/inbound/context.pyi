@@ -5,6 +5,7 @@ from typing import Protocol, final
 
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
+from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.queue.scheduler import Scheduler
@@ -27,6 +28,7 @@ class Intake:
                      gets 452.
     appointing       makers of judges, in the order in which they are asked; set before the first listener is made.
     authority        who clients are; None where no listener offers AUTH.
+    etrn             takes orders of ETRN; None: nobody does, and it is not offered.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -45,6 +47,7 @@ class Intake:
     is_spool_low: bool
     authority: Authority | None
     appointing: tuple[Appointing, ...]
+    etrn: EtrnDesk | None
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...

@@ -16,6 +16,8 @@ from angarium.tls.ctls cimport TLS_PLAIN_SLACK
 from angarium.tls.session cimport TlsSession
 
 from angarium.inbound.judgement import appoint
+from angarium.inbound.etrn import EtrnRules
+from angarium.inbound.submission import Submission
 from angarium.smtp.server_settings import ServerSettings as make_settings
 
 cdef enum:
@@ -99,22 +101,37 @@ cdef class InboundContext:
 
     def apply(self, hostname, options, ServerContext tls=None):
         """Compiles first, then changes everything at once: an error leaves the old options in force."""
+        is_submission = options.protocol in ("submission", "submissions")
         settings = make_settings(
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
             max_line_octets=options.max_line_octets, max_errors=options.max_errors,
             starttls=options.tls is not None and options.tls.offers_starttls,
             requires_tls=options.tls is not None and options.tls.required,
             requiretls=options.tls is not None and options.tls.requiretls, auth_required=options.auth.required,
+            lmtp=options.protocol == "lmtp", must_qualify=is_submission,
+            completion=options.submission.complete_with.encode("ascii") or None,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
         domains = options.domains
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))
         auth_in_clear = NetworkList(options.auth.networks)
+        xclient_from = NetworkList(options.networks(options.xclient_from))
+        xforward_from = NetworkList(options.networks(options.xforward_from))
+        etrn = EtrnRules(options.etrn_for) if options.etrn_for else None
+        submission = Submission(options.submission) if is_submission else None
         judges = appoint(self.intake.appointing, options)
         self.judges = judges
         self.relay_from = relay_from
         self.proxy_from = proxy_from
         self.auth_in_clear = auth_in_clear
+        self.xclient_from = xclient_from
+        self.xforward_from = xforward_from
+        self.etrn = etrn
+        self.takes_claims = xclient_from.count != 0 or xforward_from.count != 0 or etrn is not None
+        self.is_submission = is_submission
+        self.submission = submission
+        self.adds_date = options.submission.add_date
+        self.adds_message_id = options.submission.add_message_id
         self.is_auth_offered = options.auth.is_offered
         self.auth_mechanisms = frozenset(options.auth.mechanisms)
         self.settings = settings

@@ -7,6 +7,7 @@ from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop, commit_submit
 from angarium.inbound.context cimport Intake
+from angarium.inbound.submitted cimport HEADER_DUE, HEADER_OF_NO_CONCERN, HEADER_REFUSED, submitted_fix
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.inbound.verdict cimport VERDICT_DISCARDED, VERDICT_NONE, VERDICT_PENDING, VERDICT_REFUSED, message_verdict
 from angarium.mime.received cimport received_append, received_facts
@@ -49,6 +50,8 @@ cdef void proceed_data(Client client) noexcept:
             commit_drop(client)
         return
     transaction.trace_octets = <uint32_t>body.length
+    if client.context.is_submission:
+        transaction.header = HEADER_DUE
     session.begin_data_with(body)
 
 
@@ -56,12 +59,18 @@ cdef int write_trace(Client client, octets **body) noexcept:
     cdef inbound_transaction *transaction = client.transaction
     cdef ServerSession session = client.session
     cdef bytes hostname = client.context.settings.hostname
+    cdef bytes known
     cdef received_facts facts
     cdef char[13] message_id
     cdef size_t i
     spool_id_encode(transaction.id, message_id)
     facts.helo = <const uint8_t *>PyBytes_AS_STRING(session.helo)
     facts.helo_length = PyBytes_GET_SIZE(session.helo)
+    facts.name_length = 0
+    if client.introduced is not None and (name := client.introduced.name):
+        known = name.encode("ascii")
+        facts.name = <const uint8_t *>PyBytes_AS_STRING(known)
+        facts.name_length = PyBytes_GET_SIZE(known)
     facts.address = <const uint8_t *>client.address
     facts.address_length = client.address_length
     facts.hostname = <const uint8_t *>PyBytes_AS_STRING(hostname)
@@ -84,6 +93,9 @@ cdef int write_trace(Client client, octets **body) noexcept:
 cdef bint proceed_body(Client client) noexcept:
     cdef octets *run
     cdef uint8_t verdict = VERDICT_NONE
+    if client.transaction.header != HEADER_OF_NO_CONCERN and is_refused_header(client, False):
+        octets_unref(client.session.take_body_octets())
+        return True
     if client.context.judges is not None or client.transaction.verdict != VERDICT_NONE:
         verdict = verdict_of(client, False)
         if verdict == VERDICT_PENDING:
@@ -119,7 +131,18 @@ cdef uint8_t verdict_of(Client client, bint is_whole) noexcept:
     return message_verdict(client, is_whole)
 
 
+cdef bint is_refused_header(Client client, bint is_whole) noexcept:
+    cdef inbound_transaction *transaction = client.transaction
+    if transaction.header == HEADER_DUE and client.session.message.body != NULL:
+        submitted_fix(client, &client.session.message.body, is_whole)
+    return transaction.header == HEADER_REFUSED
+
+
 cdef void proceed_message(Client client) noexcept:
+    if client.transaction.header != HEADER_OF_NO_CONCERN and is_refused_header(client, True):
+        octets_unref(client.session.take_body_octets())
+        refuse_message(client, <bytes>client.transaction.header_refusal)
+        return
     if ((client.context.judges is not None or client.transaction.verdict != VERDICT_NONE)
             and verdict_of(client, True) == VERDICT_PENDING):
         client.transaction.awaits_verdict = True
@@ -142,7 +165,7 @@ cdef void finish_message(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF
     if transaction.verdict == VERDICT_REFUSED:
         octets_unref(body)
-        refuse_message(client)
+        refuse_message(client, <bytes>transaction.refusal)
         return
     transaction.is_ended = True
     intake.transaction_ended()
@@ -168,8 +191,7 @@ cdef void finish_message(Client client) noexcept:
         commit_submit(transaction)
 
 
-cdef void refuse_message(Client client) noexcept:
-    cdef bytes reply = <bytes>client.transaction.refusal
+cdef void refuse_message(Client client, bytes reply) noexcept:
     client.tell_rejected(reply)
     commit_drop(client)
     if reply.startswith(b"421") or reply.startswith(b"521"):

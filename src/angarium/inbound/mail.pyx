@@ -7,7 +7,7 @@ from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
 from angarium.inbound.inquiry cimport inquire
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
-from angarium.inbound.transmission cimport transmission_type
+from angarium.inbound.transmission cimport lmtp_transmission_type, transmission_type
 from angarium.model.clock cimport mono_ms
 from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
 from angarium.smtp.server_session cimport ServerSession
@@ -75,11 +75,19 @@ cdef void begin(Client client, dict attributes) noexcept:
     transaction.client = <void *>client
     transaction.started_mono_ms = mono_ms()
     transaction.announced_octets = session.mail.announced_octets
-    transaction.protocol = transmission_type(session.is_ehlo, session.mail.flags & MAIL_SMTPUTF8,
-                                             session.is_tls, session.identity is not None)
+    if session.settings.is_lmtp:
+        transaction.protocol = lmtp_transmission_type(session.mail.flags & MAIL_SMTPUTF8, session.is_tls,
+                                                      session.identity is not None)
+    else:
+        transaction.protocol = transmission_type(session.is_ehlo, session.mail.flags & MAIL_SMTPUTF8,
+                                                 session.is_tls, session.identity is not None)
     if client.tls is not None:
         transaction.tls_version = client.tls.version_text()
         transaction.tls_cipher = client.tls.cipher_text()
+    if client.forwarded is not None:
+        Py_INCREF(client.forwarded)         # likewise; it holds for one transaction (XFORWARD_README)
+        transaction.forwarded = <void *>client.forwarded
+        client.forwarded = None
     if session.identity is not None:
         Py_INCREF(session.identity)         # likewise
         transaction.identity = <void *>session.identity

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
 
 import msgspec
 
+from angarium.inbound.kinds import Kind, check_etrn, settle
 from angarium.inbound.socket_options import SocketOptions
+from angarium.inbound.submission_options import SubmissionOptions
 from angarium.model.address import ListenAddress
 from angarium.model.units import Duration, Octets
 from angarium.sasl.exchange import MECHANISMS
@@ -56,9 +57,13 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """One listener.
 
     address             "127.0.0.1:25", "[::]:25", "unix:/path"; its clients count as 127.0.0.1.
-    relay_from          networks whose clients may send to anybody.
+    protocol            see kinds.py: "smtp", "submission", "submissions" or "lmtp".
+    relay_from          networks whose clients may send to anybody; to a submission listener without AUTH.
     proxy_from          networks of load balancers: their connections begin with a PROXY header (version 1 or 2) and
                         count as the client's that it names.
+    xclient_from        networks whose clients may say for whom they speak (XCLIENT): they count as those.
+    xforward_from       networks whose clients may say where a message came from (XFORWARD), for the log.
+    etrn_for            domain -> networks and identities that may have its mail tried now (ETRN, RFC 1985); "*": any.
     relay_to            domains that anybody may send to: "example.com", ".example.com" (all below it).
     max_message_octets  announced as SIZE (RFC 1870).
     max_recipients      in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.
@@ -71,13 +76,16 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     tls                 None: no TLS on this listener.
     auth                see ListenerAuthOptions.
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
-    socket              see SocketOptions.
+    socket              see SocketOptions. submission: see SubmissionOptions.
     """
 
     address: ListenAddress
-    protocol: Literal["smtp"] = "smtp"
+    protocol: Kind = "smtp"
     relay_from: list[str] = []
     proxy_from: list[str] = []
+    xclient_from: list[str] = []
+    xforward_from: list[str] = []
+    etrn_for: dict[str, list[str]] = {}
     relay_to: list[str] = []
     max_message_octets: Octets = Octets(50 << 20)
     max_recipients: int = 1000
@@ -90,10 +98,13 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     tls: ServerTlsOptions | None = None
     auth: ListenerAuthOptions = ListenerAuthOptions()
     socket: SocketOptions = SocketOptions()
+    submission: SubmissionOptions = SubmissionOptions()
 
     def __post_init__(self) -> None:
-        for key, texts in (("relay_from", self.relay_from), ("proxy_from", self.proxy_from)):
-            for index, text in enumerate(texts):
+        settle(self)
+        check_etrn(self.etrn_for)
+        for key in ("relay_from", "proxy_from", "xclient_from", "xforward_from"):
+            for index, text in enumerate(getattr(self, key)):
                 try:
                     ipaddress.ip_network(text)
                 except ValueError as error:

@@ -28,6 +28,8 @@ cdef struct inbound_transaction:
     uint32_t chunk_capacity
     uint32_t in_flight              # ops submitted and not done
     int error                       # the first one of any chunk
+    uint8_t header                  # submitted_header (submitted.pxd)
+    void *header_refusal            # bytes of replies.py, borrowed, when that is HEADER_REFUSED
     bint is_ended                   # end of data was seen: the envelope follows the last chunk
     bint is_dropped                 # no message will come of it
     uint8_t verdict                 # VERDICT_*: what the judges of the message say (verdict.pyx)
@@ -37,6 +39,7 @@ cdef struct inbound_transaction:
     const char *protocol            # as in the Received field: "ESMTPSA"
     const char *tls_version         # static texts; NULL in clear
     const char *tls_cipher
+    void *forwarded                 # dict of XFORWARD (claims.py), a counted reference; NULL: nothing was said
     void *identity                  # bytes, a counted reference; NULL: not authenticated
     spool_chunk *chunks
     spool_segment **pins            # of each chunk

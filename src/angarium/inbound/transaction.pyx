@@ -153,4 +153,5 @@ cdef void transaction_free(inbound_transaction *self) noexcept:
     Py_XDECREF(<PyObject *>self.context)
     Py_XDECREF(<PyObject *>self.identity)
     Py_XDECREF(<PyObject *>self.refusal)
+    Py_XDECREF(<PyObject *>self.forwarded)
     free(self)

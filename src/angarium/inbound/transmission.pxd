@@ -9,3 +9,13 @@ cdef inline const char *transmission_type(bint is_ehlo, bint is_smtputf8, bint i
     if is_secure:
         return b"ESMTPSA" if is_authenticated else b"ESMTPS"
     return b"ESMTPA" if is_authenticated else b"ESMTP"
+
+
+cdef inline const char *lmtp_transmission_type(bint is_smtputf8, bint is_secure, bint is_authenticated) noexcept:
+    if is_smtputf8:
+        if is_secure:
+            return b"UTF8LMTPSA" if is_authenticated else b"UTF8LMTPS"
+        return b"UTF8LMTPA" if is_authenticated else b"UTF8LMTP"
+    if is_secure:
+        return b"LMTPSA" if is_authenticated else b"LMTPS"
+    return b"LMTPA" if is_authenticated else b"LMTP"

@@ -4,6 +4,8 @@ from angarium.model.octets cimport octets
 cdef struct received_facts:
     const uint8_t *helo             # as the client said it; may be empty
     size_t helo_length
+    const uint8_t *name             # of its host, as whoever introduced it had verified; said only beside an address
+    size_t name_length
     const uint8_t *address          # "192.0.2.1", "IPv6:2001:db8::1", or empty
     size_t address_length
     const uint8_t *hostname         # ours
@@ -16,5 +18,7 @@ cdef struct received_facts:
     size_t forward_path_length
     uint64_t utc_ms
 
+# Appends a date as Date and Received have it (RFC 5322 §3.3). 0, or -1 when memory is out.
+cdef int date_append(octets **into, uint64_t utc_ms) noexcept
 # Appends the field with its CRLF. Returns 0, or -1 when memory is out. The caller holds the only reference.
 cdef int received_append(octets **into, const received_facts *facts) noexcept

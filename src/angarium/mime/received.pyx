@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 from posix.time cimport time_t
-from angarium.model.octets cimport octets, octets_new, octets_reserve, octets_unref
+from angarium.model.octets cimport octets, octets_append, octets_new, octets_reserve, octets_unref
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 cdef extern from "<time.h>" nogil:
@@ -40,10 +40,16 @@ cdef void make_date(uint64_t second) noexcept:
     date_second = second
 
 
+cdef int date_append(octets **into, uint64_t utc_ms) noexcept:
+    if utc_ms // 1000 != date_second:
+        make_date(utc_ms // 1000)
+    return octets_append(into, <const uint8_t *>date_text, date_length)
+
+
 cdef int received_append(octets **into, const received_facts *facts) noexcept:
     cdef uint8_t *at
     cdef uint8_t *start
-    if octets_reserve(into, FIXED_OCTETS + facts.helo_length + facts.address_length + facts.hostname_length
+    if octets_reserve(into, FIXED_OCTETS + facts.helo_length + facts.name_length + facts.address_length + facts.hostname_length
                       + facts.forward_path_length + (strlen(facts.tls_cipher) if facts.tls_version != NULL else 0)) != 0:
         return -1
     if facts.utc_ms // 1000 != date_second:
@@ -55,7 +61,11 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
     else:
         at = put(at, b"unknown", 7)
     if facts.address_length:
-        at = put(at, b" ([", 3)
+        at = put(at, b" (", 2)
+        if facts.name_length:
+            at = put(at, facts.name, facts.name_length)
+            at = put(at, b" ", 1)
+        at = put(at, b"[", 1)
         at = put(at, facts.address, facts.address_length)
         at = put(at, b"])", 2)
     at = put(at, b"\r\n\tby ", 6)
@@ -93,6 +103,7 @@ def received_field(bytes helo not None, bytes address not None, bytes hostname n
         raise MemoryError
     facts.helo, facts.helo_length = helo, len(helo)
     facts.address, facts.address_length = address, len(address)
+    facts.name_length = 0
     facts.hostname, facts.hostname_length = hostname, len(hostname)
     facts.protocol, facts.id = protocol, message_id
     facts.forward_path, facts.forward_path_length = forward_path, len(forward_path)

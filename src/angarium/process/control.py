@@ -130,7 +130,21 @@ class CannotStart(msgspec.Struct, tag="cannot-start"):
     reason: str
 
 
-Letter = Call | Answer | Ready | CannotStart
+class Wish(msgspec.Struct, tag="wish"):
+    """From a worker: all workers, itself too, shall try the mail of a domain now. Answered by Granted."""
+
+    serial: int
+    request: Retry
+
+
+class Granted(msgspec.Struct, tag="granted"):
+    """What came of a Wish: recipients, over all workers that answered in time."""
+
+    serial: int
+    count: int
+
+
+Letter = Call | Answer | Ready | CannotStart | Wish | Granted
 
 
 class Channel:

@@ -26,9 +26,11 @@ from angarium.process.control import (
     Channel,
     ControlError,
     Drain,
+    Granted,
     Letter,
     Ready,
     Request,
+    Wish,
 )
 from angarium.process.forking import fork, freeze
 
@@ -37,6 +39,7 @@ T = TypeVar("T")
 # A worker that dies this often in this time is not helped by starting it once more.
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_S: Final = 10.0
+WISH_TIMEOUT_S: Final = 60.0
 KILL_AFTER_S: Final = 2.0  # beyond the drain deadline
 
 deaths = counter("angarium_worker_deaths_total", "Workers that ended without being told to.")
@@ -101,6 +104,8 @@ class Worker:
             elif isinstance(letter, Ready):
                 self.is_ready = True
                 supervisor.became_ready()
+            elif isinstance(letter, Wish):
+                supervisor.spawn(supervisor.grant(self, letter))
             elif isinstance(letter, CannotStart):
                 self.cannot_start = letter.reason
 
@@ -114,6 +119,10 @@ class Worker:
         if self._caller is None:
             raise ControlError("not started")
         return await self._caller.call(request, kind, fds=fds or (), timeout_s=timeout_s)
+
+    def grant(self, granted: Granted) -> None:
+        if self._channel is not None:
+            self._channel.send(granted)
 
     def tell(self, request: Request) -> None:
         """Sends a request whose answer nobody waits for."""
@@ -205,6 +214,19 @@ class Supervisor:
             return
         self.is_ready = True
         self.spawn(self.owner.ready())
+
+    async def grant(self, worker: Worker, wish: Wish) -> None:
+        """Asks all workers what one of them wishes, and tells it the sum."""
+
+        async def of(each: Worker) -> int:
+            # A queue of millions is walked in slices; whoever waits for the answer has given up long before.
+            try:
+                return await each.call(wish.request, int, timeout_s=WISH_TIMEOUT_S)
+            except ControlError:
+                return 0
+
+        counts = await asyncio.gather(*(of(each) for each in list(self.workers.values()) if each.is_ready))
+        worker.grant(Granted(serial=wish.serial, count=sum(counts)))
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         """Runs it on the loop; an exception there ends the supervisor."""

@@ -31,6 +31,7 @@ from angarium.process.control import (
     Channel,
     Delete,
     Drain,
+    Granted,
     Letter,
     Listing,
     Ready,
@@ -40,6 +41,7 @@ from angarium.process.control import (
     StandDown,
     StandIn,
     Status,
+    Wish,
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
@@ -51,6 +53,9 @@ class Relay(Protocol):
     """What a worker serves. All methods are called on the loop."""
 
     journal: Journal
+
+    def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
+        """How it asks all workers, itself too, for something; called once, first."""
 
     async def apply(
         self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]], hooks: HookSource | None
@@ -106,6 +111,8 @@ class _Life:
         self._apply_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._early: list[tuple[Call, list[int]]] = []
+        self._wish_serial = 0
+        self._wishes: dict[int, asyncio.Future[int]] = {}
         self._channel = Channel(seat.control, loop, self._on_letter, self._on_end)
 
     async def live(self, open_relay: Callable[[asyncio.AbstractEventLoop], Awaitable[Relay]]) -> int:
@@ -115,6 +122,7 @@ class _Life:
         except (AngariumError, OSError) as error:
             self._channel.send(CannotStart(reason=str(error)))
             return 2
+        relay.wish_by(self._wish)
         watchdog = Watchdog(self._loop, relay.journal)
         for call, fds in self._early:
             self._begin(call, fds)
@@ -153,7 +161,22 @@ class _Life:
             self._relay.journal.flush()
         os._exit(3)
 
+    async def _wish(self, request: Retry) -> int:
+        self._wish_serial += 1
+        serial = self._wish_serial
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._wishes[serial] = answer
+        try:
+            self._channel.send(Wish(serial=serial, request=request))
+            return await answer
+        finally:
+            del self._wishes[serial]
+
     def _on_letter(self, letter: Letter, fds: list[int]) -> None:
+        if isinstance(letter, Granted):
+            answer = self._wishes.get(letter.serial)
+            if answer is not None and not answer.done():
+                answer.set_result(letter.count)
         if not isinstance(letter, Call):
             return
         if isinstance(letter.request, Drain):

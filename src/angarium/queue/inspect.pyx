@@ -44,8 +44,12 @@ def id_number(str text):
 
 
 cdef inline bint is_of(recipient *r, bytes domain) noexcept:
-    """Whether an order for the domain (None: all) means this recipient."""
-    return domain is None or (<DomainQueue>r.domain).is_of(domain)
+    """Whether an order for the domain (None: all) means this recipient. "@example.com": the domain and all below it."""
+    cdef bytes name
+    if domain is None or (<DomainQueue>r.domain).is_of(domain):
+        return True
+    name = (<DomainQueue>r.domain).domain
+    return domain[:1] == b"@" and (name == domain[1:] or name.endswith(b"." + domain[1:]))
 
 
 cdef bint matches(message *m, bytes domain) noexcept:

@@ -29,6 +29,7 @@ cdef extern from "smtp/path.h" nogil:
         SMTP_PATH_UTF8
         SMTP_PATH_NULL
         SMTP_PATH_POSTMASTER
+        SMTP_PATH_UNQUALIFIED
 
     ctypedef struct smtp_path:
         smtp_span mailbox
@@ -75,6 +76,8 @@ cdef extern from "smtp/command.h" nogil:
         SMTP_VERB_STARTTLS
         SMTP_VERB_AUTH
         SMTP_VERB_ETRN
+        SMTP_VERB_XCLIENT
+        SMTP_VERB_XFORWARD
         SMTP_VERB_HTTP
 
     ctypedef enum smtp_command_result:

@@ -12,7 +12,7 @@ LINE_RESULTS = ("ok", "partial", "too_long", "bare_lf", "bare_cr")
 COMMAND_RESULTS = ("ok", "unknown", "control", "syntax", "bad_path", "bad_parameter", "twice", "too_many",
                    "has_8bit", "bad_base64")
 VERBS = ("", "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "EXPN", "HELP",
-         "QUIT", "STARTTLS", "AUTH", "ETRN", "HTTP")
+         "QUIT", "STARTTLS", "AUTH", "ETRN", "XCLIENT", "XFORWARD", "HTTP")
 KEYWORDS = ("", "SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH")
 REPLY_RESULTS = ("partial", "complete", "bad_code", "code_changed", "line_too_long", "too_many_lines", "bare_lf",
                  "bare_cr")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # RFC 5321 §3.1, §4.2.3
 GREETING = b"220 %s ESMTP Angarium\r\n"
+LMTP_GREETING = b"220 %s LMTP Angarium\r\n"
 GREETING_TOO_MANY = b"421 4.3.2 %s Too many connections, try again later\r\n"
 HELO_OK = b"250 %s\r\n"
 QUIT_OK = b"221 2.0.0 %s Bye\r\n"
@@ -30,6 +31,7 @@ HELP_OK = b"214 2.0.0 EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP
 # The line and the verb
 UNKNOWN_COMMAND = b"500 5.5.1 Command not recognised\r\n"
 NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
+SAY_LHLO = b"500 5.5.1 This is LMTP: say LHLO\r\n"
 LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
 CONTROL_OCTETS = b"500 5.5.2 NUL or control octet in command\r\n"
 COMMAND_HAS_8BIT = b"500 5.5.2 Octet above 127 in command\r\n"
@@ -56,6 +58,9 @@ REVERSE_PATH_TOO_LONG = b"501 5.1.7 Reverse-path too long\r\n"
 BAD_FORWARD_PATH = b"501 5.1.3 Bad forward-path\r\n"
 FORWARD_PATH_TOO_LONG = b"501 5.1.3 Forward-path too long\r\n"
 NEEDS_SMTPUTF8 = b"553 5.6.7 Address needs SMTPUTF8\r\n"
+# 554: RFC 6409 §4.2 asks for it
+UNQUALIFIED_SENDER = b"554 5.1.7 Domain of the reverse-path is not fully qualified\r\n"
+UNQUALIFIED_RECIPIENT = b"554 5.1.2 Domain of the forward-path is not fully qualified\r\n"
 
 # Order
 NEEDS_HELO = b"503 5.5.1 Say EHLO or HELO first\r\n"
@@ -100,6 +105,22 @@ AUTH_NEEDS_TLS = b"538 5.7.11 Encryption required for authentication\r\n"
 AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
 SENDER_NOT_OWN = b"553 5.7.1 Reverse-path not allowed to the authenticated identity\r\n"
 QUOTA_EXCEEDED = b"451 4.7.1 Quota of the authenticated identity exhausted, try again later\r\n"
+
+# XCLIENT, XFORWARD (Postfix's XCLIENT_README and XFORWARD_README), ETRN (RFC 1985 §5)
+XFORWARD_OK = b"250 2.0.0 Ok\r\n"
+CLAIM_SYNTAX = b"501 5.5.4 %s\r\n"
+ETRN_STARTED = b"250 2.0.0 Queuing for node %s started\r\n"
+ETRN_NOTHING = b"251 2.0.0 No messages waiting for node %s\r\n"
+ETRN_COUNTED = b"253 2.0.0 %d pending messages for node %s started\r\n"
+ETRN_UNABLE = b"458 4.3.0 Unable to queue messages for node %s\r\n"
+ETRN_NOT_ALLOWED = b"459 4.7.1 Node %s not allowed\r\n"
+ETRN_SYNTAX = b"501 5.5.4 Not a domain\r\n"
+
+# Header sections of submitted messages (RFC 6409 §4.2, §6.1)
+HEADER_TOO_BIG = b"554 5.6.0 Message refused: header section too big\r\n"
+UNQUALIFIED_HEADER = b"554 5.6.0 Message refused: address without a domain in the header\r\n"
+FROM_UNCLEAR = b"554 5.6.0 Message refused: one From field with an address is needed\r\n"
+FROM_NOT_OWN = b"553 5.7.1 From field not allowed to the authenticated identity\r\n"
 
 # End of data
 BARE_LF = b"554 5.6.0 Message refused: bare LF; lines end with CRLF\r\n"

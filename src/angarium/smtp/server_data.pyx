@@ -1,5 +1,7 @@
 # DATA and BDAT inside a server session: the commands, and the octets that follow them until the end of the message (RFC 5321
 # §4.1.1.4, RFC 3030 §2). Where a message ends under DATA is the data machine's business (csrc/smtp/data.h).
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t
 from libc.stdio cimport snprintf
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.message_reader cimport *
@@ -103,16 +105,24 @@ cdef server_event chunk_skip(ServerDialogue self) noexcept:
         return EVENT_NONE
     self.verb = SMTP_VERB_BDAT
     self.state = self.after
-    return self.tell_refusal(self.refusal)
+    return refused_for_each(self, self.refusal, self.repeats)
 
 
 cdef server_event data_end(ServerDialogue self) noexcept:
     cdef bytes fault = reader_fault(&self.message)
+    cdef uint32_t recipients
     if not self.is_ehlo and self.at != self.end:
         return self.fail(IMPROPER_PIPELINING_DATA)
     if fault is not None:
+        recipients = self.recipient_count
         self.end_transaction()
-        return self.tell_refusal(fault)
+        return refused_for_each(self, fault, recipients - 1 if self.settings.is_lmtp else 0)
     self.state = SERVER_COMMITTING
     self.asked = EVENT_MESSAGE
     return EVENT_MESSAGE
+
+
+cdef server_event refused_for_each(ServerDialogue self, bytes reply, uint32_t repeats) noexcept:
+    cdef server_event event = self.tell_refusal(reply)
+    self.repeat(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), repeats)
+    return event

@@ -17,6 +17,9 @@ cdef enum server_event:
     EVENT_BODY          # told: `message.body` has run_octets or more and input is used up; take_body_octets() is allowed
     EVENT_MESSAGE       # asked: finish_with(); the whole of what is stored is in `message.body`
     EVENT_STARTTLS      # asked: accept() or refuse(); after accept() send `output` in clear, then begin TLS
+    EVENT_XCLIENT       # asked: reintroduce() or answer(); `argument`
+    EVENT_XFORWARD      # asked: answer(); `argument`
+    EVENT_ETRN          # asked: answer(); `argument`
     EVENT_RESET         # told: RSET, the transaction is over
     EVENT_REFUSED       # told: we refused something ourselves; `verb`, `refusal`; see has_transaction()
     EVENT_CLOSE         # told once: say `output`, then close; no transaction any more
@@ -44,6 +47,14 @@ cdef class ServerDialogue:
     cdef readonly bytes helo
     cdef public bytes mechanisms        # offered with AUTH, "PLAIN LOGIN"; None: AUTH is not offered
     cdef public bint auth_needs_tls     # not offered only because the connection is not under TLS
+    cdef public bytes extensions        # lines of EHLO that not everybody gets, whole: "250-ETRN\r\n"; or None
+    cdef public bint takes_xclient
+    cdef public bint takes_xforward
+    cdef public bint takes_etrn
+    cdef public bint is_trusted         # submission: MAIL without AUTH is allowed
+    cdef readonly bytes argument        # of EVENT_XCLIENT, EVENT_XFORWARD and EVENT_ETRN
+    cdef bytes completed                # what `path` points into when it was given a domain
+    cdef uint32_t repeats               # LMTP: further replies that a refused last chunk is due (RFC 2033 §4.3)
     cdef readonly bytes identity        # of the client once AUTH succeeded; else None
     cdef readonly str mechanism         # of the exchange, upper case
     cdef readonly bytes response        # of EVENT_AUTH and EVENT_AUTH_RESPONSE, decoded; None: no initial response
@@ -62,6 +73,8 @@ cdef class ServerDialogue:
 
     cdef void say(self, bytes reply) noexcept
     cdef void say_octets(self, const void *data, size_t length) noexcept
+    # Of the reply to message data, one for each recipient (RFC 2033 §4.2), those behind the first.
+    cdef void repeat(self, const void *data, size_t length, uint32_t count) noexcept
     # Says `reply` and counts an error: EVENT_REFUSED; at max_errors the session ends instead.
     cdef server_event tell_refusal(self, bytes reply) noexcept
     # Says `reply` and ends the session: what follows cannot be trusted to be commands.

@@ -19,6 +19,12 @@ class ServerDialogue:
     error_count: int
     mechanisms: bytes | None
     auth_needs_tls: bool
+    extensions: bytes | None
+    takes_xclient: bool
+    takes_xforward: bool
+    takes_etrn: bool
+    is_trusted: bool
+    argument: bytes | None
     identity: bytes | None
     mechanism: str | None
     response: bytes | None

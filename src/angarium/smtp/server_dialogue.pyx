@@ -2,7 +2,7 @@
 # commands mean is not here: server_session.pyx reads command lines, server_auth.pyx AUTH, server_hello.pyx EHLO and
 # STARTTLS, server_data.pyx message data.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from angarium.model.octets cimport octets_append, octets_new, octets_unref
 from angarium.smtp.message_reader cimport reader_drop
 from angarium.smtp.server_settings cimport ServerSettings
@@ -29,6 +29,11 @@ cdef class ServerDialogue:
             if self.output == NULL:
                 return
         octets_append(&self.output, <const uint8_t *>data, length)
+
+    cdef void repeat(self, const void *data, size_t length, uint32_t count) noexcept:
+        if self.state != SERVER_CLOSED:
+            for _ in range(count):
+                self.say_octets(data, length)
 
     cdef server_event tell_refusal(self, bytes reply) noexcept:
         self.error_count += 1

@@ -1,6 +1,7 @@
 # MAIL and RCPT inside a server session: what is asked of everybody before policy hears of it.
 from libc.stdint cimport uint8_t
 from angarium.smtp.csmtp cimport smtp_command
+from angarium.smtp.server_qualify cimport qualify
 from angarium.smtp.server_dialogue cimport EVENT_MAIL, EVENT_RCPT, EVENT_REFUSED, ServerDialogue, server_event
 from angarium.smtp.server_hello cimport offers_requiretls
 from angarium.smtp.server_parameters cimport MAIL_REQUIRETLS, MAIL_SMTPUTF8, mail_parameters_read, rcpt_parameters_read
@@ -18,7 +19,7 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
     cdef bytes reply
     if self.settings.requires_tls and not self.is_tls:
         return self.tell_refusal(TLS_REQUIRED)
-    if self.settings.auth_required and self.identity is None:
+    if self.settings.auth_required and self.identity is None and not self.is_trusted:
         return self.tell_refusal(AUTH_REQUIRED)
     reply = mail_parameters_read(line, command, self.mechanisms is not None, &self.mail)
     if self.mail.flags & MAIL_REQUIRETLS and not offers_requiretls(self):
@@ -29,6 +30,8 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
         return self.tell_refusal(reply)
     self.path = line + command.path.mailbox.offset
     self.path_length = command.path.mailbox.length
+    if self.settings.path_flags != 0 and self.path_length and (reply := qualify(self, line, command)) is not None:
+        return self.tell_refusal(reply)
     self.asked = EVENT_MAIL
     return EVENT_MAIL
 
@@ -49,5 +52,8 @@ cdef server_event rcpt_command(ServerDialogue self, const uint8_t *line, smtp_co
     self.domain_offset = command.path.domain.offset - command.path.mailbox.offset
     if command.path.domain.length == 0:     # <Postmaster>
         self.domain_offset = self.path_length
+    if self.settings.path_flags != 0 and (reply := qualify(self, line, command)) is not None:
+        self.refused_recipient_count += 1
+        return self.tell_refusal(reply)
     self.asked = EVENT_RCPT
     return EVENT_RCPT

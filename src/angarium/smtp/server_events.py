@@ -69,6 +69,24 @@ class StartTls(msgspec.Struct, frozen=True):
     """Asks: accept() or refuse(). Nothing was behind it."""
 
 
+class XClient(msgspec.Struct, frozen=True):
+    """Asks: reintroduce() or answer(). `argument`: all behind the verb, octets 32 to 126."""
+
+    argument: bytes
+
+
+class XForward(msgspec.Struct, frozen=True):
+    """Asks: answer(). `argument` likewise."""
+
+    argument: bytes
+
+
+class Etrn(msgspec.Struct, frozen=True):
+    """Asks: answer(). `argument` likewise."""
+
+    argument: bytes
+
+
 class Reset(msgspec.Struct, frozen=True):
     """RSET: the transaction is over."""
 
@@ -86,4 +104,7 @@ class Close(msgspec.Struct, frozen=True):
     lingers: bool
 
 
-ServerEvent = Helo | Auth | AuthResponse | Mail | Rcpt | Data | Body | Message | StartTls | Reset | Refused | Close
+ServerEvent = (
+    Helo | Auth | AuthResponse | Mail | Rcpt | Data | Body | Message | StartTls | XClient | XForward | Etrn | Reset
+    | Refused | Close
+)

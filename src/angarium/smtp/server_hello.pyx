@@ -14,19 +14,22 @@ cdef enum:
 cdef bytes NOT_IMPLEMENTED = replies.NOT_IMPLEMENTED
 cdef bytes BAD_HELO_NAME = replies.BAD_HELO_NAME
 cdef bytes TLS_ALREADY = replies.TLS_ALREADY
+cdef bytes SAY_LHLO = replies.SAY_LHLO
 
 
 cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_command *command) noexcept:
     cdef const uint8_t *name = line + command.argument.offset
+    if (command.verb == SMTP_VERB_LHLO) != self.settings.is_lmtp:
+        return self.tell_refusal(SAY_LHLO if self.settings.is_lmtp else NOT_IMPLEMENTED)
     if not is_helo_name(name, command.argument.length):
         return self.tell_refusal(BAD_HELO_NAME)
     self.end_transaction()
     self.state = SERVER_READY
-    self.is_ehlo = command.verb == SMTP_VERB_EHLO
+    self.is_ehlo = command.verb != SMTP_VERB_HELO
     self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
     if not self.is_ehlo:
         self.say(self.settings.helo_reply)
-    elif self.mechanisms is not None:
+    elif self.mechanisms is not None or self.extensions is not None:
         self.say(ehlo_lines(self))
     else:
         self.say(settings_reply(self))
@@ -58,10 +61,12 @@ cdef server_event starttls_command(ServerDialogue self) noexcept:
 
 
 cdef bytes ehlo_lines(ServerDialogue self):
-    """The settings' own with the line that not every session gets."""
+    """The settings' own with the lines that not every session gets."""
     cdef bytes lines = settings_reply(self)
     cdef Py_ssize_t last = lines.rindex(b"250 ")
-    return lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
+    if self.mechanisms is not None:
+        lines = lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
+    return lines if self.extensions is None else lines[:last] + self.extensions + lines[last:]
 
 
 cdef bint is_helo_name(const uint8_t *name, size_t length) noexcept:

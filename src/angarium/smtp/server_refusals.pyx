@@ -34,7 +34,8 @@ cdef server_event order_refused(ServerDialogue self, uint8_t check, smtp_command
     elif check == CHECK_IS_NESTED:
         reply = NESTED_MAIL
     elif check == CHECK_NEEDS_RCPT:
-        reply = NO_VALID_RECIPIENTS if self.refused_recipient_count else NEEDS_RCPT
+        # RFC 2033 §4.2 wants 503 of LMTP, whatever was refused before.
+        reply = NO_VALID_RECIPIENTS if self.refused_recipient_count and not self.settings.is_lmtp else NEEDS_RCPT
     elif check == CHECK_IN_CHUNKS:
         reply = IN_CHUNKS
     else:
@@ -42,6 +43,7 @@ cdef server_event order_refused(ServerDialogue self, uint8_t check, smtp_command
     if command.verb != SMTP_VERB_BDAT:
         return self.tell_refusal(reply)
     # The octets of the chunk come all the same (RFC 3030 §2).
+    self.repeats = 0
     self.refusal = reply
     self.chunk_left = self.chunk_octets = command.chunk_octets
     self.after = self.state

@@ -19,6 +19,8 @@ cdef class ServerSession(ServerDialogue):
     cpdef void refuse(self, bytes reply) noexcept
     cpdef void challenge(self, bytes octets)
     cpdef void authenticate(self, bytes identity) noexcept
+    cpdef void answer(self, bytes reply) noexcept
+    cpdef void reintroduce(self, bytes helo, bint is_ehlo, bytes identity) noexcept
     cdef void begin_data_with(self, octets *body) noexcept
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept
     cpdef void close_with(self, bytes reply) noexcept

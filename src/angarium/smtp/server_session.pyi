@@ -15,7 +15,7 @@ class ServerSession(ServerDialogue):
     greet() first; then receive() octets as they come and pull next_event() until it gives None, then send
     take_output(). Events that ask (Auth, AuthResponse, Mail, Rcpt, Data, Message, StartTls) stop the session until their
     answer: accept(), refuse(), challenge(), authenticate(), begin_data() or finish(). AUTH is offered while `mechanisms`
-    is set. Any octets give events and replies, never an exception, and the same ones however they
+    is set, and XCLIENT, XFORWARD and ETRN are taken where `takes_...` is (answer(), reintroduce()). Any octets give events and replies, never an exception, and the same ones however they
     are cut; but octets behind a command that ends a group are only seen as such when they arrive with it.
     An idle session holds no buffers.
     """
@@ -40,6 +40,10 @@ class ServerSession(ServerDialogue):
         """To Auth or AuthResponse: 334 with these octets, not encoded yet. Nothing happens when nothing asked."""
     def authenticate(self, identity: bytes) -> None:
         """To the same: 235, and the session has this identity. Nothing happens when nothing asked."""
+    def answer(self, reply: bytes) -> None:
+        """To XForward and Etrn, and to XClient when it is no. Nothing happens when nothing of these asked."""
+    def reintroduce(self, helo: bytes | None, is_ehlo: bool, identity: bytes | None) -> None:
+        """Yes to XClient: the greeting once more. helo: None when the client will say it itself."""
     def begin_data(self, trace: Buffer = b"") -> None:
         """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
     def finish(self, reply: bytes) -> None:

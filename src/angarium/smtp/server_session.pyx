@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from angarium.model.octets cimport octets, octets_append, octets_new, octets_unref
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.message_reader cimport reader_begin
+from angarium.smtp.server_claims cimport claim_command, claim_ends
 from angarium.smtp.server_auth cimport AUTH_LINE_LIMIT, auth_challenge, auth_command, auth_ends, auth_response
 from angarium.smtp.server_data cimport bdat_command, chunk_begins, chunk_read, chunk_skip, data_command, data_read
 from angarium.smtp.server_dialogue cimport *
@@ -53,8 +54,8 @@ cdef bytes AUTH_OK = replies.AUTH_OK
 cdef bytes AUTH_LINE_TOO_LONG = replies.AUTH_LINE_TOO_LONG
 
 # RFC 2920 §3.1: these end a group, because what they answer decides how the client goes on. (QUIT too: it closes.)
-cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY
-                            | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
+cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_XCLIENT
+                            | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
 
 
 cdef bytes span_bytes(const uint8_t *data, size_t length):
@@ -174,6 +175,7 @@ cdef class ServerSession(ServerDialogue):
             self.refused_recipient_count += 1
         if self.asked == EVENT_DATA and self.is_chunking:
             self.asked = 0
+            self.repeats = self.recipient_count - 1 if self.settings.is_lmtp and self.is_last_chunk else 0
             self.end_transaction()
             self.refusal = reply
             self.after = SERVER_READY
@@ -199,6 +201,24 @@ cdef class ServerSession(ServerDialogue):
             self.identity = identity
             auth_ends(self, AUTH_OK)
 
+    cpdef void answer(self, bytes reply) noexcept:
+        """The answer to EVENT_XFORWARD and EVENT_ETRN, and to EVENT_XCLIENT when it is no. 421 ends the session."""
+        if self.asked == EVENT_XCLIENT or self.asked == EVENT_XFORWARD or self.asked == EVENT_ETRN:
+            self.asked = 0
+            if reply[0] != c'2':
+                self.error_count += 1
+                if self.error_count >= self.settings.max_errors:
+                    reply = self.settings.errors_reply
+            if reply.startswith(b"421"):
+                self.fail(reply)
+            else:
+                self.say(reply)
+
+    cpdef void reintroduce(self, bytes helo, bint is_ehlo, bytes identity) noexcept:
+        """The answer yes to EVENT_XCLIENT. helo: None when the client will say it itself."""
+        if self.asked == EVENT_XCLIENT:
+            claim_ends(self, helo, is_ehlo, identity)
+
     cdef void begin_data_with(self, octets *body) noexcept:
         """Takes over `body`, which already holds the trace field; message octets go behind it."""
         self.asked = 0
@@ -211,11 +231,15 @@ cdef class ServerSession(ServerDialogue):
 
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept:
         """The answer to EVENT_MESSAGE, 250 or not. The body must have been taken when it was accepted."""
+        cdef uint32_t repeats
         if self.state == SERVER_COMMITTING:
             self.asked = 0
+            repeats = self.recipient_count - 1 if self.settings.is_lmtp else 0
             self.end_transaction()
             self.error_count = 0
             self.say_octets(reply, length)
+            if repeats:
+                self.repeat(reply, length, repeats)
 
     cpdef void close_with(self, bytes reply) noexcept:
         """Timeouts, shutdown, trouble: the last reply. EVENT_CLOSE follows."""
@@ -289,9 +313,9 @@ cdef class ServerSession(ServerDialogue):
         cdef smtp_command_result result
         cdef server_check check
         # A path may be UTF-8 where SMTPUTF8 was said; MAIL says it in the same line (RFC 6531 §3.4).
-        cdef unsigned flags = SMTP_PATH_UTF8
+        cdef unsigned flags = SMTP_PATH_UTF8 | self.settings.path_flags
         if self.state >= SERVER_MAIL and not self.mail.flags & MAIL_SMTPUTF8:
-            flags = 0
+            flags = self.settings.path_flags
         result = smtp_command_parse(line, length, flags, &command)
         self.verb = command.verb
 
@@ -322,7 +346,7 @@ cdef class ServerSession(ServerDialogue):
             return data_command(self)
         if command.verb == SMTP_VERB_BDAT:
             return bdat_command(self, &command)
-        if command.verb == SMTP_VERB_EHLO or command.verb == SMTP_VERB_HELO:
+        if command.verb == SMTP_VERB_EHLO or command.verb == SMTP_VERB_HELO or command.verb == SMTP_VERB_LHLO:
             return hello_command(self, line, &command)
         if command.verb == SMTP_VERB_STARTTLS:
             return starttls_command(self)
@@ -345,7 +369,9 @@ cdef class ServerSession(ServerDialogue):
         if command.verb == SMTP_VERB_HELP:
             self.say(HELP_OK)
             return EVENT_GO_ON
-        return self.tell_refusal(NOT_IMPLEMENTED)      # EXPN, LHLO, ETRN
+        if command.verb == SMTP_VERB_XCLIENT or command.verb == SMTP_VERB_XFORWARD or command.verb == SMTP_VERB_ETRN:
+            return claim_command(self, line, &command)
+        return self.tell_refusal(NOT_IMPLEMENTED)      # EXPN
 
     # The Python face: for tests and tools, one object per event ------------------------------------------------------------
 
@@ -382,6 +408,12 @@ cdef class ServerSession(ServerDialogue):
             return server_events.Message(octets=self.message.machine.octets_out, has_8bit=bool(self.message.machine.has_8bit))
         if event == EVENT_STARTTLS:
             return server_events.StartTls()
+        if event == EVENT_XCLIENT:
+            return server_events.XClient(argument=self.argument)
+        if event == EVENT_XFORWARD:
+            return server_events.XForward(argument=self.argument)
+        if event == EVENT_ETRN:
+            return server_events.Etrn(argument=self.argument)
         if event == EVENT_RESET:
             return server_events.Reset()
         if event == EVENT_REFUSED:

@@ -28,3 +28,6 @@ cdef class ServerSettings:
     cdef readonly uint32_t command_timeout_s
     cdef readonly uint32_t block_timeout_s
     cdef readonly bint auth_required
+    cdef readonly bint is_lmtp                  # RFC 2033: LHLO, a reply for each recipient
+    cdef readonly uint32_t path_flags           # of smtp_path_parse(), besides those of the command
+    cdef readonly bytes completion              # submission: the domain that mailboxes without one get; or None

@@ -18,6 +18,9 @@ class ServerSettings:
     run_octets           from here on message data may be taken away while it arrives (event Body).
     command_timeout_s    and block_timeout_s: values for whoever has a clock.
     auth_required        MAIL is answered 530 until AUTH succeeded.
+    lmtp                 LHLO instead of EHLO, and a reply to message data for each recipient (RFC 2033).
+    must_qualify         mailboxes without a domain, or with one of a single label, are refused with 554 (RFC 6409 §4.2).
+    completion           the domain that those without one get instead.
     Raises UnicodeEncodeError for a hostname that is not ASCII.
     """
 
@@ -46,6 +49,9 @@ class ServerSettings:
     command_timeout_s: int
     block_timeout_s: int
     auth_required: bool
+    is_lmtp: bool
+    path_flags: int
+    completion: bytes | None
     def __init__(
         self,
         hostname: str | bytes,
@@ -61,4 +67,7 @@ class ServerSettings:
         command_timeout_s: int = 300,
         block_timeout_s: int = 180,
         auth_required: bool = False,
+        lmtp: bool = False,
+        must_qualify: bool = False,
+        completion: bytes | None = None,
     ) -> None: ...

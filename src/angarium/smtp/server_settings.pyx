@@ -1,5 +1,6 @@
 # What a server session says and allows, compiled once: replies with our name in them, limits. No policy, no state.
 cimport cython
+from angarium.smtp.csmtp cimport SMTP_PATH_UNQUALIFIED
 
 from angarium.smtp import limits, replies
 
@@ -9,7 +10,7 @@ cdef class ServerSettings:
     def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
                  max_errors=20, starttls=False, requires_tls=False, requiretls=False, run_octets=128 << 10,
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
-                 auth_required=False):
+                 auth_required=False, lmtp=False, must_qualify=False, completion=None):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -25,7 +26,7 @@ cdef class ServerSettings:
         self.run_octets = run_octets
         self.command_timeout_s = command_timeout_s
         self.block_timeout_s = block_timeout_s
-        self.greeting = replies.GREETING % name
+        self.greeting = (replies.LMTP_GREETING if lmtp else replies.GREETING) % name
         self.helo_reply = replies.HELO_OK % name
         self.quit_reply = replies.QUIT_OK % name
         self.timeout_reply = replies.TIMEOUT % name
@@ -41,3 +42,6 @@ cdef class ServerSettings:
         self.ehlo_tls_reply = (self.ehlo_reply.replace(b"250 HELP", b"250-REQUIRETLS\r\n250 HELP") if requiretls
                                else self.ehlo_reply)
         self.auth_required = auth_required
+        self.is_lmtp = lmtp
+        self.path_flags = SMTP_PATH_UNQUALIFIED if must_qualify else 0
+        self.completion = completion

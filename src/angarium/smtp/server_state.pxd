@@ -9,7 +9,9 @@
 #   6. Between end of data and its answer nothing is read: what was pipelined waits.
 #   7. STARTTLS needs HELO or EHLO, and no transaction (RFC 3207 §4); after it the session begins anew, in START.
 #   8. AUTH needs EHLO and no transaction (RFC 4954 §4); until its exchange ends lines are responses, not commands.
-#   9. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
+#   9. XCLIENT, XFORWARD and ETRN may come where no transaction is open (XCLIENT_README; RFC 1985 §4). XCLIENT begins the
+#      session anew, in START, or in READY when it says HELO for the client.
+#  10. After a skip (over-long line, chunk of a refused BDAT) the session goes on in the state kept aside.
 #
 #                  HELO/EHLO  STARTTLS AUTH   MAIL   RCPT   DATA   BDAT   RSET   others
 #   CONNECTED      early      early    early  early  early  early  early  early  early
@@ -22,7 +24,8 @@
 # Capitals: the state after it was accepted. Small letters: the server_check below, refused, the state stays.
 from libc.stdint cimport uint8_t
 from angarium.smtp.csmtp cimport (
-    SMTP_VERB_AUTH, SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_STARTTLS,
+    SMTP_VERB_AUTH, SMTP_VERB_BDAT, SMTP_VERB_DATA, SMTP_VERB_ETRN, SMTP_VERB_MAIL, SMTP_VERB_RCPT, SMTP_VERB_STARTTLS,
+    SMTP_VERB_XCLIENT, SMTP_VERB_XFORWARD,
 )
 
 
@@ -57,6 +60,8 @@ cdef inline server_check server_may_come(uint8_t state, uint8_t verb) noexcept n
             return CHECK_NEEDS_HELO
         return CHECK_MAY if state == SERVER_READY else CHECK_IS_NESTED
     if verb != SMTP_VERB_RCPT and verb != SMTP_VERB_DATA and verb != SMTP_VERB_BDAT:
+        if verb == SMTP_VERB_XCLIENT or verb == SMTP_VERB_XFORWARD or verb == SMTP_VERB_ETRN:
+            return CHECK_MAY if state < SERVER_MAIL else CHECK_IS_NESTED
         return CHECK_MAY
     if state < SERVER_MAIL:
         return CHECK_NEEDS_MAIL

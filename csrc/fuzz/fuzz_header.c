@@ -1,0 +1,35 @@
+/* Any octets: fields tile the header section, mailboxes lie in their values in order, completing adds domains only. */
+#include "mime/header.h"
+
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t *in = exact_copy(data, size);
+    size_t end, at = 0, before = 0, added = 0;
+    mime_header_end how = mime_header_find_end(in, size, &end);
+    mime_field field;
+
+    INVARIANT(end <= size);
+    if (how == MIME_HEADER_BLANK)
+        INVARIANT(size - end >= 2 && in[end] == '\r' && in[end + 1] == '\n');
+    while (mime_field_next(in, end, &at, &field)) {
+        size_t inner = 0, last = 0;
+        mime_mailbox mailbox;
+        INVARIANT(field.start == before && field.value > field.start && field.value <= field.end && field.end == at);
+        while (mime_mailbox_next(in + field.value, field.end - field.value, &inner, &mailbox)) {
+            INVARIANT(mailbox.start >= last && mailbox.end > mailbox.start && mailbox.end <= inner);
+            last = mailbox.end;
+            added += field.kind >= MIME_FIELD_FROM && !mailbox.has_domain;
+        }
+        before = field.end;
+    }
+    INVARIANT(before == end);
+    size_t length = mime_header_complete(in, end, (const uint8_t *)"d.example", 9, false, NULL);
+    INVARIANT(length == end + 10 * added);
+    uint8_t *out = malloc(length + 1);
+    INVARIANT(mime_header_complete(in, end, (const uint8_t *)"d.example", 9, false, out) == length);
+    free(out);
+    free(in);
+    return 0;
+}

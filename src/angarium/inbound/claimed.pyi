@@ -1,0 +1,1 @@
+"""XCLIENT, XFORWARD and ETRN, as connections hear them. Compiled callers only."""

@@ -1,0 +1,1 @@
+"""Fix-ups of submitted messages. Compiled callers only."""
