@@ -121,9 +121,9 @@ class Relay:
         shares: Shares,
         counts: Shares,
         *,
-        hooks: HookSource | None,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
+        hooks: HookSource | None = None,
         tickets: TicketKeys | None = None,
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import smtplib
@@ -86,3 +87,29 @@ def test_outcomes_are_told(tmp_path: Path) -> None:
         told = tmp_path / "outcomes"
         wait_for(lambda: told.exists() and len(told.read_text().splitlines()) == 2, "both are told")
         assert sorted(told.read_text().splitlines()) == ["deferred c@z.example 4.4.1 1", "delivered b@y.example  1"]
+
+
+def test_the_route_hook_leads_mail_and_the_queue_shows_what_was_decided(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(
+        "from angarium.policy import *\n"
+        "def route(rcpt):\n"
+        f'    return {{"z.example": "maildir:{tmp_path}/other/{{local}}", "w.example": "smtp://127.0.0.1:1"}}.get('
+        "rcpt.domain)\n"
+        "def on_message(message):\n"
+        '    return Accept(tenant="acme", priority=4)\n'
+    )
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path)
+    with RelayProcess(tmp_path, config) as relay:
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as client:
+            refused = client.sendmail("a@x.example", ["b@y.example", "c@z.example"], "Subject: x\r\n\r\nx\r\n")
+            assert refused["c@z.example"][0] == 452
+            client.sendmail("a@x.example", ["c@z.example"], "Subject: x\r\n\r\nx\r\n")
+            client.sendmail("a@x.example", ["d@w.example"], "Subject: x\r\n\r\nx\r\n")
+        wait_for(lambda: list((tmp_path / "mail/b/new").glob("*")), "the routes lead one")
+        wait_for(lambda: list((tmp_path / "other/c/new").glob("*")), "the hook leads the other")
+        (event,) = wait_for(lambda: relay.events("deferred"), "the third waits")
+        done = relay.command("queue", "show", event["id"], "--json")
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(done.stdout)
+        assert (shown["route"], shown["tenant"], shown["priority"]) == ("smtp://127.0.0.1:1", "acme", "4")

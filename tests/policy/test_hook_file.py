@@ -51,6 +51,11 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, tex
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HookFileError, match="No such file"):
         read_source(str(tmp_path / "policy.py"))
+    (tmp_path / "policy.py").write_text(GOOD)
+    (tmp_path / "policy.py").chmod(0o666)
+    with pytest.raises(HookFileError, match="writable by everybody"):
+        read_source(str(tmp_path / "policy.py"))
+    (tmp_path / "policy.py").chmod(0o600)
     (tmp_path / "policy.py").write_bytes(b"# \xff\n")
     with pytest.raises(HookFileError, match="not UTF-8 at octet 2"):
         read_source(str(tmp_path / "policy.py"))

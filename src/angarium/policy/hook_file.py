@@ -7,6 +7,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import linecache
+import os
+import stat
 import sys
 import traceback
 import types
@@ -39,9 +41,13 @@ class HookFileError(ConfigError):
 def read_source(path: str) -> HookSource:
     """Reads and compiles; runs nothing. Raises HookFileError."""
     try:
-        octets = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            octets = file.read(SOURCE_OCTETS + 1)
     except OSError as error:
         raise HookFileError(f"{path}: {error.strerror or error}") from None
+    if mode & stat.S_IWOTH:
+        raise HookFileError(f"{path}: writable by everybody, and so would be what the relay does")
     if len(octets) > SOURCE_OCTETS:
         raise HookFileError(f"{path}: over {SOURCE_OCTETS} octets")
     try:

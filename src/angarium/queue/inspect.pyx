@@ -27,6 +27,8 @@ PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "re
 OUTCOMES = {OUTCOME_WAITING: "waiting", OUTCOME_DELIVERED: "delivered", OUTCOME_FAILED: "failed",
             OUTCOME_EXPIRED: "expired"}
 
+ATTRIBUTES = {each.value: each.name.lower() for each in Attribute}
+
 
 def id_text(uint64_t id):
     cdef char text[13]
@@ -143,8 +145,8 @@ def show(Scheduler scheduler, uint64_t id):
         result["client"] = view.client_address.data[:view.client_address.length].decode("utf-8", "replace")
         cursor = view.end
         while spool_envelope_next_attribute(&view, &cursor, &attribute):
-            if attribute.key in Attribute:
-                name = Attribute(attribute.key).name.lower()
+            name = ATTRIBUTES.get(attribute.key)
+            if name is not None:
                 result.setdefault(name, attribute.text.data[:attribute.text.length].decode("utf-8", "replace"))
     for i in range(m.recipient_count):
         r = &m.recipients[i]
