@@ -435,3 +435,22 @@ async def test_tls_required_no_goes_where_the_policy_would_hold_it(tmp_path: pat
             await relay.send(b"c@y.example", flags=TLS_OPTIONAL)
             events = {event["to"]: event["event"] for event in await relay.outcomes(2)}
             assert events == {"b@y.example": "deferred", "c@y.example": "delivered"}
+
+
+@on_uvloop
+async def test_a_message_that_requires_tls_gets_its_turn_beside_a_busy_queue(tmp_path: pathlib.Path) -> None:
+    """One connection is allowed, and other mail for the site never ends: it has a queue and a connection of its own."""
+    limits = shaping(tmp_path, "opportunistic", connections=1)
+    async with (
+        fault_server(tls=server_tls(), tls_extensions=UNDER_TLS) as server,
+        outgoing(tmp_path, to_here(server), shaping=limits) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"       # the one connection is theirs
+        others = [asyncio.ensure_future(relay.send(b"r%d@y.example" % i)) for i in range(1500)]
+        await relay.send(b"b@y.example", flags=REQUIRETLS)
+        await asyncio.gather(*others)
+        await relay.outcomes(1502, 25)
+        place = [b"REQUIRETLS" in each.mail for each in server.received].index(True)
+        assert place < 1000, "behind all others"
+        assert len(server.received) == 1502
+        assert len({each.connection for each in server.received}) >= 3

@@ -125,6 +125,9 @@ cdef class Pool(ConnectionOwner):
                 self.look_at_policy()
             except Exception:
                 return False
+        if self.ready.share.is_wanted_beside(self.ready.number) and \
+                (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS):
+            return False                                # another ready queue of the site has no connection
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
         return not self.must_yield(connection)
@@ -218,6 +221,9 @@ cdef class Pool(ConnectionOwner):
                 if self.ready.share.own > 0 and self.surplus() >= 0 and self.ready.share.is_wanted():
                     # What was just yielded is not ours to take back: the other worker asks every 100 ms.
                     self.look_again_later()
+                    return
+                if self.ready.share.is_wanted_beside(self.ready.number):
+                    self.look_again_later()             # the place that was just given up is the other's
                     return
                 if not self.ready.may_connect():
                     return                      # the scheduler wakes us when there is a place

@@ -16,6 +16,7 @@ cdef class Planner(Ledger):
     cdef readonly DomainTable domains
     cdef dict ready                     # (site name, source name, site.tls, wish) -> ReadyQueue
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
+    cdef dict site_shares               # site name -> Share, while it has ready queues
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
     cdef object to_resolve              # deque of DomainQueue

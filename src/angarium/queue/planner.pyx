@@ -36,6 +36,7 @@ cdef class Planner(Ledger):
         self.domains = DomainTable()
         self.ready = {}
         self.ready_numbers = {}
+        self.site_shares = {}
         self.egresses = {}
         self.to_resolve = collections.deque()
         self.to_reroute = collections.deque()
@@ -159,6 +160,8 @@ cdef class Planner(Ledger):
         if ready is None:
             ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish)
             ready.key = key
+            ready.share = self.site_shares.setdefault(site.name, ready.share)
+            ready.share.queue_count += 1
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
             self.ready_count += 1
@@ -277,6 +280,9 @@ cdef class Planner(Ledger):
                 or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
         self.ready.pop(ready.key, None)
+        ready.share.queue_count -= 1
+        if ready.share.queue_count == 0:
+            self.site_shares.pop(ready.site.name, None)
         self.ready_numbers.pop(ready.number, None)
         return True
 

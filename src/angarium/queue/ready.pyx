@@ -177,7 +177,11 @@ cdef class ReadyQueue:
 
     cpdef bint may_connect(self):
         if self.share.take_connection(self.connection_limit):
+            if self.share.wanted_by == self.number:
+                self.share.wanted_by = 0
             return True
+        self.share.wanted_by = self.number
+        self.share.wanted_ns = mono_ns()
         if self.resume.next == NULL:
             self.ledger.wheel.arm(&self.resume, 100)
         return False

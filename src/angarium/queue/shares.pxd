@@ -37,14 +37,18 @@ cdef class Shares:
 
 
 cdef class Share:
-    """One site's entry as one worker sees it."""
+    """One site's entry as one worker sees it; all its ready queues of the site have the same object."""
     cdef Shares shares
     cdef uint64_t key
     cdef uint32_t slot
     cdef readonly uint32_t own          # connections of this worker
     cdef uint64_t own_arrival_ns        # GCRA when the table has no room for the site
+    cdef uint32_t queue_count           # ready queues that have it
+    cdef uint32_t wanted_by             # number of the ready queue that asked in vain last; 0: none
+    cdef uint64_t wanted_ns             # when
 
     cdef bint take_connection(self, uint32_t limit) noexcept
     cdef void give_connection(self) noexcept
     cdef bint is_wanted(self) noexcept
+    cdef bint is_wanted_beside(self, uint32_t number) noexcept     # by another ready queue of this worker, just now
     cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept    # 0, or ns to wait

@@ -8,6 +8,9 @@ from angarium.model.clock cimport mono_ns
 import hashlib
 
 
+cdef uint64_t WANTED_NS = 500000000     # as between workers (csrc/queue/shares.h)
+
+
 @cython.final
 cdef class Shares:
     """Owns the mapping. Made by the supervisor; every worker calls attach() behind the fork."""
@@ -85,6 +88,13 @@ cdef class Share:
     cdef bint is_wanted(self) noexcept:
         return self.slot != <uint32_t>-1 and shares_is_wanted(self.shares.table, self.slot, self.shares.worker,
                                                               mono_ns())
+
+    cdef bint is_wanted_beside(self, uint32_t number) noexcept:
+        if self.wanted_by == 0 or self.wanted_by == number:
+            return False
+        if mono_ns() - self.wanted_ns > WANTED_NS:
+            self.wanted_by = 0          # it asks every 100 ms while it has work
+        return self.wanted_by != 0
 
     cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept:
         cdef uint64_t now = mono_ns()
