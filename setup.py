@@ -47,6 +47,7 @@ HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.p
 # dotted name -> C sources linked in beside the generated file
 EXTENSIONS = {
     "angarium.smtp.machines": SMTP + OCTETS,
+    "angarium.smtp.refusal_ids": [],
     "angarium.smtp.server_settings": [],
     "angarium.smtp.server_parameters": SMTP,
     "angarium.smtp.message_reader": SMTP + OCTETS,
@@ -92,6 +93,7 @@ EXTENSIONS = {
     "angarium.tls.context": TLS + OCTETS,
     "angarium.tls.session": TLS + OCTETS,
     "angarium.tls.client": TLS + OCTETS,
+    "angarium.inbound.refusals": [],
     "angarium.inbound.context": [],
     "angarium.inbound.transaction": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.client": [],

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
@@ -243,6 +245,10 @@ class Relay:
 
     async def delete(self, id_: str | None, domain: str | None) -> int:
         return await orders.delete(self._scheduler, id_, domain)
+
+    def refusal(self, id_: str) -> dict[str, Any] | None:
+        line = self._intake.refusals.find(id_)
+        return None if line is None else msgspec.json.decode(line, type=dict[str, Any])
 
     async def drain(self, deadline_s: float) -> None:
         """Ends inbound sessions and outbound transactions, both by the deadline."""

@@ -54,6 +54,9 @@ class Pretended:
             raise RuntimeError("oops")
         return {"id": id_} if id_ in "AB" else None
 
+    async def refusal(self, id_: str) -> dict[str, Any] | None:
+        return {"id": id_, "reason": "relay-denied"} if id_ == "4GK2V9QX" else None
+
     async def retry(self, *, id_: str | None, domain: str | None) -> int:
         self.asked.append(("retry", id_, domain))
         return 3
@@ -201,12 +204,27 @@ def test_loopback_names_are_taken(api: Api, host: str) -> None:
 class Figure:
     def __init__(self, name: str, kind: str, rows: dict[int, int]) -> None:
         self.name, self.kind, self.help, self.rows = name, kind, f"Says {name}\\ in\ntwo lines.", rows
+        self.labels: dict[str, str] = {}
 
     def total(self) -> int:
         return sum(self.rows.values())
 
     def of_row(self, row: int) -> int:
         return self.rows.get(row, 0)
+
+
+def test_a_refusal_is_told_with_its_reason(api: Api) -> None:
+    status, told = api.ask("GET", "/v1/refusals/4GK2V9QX")
+    assert (status, told["event"]["id"]) == (200, "4GK2V9QX")
+    assert told["keys"][:2] == ["listener.relay_from", "listener.relay_to"]
+    assert api.ask("GET", "/v1/refusals/00000000")[0] == 404
+
+
+def test_labelled_counters_share_one_head() -> None:
+    figures = [Figure("a_total", "counter", {1: 2}), Figure("a_total", "counter", {1: 3})]
+    figures[0].labels, figures[1].labels = {"reason": "x"}, {"reason": 'y"\n'}
+    lines = exposition(figures, [], "1").decode().splitlines()
+    assert lines[-3:] == ["# TYPE a_total counter", 'a_total{reason="x"} 2', 'a_total{reason="y\\"\\n"} 3']
 
 
 def test_counters_are_summed_and_gauges_told_per_worker() -> None:

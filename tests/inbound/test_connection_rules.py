@@ -48,7 +48,8 @@ def test_relaying_is_denied_to_strangers(tmp_path: Path) -> None:
             assert {event["code"] for event in denied} == {550}
             assert denied[0]["to"] == "b@other.example"
             assert denied[0]["from"] == "a@x.example"
-            assert (denied[0]["verb"], denied[0]["reason"]) == ("RCPT", "5.7.1 Relaying denied")
+            assert (denied[0]["verb"], denied[0]["reason"]) == ("RCPT", "relay-denied")
+            assert denied[0]["reply"] == "5.7.1 Relaying denied"
 
     run(main())
 

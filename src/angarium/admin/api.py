@@ -8,6 +8,7 @@
     DELETE /v1/queue/{id}                  without a DSN
     DELETE /v1/queue?domain=  or  ?all=true
     POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
+    GET    /v1/refusals/{id}               what was refused, and why
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
 
 Answers are JSON; an error is {"error": "one sentence"}. Here is only HTTP: a Backend does the work. There is
@@ -29,8 +30,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from angarium.admin import prometheus
-from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RetryOrder, Status
+from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RefusalView, RetryOrder, Status
 from angarium.model.errors import AngariumError, ConfigError
+from angarium.smtp.reasons import OF_OTHER, of_word
 
 T = TypeVar("T")
 
@@ -56,6 +58,9 @@ class Backend(Protocol):
     async def retry(self, *, id_: str | None, domain: str | None) -> int: ...
 
     async def delete(self, *, id_: str | None, domain: str | None) -> int: ...
+
+    async def refusal(self, id_: str) -> dict[str, Any] | None:
+        """The `rejected` line of the log with this id, as long as a worker remembers it."""
 
     async def reload(self) -> None:
         """Raises ConfigError when the new configuration is refused."""
@@ -112,6 +117,13 @@ def application(backend: Backend) -> ASGIApp:
         order = await _body(request, RetryOrder)
         return _json(Changed(count=await backend.retry(id_=order.id, domain=order.domain)))
 
+    async def refusal(request: Request) -> Response:
+        found = await backend.refusal(request.path_params["id"])
+        if found is None:
+            raise HTTPException(404, f"no worker remembers refusal {request.path_params['id']}; look for it in the log")
+        reason = of_word(str(found.get("reason", ""))) or OF_OTHER
+        return _json(RefusalView(event=found, sentence=reason.sentence, keys=list(reason.keys)))
+
     async def reload(request: Request) -> Response:
         await backend.reload()
         return _json(Changed(count=1))
@@ -127,6 +139,7 @@ def application(backend: Backend) -> ASGIApp:
                 Route("/v1/queue/retry", retry, methods=["POST"]),
                 Route("/v1/queue/{id:str}", message, methods=["GET"]),
                 Route("/v1/queue/{id:str}", delete_message, methods=["DELETE"]),
+                Route("/v1/refusals/{id:str}", refusal, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
             ],
             exception_handlers={

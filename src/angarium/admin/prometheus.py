@@ -17,6 +17,8 @@ class Figure(Protocol):
     def help(self) -> str: ...
     @property
     def kind(self) -> str: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
     def total(self) -> int: ...
     def of_row(self, row: int) -> int: ...
 
@@ -34,14 +36,23 @@ def exposition(figures: Iterable[Figure], rows: Collection[int], version: str) -
         "# TYPE angarium_workers gauge",
         f"angarium_workers {len(rows)}",
     ]
+    # Those of one name are declared together, so that they are told together, as the format wants it.
+    told = ""
     for figure in figures:
-        lines.append(f"# HELP {figure.name} {_help(figure.help)}")
-        lines.append(f"# TYPE {figure.name} {figure.kind}")
+        if figure.name != told:
+            told = figure.name
+            lines.append(f"# HELP {figure.name} {_help(figure.help)}")
+            lines.append(f"# TYPE {figure.name} {figure.kind}")
         if figure.kind == "counter":
-            lines.append(f"{figure.name} {figure.total()}")
+            lines.append(f"{figure.name}{_labels(figure.labels)} {figure.total()}")
         else:
             lines += [f'{figure.name}{{worker="{row - 1}"}} {figure.of_row(row)}' for row in rows]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _labels(labels: dict[str, str]) -> str:
+    inside = ",".join(f'{key}="{_label(value)}"' for key, value in labels.items())
+    return f"{{{inside}}}" if inside else ""
 
 
 def _help(text: str) -> str:

@@ -78,6 +78,14 @@ class QueuePage(msgspec.Struct):
     next: str | None = None
 
 
+class RefusalView(msgspec.Struct):
+    """event: the `rejected` line of the log. sentence, keys: of its reason (smtp/reasons.py)."""
+
+    event: dict[str, Any]
+    sentence: str
+    keys: list[str]
+
+
 class RetryOrder(msgspec.Struct, forbid_unknown_fields=True):
     """Exactly one of the three."""
 

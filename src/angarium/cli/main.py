@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
     "policy": ("angarium.cli.policy", "play a message or a dialogue against hooks and policy services"),
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
+    "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),
     "sink": ("angarium.cli.sink", "an SMTP server that takes mail and forgets it, for tests"),

@@ -45,6 +45,7 @@ cdef void proceed_auth(Client client) noexcept:
         client.attempt = None
         client.context.intake.journal.log("error", where="auth", reason=repr(error))
         session.refuse(AUTH_UNAVAILABLE)
+        client.tell_rejected(session.refusal)
 
 
 cdef void auth_drop(Client client) noexcept:

@@ -34,5 +34,11 @@ cdef class Client:
     cdef void refresh(self) noexcept                # after a reload
     cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
     cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden
+    # Log and count a refusal; before it is said by session.refuse(), or after an EVENT_REFUSED.
     cdef void tell_rejected(self, bytes reply) noexcept
     cdef void tell_rejected_path(self, const uint8_t *path, size_t length, bytes reply) noexcept
+    # Of a Refusal, of judges or of somebody else's policy: its reason is its own.
+    cdef void tell_refusal(self, const uint8_t *path, size_t length, object refusal) noexcept
+    # `word`: the reason of a reply that is not in smtp/replies.py, or None.
+    cdef void tell_rejected_for(self, const uint8_t *path, size_t length, bytes reply, bytes word) noexcept
+    cdef bytes word_of(self, bytes reply)

@@ -9,10 +9,11 @@ from angarium.inbound.context cimport InboundContext
 from angarium.metrics.counters cimport Counter
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_dialogue cimport EVENT_ETRN
+from angarium.smtp.refusal_ids cimport REFUSAL_ID_OCTETS, refusal_id_encode
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.metrics.counters import counter
-from angarium.smtp import replies
+from angarium.smtp import reasons, replies
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -47,6 +48,10 @@ cdef Counter early_talkers_total = counter("angarium_in_early_talkers_total", "C
 
 cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 cdef bytes SPOKE_TOO_EARLY = replies.SPOKE_TOO_EARLY
+cdef bytes OTHER = reasons.OTHER.encode("ascii")
+
+cdef enum:
+    REASON_LIMIT = 64               # octets of a word that is not ours
 
 cdef const char **VERBS = [b"", b"HELO", b"EHLO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"VRFY",
                            b"EXPN", b"HELP", b"QUIT", b"STARTTLS", b"AUTH", b"ETRN", b"XCLIENT", b"XFORWARD", b"HTTP"]
@@ -178,6 +183,8 @@ cdef class Client:
 
     def auth_challenge(self, bytes octets not None):
         self.session.challenge(octets)
+        if self.session.refusal_id != 0:
+            self.tell_rejected(self.session.refusal)
         self.resume()
 
     def auth_accepted(self, bytes identity not None, rights):
@@ -186,11 +193,14 @@ cdef class Client:
         if self.session.identity is not None:
             self.rights = rights
             self.may_relay = True
+        elif self.session.refusal_id != 0:
+            self.tell_rejected(self.session.refusal)
         self.resume()
 
     def auth_refused(self, bytes reply not None):
         self.attempt = None
         self.session.refuse(reply)
+        self.tell_rejected(self.session.refusal)    # too many errors, perhaps
         self.resume()
 
     def go_on_streaming(self):
@@ -203,18 +213,41 @@ cdef class Client:
         self.tell_rejected_path(NULL, 0, reply)
 
     cdef void tell_rejected_path(self, const uint8_t *path, size_t length, bytes reply) noexcept:
+        self.tell_rejected_for(path, length, reply, None)
+
+    cdef void tell_refusal(self, const uint8_t *path, size_t length, object refusal) noexcept:
+        cdef bytes word = OTHER
+        try:
+            word = refusal.reason.encode("utf-8", "replace")[:REASON_LIMIT]
+        except Exception:
+            pass
+        self.tell_rejected_for(path, length, refusal.reply, word)
+
+    cdef void tell_rejected_for(self, const uint8_t *path, size_t length, bytes reply, bytes word) noexcept:
         """A line in the journal. `path` is the forward-path refused, if it was one."""
-        cdef Journal journal = self.context.intake.journal
+        cdef InboundContext context = self.context
+        cdef Journal journal = context.intake.journal
         cdef ServerSession session = self.session
         cdef const char *text = PyBytes_AS_STRING(reply)
         cdef size_t text_length = PyBytes_GET_SIZE(reply)
         cdef const char *verb = VERBS[session.verb] if session.verb <= SMTP_VERB_HTTP else VERBS[0]
+        cdef bint is_said = session.refusal_id != 0
+        cdef char[REFUSAL_ID_OCTETS] refusal_id
+        if not is_said:
+            session.refusal_id = context.intake.refusal_ids.take()
+        refusal_id_encode(session.refusal_id, refusal_id)
+        if word is None:
+            word = self.word_of(reply)
         rejected_total.cell[0] += 1
+        context.intake.refusals.count(word)
         if reply is STARTTLS_PIPELINED:
             injections_total.cell[0] += 1
         elif reply is SPOKE_TOO_EARLY:
             early_talkers_total.cell[0] += 1
         journal.begin(b"rejected")
+        journal.text(b"id", <const uint8_t *>refusal_id, REFUSAL_ID_OCTETS)
+        journal.text(b"reason", <const uint8_t *>PyBytes_AS_STRING(word), PyBytes_GET_SIZE(word))
+        journal.text(b"listener", <const uint8_t *>PyBytes_AS_STRING(context.name), PyBytes_GET_SIZE(context.name))
         journal.text(b"client", <const uint8_t *>self.address, self.address_length)
         if session.helo is not None:
             journal.text(b"helo", <const uint8_t *>PyBytes_AS_STRING(session.helo), PyBytes_GET_SIZE(session.helo))
@@ -226,6 +259,13 @@ cdef class Client:
         if length:
             journal.text(b"to", path, length)
         journal.text(b"verb", <const uint8_t *>verb, strlen(verb))
-        journal.number(b"code", (text[0] - 48) * 100 + (text[1] - 48) * 10 + text[2] - 48)
-        journal.text(b"reason", <const uint8_t *>text + 4, text_length - 6)
+        if text_length >= 6:
+            journal.number(b"code", (text[0] - 48) * 100 + (text[1] - 48) * 10 + text[2] - 48)
+            journal.text(b"reply", <const uint8_t *>text + 4, text_length - 6)
+        context.intake.refusals.keep(journal)
         journal.end()
+        if is_said:
+            session.refusal_id = 0
+
+    cdef bytes word_of(self, bytes reply):
+        return self.session.settings.refusal_words.get(reply, OTHER)

@@ -180,7 +180,7 @@ cdef void commit_failed(inbound_transaction *self, int error) noexcept:
     client = <Client>self.client
     client.tell_rejected(reply)
     client.transaction = NULL
-    client.session.finish_with(<const uint8_t *>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+    client.session.finish_refused(reply)
     commit_release(self)
     client.resume()
 

@@ -83,8 +83,9 @@ cdef class InboundConnection(Client):
         if self.context.session_count > self.context.max_sessions:
             turned_away_total.cell[0] += 1
             self.session.close_with(self.context.settings.too_many_reply)
+            self.tell_rejected(self.session.refusal)
         elif intake.is_draining:
-            self.session.close_with(self.context.settings.shutdown_reply)
+            self.session.part_with(self.context.settings.shutdown_reply)
         elif self.context.is_implicit_tls:
             self.begin_tls(tls_layer(self))
         else:
@@ -155,7 +156,7 @@ cdef class InboundConnection(Client):
             return True
         if self.phase != PHASE_OPEN or not (self.session.is_idle() or self.is_in_handshake()):
             return False
-        self.session.close_with(self.context.settings.shutdown_reply)
+        self.session.part_with(self.context.settings.shutdown_reply)
         self.pump()
         return True
 
@@ -172,6 +173,7 @@ cdef class InboundConnection(Client):
         """From here on octets are TLS. None: it is not available, on a connection that must begin with it."""
         if layer is None:
             self.session.close_with(self.context.settings.trouble_reply)
+            self.tell_rejected(self.session.refusal)
             return
         self.tls = layer
         self.context.intake.wheel.arm(&self.deadline, self.context.handshake_timeout_ms)
@@ -278,6 +280,8 @@ cdef class InboundConnection(Client):
                 if self.transaction != NULL and not session.has_transaction():
                     commit_drop(self)
                 if event == EVENT_CLOSE:
+                    if session.refusal_id != 0:     # said outside of an event
+                        self.tell_rejected(session.refusal)
                     break
             if session.output != NULL and session.output.length > OUTPUT_LIMIT:
                 has_replied = self.flush()
@@ -289,7 +293,7 @@ cdef class InboundConnection(Client):
             return
         if session.is_idle():
             if self.context.intake.is_draining:
-                session.close_with(self.context.settings.shutdown_reply)
+                session.part_with(self.context.settings.shutdown_reply)
                 session.advance()
                 self.flush()
                 self.begin_close()

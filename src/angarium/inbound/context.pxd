@@ -1,8 +1,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.networks cimport NetworkList
+from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
+from angarium.smtp.refusal_ids cimport RefusalIds
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
 from angarium.tls.context cimport ServerContext
@@ -29,6 +31,8 @@ cdef class Intake:
     cdef readonly uint32_t committing
     cdef readonly uint64_t unsynced_octets  # of message data given to the shard and not durable yet
     cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
+    cdef readonly Refusals refusals
+    cdef readonly RefusalIds refusal_ids
     cdef readonly bint is_draining
     cdef public object authority            # who clients are (authority.py), or None
     cdef public tuple appointing            # who makes the judges of a listener (judgement.py)

@@ -8,6 +8,7 @@ from angarium.inbound.authority import Authority
 from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
+from angarium.inbound.refusals import Refusals
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
 from angarium.smtp.server_settings import ServerSettings
@@ -29,6 +30,7 @@ class Intake:
     appointing       makers of judges, in the order in which they are asked; set before the first listener is made.
     authority        who clients are; None where no listener offers AUTH.
     etrn             takes orders of ETRN; None: nobody does, and it is not offered.
+    refusals         the last ones, for who asks why.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -48,6 +50,7 @@ class Intake:
     authority: Authority | None
     appointing: tuple[Appointing, ...]
     etrn: EtrnDesk | None
+    refusals: Refusals
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...

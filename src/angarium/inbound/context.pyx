@@ -6,9 +6,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.networks cimport NetworkList
+from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
+from angarium.smtp.refusal_ids cimport RefusalIds
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
 from angarium.tls.context cimport ServerContext
@@ -47,6 +49,8 @@ cdef class Intake:
         self.appointing = ()
         self.clients = set()
         self.waiting = {}
+        self.refusals = Refusals()
+        self.refusal_ids = RefusalIds()
 
     cdef void transaction_began(self) noexcept:
         self.active += 1
@@ -110,7 +114,8 @@ cdef class InboundContext:
             requiretls=options.tls is not None and options.tls.requiretls, auth_required=options.auth.required,
             lmtp=options.protocol == "lmtp", must_qualify=is_submission,
             completion=options.submission.complete_with.encode("ascii") or None,
-            command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout))
+            command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout),
+            refusal_ids=self.intake.refusal_ids, tells_refusal_ids=options.tell_refusal_ids)
         domains = options.domains
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))

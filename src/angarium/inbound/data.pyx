@@ -44,7 +44,8 @@ cdef void proceed_data(Client client) noexcept:
     body = octets_new(announced + TRACE_OCTETS if announced > FIRST_BODY_OCTETS - TRACE_OCTETS else FIRST_BODY_OCTETS)
     if body == NULL or write_trace(client, &body) != 0:
         octets_unref(body)
-        client.tell_rejected(NO_MEMORY)
+        if not session.is_chunking:     # a chunk is read first, then the session tells
+            client.tell_rejected(NO_MEMORY)
         session.refuse(NO_MEMORY)
         if not session.has_transaction():
             commit_drop(client)

@@ -25,7 +25,7 @@ cdef void welcome(InboundConnection connection, size_t early_length) noexcept:
 
 cdef void judged(Client client, object case, object refusal) noexcept:
     if refusal is not None:
-        client.tell_rejected(refusal.reply)
+        client.tell_refusal(NULL, 0, refusal)
         client.session.close_with(refusal.reply)
     else:
         greet(<InboundConnection>client)

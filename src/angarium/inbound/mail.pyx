@@ -47,7 +47,8 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     cdef ServerSession session = client.session
     cdef bytes reverse_path = case.reverse_path, envid = case.envid
     if refusal is not None:
-        refuse(client, refusal.reply)
+        client.tell_refusal(NULL, 0, refusal)
+        session.refuse(refusal.reply)
     else:
         session.path = <const uint8_t *>PyBytes_AS_STRING(reverse_path)     # the line itself is gone
         session.mail.envid = <const uint8_t *>PyBytes_AS_STRING(envid)

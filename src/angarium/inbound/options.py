@@ -75,6 +75,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     data_timeout        between two blocks of message data (§4.5.3.2.5).
     tls                 None: no TLS on this listener.
     auth                see ListenerAuthOptions.
+    tell_refusal_ids    each refusal ends with its id in brackets, the one of the log (angarium explain-reject).
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
     socket              see SocketOptions. submission: see SubmissionOptions.
     """
@@ -95,6 +96,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     command_timeout: Duration = Duration(limits.SERVER_TIMEOUT_S)
     data_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
     data_octets_per_s: int = 500
+    tell_refusal_ids: bool = False
     tls: ServerTlsOptions | None = None
     auth: ListenerAuthOptions = ListenerAuthOptions()
     socket: SocketOptions = SocketOptions()

@@ -7,6 +7,7 @@ from angarium.inbound.connection cimport PHASE_OPEN, PHASE_PROXIED, InboundConne
 from angarium.metrics.counters cimport Counter
 
 from angarium.metrics.counters import counter
+from angarium.smtp import replies
 
 cdef extern from "smtp/proxy.h" nogil:
     enum:
@@ -22,6 +23,9 @@ cdef extern from "smtp/proxy.h" nogil:
 
 cdef enum:
     HEADER_MS = 5000                # proxy-protocol.txt §2: three seconds at the least; it is the first segment that was sent
+
+cdef bytes PROXY_HEADER_BAD = replies.PROXY_HEADER_BAD
+cdef bytes PROXY_HEADER_LATE = replies.PROXY_HEADER_LATE
 
 cdef Counter bad_headers_total = counter(
     "angarium_in_bad_proxy_headers_total", "Connections of listed balancers that did not begin with a PROXY header.")
@@ -48,7 +52,7 @@ cdef void proxied_receive(InboundConnection connection, const uint8_t *data, siz
         return
     connection.header = None
     if result == PROXY_BAD:
-        proxied_refused(connection, b"500 5.5.2 not a PROXY header\r\n")
+        proxied_refused(connection, PROXY_HEADER_BAD)
         return
     if not header.is_local:
         memcpy(connection.binary_address, header.address, 16)
@@ -59,7 +63,7 @@ cdef void proxied_receive(InboundConnection connection, const uint8_t *data, siz
 
 
 cdef void proxied_expired(InboundConnection connection) noexcept:
-    proxied_refused(connection, b"421 4.4.2 no PROXY header in time\r\n")
+    proxied_refused(connection, PROXY_HEADER_LATE)
 
 
 cdef void proxied_refused(InboundConnection connection, bytes reply) noexcept:

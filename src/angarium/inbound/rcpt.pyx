@@ -62,13 +62,15 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     cdef const uint8_t *path = <const uint8_t *>PyBytes_AS_STRING(forward_path)
     cdef bytes reply = None
     if refusal is not None:
-        reply = refusal.reply
-    else:
-        try:
-            reply = add_all(client.transaction, case)
-        except Exception as error:
-            client.context.intake.journal.log("error", where="recipients", reason=repr(error))
-            reply = LOCAL_TROUBLE
+        client.tell_refusal(path, PyBytes_GET_SIZE(forward_path), refusal)
+        client.session.refuse(refusal.reply)
+        client.resume()
+        return
+    try:
+        reply = add_all(client.transaction, case)
+    except Exception as error:
+        client.context.intake.journal.log("error", where="recipients", reason=repr(error))
+        reply = LOCAL_TROUBLE
     if reply is not None:
         refuse(client, path, <uint32_t>PyBytes_GET_SIZE(forward_path), reply)
     else:

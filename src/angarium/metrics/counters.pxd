@@ -12,3 +12,4 @@ cdef class Counter:
     cdef readonly str name
     cdef readonly str help
     cdef readonly str kind          # "counter" | "gauge"
+    cdef readonly dict labels       # {} for most; one column for each set of labels

@@ -10,6 +10,7 @@ class Counter:
     name: str
     help: str
     kind: Literal["counter", "gauge"]
+    labels: dict[str, str]
     def add(self, amount: int = 1) -> None:
         """Adds to this process's row. Gauges may go down."""
     def set(self, value: int) -> None:
@@ -22,8 +23,11 @@ class Counter:
     def of_row(self, row: int) -> int:
         """The cell of one row, 0..255. Raises IndexError."""
 
-def counter(name: str, help_: str) -> Counter:
-    """Declares a counter at the top of the file that counts it. Raises ValueError when the name is taken."""
+def counter(name: str, help_: str, labels: dict[str, str] | None = None) -> Counter:
+    """Declares a counter at the top of the file that counts it. Raises ValueError when the name is taken.
+
+    labels  one counter for each set of them, all declared before the fork: nothing that a peer says may be one.
+    """
 
 def gauge(name: str, help_: str) -> Counter:
     """Declares a gauge; same rules as counter()."""

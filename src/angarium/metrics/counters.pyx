@@ -10,7 +10,7 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_W
 
 cdef enum:
     ROWS = 256              # row 0 is the supervisor's (and of every process that is not a worker)
-    COLUMNS = 256           # judged ten times what issue one needs; a page is touched only when used
+    COLUMNS = 512           # a page is touched only when used
 
 cdef int64_t *table = <int64_t *>mmap(NULL, ROWS * COLUMNS * sizeof(int64_t), PROT_READ | PROT_WRITE,
                                       MAP_SHARED | MAP_ANONYMOUS, -1, 0)
@@ -52,9 +52,10 @@ cdef class Counter:
         return f"<Counter {self.name} {self.kind} {self.cell[0]}>"
 
 
-cdef Counter register(str name, str help_, str kind):
+cdef Counter register(str name, str help_, str kind, dict labels):
     cdef Counter self
-    if name in _registry:
+    key = (name, *sorted(labels.items()))
+    if key in _registry:
         raise ValueError(f"counter {name} is declared twice")
     if len(_registry) >= COLUMNS:
         raise ValueError(f"more than {COLUMNS} counters: raise COLUMNS in metrics/counters.pyx")
@@ -62,18 +63,19 @@ cdef Counter register(str name, str help_, str kind):
     self.index = len(_registry)
     self.name = name
     self.help = help_
+    self.labels = labels
     self.kind = kind
     self.cell = table + own_row * COLUMNS + self.index
-    _registry[name] = self
+    _registry[key] = self
     return self
 
 
-def counter(str name, str help_):
-    return register(name, help_, "counter")
+def counter(str name, str help_, dict labels=None):
+    return register(name, help_, "counter", labels or {})
 
 
 def gauge(str name, str help_):
-    return register(name, help_, "gauge")
+    return register(name, help_, "gauge", {})
 
 
 def attach(int row):

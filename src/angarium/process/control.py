@@ -69,6 +69,12 @@ class Delete(msgspec.Struct, tag="delete"):
     domain: str | None = None
 
 
+class Refusal(msgspec.Struct, tag="refusal"):
+    """One refusal that the worker remembers. Answer: its line of the log as dict, or None."""
+
+    id: str
+
+
 class Apply(msgspec.Struct, tag="apply"):
     """Work by this configuration from now on. One socket travels per address, in order. Answer: None.
 
@@ -103,7 +109,7 @@ class Drain(msgspec.Struct, tag="drain"):
     deadline_s: float
 
 
-Request = Status | Listing | Show | Retry | Delete | Apply | Beat | StandIn | StandDown | Drain
+Request = Status | Listing | Show | Retry | Delete | Refusal | Apply | Beat | StandIn | StandDown | Drain
 
 
 class Call(msgspec.Struct, tag="call"):

@@ -16,7 +16,7 @@ from angarium import __version__
 from angarium.admin import prometheus
 from angarium.admin.views import BadQuery, Facts, Health, QueuePage, Status, WorkerView
 from angarium.metrics import counters
-from angarium.process.control import ControlError, Delete, Listing, Request, Retry, Show
+from angarium.process.control import ControlError, Delete, Listing, Refusal, Request, Retry, Show
 from angarium.process.control import Status as StatusRequest
 from angarium.process.supervisor import Supervisor, Worker
 
@@ -94,6 +94,15 @@ class Desk:
 
     async def delete(self, *, id_: str | None, domain: str | None) -> int:
         return sum(await self._ask_all(Delete(id=id_, domain=domain), int))
+
+    async def refusal(self, id_: str) -> dict[str, Any] | None:
+        """A worker that is being restarted has forgotten what it refused: the others are asked all the same."""
+        numbers = list(self._supervisor.workers)
+        answers = await asyncio.gather(
+            *(self._ask(number, Refusal(id=id_), dict[str, Any] | None) for number in numbers),  # type: ignore[arg-type]
+            return_exceptions=True,
+        )
+        return next((answer for answer in answers if isinstance(answer, dict)), None)
 
     async def reload(self) -> None:
         await self._reload()

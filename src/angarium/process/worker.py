@@ -35,6 +35,7 @@ from angarium.process.control import (
     Letter,
     Listing,
     Ready,
+    Refusal,
     Request,
     Retry,
     Show,
@@ -80,6 +81,8 @@ class Relay(Protocol):
     async def retry(self, id_: str | None, domain: str | None) -> int: ...
 
     async def delete(self, id_: str | None, domain: str | None) -> int: ...
+
+    def refusal(self, id_: str) -> dict[str, Any] | None: ...
 
     async def drain(self, deadline_s: float) -> None:
         """Stops accepting and finishes what is in hand within the deadline.
@@ -216,6 +219,8 @@ class _Life:
                 return await relay.retry(request.id, request.domain)
             case Delete():
                 return await relay.delete(request.id, request.domain)
+            case Refusal():
+                return relay.refusal(request.id)
             case Apply():
                 sockets = [socket.socket(fileno=fd) for fd in fds]
                 async with self._apply_lock:

@@ -1,7 +1,8 @@
 """Every reply a server session or the inbound side can say, in one table; no logic.
 
 Each is whole, CRLF included, with its enhanced status code (RFC 2034, 3463). %s stands for our hostname or a
-queue id, %d for a number. Where RFC 5321 leaves a choice of code, the comment says why.
+queue id, %d for a number. Why each that refuses is said stands in reasons.py, under the same name. Where RFC 5321
+leaves a choice of code, the comment says why.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ TOO_SLOW = b"421 4.4.2 %s Message data comes too slowly, closing\r\n"
 SHUTTING_DOWN = b"421 4.3.2 %s Shutting down\r\n"
 TOO_MANY_ERRORS = b"421 4.7.0 %s Too many errors\r\n"
 INTERNAL_ERROR = b"421 4.3.0 %s Internal error, closing\r\n"
+# Of the connection of a listed balancer: nobody is told but the operator.
+PROXY_HEADER_BAD = b"500 5.5.2 Not a PROXY header\r\n"
+PROXY_HEADER_LATE = b"421 4.4.2 No PROXY header in time\r\n"
 
 MAIL_OK = b"250 2.1.0 Ok\r\n"
 RCPT_OK = b"250 2.1.5 Ok\r\n"

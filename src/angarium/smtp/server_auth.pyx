@@ -86,7 +86,9 @@ cdef int auth_challenge(ServerDialogue self, bytes octets) except -1:
 
 
 cdef void auth_ends(ServerDialogue self, bytes reply) noexcept:
+    """`refusal` is what was said when it was no."""
     cdef bint is_failure = reply is not AUTH_OK
+    self.refusal = reply if is_failure else None
     self.asked = 0
     self.state = SERVER_READY
     self.response = None
@@ -101,7 +103,7 @@ cdef void auth_ends(ServerDialogue self, bytes reply) noexcept:
         if self.error_count >= self.settings.max_errors:
             self.fail(self.settings.errors_reply)
         else:
-            self.say(reply)
+            self.say_refusal(reply)
     else:
         self.say(reply)
 

@@ -59,6 +59,7 @@ cdef class ServerDialogue:
     cdef readonly str mechanism         # of the exchange, upper case
     cdef readonly bytes response        # of EVENT_AUTH and EVENT_AUTH_RESPONSE, decoded; None: no initial response
     cdef readonly bytes refusal         # the reply of EVENT_REFUSED, or of a refused chunk to come
+    cdef uint64_t refusal_id            # of a refusal said and not told yet, or told and not said yet; else 0
     # Spans of the event: into the input, good until the next advance() or hold().
     cdef const uint8_t *path
     cdef uint32_t path_length
@@ -75,8 +76,11 @@ cdef class ServerDialogue:
     cdef void say_octets(self, const void *data, size_t length) noexcept
     # Of the reply to message data, one for each recipient (RFC 2033 §4.2), those behind the first.
     cdef void repeat(self, const void *data, size_t length, uint32_t count) noexcept
+    # Says a reply that refuses something, with its id if that is wanted.
+    cdef void say_refusal(self, bytes reply) noexcept
     # Says `reply` and counts an error: EVENT_REFUSED; at max_errors the session ends instead.
     cdef server_event tell_refusal(self, bytes reply) noexcept
     # Says `reply` and ends the session: what follows cannot be trusted to be commands.
     cdef server_event fail(self, bytes reply) noexcept
+    cdef void end_session(self) noexcept    # the last reply was said
     cdef void end_transaction(self) noexcept

@@ -5,8 +5,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from angarium.model.octets cimport octets_append, octets_new, octets_unref
 from angarium.smtp.message_reader cimport reader_drop
+from angarium.smtp.refusal_ids cimport REFUSAL_ID_OCTETS, refusal_id_encode
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.smtp.server_state cimport SERVER_CLOSED, SERVER_CONNECTED, SERVER_MAIL, SERVER_READY
+
+from angarium.smtp import limits
+
+cdef enum:
+    REPLY_LIMIT = 512                           # limits.REPLY_LINE_OCTETS
+    REFUSAL_ID_SUFFIX = 3 + REFUSAL_ID_OCTETS   # " [4GK2V9QX]"
+
+assert REPLY_LIMIT == limits.REPLY_LINE_OCTETS
 
 
 cdef class ServerDialogue:
@@ -35,25 +44,52 @@ cdef class ServerDialogue:
             for _ in range(count):
                 self.say_octets(data, length)
 
+    cdef void say_refusal(self, bytes reply) noexcept:
+        """Telling the operator makes the id when it comes first (Client.tell_rejected); who comes second gives it up."""
+        cdef char[REFUSAL_ID_SUFFIX + 2] suffix
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(reply)
+        cdef bint is_told = self.refusal_id != 0
+        if self.settings.refusal_ids is None:
+            self.say(reply)
+            return
+        if not is_told:
+            self.refusal_id = self.settings.refusal_ids.take()
+        if self.settings.tells_refusal_ids and length + REFUSAL_ID_SUFFIX <= REPLY_LIMIT:
+            suffix[0] = c' '
+            suffix[1] = c'['
+            refusal_id_encode(self.refusal_id, suffix + 2)
+            suffix[REFUSAL_ID_SUFFIX - 1] = c']'
+            suffix[REFUSAL_ID_SUFFIX] = c'\r'
+            suffix[REFUSAL_ID_SUFFIX + 1] = c'\n'
+            self.say_octets(PyBytes_AS_STRING(reply), length - 2)
+            self.say_octets(suffix, sizeof(suffix))
+        else:
+            self.say(reply)
+        if is_told:
+            self.refusal_id = 0
+
     cdef server_event tell_refusal(self, bytes reply) noexcept:
         self.error_count += 1
         if self.error_count >= self.settings.max_errors:
             return self.fail(self.settings.errors_reply)
-        self.say(reply)
+        self.say_refusal(reply)
         self.refusal = reply
         return EVENT_REFUSED
 
     cdef server_event fail(self, bytes reply) noexcept:
         """Says `reply` and ends the session: what follows cannot be trusted to be commands."""
+        self.refusal = reply
+        self.say_refusal(reply)
+        self.end_session()
+        return EVENT_REFUSED
+
+    cdef void end_session(self) noexcept:
         self.end_transaction()
         self.asked = 0
-        self.refusal = reply
-        self.say(reply)
         self.at = self.end
         self.lingers = True
         self.after = SERVER_CONNECTED
         self.state = SERVER_CLOSED
-        return EVENT_REFUSED
 
     cdef void end_transaction(self) noexcept:
         reader_drop(&self.message)

@@ -23,7 +23,9 @@ cdef class ServerSession(ServerDialogue):
     cpdef void reintroduce(self, bytes helo, bint is_ehlo, bytes identity) noexcept
     cdef void begin_data_with(self, octets *body) noexcept
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept
+    cdef void finish_refused(self, bytes reply) noexcept
     cpdef void close_with(self, bytes reply) noexcept
+    cpdef void part_with(self, bytes reply) noexcept
     cdef octets *take_body_octets(self) noexcept
     cdef octets *take_output_octets(self) noexcept
 

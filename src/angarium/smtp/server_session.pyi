@@ -47,9 +47,11 @@ class ServerSession(ServerDialogue):
     def begin_data(self, trace: Buffer = b"") -> None:
         """Yes to Data; `trace` goes in front of the message. Raises LocalProtocolError when nothing asked."""
     def finish(self, reply: bytes) -> None:
-        """The answer to Message, 250 or not. Raises LocalProtocolError when nothing asked."""
+        """The answer to Message, 250 or a refusal. Raises LocalProtocolError when nothing asked."""
     def close_with(self, reply: bytes) -> None:
-        """The last reply: timeouts, shutdown. Close follows as event."""
+        """The last reply, a refusal: timeouts, limits. Close follows as event."""
+    def part_with(self, reply: bytes) -> None:
+        """The last reply, which refuses nothing: shutdown. Close follows as event."""
     def take_body(self) -> bytes:
         """What of the message is stored so far: at Body, and all the rest at Message."""
     def take_output(self) -> bytes:

@@ -188,7 +188,7 @@ cdef class ServerSession(ServerDialogue):
             self.fail(reply)
             return
         self.asked = 0
-        self.say(reply)
+        self.say_refusal(reply)
 
     cpdef void challenge(self, bytes octets):
         """The answer to EVENT_AUTH or EVENT_AUTH_RESPONSE: a response is wanted."""
@@ -211,8 +211,10 @@ cdef class ServerSession(ServerDialogue):
                     reply = self.settings.errors_reply
             if reply.startswith(b"421"):
                 self.fail(reply)
-            else:
+            elif reply[0] == c'2':
                 self.say(reply)
+            else:
+                self.say_refusal(reply)
 
     cpdef void reintroduce(self, bytes helo, bint is_ehlo, bytes identity) noexcept:
         """The answer yes to EVENT_XCLIENT. helo: None when the client will say it itself."""
@@ -230,7 +232,7 @@ cdef class ServerSession(ServerDialogue):
             self.say(DATA_GO)
 
     cdef void finish_with(self, const uint8_t *reply, size_t length) noexcept:
-        """The answer to EVENT_MESSAGE, 250 or not. The body must have been taken when it was accepted."""
+        """The answer to EVENT_MESSAGE when it is yes. The body must have been taken."""
         cdef uint32_t repeats
         if self.state == SERVER_COMMITTING:
             self.asked = 0
@@ -241,10 +243,27 @@ cdef class ServerSession(ServerDialogue):
             if repeats:
                 self.repeat(reply, length, repeats)
 
+    cdef void finish_refused(self, bytes reply) noexcept:
+        """The answer to EVENT_MESSAGE when it is no."""
+        cdef uint32_t repeats
+        if self.state == SERVER_COMMITTING:
+            self.asked = 0
+            repeats = self.recipient_count - 1 if self.settings.is_lmtp else 0
+            self.end_transaction()
+            self.say_refusal(reply)
+            if repeats:
+                self.repeat(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), repeats)
+
     cpdef void close_with(self, bytes reply) noexcept:
-        """Timeouts, shutdown, trouble: the last reply. EVENT_CLOSE follows."""
+        """Timeouts, limits, trouble: the last reply, a refusal. EVENT_CLOSE follows."""
         if self.state != SERVER_CLOSED:
             self.fail(reply)
+
+    cpdef void part_with(self, bytes reply) noexcept:
+        """Shutdown: the last reply, which refuses nothing. EVENT_CLOSE follows."""
+        if self.state != SERVER_CLOSED:
+            self.say(reply)
+            self.end_session()
 
     cdef octets *take_body_octets(self) noexcept:
         cdef octets *body = self.message.body
@@ -357,7 +376,7 @@ cdef class ServerSession(ServerDialogue):
             self.say(RSET_OK)
             return EVENT_RESET
         if command.verb == SMTP_VERB_QUIT:
-            self.fail(self.settings.quit_reply)
+            self.part_with(self.settings.quit_reply)
             self.lingers = False
             return EVENT_GO_ON
         if command.verb == SMTP_VERB_NOOP:
@@ -434,7 +453,10 @@ cdef class ServerSession(ServerDialogue):
     def finish(self, bytes reply not None):
         if self.asked != EVENT_MESSAGE:
             raise LocalProtocolError("finish() answers Message")
-        self.finish_with(<const uint8_t *>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+        if reply[:1] == b"2":
+            self.finish_with(<const uint8_t *>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+        else:
+            self.finish_refused(reply)
 
     def take_body(self):
         return self._taken(self.take_body_octets())

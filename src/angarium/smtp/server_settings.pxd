@@ -1,4 +1,5 @@
 from libc.stdint cimport uint32_t, uint64_t
+from angarium.smtp.refusal_ids cimport RefusalIds
 
 
 cdef class ServerSettings:
@@ -31,3 +32,6 @@ cdef class ServerSettings:
     cdef readonly bint is_lmtp                  # RFC 2033: LHLO, a reply for each recipient
     cdef readonly uint32_t path_flags           # of smtp_path_parse(), besides those of the command
     cdef readonly bytes completion              # submission: the domain that mailboxes without one get; or None
+    cdef readonly RefusalIds refusal_ids        # None: refusals have none
+    cdef readonly bint tells_refusal_ids        # in the reply
+    cdef readonly dict refusal_words            # reply -> why (reasons.py)

@@ -2,6 +2,8 @@
 
 from typing import final
 
+from angarium.smtp.refusal_ids import RefusalIds
+
 @final
 class ServerSettings:
     """Replies with our name in them, and limits; immutable, shared by sessions, replaced as a whole.
@@ -21,6 +23,8 @@ class ServerSettings:
     lmtp                 LHLO instead of EHLO, and a reply to message data for each recipient (RFC 2033).
     must_qualify         mailboxes without a domain, or with one of a single label, are refused with 554 (RFC 6409 §4.2).
     completion           the domain that those without one get instead.
+    refusal_ids          None: refusals have no ids. tells_refusal_ids: they stand in the reply, too.
+    refusal_words        why each reply that refuses is said (reasons.py), by its octets.
     Raises UnicodeEncodeError for a hostname that is not ASCII.
     """
 
@@ -52,6 +56,9 @@ class ServerSettings:
     is_lmtp: bool
     path_flags: int
     completion: bytes | None
+    refusal_ids: RefusalIds | None
+    tells_refusal_ids: bool
+    refusal_words: dict[bytes, bytes]
     def __init__(
         self,
         hostname: str | bytes,
@@ -70,4 +77,6 @@ class ServerSettings:
         lmtp: bool = False,
         must_qualify: bool = False,
         completion: bytes | None = None,
+        refusal_ids: RefusalIds | None = None,
+        tells_refusal_ids: bool = False,
     ) -> None: ...

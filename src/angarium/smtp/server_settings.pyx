@@ -1,8 +1,9 @@
 # What a server session says and allows, compiled once: replies with our name in them, limits. No policy, no state.
 cimport cython
 from angarium.smtp.csmtp cimport SMTP_PATH_UNQUALIFIED
+from angarium.smtp.refusal_ids cimport RefusalIds
 
-from angarium.smtp import limits, replies
+from angarium.smtp import limits, reasons, replies
 
 
 @cython.final
@@ -10,7 +11,8 @@ cdef class ServerSettings:
     def __init__(self, hostname, *, max_message_octets=50 << 20, max_recipients=1000, max_line_octets=2048,
                  max_errors=20, starttls=False, requires_tls=False, requiretls=False, run_octets=128 << 10,
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
-                 auth_required=False, lmtp=False, must_qualify=False, completion=None):
+                 auth_required=False, lmtp=False, must_qualify=False, completion=None, RefusalIds refusal_ids=None,
+                 tells_refusal_ids=False):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -45,3 +47,6 @@ cdef class ServerSettings:
         self.is_lmtp = lmtp
         self.path_flags = SMTP_PATH_UNQUALIFIED if must_qualify else 0
         self.completion = completion
+        self.refusal_ids = refusal_ids
+        self.tells_refusal_ids = tells_refusal_ids and refusal_ids is not None
+        self.refusal_words = reasons.words_of_replies(name)

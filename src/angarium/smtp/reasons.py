@@ -1,0 +1,239 @@
+"""Why something is refused: for each reply of replies.py that refuses, the word that log, metrics and
+`angarium explain-reject` share, a sentence for operators, and the keys of the configuration that decide.
+
+Words are stable: dashboards and alerts are written against them. A refusal that is not in replies.py, of a hook or of
+somebody else's policy, comes with a word of its own (OF_POLICIES); one that is unknown here counts as OTHER.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from angarium.smtp import replies
+
+OTHER: Final = "other"
+
+
+class Reason(NamedTuple):
+    """word: lower case and hyphens. keys: as docs/configuration.md writes them; (): nothing to set."""
+
+    word: str
+    sentence: str
+    keys: tuple[str, ...] = ()
+
+
+# By the name of the reply.
+REASONS: Final[dict[str, Reason]] = {
+    # The connection
+    "GREETING_TOO_MANY": Reason(
+        "too-many-sessions",
+        "The worker that got the connection had as many sessions of this listener as it may have.",
+        ("listener.max_sessions",),
+    ),
+    "TIMEOUT": Reason(
+        "timeout",
+        "The client did not send a whole command, or a block of message data, in time.",
+        ("listener.command_timeout", "listener.data_timeout"),
+    ),
+    "TOO_SLOW": Reason(
+        "data-too-slow",
+        "A message took longer than five minutes and a second for each so many octets.",
+        ("listener.data_octets_per_s",),
+    ),
+    "SHUTTING_DOWN": Reason("shutting-down", "The relay was being stopped or restarted."),
+    "TOO_MANY_ERRORS": Reason(
+        "too-many-errors",
+        "One session had too many commands refused; the lines before this one say which.",
+        ("listener.max_errors",),
+    ),
+    "INTERNAL_ERROR": Reason("internal-error", "Something went wrong inside; an `error` line says what."),
+    "PROXY_HEADER_BAD": Reason(
+        "proxy-header-bad",
+        "A peer that is listed as a balancer did not begin with a PROXY header: it sends none, or it is no balancer.",
+        ("listener.proxy_from",),
+    ),
+    "PROXY_HEADER_LATE": Reason(
+        "proxy-header-late",
+        "A peer that is listed as a balancer sent no whole PROXY header within five seconds.",
+        ("listener.proxy_from",),
+    ),
+    # The line and the verb
+    "UNKNOWN_COMMAND": Reason("unknown-command", "The line began with no verb of SMTP."),
+    "NOT_IMPLEMENTED": Reason(
+        "not-implemented",
+        "The verb exists and is not offered on this listener, or not to this client.",
+        ("listener.tls.starttls", "listener.auth.offered"),
+    ),
+    "LINE_TOO_LONG": Reason("command-too-long", "A command was longer than SMTP allows (RFC 5321 §4.5.3.1.4)."),
+    "CONTROL_OCTETS": Reason("control-octets", "A command held NUL or another control octet."),
+    "COMMAND_HAS_8BIT": Reason("command-8bit", "A command held octets above 127 where SMTPUTF8 was not said."),
+    "BARE_LINE_ENDING": Reason(
+        "bare-line-ending",
+        "A command ended with CR or LF alone. Such lines are how messages are smuggled; the session was ended.",
+    ),
+    "NOT_SMTP": Reason("not-smtp", "The first octets were no text: TLS to a port that begins in clear, or a scanner."),
+    "HTTP_HERE": Reason(
+        "http", "The client spoke HTTP: a scanner, or a web page that made a browser post to this port."
+    ),
+    "SPOKE_TOO_EARLY": Reason("spoke-too-early", "The client spoke before the greeting, as no mail server does."),
+    "IMPROPER_PIPELINING": Reason(
+        "improper-pipelining",
+        "Commands came behind one whose reply must be waited for (RFC 2920 §3.1), or without EHLO.",
+    ),
+    "IMPROPER_PIPELINING_DATA": Reason(
+        "improper-pipelining-data",
+        "Octets came behind the end of a message of a client that had not said EHLO: message smuggling looks so.",
+    ),
+    # Arguments and parameters
+    "SYNTAX": Reason("bad-argument", "The argument of a command is not what its grammar says."),
+    "BAD_HELO_NAME": Reason("bad-helo-name", "HELO or EHLO gave neither a domain nor an address literal."),
+    "BAD_PARAMETER": Reason("bad-parameter", "A parameter of MAIL or RCPT is not what its grammar says."),
+    "PARAMETER_TWICE": Reason("parameter-twice", "A parameter of MAIL or RCPT was given twice."),
+    "TOO_MANY_PARAMETERS": Reason("too-many-parameters", "MAIL or RCPT had more parameters than there are."),
+    "BAD_PARAMETER_VALUE": Reason("bad-parameter-value", "A parameter of MAIL or RCPT had a value it cannot have."),
+    "UNKNOWN_PARAMETER": Reason("unknown-parameter", "MAIL or RCPT had a parameter that EHLO did not offer."),
+    "NO_BINARYMIME": Reason("no-binarymime", "MAIL said BODY=BINARYMIME, which is not offered here."),
+    "BAD_REVERSE_PATH": Reason("bad-reverse-path", "The argument of MAIL FROM is no address."),
+    "REVERSE_PATH_TOO_LONG": Reason(
+        "reverse-path-too-long", "The address of MAIL FROM is longer than RFC 5321 §4.5.3.1 allows."
+    ),
+    "BAD_FORWARD_PATH": Reason("bad-forward-path", "The argument of RCPT TO is no address."),
+    "FORWARD_PATH_TOO_LONG": Reason(
+        "forward-path-too-long", "The address of RCPT TO is longer than RFC 5321 §4.5.3.1 allows."
+    ),
+    "NEEDS_SMTPUTF8": Reason("needs-smtputf8", "An address has octets above 127, and MAIL did not say SMTPUTF8."),
+    # Order
+    "NEEDS_HELO": Reason("needs-helo", "A command came before EHLO or HELO."),
+    "NEEDS_MAIL": Reason("needs-mail", "RCPT, DATA or BDAT came without MAIL, or after MAIL had been refused."),
+    "NEEDS_RCPT": Reason("needs-rcpt", "DATA or BDAT came without RCPT."),
+    "NESTED_MAIL": Reason("nested-mail", "MAIL came inside a transaction."),
+    "IN_CHUNKS": Reason("in-chunks", "Another command than BDAT or RSET came between the chunks of a message."),
+    "BDAT_NEEDS_EHLO": Reason("bdat-needs-ehlo", "BDAT came from a client that had said HELO."),
+    "NO_VALID_RECIPIENTS": Reason(
+        "no-valid-recipients", "DATA or BDAT came after every RCPT had been refused; the lines before say why."
+    ),
+    "BAD_CHUNK_SIZE": Reason(
+        "bad-chunk-size", "BDAT gave no readable size, so that nobody can know where commands go on."
+    ),
+    # Limits and policy
+    "TOO_MANY_RECIPIENTS": Reason(
+        "too-many-recipients",
+        "The transaction has as many recipients as it may have. The client sends the rest in another.",
+        ("listener.max_recipients",),
+    ),
+    "MESSAGE_TOO_BIG": Reason(
+        "message-too-big", "The message is larger than this listener takes.", ("listener.max_message_octets",)
+    ),
+    "MESSAGE_FAR_TOO_BIG": Reason(
+        "message-far-too-big",
+        "The message was so much larger than allowed that its end was not waited for.",
+        ("listener.max_message_octets",),
+    ),
+    "RELAY_DENIED": Reason(
+        "relay-denied",
+        "The client may not relay, by network, certificate or AUTH, and the recipient's domain is not relayed for.",
+        (
+            "listener.relay_from",
+            "listener.relay_to",
+            "listener.tls.relay_verified",
+            "listener.tls.relay_certificates",
+            "listener.auth.offered",
+        ),
+    ),
+    "NO_ROOM": Reason(
+        "no-room",
+        "The spool has no room for new mail, the file system is below its marks, or the disk is far behind.",
+        ("node.min_free", "node.min_free_inodes"),
+    ),
+    "LOCAL_TROUBLE": Reason("local-trouble", "Something failed here; an `error` or `spool` line says what."),
+    "NO_MEMORY": Reason("no-memory", "No memory was left for it."),
+    # TLS
+    "TLS_NOT_NOW": Reason(
+        "tls-unavailable",
+        "STARTTLS is offered and there is no certificate to do it with: a `certificates-refused` line says why.",
+        ("listener.tls.certificates.cert",),
+    ),
+    "TLS_ALREADY": Reason("tls-already", "STARTTLS came under TLS."),
+    "TLS_REQUIRED": Reason("tls-required", "MAIL came in clear where TLS is required.", ("listener.tls.required",)),
+    "STARTTLS_PIPELINED": Reason(
+        "starttls-injection",
+        "Octets in clear came behind STARTTLS: somebody tries to have them taken for said under TLS (CVE-2011-0411).",
+    ),
+    # AUTH
+    "AUTH_FAILED": Reason(
+        "auth-failed", "The credentials are wrong; the `auth-failed` line says how.", ("auth.credentials",)
+    ),
+    "AUTH_UNAVAILABLE": Reason(
+        "auth-unavailable",
+        "Nobody could say whether the credentials are right, or the identity has failed too often;"
+        " the `auth-failed` line says which.",
+        ("auth.credentials", "auth.timeout", "auth.failures_per_identity"),
+    ),
+    "AUTH_TOO_MANY_FAILURES": Reason(
+        "auth-too-many-failures",
+        "The client's address has failed to authenticate too often within an hour.",
+        ("auth.failures_per_address",),
+    ),
+    "AUTH_CANCELLED": Reason("auth-cancelled", "The client gave up an AUTH exchange."),
+    "AUTH_BAD_BASE64": Reason("auth-bad-base64", "A line of an AUTH exchange is not base64."),
+    "AUTH_LINE_TOO_LONG": Reason("auth-line-too-long", "A line of an AUTH exchange is over 12,288 octets long."),
+    "AUTH_UNKNOWN_MECHANISM": Reason(
+        "auth-unknown-mechanism", "AUTH named a mechanism that EHLO did not offer.", ("listener.auth.mechanisms",)
+    ),
+    "AUTH_NEEDS_EHLO": Reason("auth-needs-ehlo", "AUTH came from a client that had said HELO."),
+    "AUTH_TWICE": Reason("auth-twice", "AUTH came from a client that was authenticated."),
+    "AUTH_NEEDS_TLS": Reason(
+        "auth-needs-tls",
+        "AUTH came in clear, where passwords could be read on the way.",
+        ("listener.auth.allow_plaintext_from", "listener.tls.starttls"),
+    ),
+    "AUTH_REQUIRED": Reason(
+        "auth-required", "MAIL came from a client that has not authenticated.", ("listener.auth.required",)
+    ),
+    "SENDER_NOT_OWN": Reason(
+        "sender-not-own", "The authenticated identity may not use this reverse-path.", ("auth.senders",)
+    ),
+    "QUOTA_EXCEEDED": Reason(
+        "quota-exceeded", "The authenticated identity has sent what it may in this hour or day.", ("auth.quota",)
+    ),
+    # End of data
+    "BARE_LF": Reason(
+        "bare-lf", "The message has LF without CR: read by others, it might end somewhere else (SMTP smuggling)."
+    ),
+    "BARE_CR": Reason(
+        "bare-cr", "The message has CR without LF: read by others, it might end somewhere else (SMTP smuggling)."
+    ),
+    "HAS_NUL": Reason("nul-octet", "The message has a NUL octet."),
+    "TEXT_LINE_TOO_LONG": Reason(
+        "text-line-too-long", "A line of the message is longer than this listener takes.", ("listener.max_line_octets",)
+    ),
+    "LOOP": Reason("mail-loop", "The message came through more than a hundred relays: two of them feed each other."),
+}
+
+OF_OTHER: Final = Reason(OTHER, "A hook or another policy refused, for a reason of its own: the log has its word.")
+
+# Of refusals that say a reply of their own, or one of the above: policies bring the word along (model/refusal.py).
+OF_POLICIES: Final = (
+    Reason("judge-failed", "A hook or another policy failed, or did not answer in time; an `error` line says where."),
+    OF_OTHER,
+)
+
+_BY_WORD: Final = {reason.word: reason for reason in (*REASONS.values(), *OF_POLICIES)}
+
+
+def words() -> list[str]:
+    """Every word, in the order of the tables."""
+    return list(_BY_WORD)
+
+
+def of_word(word: str) -> Reason | None:
+    return _BY_WORD.get(word)
+
+
+def words_of_replies(hostname: bytes) -> dict[bytes, bytes]:
+    """The word of each reply, as it is said: replies that hold our name are filled in."""
+    found = {}
+    for name, reason in REASONS.items():
+        reply: bytes = getattr(replies, name)
+        found[reply % hostname if b"%s" in reply else reply] = reason.word.encode("ascii")
+    return found
