@@ -61,8 +61,9 @@ def test_the_page_has_every_reason_as_it_is() -> None:
     for name, reason in [*reasons.REASONS.items(), *(("", reason) for reason in reasons.OF_POLICIES)]:
         reply = " ".join(REFUSALS[name].decode().split()[:2]) if name else ""
         codes = f"`{reply}`" if name else "its own"
+        sentence = reason.sentence.replace("|", "\\|")
         keys = ", ".join(f"`{key}`" for key in reason.keys)
-        expected.append(f"| `{reason.word}` | {codes} | {reason.sentence} | {keys} |")
+        expected.append(f"| `{reason.word}` | {codes} | {sentence} | {keys} |")
     assert table.splitlines() == expected
 
 

@@ -14,6 +14,7 @@ from angarium.inbound.judgement import NewRecipient, RcptCase
 from angarium.smtp import replies
 
 cdef bytes RELAY_DENIED = replies.RELAY_DENIED
+cdef bytes LOCAL_PART_ROUTES = replies.LOCAL_PART_ROUTES
 cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
 cdef bytes TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS
@@ -38,6 +39,8 @@ cdef void proceed_rcpt(Client client) noexcept:
         length = domain_offset + <uint32_t>PyBytes_GET_SIZE(hostname)
     if not client.may_relay and not client.context.is_relay_domain(path + domain_offset, length - domain_offset):
         refuse(client, path, length, RELAY_DENIED)
+    elif not client.may_relay and local_part_routes(path, domain_offset - 1):
+        refuse(client, path, length, LOCAL_PART_ROUTES)
     elif client.rights is not None and (reply := refusal(client)) is not None:
         refuse(client, path, length, reply)
     elif client.context.judges is not None and client.context.judges.rcpt:
@@ -47,6 +50,17 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, NO_MEMORY)
     else:
         session.accept()
+
+
+cdef bint local_part_routes(const uint8_t *local_part, size_t length) noexcept:
+    """Whether the host behind might send it on to elsewhere, sendmail's and UUCP's way, or take it for a file or a command."""
+    cdef size_t i, first = 1 if local_part[0] == c'"' else 0
+    if local_part[first] == c'/' or local_part[first] == c'|':
+        return True
+    for i in range(length):
+        if local_part[i] == c'%' or local_part[i] == c'!' or local_part[i] == c'@':
+            return True
+    return False
 
 
 cdef object case_of(Client client, bytes forward_path):

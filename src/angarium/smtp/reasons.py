@@ -140,6 +140,12 @@ REASONS: Final[dict[str, Reason]] = {
             "listener.auth.offered",
         ),
     ),
+    "LOCAL_PART_ROUTES": Reason(
+        "local-part-routing",
+        "The local-part holds %, ! or @, or begins with / or |: a host behind us might take it for a route, a file"
+        " or a command.",
+        ("listener.relay_from",),
+    ),
     "NO_ROOM": Reason(
         "no-room",
         "The spool has no room for new mail, the file system is below its marks, or the disk is far behind.",

@@ -83,6 +83,7 @@ MESSAGE_TOO_BIG = b"552 5.3.4 Message too big\r\n"
 # Permanent, though unasked in mid-message: 421 would make the client send the same flood again.
 MESSAGE_FAR_TOO_BIG = b"552 5.3.4 Message far too big, closing\r\n"
 RELAY_DENIED = b"550 5.7.1 Relaying denied\r\n"
+LOCAL_PART_ROUTES = b"550 5.7.1 Routing in the local-part is not allowed\r\n"
 NO_ROOM = b"452 4.3.1 Insufficient storage\r\n"
 LOCAL_TROUBLE = b"451 4.3.0 Local error, try again later\r\n"
 NO_MEMORY = b"452 4.3.1 Out of memory, try again later\r\n"

@@ -1,0 +1,45 @@
+"""docs/security.md cannot rot: every test that it names exists, and every attack of the list is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "security.md").read_text()
+_NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+_TRANSCRIPT = re.compile(r"`(tests/transcripts/[\w/]+\.txt)`: ([^;|]+)")
+_ROW = re.compile(r"^\| \*\*(.+?)\*\* \|(.*)\|(.*)\|$", re.MULTILINE)
+
+ATTACKS = [
+    "SMTP smuggling, inbound", "SMTP smuggling, outbound",
+    "STARTTLS injection, commands", "STARTTLS injection, replies",
+    "Unauthorised pipelining", "BDAT state confusion", "Control octets in addresses, HELO names and parameters",
+    "Control octets in AUTH identities", "Control octets in PROXY values", "Control octets in reports", "Log injection",
+    "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
+    "AUTH over plaintext",
+    "Oversize or malformed SASL", "Header bombs", "MIME bombs", "100,000 recipients", "Slowloris", "Connection floods",
+    "Memory growth by one session", "HTTP cross-protocol posts",
+]  # fmt: skip
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = _NAMED.findall(PAGE)
+    assert len(named) > 30
+    for file, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (file, test)
+
+
+def test_every_transcript_that_is_named_exists() -> None:
+    for file, names in _TRANSCRIPT.findall(PAGE):
+        headings = re.findall(r"^--- (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+        for name in names.strip().split(", "):
+            assert name.strip('" ') in headings, (file, name)
+
+
+def test_every_attack_has_its_row_with_a_mechanism_and_a_test() -> None:
+    rows = {attack: (how, proof) for attack, how, proof in _ROW.findall(PAGE)}
+    assert list(rows) == ATTACKS
+    for attack, (how, proof) in rows.items():
+        assert len(how.strip()) > 20, attack
+        assert _NAMED.search(proof) or _TRANSCRIPT.search(proof), attack
