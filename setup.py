@@ -48,6 +48,7 @@ HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.p
 EXTENSIONS = {
     "angarium.smtp.machines": SMTP + OCTETS,
     "angarium.smtp.refusal_ids": [],
+    "angarium.smtp.witness": [],
     "angarium.smtp.server_settings": [],
     "angarium.smtp.server_parameters": SMTP,
     "angarium.smtp.message_reader": SMTP + OCTETS,

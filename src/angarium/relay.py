@@ -23,6 +23,7 @@ from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
 from angarium.inbound.policy import Policy
+from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
@@ -30,7 +31,7 @@ from angarium.model.errors import AngariumError
 from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.policy.hook_file import HookSource
-from angarium.process.control import Listing, Retry
+from angarium.process.control import Listing, Retry, Trace
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
@@ -108,6 +109,7 @@ class Relay:
             self._scheduler.set_egress(protocol, self._dispatcher)
         self._scheduler.set_egress("maildir", self._maildirs)
         self._intake: Intake
+        self._tracing: Tracing
         self._spool_watch: SpoolWatch
         self._watermark: Watermark
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
@@ -150,6 +152,7 @@ class Relay:
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
         self._intake.authority = self._authority
+        self._tracing = Tracing(self._intake, seat.number)
         self._authority.apply(config.auth)
         self._policy.apply(config.policy, hooks)
         self._intake.appointing = (
@@ -245,6 +248,12 @@ class Relay:
 
     async def delete(self, id_: str | None, domain: str | None) -> int:
         return await orders.delete(self._scheduler, id_, domain)
+
+    async def trace(self, query: Trace) -> list[dict[str, Any]]:
+        return await self._tracing.pull(query.id, query.network, query.wants_data)
+
+    def end_trace(self, id_: str) -> None:
+        self._tracing.end(id_)
 
     def refusal(self, id_: str) -> dict[str, Any] | None:
         line = self._intake.refusals.find(id_)

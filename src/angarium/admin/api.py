@@ -9,6 +9,7 @@
     DELETE /v1/queue?domain=  or  ?all=true
     POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
     GET    /v1/refusals/{id}               what was refused, and why
+    GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
 
 Answers are JSON; an error is {"error": "one sentence"}. Here is only HTTP: a Backend does the work. There is
@@ -19,13 +20,14 @@ requests with an Origin, and requests for a host name that is not this machine's
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -61,6 +63,9 @@ class Backend(Protocol):
 
     async def refusal(self, id_: str) -> dict[str, Any] | None:
         """The `rejected` line of the log with this id, as long as a worker remembers it."""
+
+    def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
+        """Events of dialogues with clients of the network, until it is closed."""
 
     async def reload(self) -> None:
         """Raises ConfigError when the new configuration is refused."""
@@ -124,6 +129,16 @@ def application(backend: Backend) -> ASGIApp:
         reason = of_word(str(found.get("reason", ""))) or OF_OTHER
         return _json(RefusalView(event=found, sentence=reason.sentence, keys=list(reason.keys)))
 
+    async def trace(request: Request) -> Response:
+        query = _query(request, {"client", "data"})
+        try:
+            network = str(ipaddress.ip_network(query.get("client", "")))
+        except ValueError as error:
+            raise HTTPException(400, f"client: {error}") from None
+        if query.get("data", "false") not in ("true", "false"):
+            raise HTTPException(400, 'data: "true" or "false"')
+        return _Stream(backend.trace(network=network, wants_data=query.get("data") == "true"))
+
     async def reload(request: Request) -> Response:
         await backend.reload()
         return _json(Changed(count=1))
@@ -140,6 +155,7 @@ def application(backend: Backend) -> ASGIApp:
                 Route("/v1/queue/{id:str}", message, methods=["GET"]),
                 Route("/v1/queue/{id:str}", delete_message, methods=["DELETE"]),
                 Route("/v1/refusals/{id:str}", refusal, methods=["GET"]),
+                Route("/v1/trace", trace, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
             ],
             exception_handlers={
@@ -166,6 +182,25 @@ class _LocalOnly:
                 await _json(Fault(error="not for web pages"), 403)(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
+
+
+class _Stream(StreamingResponse):
+    """Events, one JSON object per line; ended for its source, too, when the reader goes away."""
+
+    def __init__(self, batches: AsyncIterator[list[dict[str, Any]]]) -> None:
+        self._batches = batches
+        super().__init__(self._lines(), media_type="application/x-ndjson")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await cast(AsyncGenerator[object, None], self._batches).aclose()
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        yield b"\n"             # the reader may know that it has begun
+        async for events in self._batches:
+            yield b"".join(msgspec.json.encode(event) + b"\n" for event in events)
 
 
 def _is_local(host: str) -> bool:

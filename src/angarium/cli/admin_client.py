@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -65,6 +66,24 @@ class AdminClient:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._request("POST", path, {}, json.dumps(body).encode())
 
+    def stream(self, path: str, **query: str | int | None) -> Iterator[str]:
+        """Lines as they come, without end but the daemon's. Raises NoAnswer."""
+        given = {key: value for key, value in query.items() if value is not None}
+        connection = _Connection(self.address)
+        try:
+            connection.request("GET", f"{quote(path)}?{urlencode(given)}")
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise NoAnswer(_fault(response.read(), response.status), response.status)
+            assert connection.sock is not None
+            connection.sock.settimeout(None)
+            while line := response.readline():
+                yield line.decode().removesuffix("\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"no relay answers at {self.address}: {_reason(error)}") from None
+        finally:
+            connection.close()
+
     def _request(
         self, method: str, path: str, query: dict[str, str | int | None], body: bytes | None = None
     ) -> Any:
@@ -107,6 +126,13 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(_TIMEOUT_S)
         self.sock.connect(self._address.path or (self._address.host, self._address.port))
+
+
+def _fault(octets: bytes, status: int) -> str:
+    try:
+        return str(msgspec.json.decode(octets)["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return str(status)
 
 
 def _reason(error: Exception) -> str:

@@ -35,6 +35,8 @@ cdef class Client:
     cdef void resume(self) noexcept                 # an answer that was waited for is there; overridden
     cdef void chunk_is_durable(self) noexcept       # room for more of a streamed message; overridden
     # Log and count a refusal; before it is said by session.refuse(), or after an EVENT_REFUSED.
+    cdef void note(self, str event, str text) noexcept
+    cdef void be_looked_at(self) noexcept
     cdef void tell_rejected(self, bytes reply) noexcept
     cdef void tell_rejected_path(self, const uint8_t *path, size_t length, bytes reply) noexcept
     # Of a Refusal, of judges or of somebody else's policy: its reason is its own.

@@ -6,11 +6,13 @@ from angarium.events.journal cimport Journal
 from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
+from angarium.inbound.networks cimport NetworkList
 from angarium.metrics.counters cimport Counter
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_dialogue cimport EVENT_ETRN
 from angarium.smtp.refusal_ids cimport REFUSAL_ID_OCTETS, refusal_id_encode
 from angarium.smtp.server_session cimport ServerSession
+from angarium.smtp.witness cimport Witness
 
 from angarium.metrics.counters import counter
 from angarium.smtp import reasons, replies
@@ -109,6 +111,8 @@ cdef class Client:
             claims_offer(self)
         if self.context.is_auth_offered or self.session.mechanisms is not None:
             auth_offer(self)
+        if self.context.intake.tracing is not None:
+            self.be_looked_at()
 
     cdef void find_rights_of_claim(self) noexcept:
         self.rights = None
@@ -125,6 +129,32 @@ cdef class Client:
 
     cdef void resume(self) noexcept:
         pass
+
+    # What tracing.py asks and does.
+
+    @property
+    def observer(self):
+        return None if self.session.witness is None else self.session.witness.observer
+
+    def is_in(self, NetworkList networks not None):
+        return networks.has(self.binary_address)
+
+    def watch(self, Witness witness):
+        self.session.witness = witness
+
+    cdef void note(self, str event, str text) noexcept:
+        """To who looks on, if somebody does."""
+        try:
+            if self.session.witness is not None:
+                self.session.witness.observer.note(event, text)
+        except Exception as error:
+            self.context.intake.journal.log("error", where="trace", reason=repr(error))
+
+    cdef void be_looked_at(self) noexcept:
+        try:
+            self.context.intake.tracing.look_at(self)
+        except Exception as error:
+            self.context.intake.journal.log("error", where="trace", reason=repr(error))
 
     # What authority.py asks and answers.
 

@@ -128,6 +128,8 @@ cdef class InboundConnection(Client):
         if self.is_in_handshake() and self.phase == PHASE_OPEN:
             tls_failed(self, b"connection closed in the handshake")
         self.phase = PHASE_CLOSED
+        if self.session.witness is not None:
+            self.note("closed", "")
         intake.wheel.disarm(&self.deadline)
         commit_drop(self)
         if self.attempt is not None:

@@ -33,6 +33,7 @@ cdef class Intake:
     cdef readonly dict waiting              # clients whose streamed message waits for the disk, in order
     cdef readonly Refusals refusals
     cdef readonly RefusalIds refusal_ids
+    cdef public object tracing              # who looks on at dialogues (tracing.py), or None
     cdef readonly bint is_draining
     cdef public object authority            # who clients are (authority.py), or None
     cdef public tuple appointing            # who makes the judges of a listener (judgement.py)

@@ -9,6 +9,7 @@ from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.refusals import Refusals
+from angarium.inbound.tracing import Tracing
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
 from angarium.smtp.server_settings import ServerSettings
@@ -31,6 +32,7 @@ class Intake:
     authority        who clients are; None where no listener offers AUTH.
     etrn             takes orders of ETRN; None: nobody does, and it is not offered.
     refusals         the last ones, for who asks why.
+    tracing          traces under way; None: nobody looks.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -51,6 +53,7 @@ class Intake:
     appointing: tuple[Appointing, ...]
     etrn: EtrnDesk | None
     refusals: Refusals
+    tracing: Tracing | None
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...

@@ -45,6 +45,8 @@ cdef void tls_established(Client client) noexcept:
     if client.tls.is_resumed:
         resumed_total.cell[0] += 1
     client.find_rights()
+    if client.session.witness is not None:
+        client.note("tls", f"{client.tls.version_text().decode()} {client.tls.cipher_text().decode()}")
 
 
 cdef void tls_failed(Client client, const char *reason) noexcept:

@@ -75,6 +75,23 @@ class Refusal(msgspec.Struct, tag="refusal"):
     id: str
 
 
+class Trace(msgspec.Struct, tag="trace"):
+    """What happened between clients of `network` and us since it was asked last. Answer: list of dict.
+
+    id  the same each time; a trace that nobody asks for ends by itself.
+    """
+
+    id: str
+    network: str
+    wants_data: bool = False
+
+
+class EndTrace(msgspec.Struct, tag="end-trace"):
+    """Nobody looks any more. Answer: None."""
+
+    id: str
+
+
 class Apply(msgspec.Struct, tag="apply"):
     """Work by this configuration from now on. One socket travels per address, in order. Answer: None.
 
@@ -109,7 +126,9 @@ class Drain(msgspec.Struct, tag="drain"):
     deadline_s: float
 
 
-Request = Status | Listing | Show | Retry | Delete | Refusal | Apply | Beat | StandIn | StandDown | Drain
+Request = (
+    Status | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace | Apply | Beat | StandIn | StandDown | Drain
+)
 
 
 class Call(msgspec.Struct, tag="call"):

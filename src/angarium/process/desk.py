@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from angarium import __version__
 from angarium.admin import prometheus
 from angarium.admin.views import BadQuery, Facts, Health, QueuePage, Status, WorkerView
+from angarium.inbound.tracing import TRACES_MAX
 from angarium.metrics import counters
-from angarium.process.control import ControlError, Delete, Listing, Refusal, Request, Retry, Show
+from angarium.process.control import ControlError, Delete, EndTrace, Listing, Refusal, Request, Retry, Show, Trace
 from angarium.process.control import Status as StatusRequest
 from angarium.process.supervisor import Supervisor, Worker
 
@@ -35,6 +37,7 @@ class Desk:
         self._facts = facts
         self._reload = reload
         self._started_mono_s = time.monotonic()
+        self._traces = 0
 
     async def health(self) -> Health:
         supervisor = self._supervisor
@@ -103,6 +106,39 @@ class Desk:
             return_exceptions=True,
         )
         return next((answer for answer in answers if isinstance(answer, dict)), None)
+
+    async def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
+        """What happens in all workers, as it does, until the reader goes away. A slow reader is not waited for: workers
+        keep little, drop the rest and say how much that was."""
+        if self._traces >= TRACES_MAX:
+            raise ControlError(f"{TRACES_MAX} traces are under way, and more may not be")
+        id_ = secrets.token_hex(8)
+        batches: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue(maxsize=1)
+        followers = [
+            asyncio.create_task(self._follow(number, Trace(id_, network, wants_data), batches))
+            for number in range(self._supervisor.count)
+        ]
+        self._traces += 1
+        try:
+            while True:
+                yield await batches.get()
+        finally:
+            self._traces -= 1
+            for follower in followers:
+                follower.cancel()
+            for worker in self._supervisor.workers.values():
+                worker.tell(EndTrace(id_))
+
+    async def _follow(self, number: int, query: Trace, batches: asyncio.Queue[list[dict[str, Any]]]) -> None:
+        """Asks one worker again and again; its successor, when it dies."""
+        while True:
+            try:
+                events = await self._ask(number, query, list[dict[str, Any]])
+            except ControlError:
+                await asyncio.sleep(0.5)
+                continue
+            if events:
+                await batches.put(events)
 
     async def reload(self) -> None:
         await self._reload()

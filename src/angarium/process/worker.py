@@ -31,6 +31,7 @@ from angarium.process.control import (
     Channel,
     Delete,
     Drain,
+    EndTrace,
     Granted,
     Letter,
     Listing,
@@ -42,6 +43,7 @@ from angarium.process.control import (
     StandDown,
     StandIn,
     Status,
+    Trace,
     Wish,
 )
 from angarium.process.supervisor import Seat
@@ -83,6 +85,10 @@ class Relay(Protocol):
     async def delete(self, id_: str | None, domain: str | None) -> int: ...
 
     def refusal(self, id_: str) -> dict[str, Any] | None: ...
+
+    async def trace(self, query: Trace) -> list[dict[str, Any]]: ...
+
+    def end_trace(self, id_: str) -> None: ...
 
     async def drain(self, deadline_s: float) -> None:
         """Stops accepting and finishes what is in hand within the deadline.
@@ -221,6 +227,11 @@ class _Life:
                 return await relay.delete(request.id, request.domain)
             case Refusal():
                 return relay.refusal(request.id)
+            case Trace():
+                return await relay.trace(request)
+            case EndTrace():
+                relay.end_trace(request.id)
+                return None
             case Apply():
                 sockets = [socket.socket(fileno=fd) for fd in fds]
                 async with self._apply_lock:

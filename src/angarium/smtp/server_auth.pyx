@@ -55,6 +55,8 @@ cdef server_event auth_response(ServerDialogue self) noexcept:
     result = smtp_line_find(line, self.end - line, AUTH_LINE_LIMIT, &length)
     if result == SMTP_LINE_PARTIAL:
         return EVENT_NONE
+    if self.witness is not None:
+        self.witness.response(length)
     if result == SMTP_LINE_TOO_LONG:
         self.at += length
         self.after = SERVER_AUTH

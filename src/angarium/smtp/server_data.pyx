@@ -1,7 +1,7 @@
 # DATA and BDAT inside a server session: the commands, and the octets that follow them until the end of the message (RFC 5321
 # §4.1.1.4, RFC 3030 §2). Where a message ends under DATA is the data machine's business (csrc/smtp/data.h).
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.message_reader cimport *
@@ -48,9 +48,12 @@ cdef server_event chunk_begins(ServerDialogue self) noexcept:
 
 cdef server_event data_read(ServerDialogue self) noexcept:
     cdef reader_result result
+    cdef const uint8_t *start = self.at
     if self.at == self.end:
         return EVENT_NONE
     result = reader_push(&self.message, &self.at, self.end)
+    if self.witness is not None:
+        self.witness.message(start, self.at - start)
     if result == READER_END:
         return data_end(self)
     if result == READER_FAR_TOO_BIG:
@@ -63,6 +66,8 @@ cdef server_event chunk_read(ServerDialogue self) noexcept:
     if available > self.chunk_left:
         available = self.chunk_left
     if available:
+        if self.witness is not None:
+            self.witness.message(self.at, available)
         self.chunk_left -= available
         if reader_push(&self.message, &self.at, self.at + available) == READER_FAR_TOO_BIG:
             return self.fail(MESSAGE_FAR_TOO_BIG)
@@ -99,6 +104,8 @@ cdef server_event chunk_skip(ServerDialogue self) noexcept:
         return self.fail(MESSAGE_FAR_TOO_BIG)
     if available > self.chunk_left:
         available = self.chunk_left
+    if self.witness is not None:
+        self.witness.message(self.at, available)
     self.at += available
     self.chunk_left -= available
     if self.chunk_left:

@@ -3,6 +3,7 @@ from angarium.model.octets cimport octets
 from angarium.smtp.message_reader cimport message_reader
 from angarium.smtp.server_parameters cimport mail_parameters, rcpt_parameters
 from angarium.smtp.server_settings cimport ServerSettings
+from angarium.smtp.witness cimport Witness
 
 
 cdef enum server_event:
@@ -58,6 +59,7 @@ cdef class ServerDialogue:
     cdef readonly bytes identity        # of the client once AUTH succeeded; else None
     cdef readonly str mechanism         # of the exchange, upper case
     cdef readonly bytes response        # of EVENT_AUTH and EVENT_AUTH_RESPONSE, decoded; None: no initial response
+    cdef Witness witness                # None: nobody looks on
     cdef readonly bytes refusal         # the reply of EVENT_REFUSED, or of a refused chunk to come
     cdef uint64_t refusal_id            # of a refusal said and not told yet, or told and not said yet; else 0
     # Spans of the event: into the input, good until the next advance() or hold().

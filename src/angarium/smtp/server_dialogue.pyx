@@ -32,6 +32,8 @@ cdef class ServerDialogue:
         self.say_octets(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
 
     cdef void say_octets(self, const void *data, size_t length) noexcept:
+        if self.witness is not None:
+            self.witness.reply(data, length)
         # A reply that finds no memory is lost: the client's own timeout ends that dialogue.
         if self.output == NULL:
             self.output = octets_new(length if length > 448 else 448)

@@ -30,6 +30,7 @@ cdef class ServerSession(ServerDialogue):
     cdef octets *take_output_octets(self) noexcept
 
     cdef server_event _line(self) noexcept
+    cdef server_event _noise(self, bytes reply) noexcept
     cdef server_event _skip_line(self) noexcept
     cdef server_event _command(self, const uint8_t *line, size_t length) noexcept
     cdef bytes _taken(self, octets *taken)

@@ -285,10 +285,10 @@ cdef class ServerSession(ServerDialogue):
             return EVENT_NONE
         self.verb = SMTP_VERB_UNKNOWN
         if self.state == SERVER_CONNECTED:
-            return self.fail(SPOKE_TOO_EARLY)
+            return self._noise(SPOKE_TOO_EARLY)
         # A TLS or other binary hello holds no line that could end: its first octet tells.
         if not self.has_spoken and line[0] != c'\r' and line[0] != c'\n' and (line[0] < 32 or line[0] > 126):
-            return self.fail(NOT_SMTP)
+            return self._noise(NOT_SMTP)
         result = smtp_line_find(line, self.end - line, LINE_LIMIT, &length)
         if result == SMTP_LINE_PARTIAL:
             return EVENT_NONE
@@ -304,15 +304,25 @@ cdef class ServerSession(ServerDialogue):
                 self.at += length + 2
                 return self._command(line, length)
         if result == SMTP_LINE_TOO_LONG:
+            if self.witness is not None:
+                self.witness.noise(line, length)
             self.at += length
             self.after = self.state
             self.state = SERVER_SKIP_LINE
             return EVENT_GO_ON
-        return self.fail(BARE_LINE_ENDING)
+        return self._noise(BARE_LINE_ENDING)
+
+    cdef server_event _noise(self, bytes reply) noexcept:
+        """What is there is no line that could be understood."""
+        if self.witness is not None:
+            self.witness.noise(self.at, self.end - self.at)
+        return self.fail(reply)
 
     cdef server_event _skip_line(self) noexcept:
         cdef size_t length
         cdef smtp_line_result result = smtp_line_find(self.at, self.end - self.at, <size_t>-1, &length)
+        if self.witness is not None:
+            self.witness.noise(self.at, length)
         self.at += length
         if result == SMTP_LINE_PARTIAL:
             return EVENT_NONE           # a CR that ends the input stays there and is held
@@ -337,6 +347,8 @@ cdef class ServerSession(ServerDialogue):
             flags = self.settings.path_flags
         result = smtp_command_parse(line, length, flags, &command)
         self.verb = command.verb
+        if self.witness is not None:
+            self.witness.command(line, length)
 
         if command.verb == SMTP_VERB_HTTP:
             return self.fail(HTTP_HERE)

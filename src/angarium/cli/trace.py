@@ -1,0 +1,64 @@
+"""`angarium trace`: what clients and relay say to each other, as it happens."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from angarium.cli.admin_client import AdminClient, add_options
+
+_ARROWS: Final = {"command": "C:", "reply": "S:", "data": "C>", "noise": "C?", "message": "C>"}
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "trace",
+        help="show dialogues with clients as they happen",
+        description="Shows what clients of a network and the running relay say to each other, over all workers.\n"
+        "Sessions under way are shown from their next command on, TLS sessions in clear. Secrets of AUTH are masked.\n"
+        "When more happens than can be shown, events are dropped and counted. Ends with Ctrl-C.",
+        epilog="examples:\n"
+        "  angarium trace --client 192.0.2.0/24\n"
+        "  angarium trace --client 2001:db8::25 --data\n"
+        "  angarium trace --client 0.0.0.0/0 --json | jq -r 'select(.event == \"reply\").text'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--client", required=True, type=_network, metavar="NETWORK", help="address or network of the clients"
+    )
+    parser.add_argument("--data", action="store_true", help="message data, too; without it only its size")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line, as the HTTP API gives them")
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    lines = AdminClient.of(args).stream("/v1/trace", client=args.client, data="true" if args.data else None)
+    for line in lines:
+        if not line:
+            print(f"looking on at clients of {args.client}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            continue
+        print(line if args.json else _shown(msgspec.json.decode(line)), flush=True)
+    return 0
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; expected such as 192.0.2.1 or 192.0.2.0/24") from None
+
+
+def _shown(event: dict[str, Any]) -> str:
+    """13:10:02.117 0.17 192.0.2.1 C: EHLO client.example"""
+    clock = event["time"][11:23]
+    if event["event"] == "dropped":
+        return f"{clock} ({event['count']} events dropped)"
+    who = f"{clock} {event['session']:<6} {event['client'] or 'unix'}"
+    if (arrow := _ARROWS.get(event["event"])) is None:
+        return f"{who} -- {event['event']} {event.get('text', '')}".rstrip()
+    text = event.get("text", "")
+    return f"{who} {arrow} ({text})" if event["event"] == "message" else f"{who} {arrow} {text}".rstrip()

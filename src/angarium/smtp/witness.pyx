@@ -1,0 +1,50 @@
+# Whoever looks on at a dialogue (angarium trace): the session tells its witness each line as it understands it, so that
+# TLS, pipelining and message data need not be understood a second time. A session has none unless somebody looks.
+#
+# What a witness must never be told: the octets of an AUTH response. Of an AUTH command the observer drops them.
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t
+
+cdef enum:
+    NOISE_LIMIT = 256
+
+
+@cython.final
+cdef class Witness:
+    def __init__(self, observer not None, bint wants_message_octets):
+        self.observer = observer
+        self.wants_message_octets = wants_message_octets
+
+    # An observer that fails must not disturb the dialogue: it misses what it failed at.
+
+    cdef void command(self, const uint8_t *line, size_t length) noexcept:
+        try:
+            self.observer.command(PyBytes_FromStringAndSize(<const char *>line, length))
+        except Exception:
+            pass
+
+    cdef void response(self, size_t length) noexcept:
+        try:
+            self.observer.response(length)
+        except Exception:
+            pass
+
+    cdef void noise(self, const uint8_t *data, size_t length) noexcept:
+        try:
+            self.observer.noise(PyBytes_FromStringAndSize(<const char *>data, min(length, NOISE_LIMIT)), length)
+        except Exception:
+            pass
+
+    cdef void message(self, const uint8_t *data, size_t length) noexcept:
+        try:
+            self.observer.message(
+                PyBytes_FromStringAndSize(<const char *>data, length) if self.wants_message_octets else b"", length)
+        except Exception:
+            pass
+
+    cdef void reply(self, const void *data, size_t length) noexcept:
+        try:
+            self.observer.reply(PyBytes_FromStringAndSize(<const char *>data, length))
+        except Exception:
+            pass
