@@ -72,7 +72,7 @@ cdef void proceed_xclient(Client client) noexcept:
 
 cdef void judged(Client client, object case, object refusal) noexcept:
     if refusal is not None:
-        client.tell_rejected(refusal.reply)
+        client.tell_refusal(NULL, 0, refusal)
         client.session.close_with(refusal.reply)
     else:
         begin_anew(client)

@@ -16,6 +16,7 @@ from angarium.smtp.witness cimport Witness
 
 from angarium.metrics.counters import counter
 from angarium.smtp import reasons, replies
+from angarium.smtp.reasons import word_of_filled_in
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -298,4 +299,5 @@ cdef class Client:
             session.refusal_id = 0
 
     cdef bytes word_of(self, bytes reply):
-        return self.session.settings.refusal_words.get(reply, OTHER)
+        cdef bytes word = self.session.settings.refusal_words.get(reply)
+        return word or word_of_filled_in(reply) or OTHER

@@ -142,7 +142,7 @@ cdef bint is_refused_header(Client client, bint is_whole) noexcept:
 cdef void proceed_message(Client client) noexcept:
     if client.transaction.header != HEADER_OF_NO_CONCERN and is_refused_header(client, True):
         octets_unref(client.session.take_body_octets())
-        refuse_message(client, <bytes>client.transaction.header_refusal)
+        refuse_message(client, <bytes>client.transaction.header_refusal, None)
         return
     if ((client.context.judges is not None or client.transaction.verdict != VERDICT_NONE)
             and verdict_of(client, True) == VERDICT_PENDING):
@@ -166,7 +166,7 @@ cdef void finish_message(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF
     if transaction.verdict == VERDICT_REFUSED:
         octets_unref(body)
-        refuse_message(client, <bytes>transaction.refusal)
+        refuse_message(client, (<object>transaction.refusal).reply, <object>transaction.refusal)
         return
     transaction.is_ended = True
     intake.transaction_ended()
@@ -192,10 +192,14 @@ cdef void finish_message(Client client) noexcept:
         commit_submit(transaction)
 
 
-cdef void refuse_message(Client client, bytes reply) noexcept:
-    client.tell_rejected(reply)
+cdef void refuse_message(Client client, bytes reply, object refusal) noexcept:
+    """refusal: of judges; None: the reply is one of replies.py."""
+    if refusal is not None:
+        client.tell_refusal(NULL, 0, refusal)
+    else:
+        client.tell_rejected(reply)
     commit_drop(client)
     if reply.startswith(b"421") or reply.startswith(b"521"):
         client.session.close_with(reply)
     else:
-        client.session.finish_with(<const uint8_t *>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+        client.session.finish_refused(reply)

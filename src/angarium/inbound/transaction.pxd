@@ -35,7 +35,7 @@ cdef struct inbound_transaction:
     uint8_t verdict                 # VERDICT_*: what the judges of the message say (verdict.pyx)
     bint is_asking                  # they are, in this very call
     bint awaits_verdict             # the end of data is there, and they are still asked
-    void *refusal                   # bytes, a counted reference: their reply, for the end of data; NULL: none
+    void *refusal                   # Refusal, a counted reference: theirs, for the end of data; NULL: none
     const char *protocol            # as in the Received field: "ESMTPSA"
     const char *tls_version         # static texts; NULL in clear
     const char *tls_cipher

@@ -16,9 +16,10 @@ from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_SMTPUTF8
 
 from angarium.inbound.judgement import MessageCase
+from angarium.model.refusal import Refusal
 from angarium.smtp import replies
 
-cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
+cdef object FAILED = Refusal(reply=replies.LOCAL_TROUBLE, reason="judge-failed")
 
 cdef enum:
     RECIPIENTS_MAX = 100000             # as rcpt.pyx
@@ -52,7 +53,7 @@ cdef object case_of(Client client, bint is_whole):
 cdef void conclude(Client client, object case, object refusal) noexcept:
     cdef inbound_transaction *transaction = client.transaction
     if refusal is not None:
-        refuse(transaction, refusal.reply)
+        refuse(transaction, refusal)
     else:
         try:
             apply(client, case)
@@ -65,15 +66,15 @@ cdef void conclude(Client client, object case, object refusal) noexcept:
     client.resume()
 
 
-cdef void refuse(inbound_transaction *transaction, bytes reply) noexcept:
-    Py_INCREF(reply)                        # given back by transaction_free()
-    transaction.refusal = <void *>reply
+cdef void refuse(inbound_transaction *transaction, object refusal) noexcept:
+    Py_INCREF(refusal)                      # given back by transaction_free()
+    transaction.refusal = <void *>refusal
     transaction.verdict = VERDICT_REFUSED
 
 
 cdef void fail(Client client, object error) noexcept:
     client.context.intake.journal.log("error", where="message", reason=repr(error))
-    refuse(client.transaction, LOCAL_TROUBLE)
+    refuse(client.transaction, FAILED)
 
 
 cdef int apply(Client client, object case) except -1:

@@ -64,6 +64,7 @@ REASONS: Final[dict[str, Reason]] = {
         "The verb exists and is not offered on this listener, or not to this client.",
         ("listener.tls.starttls", "listener.auth.offered"),
     ),
+    "SAY_LHLO": Reason("say-lhlo", "EHLO or HELO came to a listener for LMTP.", ("listener.protocol",)),
     "LINE_TOO_LONG": Reason("command-too-long", "A command was longer than SMTP allows (RFC 5321 §4.5.3.1.4)."),
     "CONTROL_OCTETS": Reason("control-octets", "A command held NUL or another control octet."),
     "COMMAND_HAS_8BIT": Reason("command-8bit", "A command held octets above 127 where SMTPUTF8 was not said."),
@@ -100,6 +101,16 @@ REASONS: Final[dict[str, Reason]] = {
     "BAD_FORWARD_PATH": Reason("bad-forward-path", "The argument of RCPT TO is no address."),
     "FORWARD_PATH_TOO_LONG": Reason(
         "forward-path-too-long", "The address of RCPT TO is longer than RFC 5321 §4.5.3.1 allows."
+    ),
+    "UNQUALIFIED_SENDER": Reason(
+        "unqualified-sender",
+        "A submitted message has a reverse-path without a full domain.",
+        ("listener.submission.complete_with",),
+    ),
+    "UNQUALIFIED_RECIPIENT": Reason(
+        "unqualified-recipient",
+        "A submitted message has a recipient without a full domain.",
+        ("listener.submission.complete_with",),
     ),
     "NEEDS_SMTPUTF8": Reason("needs-smtputf8", "An address has octets above 127, and MAIL did not say SMTPUTF8."),
     # Order
@@ -202,6 +213,28 @@ REASONS: Final[dict[str, Reason]] = {
     "QUOTA_EXCEEDED": Reason(
         "quota-exceeded", "The authenticated identity has sent what it may in this hour or day.", ("auth.quota",)
     ),
+    # Claims and ETRN
+    "CLAIM_SYNTAX": Reason("claim-syntax", "XCLIENT or XFORWARD claims something that is not what its name says."),
+    "ETRN_UNABLE": Reason("etrn-unable", "ETRN asked again too soon, or the queue could not be asked."),
+    "ETRN_NOT_ALLOWED": Reason(
+        "etrn-not-allowed", "ETRN named a node that its client may not ask for.", ("listener.etrn_for",)
+    ),
+    "ETRN_SYNTAX": Reason("etrn-syntax", "ETRN named no domain."),
+    # Header sections of submitted messages
+    "HEADER_TOO_BIG": Reason(
+        "submitted-header-too-big", "The header section of a submitted message is larger than what can be looked at."
+    ),
+    "UNQUALIFIED_HEADER": Reason(
+        "unqualified-header",
+        "A submitted message has an address without a domain in its header.",
+        ("listener.submission.complete_with",),
+    ),
+    "FROM_UNCLEAR": Reason("from-unclear", "A submitted message has not one From field with an address."),
+    "FROM_NOT_OWN": Reason(
+        "from-not-own",
+        "The authenticated identity may not use the address of the From field.",
+        ("listener.submission.check_from",),
+    ),
     # End of data
     "BARE_LF": Reason(
         "bare-lf", "The message has LF without CR: read by others, it might end somewhere else (SMTP smuggling)."
@@ -216,10 +249,21 @@ REASONS: Final[dict[str, Reason]] = {
     "LOOP": Reason("mail-loop", "The message came through more than a hundred relays: two of them feed each other."),
 }
 
+# Replies that are filled in with what a client has said: known by their form. The widest comes last.
+FILLED_IN: Final = ("ETRN_UNABLE", "ETRN_NOT_ALLOWED", "CLAIM_SYNTAX")
+
 OF_OTHER: Final = Reason(OTHER, "A hook or another policy refused, for a reason of its own: the log has its word.")
 
 # Of refusals that say a reply of their own, or one of the above: policies bring the word along (model/refusal.py).
 OF_POLICIES: Final = (
+    Reason("policy-hook", "A hook of the operator's refused; the reply is its own.", ("policy.file",)),
+    Reason("header-too-big", "A hook wanted the header changed, and it is larger than can be.", ("policy.file",)),
+    Reason(
+        "other-route",
+        "A hook sends this recipient another way than those before; the client sends to it in another transaction.",
+        ("policy.file",),
+    ),
+    Reason("policy-service", "A Postfix policy service refused; the reply is its own.", ("policy.service",)),
     Reason("judge-failed", "A hook or another policy failed, or did not answer in time; an `error` line says where."),
     OF_OTHER,
 )
@@ -236,10 +280,21 @@ def of_word(word: str) -> Reason | None:
     return _BY_WORD.get(word)
 
 
+def word_of_filled_in(reply: bytes) -> bytes | None:
+    """The word of a reply that holds what a client has said."""
+    for name in FILLED_IN:
+        begin, _, end = getattr(replies, name).partition(b"%s")
+        if reply.startswith(begin) and reply.endswith(end):
+            return REASONS[name].word.encode("ascii")
+    return None
+
+
 def words_of_replies(hostname: bytes) -> dict[bytes, bytes]:
     """The word of each reply, as it is said: replies that hold our name are filled in."""
     found = {}
     for name, reason in REASONS.items():
+        if name in FILLED_IN:
+            continue
         reply: bytes = getattr(replies, name)
         found[reply % hostname if b"%s" in reply else reply] = reason.word.encode("ascii")
     return found
