@@ -170,7 +170,7 @@ def _judge_order(dialogue: Dialogue) -> None:
                 recipients, is_data = -1, False
             case server_events.Helo() | server_events.Reset() | server_events.StartTls() | server_events.Close():
                 recipients, is_data = -1, False
-            case server_events.Refused() if is_data:
+            case server_events.Refused(code=code) if is_data and code in (552, 554):
                 recipients, is_data = -1, False  # the message, or a chunk of it
             case _:
                 pass
