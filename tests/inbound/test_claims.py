@@ -94,6 +94,16 @@ def test_who_is_introduced_is_logged_and_traced(tmp_path: Path) -> None:
     run(main())
 
 
+def test_an_unknown_address_is_not_a_local_client(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, xclient_from=HERE, relay_to=["y.example"]) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(b"XCLIENT ADDR=[UNAVAILABLE] HELO=spike PROTO=ESMTP\r\n")
+            assert (await send(peer, harness))["client"] == "0.0.0.0"
+
+    run(main())
+
+
 def test_login_gives_the_rights_of_the_identity_and_unavailable_takes_them(tmp_path: Path) -> None:
     async def main() -> None:
         async with auth_harness(tmp_path) as harness:

@@ -92,15 +92,12 @@ cdef str address_text(const uint8_t *address):
 
 
 cdef void take_address(Client client, object address) noexcept:
-    """None: nobody knows, and no network has it but 0.0.0.0/0."""
+    """None: nobody knows. Then it is 0.0.0.0, in no network but 0.0.0.0/0; not nothing, which is a local client."""
     cdef bytes packed
     memset(client.binary_address, 0, 10)
     memset(client.binary_address + 10, 255, 2)
     memset(client.binary_address + 12, 0, 4)
-    client.address_length = 0
-    if address is None:
-        return
-    packed = address.packed
+    packed = address.packed if address is not None else bytes(4)
     if len(packed) == 4:
         memcpy(client.binary_address + 12, <const char *>packed, 4)
     else:
