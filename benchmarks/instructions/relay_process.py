@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from angarium.admission.tallies import Tallies
 from angarium.config import schema
 from angarium.model.address import ListenAddress
 from angarium.process.supervisor import Seat
@@ -50,6 +51,7 @@ async def serve(directory: Path, next_hop_port: int) -> None:
         config,
         Shares(worker_count=1),
         Shares(worker_count=1),
+        tallies=Tallies(),
         spool=spool,
         sockets=[(address, intake)],
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from angarium import __version__
 from angarium.admin.views import Facts, Listener
+from angarium.admission.tallies import Tallies
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, load, read_hooks
 from angarium.events.journal import Journal
@@ -101,6 +102,7 @@ class Daemon:
         self._tickets = TicketKeys()
         # Not the same table: clients, who are many and not ours, must not crowd out sites.
         self._counts = Shares(worker_count=node.worker_count())
+        self._tallies = Tallies()
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
@@ -129,6 +131,7 @@ class Daemon:
                 self._config,
                 self._shares,
                 self._counts,
+                tallies=self._tallies,
                 hooks=self._hooks,
                 spool=self._spool,
                 sockets=sockets,
@@ -143,6 +146,7 @@ class Daemon:
     def buried(self, number: int) -> None:
         counters.forget_gauges(number + 1)
         self._shares.forget_worker(number)
+        self._tallies.forget_worker(number)
 
     async def ready(self) -> None:
         # Loaded only now: workers forked before do without these modules' memory.

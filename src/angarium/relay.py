@@ -15,13 +15,18 @@ from typing import Any
 
 import msgspec
 
+from angarium.admission.tallies import Tallies
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
+from angarium.inbound.admission import Admission
 from angarium.inbound.authority import Authority
-from angarium.inbound.context import Intake
+from angarium.inbound.context import InboundContext, Intake
 from angarium.inbound.etrn import EtrnDesk
+from angarium.inbound.gate import Gate
+from angarium.inbound.limits import is_exempt
 from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
+from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
 from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
@@ -75,6 +80,7 @@ class Relay:
         shares: Shares,
         counts: Shares,
         *,
+        tallies: Tallies,
         tickets: TicketKeys | None = None,
     ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
@@ -108,13 +114,17 @@ class Relay:
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
         self._scheduler.set_egress("maildir", self._maildirs)
+        self._tallies = tallies
         self._intake: Intake
         self._tracing: Tracing
+        self._load_watch: LoadWatch
+        self._admission: Admission
         self._spool_watch: SpoolWatch
         self._watermark: Watermark
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
         shares.attach(seat.number)
         counts.attach(seat.number)
+        tallies.attach(seat.number)
 
     @classmethod
     async def open(
@@ -125,6 +135,7 @@ class Relay:
         shares: Shares,
         counts: Shares,
         *,
+        tallies: Tallies,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
         hooks: HookSource | None = None,
@@ -132,12 +143,13 @@ class Relay:
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
-        shares  limits of sites. counts  of clients and identities (inbound/quota.py).
+        shares  limits of sites. counts  of identities and failures of AUTH (inbound/quota.py).
+        tallies  of clients' networks (inbound/gate.pyx).
         hooks  of policy.file.
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares, counts, tickets=tickets)
+        self = cls(seat, loop, config, shares, counts, tallies=tallies, tickets=tickets)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -154,12 +166,17 @@ class Relay:
         self._intake.authority = self._authority
         self._tracing = Tracing(self._intake, seat.number)
         self._authority.apply(config.auth)
+        self._load_watch = LoadWatch(self._intake, self._contexts)
+        self._admission = Admission(loop, self.journal, self._intake, is_exempt)
         self._policy.apply(config.policy, hooks)
         self._intake.appointing = (
+            self._admission.judges_of,
             self._policy.appoint_services,
             self._policy.appoint_hooks,
             self._policy.appoint_last,
         )
+        self._apply_admission(config)
+        self._load_watch.start()
         self._watermark = Watermark(
             loop,
             self.journal,
@@ -198,6 +215,7 @@ class Relay:
             options=config.queue.default,
         )
         self._authority.apply(config.auth)
+        self._apply_admission(config)
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
@@ -282,6 +300,7 @@ class Relay:
         # repeated.
         while self._scheduler.states_in_flight:
             await asyncio.sleep(0.01)
+        await self._admission.close()
         await self._resolver.close()
 
     def close(self) -> None:
@@ -289,6 +308,7 @@ class Relay:
         self._certificates.stop()
         self._spool_watch.stop()
         self._watermark.stop()
+        self._load_watch.stop()
         self._authority.close()
         self._policy.close()
         for shard in self._shards:
@@ -300,6 +320,15 @@ class Relay:
 
     def _set_spool_low(self, is_low: bool) -> None:
         self._intake.is_spool_low = is_low
+
+    def _apply_admission(self, config: Config) -> None:
+        """Before listeners are: they take over what there is to hold."""
+        self._intake.gate = Gate(self._tallies, config.admission)
+        self._load_watch.apply(config.admission)
+        self._admission.apply(config.admission, config.resolver, self._hostname, config.node.spool)
+
+    def _contexts(self) -> list[InboundContext]:
+        return [listener.context for listener in self._listeners.values()]
 
     def _router(self, config: Config) -> Router:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]

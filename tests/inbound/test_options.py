@@ -26,7 +26,7 @@ def test_an_address_is_enough() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"protocol": "lmtp"}, "$.protocol"),
+        ({"protocol": "uucp"}, "$.protocol"),
         ({"relay_form": []}, "unknown field `relay_form`"),
         ({"relay_from": "127.0.0.0/8"}, "$.relay_from"),
         ({"relay_from": ["127.0.0.0/8", "127.0.0.1/8"]}, "relay_from[1]: 127.0.0.1/8 has host bits set"),

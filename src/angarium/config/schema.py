@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from angarium.admin.options import AdminOptions
+from angarium.admission.options import AdmissionOptions
 from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
@@ -60,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin: AdminOptions = AdminOptions()
     auth: AuthOptions = AuthOptions()
     policy: PolicyOptions = PolicyOptions()
+    admission: AdmissionOptions = AdmissionOptions()
 
 
 def load(path: Path) -> tuple[Config, Tree]:

@@ -1,8 +1,12 @@
 from libc.stdint cimport uint8_t, uint32_t
+from angarium.admission.tallies cimport Tallies, Visit
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.smtp.server_session cimport ServerSession
 from angarium.tls.session cimport TlsSession
+
+
+cdef bint is_mapped(const uint8_t *address) noexcept
 
 
 cdef class Client:
@@ -16,6 +20,11 @@ cdef class Client:
     cdef TlsSession tls                 # None in clear
     cdef uint32_t generation            # of context, when may_relay was found
     cdef bint may_relay
+    cdef Visit visit                    # of its network, in the limits; None: not counted
+    cdef Tallies counted_by             # among the machine's sessions; None: it is not
+    cdef uint32_t tarpit_ms             # every reply is kept back for so long; 0: it is not for what the client is
+    cdef bint is_stranger               # where there are limits: neither exempt nor one that may relay by its network
+    cdef bint is_over_errors            # its network's limit of errors was reached: the session ends
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None
     cdef public object visit            # what policy keeps of this connection (policy_state.py), or None
@@ -27,6 +36,7 @@ cdef class Client:
     cdef uint8_t binary_address[16]     # IPv4 mapped; 127.0.0.1 for a unix socket
     cdef char address[56]               # "192.0.2.1", "IPv6:2001:db8::1", "" for a unix socket
 
+    cdef size_t memory_octets(self) noexcept        # held for this connection, about
     cdef void set_peer(self, int fd) noexcept
     cdef void name_address(self) noexcept           # binary_address has changed
     cdef void find_rights(self) noexcept            # from address and certificate

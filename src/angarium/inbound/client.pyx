@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from angarium.admission.tallies cimport OVER_NONE, TALLY_ERRORS
 from angarium.events.journal cimport Journal
 from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.claimed cimport claims_offer
@@ -48,6 +49,10 @@ cdef Counter injections_total = counter(
     "angarium_in_starttls_injections_total", "Sessions ended for octets in clear behind STARTTLS.")
 
 cdef Counter early_talkers_total = counter("angarium_in_early_talkers_total", "Clients that spoke before the greeting.")
+cdef enum:
+    # What cannot be asked, as measured (docs/benchmarks.md): objects of a session and its transport; OpenSSL's state.
+    SESSION_OCTETS = 3 << 10
+    TLS_OCTETS = 24 << 10
 
 cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 cdef bytes SPOKE_TOO_EARLY = replies.SPOKE_TOO_EARLY
@@ -74,6 +79,14 @@ cdef class Client:
         self.context = context
         self.session = ServerSession.__new__(ServerSession, context.settings)
         self.generation = context.generation
+
+    cdef size_t memory_octets(self) noexcept:
+        cdef size_t held = SESSION_OCTETS + self.session.buffer_octets()
+        if self.transaction != NULL:
+            held += self.transaction.envelope.capacity
+        if self.tls is not None:
+            held += TLS_OCTETS
+        return held
 
     cdef void set_peer(self, int fd) noexcept:
         cdef sockaddr_storage peer
@@ -158,6 +171,14 @@ cdef class Client:
             self.context.intake.journal.log("error", where="trace", reason=repr(error))
 
     # What authority.py asks and answers.
+
+    def hold_back(self, double seconds):
+        """From now on every reply to this client comes so much later: a timer, no more."""
+        self.tarpit_ms = <uint32_t>(seconds * 1000)
+
+    def say_first(self, bytes line not None):
+        self.session.say(line)
+        self.resume()
 
     @property
     def host(self):
@@ -271,6 +292,8 @@ cdef class Client:
             word = self.word_of(reply)
         rejected_total.cell[0] += 1
         context.intake.refusals.count(word)
+        if self.visit is not None and text[0] == c'5' and self.visit.take(TALLY_ERRORS) != OVER_NONE:
+            self.is_over_errors = True
         if reply is STARTTLS_PIPELINED:
             injections_total.cell[0] += 1
         elif reply is SPOKE_TOO_EARLY:

@@ -22,6 +22,7 @@ cdef class InboundConnection(Client):
     cdef bint is_read_paused
     cdef bint is_pumping
     cdef bint has_eof
+    cdef bint is_held_back          # the reply waits in the session's output for the timer
     cdef uint32_t data_began        # tick
     cdef bint is_timing_data
     cdef wheel_node deadline
@@ -39,6 +40,9 @@ cdef class InboundConnection(Client):
     cdef void arm_deadline(self, bint has_replied) noexcept
     cdef uint64_t data_time_left_ms(self) noexcept
     cdef void expire(self) noexcept
+    cdef void tighten(self) noexcept
+    cdef bint hold_reply(self) noexcept
+    cdef void release_reply(self) noexcept
     cdef void pause_or_resume_reading(self, bint wants_pause) noexcept
     cdef void close_tls(self) noexcept
     cdef void begin_close(self) noexcept

@@ -8,14 +8,17 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
+from angarium.admission.tallies cimport TALLY_HANDSHAKES
 from angarium.inbound.auth cimport auth_drop, proceed_auth
 from angarium.inbound.claimed cimport proceed_etrn, proceed_xclient, proceed_xforward
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
+from angarium.inbound.gate cimport Gate
 from angarium.inbound.greeting cimport welcome
 from angarium.inbound.inquiry cimport inquiry_drop
 from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
+from angarium.inbound.limits cimport limits_enter, limits_leave, limits_refuse
 from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
 from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive
@@ -35,6 +38,10 @@ from angarium.tls.ctls cimport TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_recei
 from angarium.tls.session cimport TlsSession
 
 from angarium.metrics.counters import counter, gauge
+from angarium.smtp import replies
+
+cdef bytes MEMORY_FULL = replies.MEMORY_FULL
+cdef bytes NETWORK_ERRORS = replies.NETWORK_ERRORS
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *data, size_t length, int flags)
@@ -52,6 +59,9 @@ cdef enum:
 cdef Counter connections_total = counter("angarium_in_connections_total", "Connections accepted.")
 cdef Counter sessions = gauge("angarium_in_sessions", "Inbound connections open now.")
 cdef Counter turned_away_total = counter("angarium_in_turned_away_total", "Connections answered 421: max_sessions.")
+cdef Counter memory_full_total = counter(
+    "angarium_in_memory_full_total", "Connections answered 421: admission.max_session_memory.")
+cdef Counter held_back_total = counter("angarium_in_held_back_total", "Replies that were kept back: admission.tarpit_delay.")
 cdef Counter timeouts_total = counter("angarium_in_timeouts_total", "Inbound sessions ended by a deadline.")
 
 
@@ -86,8 +96,16 @@ cdef class InboundConnection(Client):
             self.tell_rejected(self.session.refusal)
         elif intake.is_draining:
             self.session.part_with(self.context.settings.shutdown_reply)
+        elif intake.is_memory_full:
+            memory_full_total.cell[0] += 1
+            self.session.close_with(MEMORY_FULL)
+        elif self.context.gate is not None and (reply := limits_enter(self)) is not None:
+            self.session.close_with(reply)
         elif self.context.is_implicit_tls:
-            self.begin_tls(tls_layer(self))
+            if self.visit is not None and (reply := limits_refuse(self, TALLY_HANDSHAKES)) is not None:
+                self.session.close_with(reply)
+            else:
+                self.begin_tls(tls_layer(self))
         else:
             welcome(self, length)
         if self.context.is_implicit_tls:
@@ -136,6 +154,7 @@ cdef class InboundConnection(Client):
             auth_drop(self)
         if self.inquiry is not None:
             inquiry_drop(self)
+        limits_leave(self)
         intake.clients.discard(self)
         intake.waiting.pop(self, None)
         self.context.session_count -= 1
@@ -158,6 +177,7 @@ cdef class InboundConnection(Client):
             return True
         if self.phase != PHASE_OPEN or not (self.session.is_idle() or self.is_in_handshake()):
             return False
+        self.is_held_back = False
         self.session.part_with(self.context.settings.shutdown_reply)
         self.pump()
         return True
@@ -230,7 +250,7 @@ cdef class InboundConnection(Client):
 
     cdef void pump(self) noexcept:
         # A commit may answer from inside submit() when it fails at once: the turn that runs goes on with it.
-        if self.is_pumping or self.phase != PHASE_OPEN:
+        if self.is_pumping or self.is_held_back or self.phase != PHASE_OPEN:
             return
         self.is_pumping = True
         self.turn()
@@ -247,6 +267,9 @@ cdef class InboundConnection(Client):
         if session.is_in_data() and reader_has_run(&session.message):
             is_full = not proceed_body(self)
         while not self.is_write_paused:
+            if self.is_over_errors:
+                self.is_over_errors = False
+                session.close_with(NETWORK_ERRORS)
             event = session.advance()
             if event == EVENT_MAIL:
                 proceed_mail(self)
@@ -289,6 +312,8 @@ cdef class InboundConnection(Client):
                 has_replied = self.flush()
         session.hold()
         if session.output != NULL:
+            if event != EVENT_CLOSE and (self.tarpit_ms or self.is_stranger) and self.hold_reply():
+                return
             has_replied = self.flush()
         if event == EVENT_CLOSE:
             self.begin_close()
@@ -326,6 +351,29 @@ cdef class InboundConnection(Client):
             return False
         self.send_octets(output)
         return True
+
+    cdef bint hold_reply(self) noexcept:
+        """Tarpitting: what is to be said stays where it is, the socket is not read, and the deadline's node in the wheel
+        waits. It costs no memory and no thread, and this client its time."""
+        cdef Gate gate = self.context.gate
+        cdef uint32_t delay_ms = self.tarpit_ms
+        cdef uint32_t errors = self.session.error_count + self.session.refused_recipient_count
+        if (self.is_stranger and not self.may_relay and gate is not None and 0 < gate.tarpit_errors <= errors
+                and delay_ms < gate.tarpit_ms):
+            delay_ms = gate.tarpit_ms
+        if delay_ms == 0:
+            return False
+        held_back_total.cell[0] += 1
+        self.is_held_back = True
+        self.pause_or_resume_reading(True)
+        self.context.intake.wheel.arm(&self.deadline, delay_ms)
+        return True
+
+    cdef void release_reply(self) noexcept:
+        self.is_held_back = False
+        self.flush()
+        self.context.intake.wheel.arm(&self.deadline, <uint64_t>self.session.settings.command_timeout_s * 1000)
+        self.pump()
 
     cdef void send_octets(self, octets *output) noexcept:
         cdef ssize_t sent = 0
@@ -370,23 +418,35 @@ cdef class InboundConnection(Client):
                 self.data_began = wheel.now
             self.is_timing_data = True
             delay_ms = <uint64_t>session.settings.block_timeout_s * 1000
+            if self.context.intake.is_tight and delay_ms > self.context.intake.tight_data_ms:
+                delay_ms = self.context.intake.tight_data_ms
             left_ms = self.data_time_left_ms()
             wheel.arm(&self.deadline, left_ms if left_ms < delay_ms else delay_ms)
         elif has_replied or self.is_timing_data or self.deadline.next == NULL:
             self.is_timing_data = False
-            wheel.arm(&self.deadline, <uint64_t>session.settings.command_timeout_s * 1000)
+            delay_ms = <uint64_t>session.settings.command_timeout_s * 1000
+            if self.context.intake.is_tight and delay_ms > self.context.intake.tight_command_ms:
+                delay_ms = self.context.intake.tight_command_ms
+            wheel.arm(&self.deadline, delay_ms)
 
     cdef uint64_t data_time_left_ms(self) noexcept:
         cdef uint64_t spent_ms = <uint64_t>(self.context.intake.wheel.now - self.data_began) * WHEEL_TICK_MS
         cdef uint64_t octets_in = self.session.message.machine.octets_in
-        cdef uint64_t allowed_ms
+        cdef uint64_t allowed_ms, grace_ms = DATA_GRACE_MS, octets_per_s = self.context.data_octets_per_s
         if self.session.state == SERVER_SKIP_CHUNK:
             octets_in = self.session.chunk_octets - self.session.chunk_left
-        allowed_ms = DATA_GRACE_MS + octets_in * 1000 // self.context.data_octets_per_s
+        if self.context.intake.is_tight:
+            grace_ms = self.context.intake.tight_message_ms
+            if octets_per_s < self.context.intake.tight_octets_per_s:
+                octets_per_s = self.context.intake.tight_octets_per_s
+        allowed_ms = grace_ms + octets_in * 1000 // octets_per_s
         return allowed_ms - spent_ms if allowed_ms > spent_ms else 1
 
     cdef void expire(self) noexcept:
         cdef ServerSession session = self.session
+        if self.is_held_back and self.phase == PHASE_OPEN:
+            self.release_reply()
+            return
         if self.phase != PHASE_OPEN:
             if self.phase == PHASE_PROXIED:
                 proxied_expired(self)
@@ -405,6 +465,20 @@ cdef class InboundConnection(Client):
         commit_drop(self)
         self.is_write_paused = False            # said or not: it ends here
         self.pump()
+
+    cdef void tighten(self) noexcept:
+        """The load has become high: a deadline that runs already is cut to what holds now."""
+        cdef Intake intake = self.context.intake
+        cdef uint64_t left_ms = intake.tight_command_ms, message_ms
+        if self.phase != PHASE_OPEN or self.is_held_back or self.session.asked != 0 or self.is_in_handshake():
+            return
+        if self.session.is_in_data():
+            left_ms = intake.tight_data_ms
+            message_ms = self.data_time_left_ms()
+            if message_ms < left_ms:
+                left_ms = message_ms
+        if self.deadline.next != NULL and intake.wheel.remaining_ms(&self.deadline) > left_ms:
+            intake.wheel.arm(&self.deadline, left_ms)
 
     # The end
 

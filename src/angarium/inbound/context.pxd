@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.events.journal cimport Journal
+from angarium.inbound.gate cimport Gate
 from angarium.inbound.networks cimport NetworkList
 from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
@@ -38,6 +39,13 @@ cdef class Intake:
     cdef public object authority            # who clients are (authority.py), or None
     cdef public tuple appointing            # who makes the judges of a listener (judgement.py)
     cdef public object etrn                 # EtrnDesk (etrn.py), or None
+    cdef public Gate gate                   # limits of the machine and of clients' networks, or None
+    cdef public bint is_memory_full         # load.pyx sets these: no new sessions,
+    cdef public bint is_tight               # and deadlines that are
+    cdef public uint32_t tight_command_ms
+    cdef public uint32_t tight_data_ms
+    cdef public uint32_t tight_message_ms
+    cdef public uint32_t tight_octets_per_s
     cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept
@@ -66,6 +74,7 @@ cdef class InboundContext:
     cdef readonly uint32_t handshake_timeout_ms
     cdef readonly frozenset relay_certificates
     cdef readonly bint relay_verified
+    cdef readonly Gate gate                 # None: no limits here
     cdef NetworkList relay_from
     cdef NetworkList proxy_from
     cdef NetworkList xclient_from

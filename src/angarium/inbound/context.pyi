@@ -6,6 +6,7 @@ from typing import Protocol, final
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
 from angarium.inbound.etrn import EtrnDesk
+from angarium.inbound.gate import Gate
 from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.refusals import Refusals
@@ -33,6 +34,9 @@ class Intake:
     etrn             takes orders of ETRN; None: nobody does, and it is not offered.
     refusals         the last ones, for who asks why.
     tracing          traces under way; None: nobody looks.
+    gate             limits of the machine and of clients' networks; set before listeners are applied.
+    is_memory_full   sessions hold all they may: new ones get 421 (load.pyx).
+    is_tight         the load is high: the tight_ figures hold for deadlines and rates.
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -54,6 +58,13 @@ class Intake:
     etrn: EtrnDesk | None
     refusals: Refusals
     tracing: Tracing | None
+    gate: Gate | None
+    is_memory_full: bool
+    is_tight: bool
+    tight_command_ms: int
+    tight_data_ms: int
+    tight_message_ms: int
+    tight_octets_per_s: int
     def __init__(
         self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
     ) -> None: ...
@@ -86,6 +97,7 @@ class InboundContext:
     handshake_timeout_ms: int
     relay_certificates: frozenset[bytes]
     relay_verified: bool
+    gate: Gate | None
     def __init__(
         self, intake: Intake, hostname: str, options: ListenerOptions, tls: ServerContext | None = None
     ) -> None: ...

@@ -108,7 +108,7 @@ cdef class InboundContext:
         is_submission = options.protocol in ("submission", "submissions")
         settings = make_settings(
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
-            max_line_octets=options.max_line_octets, max_errors=options.max_errors,
+            max_line_octets=options.max_line_octets, max_errors=options.max_errors, max_junk=options.max_junk,
             starttls=options.tls is not None and options.tls.offers_starttls,
             requires_tls=options.tls is not None and options.tls.required,
             requiretls=options.tls is not None and options.tls.requiretls, auth_required=options.auth.required,
@@ -149,6 +149,8 @@ cdef class InboundContext:
         self.handshake_timeout_ms = round(options.tls.handshake_timeout * 1000) if options.tls is not None else 0
         self.relay_certificates = options.tls.fingerprints if options.tls is not None else frozenset()
         self.relay_verified = options.tls is not None and options.tls.relay_verified
+        gate = self.intake.gate
+        self.gate = gate if gate is not None and gate.counts and options.admission.limits else None
         self.options = options
         self.name = str(options.address).encode()
         self.generation += 1

@@ -55,6 +55,12 @@ class Peer(Protocol):
     @property
     def listener(self) -> ListenerOptions: ...
 
+    def hold_back(self, seconds: float) -> None:
+        """From now on every reply comes so much later."""
+
+    def say_first(self, line: bytes) -> None:
+        """A line of the greeting, "220-...", ahead of it; CRLF included."""
+
 
 class ConnectCase:
     """Somebody has connected and was not greeted yet; under implicit TLS the handshake is over."""

@@ -2,10 +2,12 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
+from angarium.admission.tallies cimport TALLY_MESSAGES
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
 from angarium.inbound.inquiry cimport inquire
+from angarium.inbound.limits cimport limits_refuse
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport lmtp_transmission_type, transmission_type
 from angarium.model.clock cimport mono_ms
@@ -62,6 +64,9 @@ cdef void begin(Client client, dict attributes) noexcept:
     cdef inbound_transaction *transaction
     if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
+        return
+    if client.visit is not None and (reply := limits_refuse(client, TALLY_MESSAGES)) is not None:
+        refuse(client, reply)
         return
     transaction = transaction_new(
         session.path, session.path_length, session.mail.envid, session.mail.envid_length,

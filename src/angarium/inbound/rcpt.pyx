@@ -3,8 +3,10 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
+from angarium.admission.tallies cimport TALLY_RECIPIENTS
 from angarium.inbound.client cimport Client
 from angarium.inbound.inquiry cimport inquire
+from angarium.inbound.limits cimport limits_refuse
 from angarium.inbound.transaction cimport (
     inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_set_attributes,
 )
@@ -42,6 +44,8 @@ cdef void proceed_rcpt(Client client) noexcept:
     elif not client.may_relay and local_part_routes(path, domain_offset - 1):
         refuse(client, path, length, LOCAL_PART_ROUTES)
     elif client.rights is not None and (reply := refusal(client)) is not None:
+        refuse(client, path, length, reply)
+    elif client.visit is not None and (reply := limits_refuse(client, TALLY_RECIPIENTS)) is not None:
         refuse(client, path, length, reply)
     elif client.context.judges is not None and client.context.judges.rcpt:
         inquire(client, client.context.judges.rcpt, case_of(client, path[:length]), judged)

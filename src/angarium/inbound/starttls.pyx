@@ -2,8 +2,10 @@
 # (RFC 8314 §3.3). The octets of the handshake are the connection's and csrc/tls's.
 from libc.stdint cimport uint8_t
 from libc.string cimport strlen
+from angarium.admission.tallies cimport TALLY_HANDSHAKES
 from angarium.events.journal cimport Journal
 from angarium.inbound.client cimport Client
+from angarium.inbound.limits cimport limits_refuse
 from angarium.metrics.counters cimport Counter
 from angarium.tls.session cimport TlsSession
 
@@ -20,7 +22,13 @@ cdef bytes TLS_NOT_NOW = replies.TLS_NOT_NOW
 
 
 cdef TlsSession proceed_starttls(Client client):
-    cdef TlsSession layer = tls_layer(client)
+    cdef TlsSession layer
+    cdef bytes reply
+    if client.visit is not None and (reply := limits_refuse(client, TALLY_HANDSHAKES)) is not None:
+        client.tell_rejected(reply)
+        client.session.refuse(reply)
+        return None
+    layer = tls_layer(client)
     if layer is None:
         client.tell_rejected(TLS_NOT_NOW)
         client.session.refuse(TLS_NOT_NOW)

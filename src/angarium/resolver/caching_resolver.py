@@ -18,7 +18,7 @@ import msgspec
 from angarium.metrics.counters import counter
 from angarium.resolver.answer import Answer, Kind, MxRecord
 from angarium.resolver.cache import ExpiringCache
-from angarium.resolver.interpretation import TtlBounds, failure, interpret_addresses, interpret_mx
+from angarium.resolver.interpretation import TtlBounds, failure, interpret_addresses, interpret_mx, interpret_names
 from angarium.resolver.nameservers import Nameservers, NoAnswer
 from angarium.resolver.options import ResolverOptions, nameservers_of
 
@@ -33,6 +33,7 @@ _WAITING_LOOKUPS = 10_000
 _MX = dns.rdatatype.MX
 _A = dns.rdatatype.A
 _AAAA = dns.rdatatype.AAAA
+_PTR = dns.rdatatype.PTR
 
 
 class CachingResolver:
@@ -66,6 +67,14 @@ class CachingResolver:
         ipv6 = ipv6 or await self._look_up(host, _AAAA)
         ipv4 = ipv4 or await self._look_up(host, _A)
         return _join(ipv6, ipv4)
+
+    async def ipv4(self, host: str) -> Answer[str]:
+        """A records only: what lists in DNS answer with (RFC 5782)."""
+        return cast(Answer[str], self._cached(host, _A) or await self._look_up(host, _A))
+
+    async def names(self, name: str) -> Answer[str]:
+        """PTR records of a name below in-addr.arpa or ip6.arpa: lower case, no final dot."""
+        return cast(Answer[str], self._cached(name, _PTR) or await self._look_up(name, _PTR))
 
     async def close(self) -> None:
         """Ends the queries under way; who waits for one gets CancelledError."""
@@ -108,6 +117,8 @@ class CachingResolver:
             answer = failure(response.kind, name, response.detail, self._bounds, now)
         elif rdtype == _MX:
             answer = interpret_mx(name, response, self._bounds, now)
+        elif rdtype == _PTR:
+            answer = interpret_names(name, response, self._bounds, now)
         else:
             answer = interpret_addresses(name, response, self._bounds, now)
         if answer.kind.is_temporary:

@@ -52,6 +52,13 @@ def interpret_addresses(
     return _interpret(name, response, bounds, now_mono_s, _address)
 
 
+def interpret_names(
+    name: str, response: dns.message.Message, bounds: TtlBounds, now_mono_s: float
+) -> Answer[str]:
+    """The answer to a question for PTR records."""
+    return _interpret(name, response, bounds, now_mono_s, _pointer)
+
+
 def _interpret(
     name: str,
     response: dns.message.Message,
@@ -96,6 +103,10 @@ def _mx_record(rdata: Any) -> MxRecord:
 
 def _address(rdata: Any) -> str:
     return cast(str, rdata.address)
+
+
+def _pointer(rdata: Any) -> str:
+    return name_text(cast(dns.name.Name, rdata.target))
 
 
 def _type_text(response: dns.message.Message) -> str:

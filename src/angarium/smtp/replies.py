@@ -88,6 +88,16 @@ NO_ROOM = b"452 4.3.1 Insufficient storage\r\n"
 LOCAL_TROUBLE = b"451 4.3.0 Local error, try again later\r\n"
 NO_MEMORY = b"452 4.3.1 Out of memory, try again later\r\n"
 
+# Who may come in. Temporary all: a client's network may be everybody behind one address translator.
+MACHINE_FULL = b"421 4.3.2 Too many sessions on this machine, try again later\r\n"
+MEMORY_FULL = b"421 4.3.1 No memory for more sessions, try again later\r\n"
+NETWORK_CONNECTIONS = b"421 4.7.0 Too many connections from your network at once\r\n"
+NETWORK_CONNECTION_RATE = b"421 4.7.0 Too many connections from your network, try again later\r\n"
+NETWORK_ERRORS = b"421 4.7.0 Too many errors from your network, try again later\r\n"
+NETWORK_MESSAGES = b"450 4.7.0 Too many messages from your network, try again later\r\n"
+NETWORK_RECIPIENTS = b"450 4.7.0 Too many recipients from your network, try again later\r\n"
+NETWORK_HANDSHAKES = b"454 4.7.0 Too many TLS handshakes from your network, try again later\r\n"
+
 # TLS (RFC 3207 §4)
 STARTTLS_GO = b"220 2.0.0 Ready to start TLS\r\n"
 TLS_NOT_NOW = b"454 4.7.0 TLS is not available now\r\n"

@@ -43,6 +43,7 @@ cdef class ServerDialogue:
     cdef readonly uint32_t recipient_count
     cdef readonly uint32_t refused_recipient_count
     cdef readonly uint32_t error_count
+    cdef readonly uint32_t junk_count   # commands since the last message that lead to none
     cdef uint64_t chunk_left
     cdef uint64_t chunk_octets
     cdef readonly bytes helo

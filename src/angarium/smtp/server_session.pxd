@@ -10,6 +10,7 @@ cdef class ServerSession(ServerDialogue):
     cdef server_event advance(self) noexcept
     cdef void hold(self) noexcept
     cdef size_t held_octets(self) noexcept
+    cdef size_t buffer_octets(self) noexcept
     cpdef bint has_transaction(self) noexcept
     cpdef bint is_idle(self) noexcept
     cpdef bint is_in_data(self) noexcept

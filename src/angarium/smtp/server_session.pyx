@@ -57,6 +57,10 @@ cdef bytes AUTH_LINE_TOO_LONG = replies.AUTH_LINE_TOO_LONG
 cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_XCLIENT
                             | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
 
+# Commands that keep a session busy without bringing a message.
+cdef uint32_t LEADS_TO_NONE = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_RSET | 1 << SMTP_VERB_NOOP
+                               | 1 << SMTP_VERB_VRFY | 1 << SMTP_VERB_HELP)
+
 
 cdef bytes span_bytes(const uint8_t *data, size_t length):
     return PyBytes_FromStringAndSize(<const char *>data, length) if length else b""
@@ -108,6 +112,10 @@ cdef class ServerSession(ServerDialogue):
 
     cdef size_t held_octets(self) noexcept:
         return self.end - self.at
+
+    cdef size_t buffer_octets(self) noexcept:
+        return ((self.held.capacity if self.held != NULL else 0) + (self.message.body.capacity if self.message.body != NULL else 0)
+                + (self.output.capacity if self.output != NULL else 0))
 
     cpdef bint has_transaction(self) noexcept:
         return SERVER_MAIL <= self.state <= SERVER_COMMITTING or (
@@ -239,6 +247,7 @@ cdef class ServerSession(ServerDialogue):
             repeats = self.recipient_count - 1 if self.settings.is_lmtp else 0
             self.end_transaction()
             self.error_count = 0
+            self.junk_count = 0
             self.say_octets(reply, length)
             if repeats:
                 self.repeat(reply, length, repeats)
@@ -377,6 +386,10 @@ cdef class ServerSession(ServerDialogue):
             return data_command(self)
         if command.verb == SMTP_VERB_BDAT:
             return bdat_command(self, &command)
+        if LEADS_TO_NONE >> command.verb & 1:
+            self.junk_count += 1
+            if self.junk_count > self.settings.max_junk:
+                return self.fail(self.settings.errors_reply)
         if command.verb == SMTP_VERB_EHLO or command.verb == SMTP_VERB_HELO or command.verb == SMTP_VERB_LHLO:
             return hello_command(self, line, &command)
         if command.verb == SMTP_VERB_STARTTLS:
@@ -487,8 +500,7 @@ cdef class ServerSession(ServerDialogue):
     @property
     def memory_octets(self):
         """Octets of the buffers held now: what a bound is tested against."""
-        return ((self.held.capacity if self.held != NULL else 0) + (self.message.body.capacity if self.message.body != NULL else 0)
-                + (self.output.capacity if self.output != NULL else 0))
+        return self.buffer_octets()
 
     @property
     def is_closed(self):

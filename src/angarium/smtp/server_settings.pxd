@@ -25,6 +25,7 @@ cdef class ServerSettings:
     cdef readonly uint32_t max_recipients
     cdef readonly uint32_t max_line_octets
     cdef readonly uint32_t max_errors
+    cdef readonly uint32_t max_junk
     cdef readonly uint32_t run_octets
     cdef readonly uint32_t command_timeout_s
     cdef readonly uint32_t block_timeout_s

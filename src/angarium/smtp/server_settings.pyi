@@ -17,6 +17,8 @@ class ServerSettings:
     requires_tls         MAIL in clear gets 530.
     requiretls           REQUIRETLS is offered under TLS (RFC 8689).
     max_errors           commands refused before 421 4.7.0.
+    max_junk             commands that lead to no message (EHLO, RSET, NOOP, VRFY, HELP) before 421 4.7.0; a message
+                         that was taken begins anew.
     run_octets           from here on message data may be taken away while it arrives (event Body).
     command_timeout_s    and block_timeout_s: values for whoever has a clock.
     auth_required        MAIL is answered 530 until AUTH succeeded.
@@ -49,6 +51,7 @@ class ServerSettings:
     max_recipients: int
     max_line_octets: int
     max_errors: int
+    max_junk: int
     run_octets: int
     command_timeout_s: int
     block_timeout_s: int
@@ -79,4 +82,5 @@ class ServerSettings:
         completion: bytes | None = None,
         refusal_ids: RefusalIds | None = None,
         tells_refusal_ids: bool = False,
+        max_junk: int = 100,
     ) -> None: ...

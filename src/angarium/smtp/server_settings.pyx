@@ -12,7 +12,7 @@ cdef class ServerSettings:
                  max_errors=20, starttls=False, requires_tls=False, requiretls=False, run_octets=128 << 10,
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
                  auth_required=False, lmtp=False, must_qualify=False, completion=None, RefusalIds refusal_ids=None,
-                 tells_refusal_ids=False):
+                 tells_refusal_ids=False, max_junk=100):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -22,6 +22,7 @@ cdef class ServerSettings:
         self.max_recipients = max_recipients
         self.max_line_octets = max_line_octets
         self.max_errors = max_errors
+        self.max_junk = max_junk
         self.starttls = starttls
         self.requires_tls = requires_tls
         self.requiretls = requiretls

@@ -1,0 +1,94 @@
+# Limits of clients' networks and of the machine, as connections and verbs meet them. The counting is csrc/admission's; here
+# is who is counted and what one over a limit is told.
+#
+# A listener without limits has no gate, and its clients no visit: that comparison is all it costs.
+from angarium.admission.tallies cimport (
+    OVER_NONE, OVER_OPEN, TALLY_ERRORS, TALLY_HANDSHAKES, TALLY_MESSAGES, TALLY_RECIPIENTS,
+    Visit, tally_kind, tally_session_give, tally_session_take,
+)
+from angarium.inbound.client cimport Client, is_mapped
+from angarium.inbound.gate cimport Gate
+from angarium.metrics.counters cimport Counter
+
+from angarium.metrics.counters import counter
+from angarium.smtp import replies
+
+cdef Counter full_total = counter(
+    "angarium_in_machine_full_total", "Connections answered 421: admission.max_sessions.")
+cdef Counter open_total = counter(
+    "angarium_in_network_connections_total", "Connections answered 421: too many of their network are open.")
+cdef Counter rate_total = counter(
+    "angarium_in_network_connection_rate_total", "Connections answered 421: too many of their network came.")
+cdef Counter errors_total = counter(
+    "angarium_in_network_errors_total", "Connections and sessions answered 421: too many errors of their network.")
+cdef Counter messages_total = counter(
+    "angarium_in_network_messages_total", "MAIL answered 450: too many messages of the client's network.")
+cdef Counter recipients_total = counter(
+    "angarium_in_network_recipients_total", "RCPT answered 450: too many recipients of the client's network.")
+cdef Counter handshakes_total = counter(
+    "angarium_in_network_handshakes_total", "TLS refused: too many handshakes of the client's network.")
+
+cdef bytes MACHINE_FULL = replies.MACHINE_FULL
+cdef bytes NETWORK_CONNECTIONS = replies.NETWORK_CONNECTIONS
+cdef bytes NETWORK_CONNECTION_RATE = replies.NETWORK_CONNECTION_RATE
+cdef bytes NETWORK_ERRORS = replies.NETWORK_ERRORS
+cdef bytes NETWORK_MESSAGES = replies.NETWORK_MESSAGES
+cdef bytes NETWORK_RECIPIENTS = replies.NETWORK_RECIPIENTS
+cdef bytes NETWORK_HANDSHAKES = replies.NETWORK_HANDSHAKES
+
+
+cdef bytes limits_enter(Client client):
+    cdef Gate gate = client.context.gate
+    cdef Visit visit
+    cdef int over
+    if gate.exempt.has(client.binary_address):
+        return None
+    client.is_stranger = not client.may_relay
+    if gate.max_sessions:
+        if not tally_session_take(gate.tallies.table, gate.tallies.worker, gate.max_sessions):
+            full_total.cell[0] += 1
+            return MACHINE_FULL
+        client.counted_by = gate.tallies
+    if gate.rules is None:
+        return None
+    visit = Visit.__new__(Visit)
+    over = gate.rules.enter(visit, client.binary_address, is_mapped(client.binary_address), client.may_relay)
+    if over == OVER_NONE:
+        client.visit = visit
+        return None
+    if over == OVER_OPEN:
+        open_total.cell[0] += 1
+        return NETWORK_CONNECTIONS
+    if over == TALLY_ERRORS:
+        errors_total.cell[0] += 1
+        return NETWORK_ERRORS
+    rate_total.cell[0] += 1
+    return NETWORK_CONNECTION_RATE
+
+
+cdef void limits_leave(Client client) noexcept:
+    client.visit = None                     # gives its places back
+    if client.counted_by is not None:
+        tally_session_give(client.counted_by.table, client.counted_by.worker)
+        client.counted_by = None
+
+
+cdef bytes limits_refuse(Client client, tally_kind kind):
+    if client.visit.take(kind) == OVER_NONE:
+        return None
+    if kind == TALLY_MESSAGES:
+        messages_total.cell[0] += 1
+        return NETWORK_MESSAGES
+    if kind == TALLY_RECIPIENTS:
+        recipients_total.cell[0] += 1
+        return NETWORK_RECIPIENTS
+    if kind == TALLY_HANDSHAKES:
+        handshakes_total.cell[0] += 1
+        return NETWORK_HANDSHAKES
+    errors_total.cell[0] += 1
+    return NETWORK_ERRORS
+
+
+def is_exempt(Client client not None):
+    gate = client.context.intake.gate
+    return gate is not None and (<Gate>gate).exempt.has(client.binary_address)
