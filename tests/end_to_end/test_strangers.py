@@ -1,0 +1,258 @@
+"""Attacks from outside on a whole relay of two workers, each by its name: nobody gets more than the limits give, and
+ordinary clients go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, clean_relay, metrics
+from end_to_end.smtp_client import SmtpClient
+from end_to_end.test_hostile_clients import memory_octets, wait_for_no_sessions
+from relay_process import RelayProcess, maildir_route, wait_for
+
+PUBLIC = 'relay_to = ["y.example"]'
+GOOD = "127.0.0.9"  # an ordinary client's address; strangers come from others
+ROOT = Path(__file__).parents[2]
+
+
+def connect(port: int, source: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 20, (source, 0))
+
+
+def first_code(client: socket.socket) -> int:
+    client.settimeout(20)
+    return int(client.recv(1000)[:3] or b"0")
+
+
+@contextlib.contextmanager
+def all_closed(clients: list[socket.socket]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_connection_flood_from_one_address_is_turned_away_over_all_workers(tmp_path: Path) -> None:
+    config = "[admission]\nexempt = []\n[[admission.limit]]\nconnections = 20\n"
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route, workers=2, listener=PUBLIC) as relay:
+        clients = [connect(relay.port, "127.0.0.2") for _ in range(100)]
+        with all_closed(clients):
+            codes = [first_code(client) for client in clients]
+            assert (codes.count(220), codes.count(421)) == (20, 80)
+            with SmtpClient(relay.port, source=GOOD) as good:
+                good.send(MESSAGE)
+        hop.wait_for_count(1)
+        wait_for_no_sessions(relay)
+        assert metrics(relay)["angarium_in_network_connections_total"] == 80
+        with connect(relay.port, "127.0.0.2") as again:
+            assert first_code(again) == 220
+
+
+def test_connection_flood_from_many_addresses_stops_at_what_the_machine_may_hold(tmp_path: Path) -> None:
+    config = "[admission]\nexempt = []\nmax_sessions = 60\n"
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route, workers=2, listener=PUBLIC) as relay:
+        clients = [connect(relay.port, f"127.0.1.{number}") for number in range(1, 201)]
+        with all_closed(clients):
+            codes = [first_code(client) for client in clients]
+            assert codes.count(220) == 60
+            assert codes.count(421) == 140
+            # Three quarters of the bound are over: who holds a place and says nothing loses it after ten seconds.
+            wait_for(lambda: metrics(relay)["angarium_in_tight"] == 2, "both workers are tight")
+            wait_for(lambda: metrics(relay)["angarium_in_sessions"] < 60, "places come back")
+            with SmtpClient(relay.port, source=GOOD) as good:
+                good.send(MESSAGE)
+        hop.wait_for_count(1)
+
+
+def test_a_dead_workers_places_are_given_back(tmp_path: Path) -> None:
+    config = "[admission]\nexempt = []\nmax_sessions = 30\n[[admission.limit]]\nconnections = 10\n"
+    listener = f'address = "127.0.0.1:0"\n{PUBLIC}\n'
+    with NextHop() as hop, RelayProcess(tmp_path, config + hop.route, listener=listener) as relay:
+        clients = [connect(relay.port, "127.0.0.2") for _ in range(10)]
+        with all_closed(clients):
+            assert {first_code(client) for client in clients} == {220}
+            (worker,) = relay.workers()
+            os.kill(worker, signal.SIGKILL)
+            wait_for(lambda: relay.workers() and relay.workers() != [worker], "another worker")
+            others = [connect(relay.port, "127.0.0.2") for _ in range(10)]
+            with all_closed(others):
+                assert {first_code(client) for client in others} == {220}
+
+
+def test_slowloris_clients_are_ended_whatever_they_trickle(tmp_path: Path) -> None:
+    """Idle ones, one octet of a command at a time, one octet of message data, a handshake that never ends, a line that
+    never does: all are gone when their time is up, and the load has made it short."""
+    listener = f"{PUBLIC}\nmax_sessions = 40"
+    config = '[admission.tight]\ncommand_timeout = "1s"\ndata_timeout = "1s"\nmessage_time = "2s"\n'
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route, listener=listener) as relay:
+        crawlers = [SmtpClient(relay.port) for _ in range(34)]
+        in_data = crawlers[:10]
+        for client in in_data:
+            client.open()
+            assert client.ask(b"DATA\r\n")[0] == 354
+        began = time.monotonic()
+        ended: set[int] = set()
+        while len(ended) < len(crawlers):
+            assert time.monotonic() - began < 20, "somebody holds on"
+            for number, client in enumerate(crawlers):
+                if number in ended:
+                    continue
+                with contextlib.suppress(OSError):
+                    client.say(b"x")
+                if select.select([client.socket], [], [], 0)[0]:
+                    assert client.reply()[0] in (421, 0)
+                    ended.add(number)
+            with SmtpClient(relay.port) as quick:
+                quick.send(MESSAGE)
+            time.sleep(0.05)
+        for client in crawlers:
+            client.close()
+        assert relay.events("load-high")
+
+
+def test_memory_growth_by_a_single_session_is_bounded(tmp_path: Path) -> None:
+    """Whatever a session may pile up, in every state: endless lines, headers, recipients, chunks, AUTH and HELO."""
+    endless = [
+        b"EHLO " + b"a" * 8_000_000,
+        b"EHLO x\r\nMAIL FROM:<" + b"a" * 8_000_000,
+        b"EHLO x\r\nMAIL FROM:<a@x.example>" + b" X=" + b"y" * 8_000_000,
+        b"EHLO x\r\nMAIL FROM:<a@x.example>\r\n" + b"RCPT TO:<bbbbbbbbbbbbbbbbbbbbbbbbbb@y.example>\r\n" * 200_000,
+        b"EHLO x\r\nAUTH PLAIN " + b"A" * 8_000_000,
+        b"EHLO x\r\n" + b"NOOP\r\n" * 1_000_000,
+        b"EHLO x\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n",
+        b"EHLO x\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 50000000\r\n" + b"x" * 8_000_000,
+    ]
+    with NextHop() as hop, clean_relay(tmp_path, hop.route, listener=PUBLIC) as relay:
+        with SmtpClient(relay.port) as warm:
+            warm.send(MESSAGE)
+        before = memory_octets(relay)
+        worst = 0
+        for octets in endless:
+            client = connect(relay.port, GOOD)
+            assert first_code(client) == 220
+            client.settimeout(5)
+            more = b"x" * 990 + b"\r\n" if octets.endswith(b"DATA\r\n") else b""
+            with contextlib.suppress(OSError):
+                client.sendall(octets)
+                for _ in range(20_000 if more else 0):
+                    client.sendall(more)
+            worst = max(worst, memory_octets(relay) - before)
+            client.close()
+        wait_for_no_sessions(relay)
+        assert worst < 24 << 20, f"{worst >> 20} MiB"
+        assert metrics(relay)["angarium_in_messages_total"] == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS", "CONNECT"])
+def test_http_cross_protocol_post_is_ended_at_its_first_line(tmp_path: Path, method: str) -> None:
+    """A browser made to post a whole dialogue to port 25: no line of the body is taken for a command."""
+    dialogue = b"EHLO x\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n\r\nx\r\n.\r\nQUIT\r\n"
+    with NextHop() as hop, clean_relay(tmp_path, hop.route, listener=PUBLIC) as relay:
+        request = b"%s / HTTP/1.1\r\nHost: mx:25\r\nContent-Length: %d\r\n\r\n" % (method.encode(), len(dialogue))
+        with connect(relay.port, GOOD) as client:
+            assert first_code(client) == 220
+            client.sendall(request + dialogue)
+            client.settimeout(20)
+            answer = b""
+            while octets := client.recv(4096):
+                answer += octets
+        assert answer.startswith(b"502 5.5.1 This is an SMTP server, not HTTP\r\n")
+        assert answer.count(b"\r\n") == 1
+        assert metrics(relay)["angarium_in_messages_total"] == 0
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),  # a TLS ClientHello on a plain port
+        b"\x80\x2e\x01\x00\x02",  # SSL 2
+        b"SSH-2.0-x\r\n",
+        b"\x00\x00\x00\x71\xffSMB",
+        b"\x03\x00\x00\x13\x0e\xe0",  # RDP
+    ],
+    ids=["tls", "ssl2", "ssh", "smb", "rdp"],
+)
+def test_other_protocols_are_ended_or_understood_as_nothing(tmp_path: Path, hello: bytes) -> None:
+    with (
+        NextHop() as hop,
+        clean_relay(tmp_path, hop.route, listener=PUBLIC) as relay,
+        connect(relay.port, GOOD) as client,
+    ):
+        assert first_code(client) == 220
+        client.sendall(hello)
+        assert first_code(client) in (521, 500)
+        if not hello[:1].isascii() or hello[0] < 32:
+            assert client.recv(100) == b"", "closed at once"
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"HELO x\r\nMAIL FROM:<a@x.example>\r\n",  # before EHLO has offered PIPELINING
+        b"EHLO x\r\nMAIL FROM:<a@x.example>\r\n",  # behind EHLO, which ends a group
+        b"EHLO x\r\nNOOP\r\nMAIL FROM:<a@x.example>\r\n",
+    ],
+    ids=["helo", "ehlo", "noop"],
+)
+def test_unauthorised_pipelining_ends_the_session(tmp_path: Path, octets: bytes) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route, listener=PUBLIC) as relay:
+        with connect(relay.port, GOOD) as client:
+            assert first_code(client) == 220
+            client.sendall(octets)
+            client.settimeout(20)
+            answer = b""
+            while more := client.recv(4096):
+                answer += more
+        assert answer.splitlines()[-1].startswith(b"503 5.5.0 Improper pipelining")
+
+
+def test_greylisting_holds_over_workers_and_restarts(tmp_path: Path) -> None:
+    config = "[admission]\nexempt = []\n[admission.greylist]\ndelay = \"1s\"\npasses = 0\n"
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route, workers=2, listener=PUBLIC) as relay:
+
+        def code() -> int:
+            with SmtpClient(relay.port) as client:
+                client.ask(b"MAIL FROM:<a@x.example>\r\n")
+                return client.ask(b"RCPT TO:<b@y.example>\r\n")[0]
+
+        assert code() == 450
+        assert relay.stop() == 0
+        relay.start()
+        assert wait_for(lambda: code() == 250, "the second try passes")
+        assert [code() for _ in range(20)] == [250] * 20, "in every worker"
+        assert (tmp_path / "spool" / "greylist.db").exists()
+
+
+def test_the_example_of_the_page_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "admission.md").read_text()
+    example = re.search(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert example is not None
+    whole = example[1].replace("127.0.0.1:2525", "127.0.0.1:0").replace('greet_wait    = "3s"', 'greet_wait = "100ms"')
+    # The public listener only: the fixture's own takes its place, and loopback is a stranger here.
+    rest = whole[whole.index("[admission]") :] + '[resolver]\nnameservers = ["127.0.0.1:9"]\ntimeout = "100ms"\n'
+    listener = 'relay_to = ["example.net"]'
+    with clean_relay(tmp_path, rest + maildir_route(tmp_path), workers=2, listener=listener) as relay:
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "you@example.net")
+            for _ in range(5):
+                assert client.ask(b"WHAT\r\n")[0] == 500
+            began = time.monotonic()
+            assert client.ask(b"NOOP\r\n")[0] == 250
+            assert time.monotonic() - began > 1.5
+        with SmtpClient(relay.port, hello=b"") as client:
+            assert client.reply()[0] == 220
+            client.ask(b"HELO mx.test\r\n")
+            client.ask(b"MAIL FROM:<a@x.example>\r\n")
+            code, text = client.ask(b"RCPT TO:<you@example.net>\r\n")
+            assert (code, text) == (550, "5.7.1 Client [127.0.0.1] refused: helo-is-ours")
