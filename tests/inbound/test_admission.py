@@ -198,6 +198,18 @@ def test_the_greylist_asks_strangers_to_come_again(tmp_path: Path) -> None:
     run(main())
 
 
+def test_who_was_let_in_is_judged_anew_after_another_helo(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with admitting(tmp_path, checks={"helo_unqualified": 2}, refuse_score=2) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            for _ in range(3):
+                assert (await rcpt(peer)).startswith("250")
+            assert (await peer.ask(b"HELO friend\r\n")).startswith("250")
+            assert (await rcpt(peer)).endswith("refused: helo-unqualified")
+
+    run(main())
+
+
 def test_the_greylist_may_be_for_suspects_only(tmp_path: Path) -> None:
     async def main() -> None:
         with DnsServer(LISTED) as dns:

@@ -225,6 +225,29 @@ def test_message_that_comes_too_slowly_ends_in_421(tmp_path: Path) -> None:
     run(main())
 
 
+def test_octets_that_keep_coming_do_not_put_off_the_end_of_a_slow_message(tmp_path: Path) -> None:
+    """Each octet armed the deadline anew: one that came every tenth of a second held a session for ever."""
+
+    async def main() -> None:
+        async with intake_harness(tmp_path) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.open_data()
+            for _ in range(2):
+                harness.wheel.advance_by_ms(149_000)
+                peer.say(b"x")
+                await asyncio.sleep(0.02)
+            assert len(harness.intake.clients) == 1
+            for _ in range(40):
+                harness.wheel.pass_ms(100)
+                if not harness.events("rejected"):
+                    peer.say(b"x")
+                await asyncio.sleep(0.005)
+                harness.wheel.turn()        # behind the read, as when the loop has much to do
+            assert (await peer.rest()).startswith(b"421 4.4.2 mx.test.example Message data comes too slowly")
+
+    run(main())
+
+
 def test_peer_that_does_not_read_its_last_reply_is_cut(tmp_path: Path) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:

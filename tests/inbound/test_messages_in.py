@@ -301,7 +301,7 @@ def test_replies_wait_for_a_client_that_does_not_read_and_none_is_lost(tmp_path:
 
     async def main() -> None:
         count = 1_500_000
-        async with intake_harness(tmp_path, receive_octets=65536) as harness:
+        async with intake_harness(tmp_path, receive_octets=65536, max_junk=2 * count) as harness:
             reader, writer = await asyncio.open_connection("127.0.0.1", harness.port, limit=1 << 20)
             peer = SmtpPeer(reader, writer)
             await peer.reply()

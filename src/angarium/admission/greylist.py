@@ -58,8 +58,9 @@ def network_key(host: str, options: GreylistOptions) -> bytes:
     return _digest(_network(host, options))
 
 
-def triplet_key(host: str, reverse_path: bytes, forward_path: bytes, options: GreylistOptions) -> bytes:
-    return _digest(_network(host, options), reverse_path.lower(), forward_path.lower())
+def triplet_key(network: bytes, reverse_path: bytes, forward_path: bytes) -> bytes:
+    """network: its key."""
+    return _digest(network, reverse_path.lower(), forward_path.lower())
 
 
 def _network(host: str, options: GreylistOptions) -> bytes:

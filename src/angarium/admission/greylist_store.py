@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import time
@@ -83,17 +84,20 @@ class GreylistStore:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="greylist")
         self._known: ExpiringCache[bytes, _Known] = ExpiringCache(_REMEMBERED, time.monotonic)
+        self._network = functools.lru_cache(_REMEMBERED)(lambda host: network_key(host, options))
         self._waiting: list[_Request] = []
         self._is_closed = False
         self._running: asyncio.Task[None] | None = None
         self._database: sqlite3.Connection | None = None  # the thread's
         self._purged_mono_s = 0.0  # likewise
 
+    def knows_network(self, host: str) -> bool:
+        """Whether all of its mail may pass, without asking."""
+        return self._known.get(self._network(host)) is not None
+
     def wait_now(self, host: str, reverse_path: bytes, forward_path: bytes) -> int | None:
         """0 when it is known without asking that this may pass; None: ask wait_s()."""
-        if self._known.get(network_key(host, self._options)) is not None:
-            return 0
-        triplet = triplet_key(host, reverse_path, forward_path, self._options)
+        triplet = triplet_key(self._network(host), reverse_path, forward_path)
         return 0 if self._known.get(triplet) is not None else None
 
     async def wait_s(self, host: str, reverse_path: bytes, forward_path: bytes) -> int:
@@ -101,11 +105,9 @@ class GreylistStore:
         if self._is_closed or len(self._waiting) >= _WAITING_MAX:
             errors_total.add()
             return 0
-        request = _Request(
-            triplet_key(host, reverse_path, forward_path, self._options),
-            network_key(host, self._options),
-            self._loop.create_future(),
-        )
+        network = self._network(host)
+        triplet = triplet_key(network, reverse_path, forward_path)
+        request = _Request(triplet, network, self._loop.create_future())
         self._waiting.append(request)
         if self._running is None:
             self._running = self._loop.create_task(self._run())

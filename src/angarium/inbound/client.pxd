@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.admission.tallies cimport Tallies, Visit
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.transaction cimport inbound_transaction
@@ -20,9 +20,10 @@ cdef class Client:
     cdef TlsSession tls                 # None in clear
     cdef uint32_t generation            # of context, when may_relay was found
     cdef bint may_relay
-    cdef Visit visit                    # of its network, in the limits; None: not counted
+    cdef Visit counted                  # of its network, in the limits; None: not counted
     cdef Tallies counted_by             # among the machine's sessions; None: it is not
     cdef uint32_t tarpit_ms             # every reply is kept back for so long; 0: it is not for what the client is
+    cdef uint64_t let_in_until_ms       # until then judges of entry are not asked; 0: they are
     cdef bint is_stranger               # where there are limits: neither exempt nor one that may relay by its network
     cdef bint is_over_errors            # its network's limit of errors was reached: the session ends
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None

@@ -1,5 +1,5 @@
 # Who talks to us, as the verbs see it: session, rights, transaction. It is not the socket (connection.pyx).
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from angarium.admission.tallies cimport OVER_NONE, TALLY_ERRORS
@@ -9,6 +9,7 @@ from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.networks cimport NetworkList
 from angarium.metrics.counters cimport Counter
+from angarium.model.clock cimport mono_ms
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_dialogue cimport EVENT_ETRN
 from angarium.smtp.refusal_ids cimport REFUSAL_ID_OCTETS, refusal_id_encode
@@ -137,6 +138,7 @@ cdef class Client:
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
         self.session.settings = self.context.settings
+        self.let_in_until_ms = 0                # by rules that may be gone
         if self.session.identity is not None:
             auth_refresh(self)
         self.find_rights()
@@ -175,6 +177,9 @@ cdef class Client:
     def hold_back(self, double seconds):
         """From now on every reply to this client comes so much later: a timer, no more."""
         self.tarpit_ms = <uint32_t>(seconds * 1000)
+
+    def let_in(self, double seconds):
+        self.let_in_until_ms = mono_ms() + <uint64_t>(seconds * 1000)
 
     def say_first(self, bytes line not None):
         self.session.say(line)
@@ -292,7 +297,7 @@ cdef class Client:
             word = self.word_of(reply)
         rejected_total.cell[0] += 1
         context.intake.refusals.count(word)
-        if self.visit is not None and text[0] == c'5' and self.visit.take(TALLY_ERRORS) != OVER_NONE:
+        if self.counted is not None and text[0] == c'5' and self.counted.take(TALLY_ERRORS) != OVER_NONE:
             self.is_over_errors = True
         if reply is STARTTLS_PIPELINED:
             injections_total.cell[0] += 1

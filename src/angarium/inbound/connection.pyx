@@ -28,7 +28,8 @@ from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
 from angarium.smtp.server_dialogue cimport (
-    EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_ETRN, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
+    EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_ETRN,
+    EVENT_HELO, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
     EVENT_REFUSED, EVENT_STARTTLS, EVENT_WAIT, EVENT_XCLIENT,
     EVENT_XFORWARD, server_event,
 )
@@ -102,7 +103,7 @@ cdef class InboundConnection(Client):
         elif self.context.gate is not None and (reply := limits_enter(self)) is not None:
             self.session.close_with(reply)
         elif self.context.is_implicit_tls:
-            if self.visit is not None and (reply := limits_refuse(self, TALLY_HANDSHAKES)) is not None:
+            if self.counted is not None and (reply := limits_refuse(self, TALLY_HANDSHAKES)) is not None:
                 self.session.close_with(reply)
             else:
                 self.begin_tls(tls_layer(self))
@@ -300,7 +301,9 @@ cdef class InboundConnection(Client):
             else:
                 if self.attempt is not None:
                     auth_drop(self)                 # cancelled, malformed, or the session ends
-                if event == EVENT_REFUSED:
+                if event == EVENT_HELO:
+                    self.let_in_until_ms = 0
+                elif event == EVENT_REFUSED:
                     self.tell_rejected(session.refusal)
                 if self.transaction != NULL and not session.has_transaction():
                     commit_drop(self)
@@ -421,6 +424,9 @@ cdef class InboundConnection(Client):
             if self.context.intake.is_tight and delay_ms > self.context.intake.tight_data_ms:
                 delay_ms = self.context.intake.tight_data_ms
             left_ms = self.data_time_left_ms()
+            if (left_ms <= WHEEL_TICK_MS and self.deadline.next != NULL
+                    and wheel.remaining_ms(&self.deadline) <= 2 * WHEEL_TICK_MS):
+                return                          # its time is up: armed anew with every octet it would never fire
             wheel.arm(&self.deadline, left_ms if left_ms < delay_ms else delay_ms)
         elif has_replied or self.is_timing_data or self.deadline.next == NULL:
             self.is_timing_data = False

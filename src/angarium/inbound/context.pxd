@@ -75,6 +75,8 @@ cdef class InboundContext:
     cdef readonly frozenset relay_certificates
     cdef readonly bint relay_verified
     cdef readonly Gate gate                 # None: no limits here
+    cdef tuple rcpt_judges                  # of `judges`: for clients that were let in
+    cdef tuple entry_judges                 # and for those that were not yet
     cdef NetworkList relay_from
     cdef NetworkList proxy_from
     cdef NetworkList xclient_from

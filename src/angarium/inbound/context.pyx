@@ -126,6 +126,8 @@ cdef class InboundContext:
         submission = Submission(options.submission) if is_submission else None
         judges = appoint(self.intake.appointing, options)
         self.judges = judges
+        self.rcpt_judges = judges.rcpt if judges is not None else ()
+        self.entry_judges = judges.entry + judges.rcpt if judges is not None else ()
         self.relay_from = relay_from
         self.proxy_from = proxy_from
         self.auth_in_clear = auth_in_clear

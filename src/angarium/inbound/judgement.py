@@ -58,6 +58,10 @@ class Peer(Protocol):
     def hold_back(self, seconds: float) -> None:
         """From now on every reply comes so much later."""
 
+    def let_in(self, seconds: float) -> None:
+        """Judges of entry have nothing against any recipient of this client, and are not asked for so long, unless it
+        says HELO again."""
+
     def say_first(self, line: bytes) -> None:
         """A line of the greeting, "220-...", ahead of it; CRLF included."""
 
@@ -170,10 +174,14 @@ Answer = Refusal | None | Coroutine[Any, Any, Refusal | None]
 
 
 class Judges(msgspec.Struct, frozen=True):
-    """Who is asked at which stage of a listener's sessions, in order."""
+    """Who is asked at which stage of a listener's sessions, in order.
+
+    entry  ahead of `rcpt`, but not of clients that were let in (Peer.let_in).
+    """
 
     connect: tuple[Callable[[ConnectCase], Answer], ...] = ()
     mail: tuple[Callable[[MailCase], Answer], ...] = ()
+    entry: tuple[Callable[[RcptCase], Answer], ...] = ()
     rcpt: tuple[Callable[[RcptCase], Answer], ...] = ()
     message: tuple[Callable[[MessageCase], Answer], ...] = ()
 
@@ -187,6 +195,7 @@ def appoint(makers: Iterable[Appointing], options: ListenerOptions) -> Judges | 
     judges = Judges(
         connect=tuple(judge for each in found for judge in each.connect),
         mail=tuple(judge for each in found for judge in each.mail),
+        entry=tuple(judge for each in found for judge in each.entry),
         rcpt=tuple(judge for each in found for judge in each.rcpt),
         message=tuple(judge for each in found for judge in each.message),
     )

@@ -1,7 +1,7 @@
 # Limits of clients' networks and of the machine, as connections and verbs meet them. The counting is csrc/admission's; here
 # is who is counted and what one over a limit is told.
 #
-# A listener without limits has no gate, and its clients no visit: that comparison is all it costs.
+# A listener without limits has no gate, and its clients are not counted: that comparison is all it costs.
 from angarium.admission.tallies cimport (
     OVER_NONE, OVER_OPEN, TALLY_ERRORS, TALLY_HANDSHAKES, TALLY_MESSAGES, TALLY_RECIPIENTS,
     Visit, tally_kind, tally_session_give, tally_session_take,
@@ -54,7 +54,7 @@ cdef bytes limits_enter(Client client):
     visit = Visit.__new__(Visit)
     over = gate.rules.enter(visit, client.binary_address, is_mapped(client.binary_address), client.may_relay)
     if over == OVER_NONE:
-        client.visit = visit
+        client.counted = visit
         return None
     if over == OVER_OPEN:
         open_total.cell[0] += 1
@@ -67,14 +67,14 @@ cdef bytes limits_enter(Client client):
 
 
 cdef void limits_leave(Client client) noexcept:
-    client.visit = None                     # gives its places back
+    client.counted = None                     # gives its places back
     if client.counted_by is not None:
         tally_session_give(client.counted_by.table, client.counted_by.worker)
         client.counted_by = None
 
 
 cdef bytes limits_refuse(Client client, tally_kind kind):
-    if client.visit.take(kind) == OVER_NONE:
+    if client.counted.take(kind) == OVER_NONE:
         return None
     if kind == TALLY_MESSAGES:
         messages_total.cell[0] += 1

@@ -65,7 +65,7 @@ cdef void begin(Client client, dict attributes) noexcept:
     if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
         return
-    if client.visit is not None and (reply := limits_refuse(client, TALLY_MESSAGES)) is not None:
+    if client.counted is not None and (reply := limits_refuse(client, TALLY_MESSAGES)) is not None:
         refuse(client, reply)
         return
     transaction = transaction_new(

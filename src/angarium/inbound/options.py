@@ -126,7 +126,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         _require("max_sessions", 1, self.max_sessions, 1_000_000)
         _require("max_line_octets", limits.TEXT_LINE_OCTETS, self.max_line_octets, 16 << 20)
         _require("max_errors", 1, self.max_errors, 10_000)
-        _require("max_junk", 10, self.max_junk, 1_000_000)
+        _require("max_junk", 10, self.max_junk, 10_000_000)
         _require("command_timeout", 1, self.command_timeout, 3600)
         _require("data_timeout", 1, self.data_timeout, 3600)
         _require("data_octets_per_s", 1, self.data_octets_per_s, 1 << 20)

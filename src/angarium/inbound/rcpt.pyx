@@ -10,6 +10,7 @@ from angarium.inbound.limits cimport limits_refuse
 from angarium.inbound.transaction cimport (
     inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_set_attributes,
 )
+from angarium.model.clock cimport mono_ms
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.inbound.judgement import NewRecipient, RcptCase
@@ -45,10 +46,10 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, LOCAL_PART_ROUTES)
     elif client.rights is not None and (reply := refusal(client)) is not None:
         refuse(client, path, length, reply)
-    elif client.visit is not None and (reply := limits_refuse(client, TALLY_RECIPIENTS)) is not None:
+    elif client.counted is not None and (reply := limits_refuse(client, TALLY_RECIPIENTS)) is not None:
         refuse(client, path, length, reply)
-    elif client.context.judges is not None and client.context.judges.rcpt:
-        inquire(client, client.context.judges.rcpt, case_of(client, path[:length]), judged)
+    elif client.context.judges is not None and (judges := judges_of(client)):
+        inquire(client, judges, case_of(client, path[:length]), judged)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
         refuse(client, path, length, NO_MEMORY)
@@ -65,6 +66,13 @@ cdef bint local_part_routes(const uint8_t *local_part, size_t length) noexcept:
         if local_part[i] == c'%' or local_part[i] == c'!' or local_part[i] == c'@':
             return True
     return False
+
+
+cdef tuple judges_of(Client client):
+    """Who has let a client in is not asked again for a while."""
+    if client.let_in_until_ms and mono_ms() < client.let_in_until_ms:
+        return client.context.rcpt_judges
+    return client.context.entry_judges
 
 
 cdef object case_of(Client client, bytes forward_path):

@@ -86,6 +86,15 @@ class RehearsedPeer:
         address = ipaddress.ip_address(self.host or "127.0.0.1")
         return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed[:8]
 
+    def hold_back(self, seconds: float) -> None:
+        """Nobody waits in a rehearsal."""
+
+    def say_first(self, line: bytes) -> None:
+        """Nor is anybody greeted in two parts."""
+
+    def let_in(self, seconds: float) -> None:
+        """Judges of entry are not rehearsed: points are of addresses that really come."""
+
 
 class Rehearsal:
     """One connection. steps, taken: what has come of it so far. Raises HookFileError when it is made.

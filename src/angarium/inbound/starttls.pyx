@@ -24,7 +24,7 @@ cdef bytes TLS_NOT_NOW = replies.TLS_NOT_NOW
 cdef TlsSession proceed_starttls(Client client):
     cdef TlsSession layer
     cdef bytes reply
-    if client.visit is not None and (reply := limits_refuse(client, TALLY_HANDSHAKES)) is not None:
+    if client.counted is not None and (reply := limits_refuse(client, TALLY_HANDSHAKES)) is not None:
         client.tell_rejected(reply)
         client.session.refuse(reply)
         return None
