@@ -109,6 +109,28 @@ void spool_envelope_cut(octets *self, size_t length, uint32_t recipient_count)
     store32(self->data + 32, recipient_count);
 }
 
+bool spool_envelope_has_recipient(const octets *self, spool_span forward_path, uint8_t unless_notify, uint32_t limit)
+{
+    if (self->length < FIXED_OCTETS)
+        return false;
+    const uint8_t *at = self->data + FIXED_OCTETS, *end = self->data + self->length;
+    for (int i = 0; i < 5; i++)
+        at += load16(self->data + 44 + 2 * i);
+    uint32_t count = load32(self->data + 32);
+    if (count > limit)
+        count = limit;
+    for (uint32_t i = 0; i < count && end - at >= RECIPIENT_FIXED_OCTETS; i++) {
+        uint32_t length = load16(at), orcpt_length = load16(at + 4);
+        const uint8_t *path = at + RECIPIENT_FIXED_OCTETS;
+        if ((size_t)(end - path) < (size_t)length + orcpt_length)
+            break;
+        if (length == forward_path.length && !(at[6] & unless_notify) && memcmp(path, forward_path.data, length) == 0)
+            return true;
+        at = path + length + orcpt_length;
+    }
+    return false;
+}
+
 int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text)
 {
     size_t before = (*self)->length;

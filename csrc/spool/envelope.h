@@ -88,6 +88,9 @@ int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_
                                  spool_span orcpt, uint8_t notify);
 /* Takes back what was added since the envelope had this length and so many recipients. */
 void spool_envelope_cut(octets *self, size_t length, uint32_t recipient_count);
+/* While building: whether one of the first `limit` recipients has this forward-path, octet by octet, and none of the bits of
+ * `unless_notify`. */
+bool spool_envelope_has_recipient(const octets *self, spool_span forward_path, uint8_t unless_notify, uint32_t limit);
 /* At most 65535 octets of them all, 4 besides each text. Of a key given twice the first counts. */
 int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text);
 /* chunk_count 0 with chunks NULL means: the body travels in the same spool_op and the commit thread writes

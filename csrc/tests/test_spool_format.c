@@ -185,6 +185,8 @@ static void envelope_attributes_are_found_by_key(void)
     lengthy[4096] = 0;
     CHECK(spool_envelope_begin(&data, span("a@x"), span(""), span(""), span(""), span("")) == 0, "begin");
     CHECK(spool_envelope_add_recipient(&data, span("b@y"), 2, span(""), 0) == 0, "recipient");
+    CHECK(spool_envelope_has_recipient(data, span("b@y"), 16, 1) && !spool_envelope_has_recipient(data, span("b@y"), 16, 0), "found");
+    CHECK(!spool_envelope_has_recipient(data, span("a@x"), 16, 9) && !spool_envelope_has_recipient(data, span("b@"), 16, 9), "others");
     CHECK(spool_envelope_add_attribute(&data, SPOOL_ATTRIBUTE_PRIORITY, span("-3")) == 0, "first");
     CHECK(spool_envelope_add_attribute(&data, 65535, span("")) == 0, "a key of a later version");
     CHECK(spool_envelope_add_attribute(&data, SPOOL_ATTRIBUTE_PRIORITY, span("9")) == 0, "twice");

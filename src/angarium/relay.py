@@ -28,6 +28,7 @@ from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
 from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
+from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
@@ -90,6 +91,7 @@ class Relay:
         self._hostname = config.node.own_hostname()
         self._authority = Authority(loop, self.journal, counts)
         self._policy = Policy(loop, self.journal)
+        self._recipients = RecipientJudge(loop, self.journal, self._hostname)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
@@ -108,6 +110,7 @@ class Relay:
             hostname=self._hostname,
         )
         self._reporter = Reporter(self._hostname, self.journal)
+        self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
         self._dispatcher = Dispatcher(self._scheduler)
         self._maildirs = MaildirEgress(self._scheduler)
@@ -173,10 +176,12 @@ class Relay:
             self._admission.judges_of,
             self._policy.appoint_services,
             self._policy.appoint_hooks,
+            self._recipients.judges_of,
             self._policy.appoint_last,
         )
         self._apply_admission(config)
         self._load_watch.start()
+        await self._apply_recipients(config)
         self._watermark = Watermark(
             loop,
             self.journal,
@@ -216,6 +221,7 @@ class Relay:
         )
         self._authority.apply(config.auth)
         self._apply_admission(config)
+        await self._apply_recipients(config)
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
@@ -311,6 +317,7 @@ class Relay:
         self._load_watch.stop()
         self._authority.close()
         self._policy.close()
+        self._recipients.close()
         for shard in self._shards:
             shard.close()
 
@@ -334,7 +341,12 @@ class Relay:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
         names = [self._hostname, *(source.ehlo for source in config.source.values() if source.ehlo)]
         ourselves = Ourselves(names, [(address.host, address.port) for address in addresses])
-        return Router(config.route, self._resolver, ourselves)
+        return Router(config.all_routes(), self._resolver, ourselves)
+
+    async def _apply_recipients(self, config: Config) -> None:
+        """Before the listeners are told of the same configuration."""
+        await self._recipients.apply(config.domain, config.recipients, config.bcc, self._scheduler.router.plan)
+        self._intake.own_domains = own_domain_keys(config.domain)
 
     async def _listen(self, config: Config, sockets: Sequence[BoundSocket]) -> None:
         """Accepts on the sockets for which the configuration has a listener, and on no others."""

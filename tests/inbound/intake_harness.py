@@ -27,6 +27,8 @@ from angarium.queue.scheduler import Scheduler
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
+from angarium.spool.contents import Contents
+from angarium.spool.envelope import Envelope
 from angarium.spool.shard import Shard
 from angarium.tls.certificates import load
 from angarium.tls.context import TicketKeys
@@ -94,6 +96,14 @@ class IntakeHarness:
         self.journal.flush()
         lines = self._events.read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+    def last_envelope(self) -> Envelope:
+        """Of the message committed last, as it is on disk."""
+        fd = os.open(self._events.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return max(Contents(fd, ["00"]).messages(0), key=lambda each: each.envelope.id).envelope
+        finally:
+            os.close(fd)
 
     async def until(self, condition: Any, timeout_s: float = 20.0) -> None:
         """Waits until `condition()` is true."""

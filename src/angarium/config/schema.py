@@ -22,8 +22,9 @@ from angarium.model.errors import TlsMaterialError
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
-from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions
+from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions, domain_key
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
@@ -62,6 +63,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthOptions = AuthOptions()
     policy: PolicyOptions = PolicyOptions()
     admission: AdmissionOptions = AdmissionOptions()
+    domain: dict[str, DomainOptions] = {}
+    recipients: RecipientsOptions = RecipientsOptions()
+    bcc: list[BccOptions] = []
+
+    def all_routes(self) -> list[RouteOptions]:
+        """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""
+        names = sorted(self.domain, key=lambda name: (name.startswith("."), -name.count(".")))
+        own = [(name, self.domain[name].next_hop) for name in names if self.domain[name].next_hop]
+        return [*(RouteOptions(domain=name, next_hop=hop) for name, hop in own), *self.route]
 
 
 def load(path: Path) -> tuple[Config, Tree]:
@@ -87,6 +97,7 @@ def decode(tree: Tree) -> Config:
             raise tree.complain(("listener", index, "auth"), "AUTH needs auth.credentials to know people by")
     _check_sources(config, tree)
     _check_services(config, tree)
+    _check_domains(config, tree)
     return config
 
 
@@ -142,6 +153,21 @@ def _check_services(config: Config, tree: Tree) -> None:
             if str(address) not in known:
                 path = ("policy", "service", index, "listeners", place)
                 raise tree.complain(path, f"there is no [[listener]] with address {address}")
+
+
+def _check_domains(config: Config, tree: Tree) -> None:
+    """[domain.NAME]: names that are domains, each once."""
+    seen: dict[str, str] = {}
+    for name, options in config.domain.items():
+        try:
+            key = domain_name(name)
+        except ValueError as error:
+            raise tree.complain(("domain", name), str(error)) from None
+        if key in seen:
+            raise tree.complain(("domain", name), f"is the same domain as {seen[key]}")
+        seen[key] = name
+        if options.alias_of and domain_key(options.alias_of) == key:
+            raise tree.complain(("domain", name, "alias_of"), "leads to itself")
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

@@ -29,6 +29,7 @@ class Intake:
     committing  messages whose commit is under way; a shutdown waits for them.
     unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
                      gets 452.
+    own_domains      as relay_to of every listener (listener.apply() looks at it).
     appointing       makers of judges, in the order in which they are asked; set before the first listener is made.
     authority        who clients are; None where no listener offers AUTH.
     etrn             takes orders of ETRN; None: nobody does, and it is not offered.
@@ -54,6 +55,7 @@ class Intake:
     is_draining: bool
     is_spool_low: bool
     authority: Authority | None
+    own_domains: frozenset[bytes]
     appointing: tuple[Appointing, ...]
     etrn: EtrnDesk | None
     refusals: Refusals

@@ -47,6 +47,7 @@ cdef class Intake:
         self.small_buffer = self.read_buffer[:RUN_SLACK_OCTETS]
         self.deadline_kind = -1
         self.appointing = ()
+        self.own_domains = frozenset()
         self.clients = set()
         self.waiting = {}
         self.refusals = Refusals()
@@ -116,7 +117,7 @@ cdef class InboundContext:
             completion=options.submission.complete_with.encode("ascii") or None,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout),
             refusal_ids=self.intake.refusal_ids, tells_refusal_ids=options.tell_refusal_ids)
-        domains = options.domains
+        domains = options.domains | self.intake.own_domains
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))
         auth_in_clear = NetworkList(options.auth.networks)

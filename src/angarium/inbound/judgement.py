@@ -101,18 +101,35 @@ class NewRecipient(msgspec.Struct, frozen=True):
 
 class RcptCase:
     """RCPT whose client may send to the domain. A judge may set `recipients`: who is written into the envelope
-    instead; empty, the client hears 250 and nobody gets it. `attributes` hold for the whole message."""
+    instead; empty, the client hears 250 and nobody gets it. `attributes` hold for the whole message.
+    recipient_count: in the envelope so far."""
 
-    __slots__ = ("attributes", "client", "forward_path", "notify", "orcpt", "recipients", "reverse_path")
+    __slots__ = (
+        "attributes",
+        "client",
+        "forward_path",
+        "notify",
+        "orcpt",
+        "recipient_count",
+        "recipients",
+        "reverse_path",
+    )
 
-    def __init__(
-        self, client: Peer, reverse_path: bytes, forward_path: bytes, orcpt: bytes, notify: int
+    def __init__(  # noqa: PLR0917
+        self,
+        client: Peer,
+        reverse_path: bytes,
+        forward_path: bytes,
+        orcpt: bytes,
+        notify: int,
+        recipient_count: int = 0,
     ) -> None:
         self.client = client
         self.reverse_path = reverse_path
         self.forward_path = forward_path
         self.orcpt = orcpt
         self.notify = notify
+        self.recipient_count = recipient_count
         self.recipients: list[NewRecipient] | None = None
         self.attributes: dict[int, bytes] = {}
 

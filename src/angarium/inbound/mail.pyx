@@ -1,7 +1,7 @@
 # MAIL: may this identity, is there room, and where the transaction begins. Syntax and order were checked by the session.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from angarium.admission.tallies cimport TALLY_MESSAGES
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
@@ -53,6 +53,7 @@ cdef void judged(Client client, object case, object refusal) noexcept:
         session.refuse(refusal.reply)
     else:
         session.path = <const uint8_t *>PyBytes_AS_STRING(reverse_path)     # the line itself is gone
+        session.path_length = <uint32_t>PyBytes_GET_SIZE(reverse_path)
         session.mail.envid = <const uint8_t *>PyBytes_AS_STRING(envid)
         begin(client, case.attributes)
     client.resume()

@@ -8,9 +8,11 @@ from angarium.inbound.client cimport Client
 from angarium.inbound.inquiry cimport inquire
 from angarium.inbound.limits cimport limits_refuse
 from angarium.inbound.transaction cimport (
-    inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_set_attributes,
+    inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_has_recipient,
+    transaction_set_attributes,
 )
 from angarium.model.clock cimport mono_ms
+from angarium.queue.message cimport NOTIFY_EXPANDED
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.inbound.judgement import NewRecipient, RcptCase
@@ -80,7 +82,8 @@ cdef object case_of(Client client, bytes forward_path):
     cdef inbound_transaction *transaction = client.transaction
     cdef const uint8_t *reverse_path = transaction.envelope.data + transaction.reverse_path_offset
     return RcptCase(client, reverse_path[:transaction.reverse_path_length], forward_path,
-                    session.rcpt.orcpt[:session.rcpt.orcpt_length], session.rcpt.notify)
+                    session.rcpt.orcpt[:session.rcpt.orcpt_length], session.rcpt.notify,
+                    transaction.recipient_count)
 
 
 cdef void judged(Client client, object case, object refusal) noexcept:
@@ -116,6 +119,10 @@ cdef bytes add_all(inbound_transaction *transaction, object case):
         return TOO_MANY_RECIPIENTS
     for each in recipients:
         path, orcpt = each.forward_path, each.orcpt
+        # Two aliases with a member in common, or two reasons for one copy: one message is enough.
+        if not each.notify & NOTIFY_EXPANDED and transaction_has_recipient(
+                transaction, <const uint8_t *>PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path)):
+            continue
         if transaction_add_recipient(
                 transaction, <const uint8_t *>PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), path.rfind(b"@") + 1,
                 <const uint8_t *>PyBytes_AS_STRING(orcpt), PyBytes_GET_SIZE(orcpt), each.notify) != 0:

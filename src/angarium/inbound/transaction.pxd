@@ -57,6 +57,8 @@ cdef inbound_transaction *transaction_new(const uint8_t *reverse_path, size_t re
 cdef int transaction_add_recipient(inbound_transaction *self, const uint8_t *forward_path, size_t forward_path_length,
                                    uint32_t domain_offset, const uint8_t *orcpt, size_t orcpt_length,
                                    uint8_t notify) noexcept
+# Whether it is among the first thousand, aside from aliases that were written out (queue/message.pxd, NOTIFY_EXPANDED).
+cdef bint transaction_has_recipient(inbound_transaction *self, const uint8_t *forward_path, size_t length) noexcept
 # Of the message: SPOOL_ATTRIBUTE_*, until data ends; replaces what the key had. 0 or -ENOMEM; -EINVAL shows in finish.
 cdef int transaction_set_attribute(inbound_transaction *self, uint16_t key, const uint8_t *text, size_t length) noexcept
 # The same for a dict of int and bytes.

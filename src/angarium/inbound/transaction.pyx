@@ -6,13 +6,16 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove
 from angarium.model.octets cimport octets, octets_append, octets_new, octets_unref
+from angarium.queue.message cimport NOTIFY_EXPANDED
 from angarium.spool.cspool cimport (
-    spool_chunk, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_cut, spool_envelope_finish, spool_segment, spool_span,
+    spool_chunk, spool_envelope_add_attribute, spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_cut, spool_envelope_finish, spool_envelope_has_recipient, spool_segment, spool_span,
 )
 
 cdef enum:
     # Fixed part, five short texts, one recipient: most envelopes never move.
     FIRST_ENVELOPE_OCTETS = 256
+    # Postfix' duplicate_filter_limit: a look at each of a thousand takes some microseconds.
+    DUPLICATES_LIMIT = 1000
 
 
 cdef inline spool_span span(const uint8_t *data, size_t length) noexcept:
@@ -55,6 +58,10 @@ cdef int transaction_add_recipient(inbound_transaction *self, const uint8_t *for
             self.first_path_offset = <uint32_t>(self.envelope.length - orcpt_length - forward_path_length)
         self.recipient_count += 1
     return result
+
+
+cdef bint transaction_has_recipient(inbound_transaction *self, const uint8_t *forward_path, size_t length) noexcept:
+    return spool_envelope_has_recipient(self.envelope, span(forward_path, length), NOTIFY_EXPANDED, DUPLICATES_LIMIT)
 
 
 cdef struct entry:                  # of self.attributes; its text follows

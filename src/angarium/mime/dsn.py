@@ -178,6 +178,7 @@ _EXPLAINED: Final[dict[Outcome, str]] = {
     "delayed": "could not be delivered yet, and is still being tried, to",
     "relayed": "was handed to a mail system that does not report delivery, for",
     "delivered": "was delivered to",
+    "expanded": "was sent on to all who stand behind",
 }
 
 
@@ -225,6 +226,7 @@ _ACTIONS: Final[dict[Outcome, str]] = {
     "delayed": "delayed",
     "relayed": "relayed",
     "delivered": "delivered",
+    "expanded": "expanded",
 }
 # The class that an action's status has to have, and the status when nobody gave one (RFC 3463 §3).
 _STATUS: Final[dict[Outcome, tuple[int, int, int]]] = {
@@ -232,6 +234,7 @@ _STATUS: Final[dict[Outcome, tuple[int, int, int]]] = {
     "delayed": (4, 0, 0),
     "relayed": (2, 0, 0),
     "delivered": (2, 0, 0),
+    "expanded": (2, 0, 0),
 }
 _EXPIRED: Final = (4, 4, 7)         # "delivery time expired"
 

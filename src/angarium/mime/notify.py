@@ -7,16 +7,21 @@ from typing import Final, Literal
 
 # What a report says of a recipient. "expired" is a failure in the report (status 4.4.7), but not in the log.
 # "relayed": handed to a next hop that does not know the DSN extension; "delivered": into a mailbox.
-Outcome = Literal["failed", "expired", "delayed", "relayed", "delivered"]
+# "expanded": an alias stood for several, who are recipients of their own (RFC 3464 §2.3.3).
+Outcome = Literal["failed", "expired", "delayed", "relayed", "delivered", "expanded"]
 
 
 class Notify(enum.IntFlag):
-    """NOTIFY of a RCPT command; SMTP_NOTIFY_* of csrc/smtp/command.h. 0: not given."""
+    """NOTIFY of a RCPT command; SMTP_NOTIFY_* of csrc/smtp/command.h. 0: not given.
+
+    EXPANDED, which no client can say: nothing is sent to it, its sender is told that it was an alias.
+    """
 
     NEVER = 1
     SUCCESS = 2
     FAILURE = 4
     DELAY = 8
+    EXPANDED = 16
 
 
 _ASKED_BY: Final[dict[Outcome, Notify]] = {
@@ -25,6 +30,7 @@ _ASKED_BY: Final[dict[Outcome, Notify]] = {
     "delayed": Notify.DELAY,
     "relayed": Notify.SUCCESS,
     "delivered": Notify.SUCCESS,
+    "expanded": Notify.SUCCESS,
 }
 
 

@@ -13,6 +13,11 @@ def decode_xtext(text: bytes) -> bytes:
     return _HEXCHAR.sub(lambda match: bytes((int(match[1], 16),)), text)
 
 
+def encode_xtext(text: bytes) -> bytes:
+    """ASCII; "+", "=" and what is not printable become "+HEX"."""
+    return b"".join(b"%c" % each if 33 <= each <= 126 and each not in b"+=" else b"+%02X" % each for each in text)
+
+
 def encode_utf8_addr_xtext(address: str) -> str:
     """An address with its characters beyond ASCII, and those that would be read as markup, as \\x{HEX}."""
     return "".join(

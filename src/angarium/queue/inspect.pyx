@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient, log_outcome
-from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
+from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message, recipient)
 from angarium.queue.domains cimport DomainQueue
@@ -306,7 +306,9 @@ def report_facts(Scheduler scheduler, size_t pointer):
             each.orcpt = found.orcpt.data[:found.orcpt.length]
             each.notify = found.notify
             each.trouble = trouble_of(r)
-            if r.outcome == OUTCOME_DELIVERED:
+            if r.notify & NOTIFY_EXPANDED:
+                each.outcome = "expanded"
+            elif r.outcome == OUTCOME_DELIVERED:
                 each.outcome = "relayed" if r.flags & RECIPIENT_RELAYED else "delivered"
             else:
                 each.outcome = OUTCOMES[r.outcome]

@@ -23,6 +23,7 @@ cdef enum recipient_outcome:            # as in spool state records
 
 cdef enum:                              # recipient.flags
     RECIPIENT_REPORT_DUE = 1            # final, and somebody must be told by a DSN first
+    NOTIFY_EXPANDED = 16                # of recipient.notify, beside SMTP_NOTIFY_*: an alias, whose sender is told and nobody else
     RECIPIENT_RELAYED = 2               # delivered to a next hop that knows no DSN (action "relayed")
 
 cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*

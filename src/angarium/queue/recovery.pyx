@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets_unref
-from angarium.queue.message cimport OUTCOME_WAITING, message, recipient
+from angarium.queue.message cimport NOTIFY_EXPANDED, OUTCOME_WAITING, message, recipient
 from angarium.queue.record cimport apply_state
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_INLINE, spool_chunk, spool_envelope, spool_envelope_chunk,
@@ -78,6 +78,8 @@ cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) exc
             scheduler.leave(r)
         elif due_utc_s[i] > now_s:
             scheduler.defer(r, (due_utc_s[i] - now_s) * 1000)
+        elif r.notify & NOTIFY_EXPANDED:
+            scheduler.expanded(m, r)
         else:
             scheduler.route(r)
     free(due_utc_s)

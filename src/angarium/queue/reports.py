@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
@@ -32,9 +33,15 @@ _REQUIRETLS = 2048
 
 
 class Reporter:
-    """One per worker. `hostname` is what reports say they come from."""
+    """One per worker. `hostname` is what reports say they come from.
+
+    recipients_of  whom a reverse-path stands for; itself unless somebody who knows aliases is asked.
+    """
+
+    recipients_of: Callable[[bytes], list[bytes]]
 
     def __init__(self, hostname: str, journal: Journal) -> None:
+        self.recipients_of = lambda reverse_path: [reverse_path]
         self._hostname = hostname
         self._journal = journal
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +134,7 @@ class Reporter:
             if not stored.done():
                 stored.set_result(error)
 
-        inject(scheduler, shard, b"", [facts.reverse_path], dsn.octets, flags, done, id)
+        inject(scheduler, shard, b"", self.recipients_of(facts.reverse_path), dsn.octets, flags, done, id)
         return await stored
 
 

@@ -25,6 +25,7 @@ cdef class Scheduler(Planner):
     # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to
     # op.payload and op.body.
     cdef int admit(self, Shard shard, spool_op *op) except -1
+    cdef void expanded(self, message *m, recipient *r) noexcept
     cdef uint16_t number_of(self, Shard shard) except? 0xffff
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept

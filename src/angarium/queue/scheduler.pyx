@@ -24,7 +24,7 @@ from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger, shard_of
 from angarium.queue.lists cimport list_append, list_init, list_remove
 from angarium.queue.log cimport log_outcome
-from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING,
+from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, MESSAGE_IS_MOVING, message,
                                      chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
@@ -206,9 +206,19 @@ cdef class Scheduler(Planner):
         # A recipient may be taken, sent and settled while the others are being routed: hold the message.
         self.hold(m)
         for i in range(m.recipient_count):
-            self.route(&m.recipients[i])
+            if m.recipients[i].notify & NOTIFY_EXPANDED:
+                self.expanded(m, &m.recipients[i])
+            else:
+                self.route(&m.recipients[i])
         self.release(m)
         return 0
+
+    cdef void expanded(self, message *m, recipient *r) noexcept:
+        """An alias whose members are recipients of their own: over at once, but its sender is to be told (RFC 3461 §5.2.7.3)."""
+        log_outcome(self.journal, b"expanded", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL)
+        r.outcome = OUTCOME_DELIVERED
+        self.report_due(m, r)
+        self.detach(r)
 
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1:
         """A streamed message: remember its chunks' segments, whose pins are ours to give back."""

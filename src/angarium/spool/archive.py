@@ -29,7 +29,7 @@ from angarium.spool.envelope import (
 
 FORMAT: Final = "angarium-message 1"
 
-_NOTIFY: Final = {1: "never", 2: "success", 4: "failure", 8: "delay"}
+_NOTIFY: Final = {1: "never", 2: "success", 4: "failure", 8: "delay", 16: "expanded"}
 _STATE_FLAGS: Final = {1: "delay-reported", 2: "report-done"}
 _BAD_LINE_END: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
@@ -50,7 +50,7 @@ class ExportedRecipient(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 
     forward_path: str
     orcpt: str = ""
-    notify: list[Literal["never", "success", "failure", "delay"]] = []
+    notify: list[Literal["never", "success", "failure", "delay", "expanded"]] = []
     outcome: Literal["waiting", "delivered", "failed", "expired"] = "waiting"
     attempts: int = 0
     next_attempt_utc_s: int = 0

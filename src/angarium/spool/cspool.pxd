@@ -67,6 +67,7 @@ cdef extern from "spool/envelope.h" nogil:
     int spool_envelope_add_recipient(octets **self, spool_span forward_path, uint32_t domain_offset,
                                      spool_span orcpt, uint8_t notify)
     void spool_envelope_cut(octets *self, size_t length, uint32_t recipient_count)
+    bint spool_envelope_has_recipient(const octets *self, spool_span forward_path, uint8_t unless_notify, uint32_t limit)
     int spool_envelope_add_attribute(octets **self, uint16_t key, spool_span text)
     int spool_envelope_finish(octets **self, uint64_t id, uint64_t received_utc_ms, uint32_t flags,
                               uint64_t message_octets, const spool_chunk *chunks, uint32_t chunk_count)

@@ -1,0 +1,118 @@
+"""One map, whatever its file is, opened and looked into. When it is opened anew: map_watch.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal, Protocol, cast
+
+import lmdb
+import msgspec
+
+from angarium.model.errors import AngariumError
+from angarium.recipients.tables import CdbMap, TextMap
+
+# LMDB's own limit is 511 unless it was built with another; a longer key is in no map.
+_LMDB_KEY_OCTETS: Final = 511
+
+Stamp = tuple[int, ...] | None
+
+
+class MapTrouble(AngariumError):
+    """A map cannot be looked into now: whoever depends on it waits (451 4.3.0)."""
+
+
+class MapSource(msgspec.Struct, frozen=True):
+    """ "file:/path" (text), "lmdb:/path" (a file, or a directory with data.mdb), "cdb:/path"."""
+
+    kind: Literal["file", "lmdb", "cdb"]
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> MapSource:
+        """Raises ValueError."""
+        kind, _, path = text.partition(":")
+        if kind not in ("file", "lmdb", "cdb") or not path.startswith("/") or "\0" in path:
+            raise ValueError(f'"{text}" is none of "file:/path", "lmdb:/path", "cdb:/path"')
+        return cls(cast(Literal["file", "lmdb", "cdb"], kind), path)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def stamp(self) -> Stamp:
+        """Changes when the map must be opened anew; None: it is not there. LMDB changes inside an open file are seen
+        without: only another file in its place counts."""
+        path = os.path.join(self.path, "data.mdb") if self.kind == "lmdb" and os.path.isdir(self.path) else self.path
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        if self.kind == "lmdb":
+            return (found.st_dev, found.st_ino)
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class Map(Protocol):
+    """A map that is open."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Raises OSError, ValueError, lmdb.Error."""
+
+    def close(self) -> None:
+        """Nobody looks up any more. For a thread: of a large text map it takes its time."""
+
+
+class LmdbMap:
+    """An LMDB environment's unnamed database. One process may have a file open once only."""
+
+    def __init__(self, path: str) -> None:
+        is_directory = os.path.isdir(path)
+        try:
+            self._environment = lmdb.open(path, subdir=is_directory, readonly=True, create=False)
+        except lmdb.Error:
+            # Where we may not write its lock file: then nobody writes to the map in place, either, or the operator
+            # lets us.
+            self._environment = lmdb.open(path, subdir=is_directory, readonly=True, create=False, lock=False)
+
+    def get(self, key: bytes) -> bytes | None:
+        if not 0 < len(key) <= _LMDB_KEY_OCTETS:
+            return None
+        with self._environment.begin() as transaction:
+            value: bytes | None = transaction.get(key)
+            return value
+
+    def close(self) -> None:
+        self._environment.close()
+
+
+def open_map(source: MapSource, *, folds_case: bool) -> Map:
+    """Raises OSError, ValueError, lmdb.Error. Of "file" all of it is read: call it in a thread."""
+    match source.kind:
+        case "file":
+            return TextMap.read(Path(source.path), folds_case)
+        case "cdb":
+            return CdbMap(Path(source.path))
+        case "lmdb":
+            return LmdbMap(source.path)
+
+
+class OpenMap:
+    """A map as those who look into it hold it: what stands behind it is replaced when the file changes."""
+
+    def __init__(self, source: MapSource, *, folds_case: bool) -> None:
+        self.source = source
+        self.folds_case = folds_case
+        self.map: Map | None = None
+        self.reason = "not loaded yet"
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value; None: no such key. Raises MapTrouble."""
+        if self.map is None:
+            raise MapTrouble(f"{self.source}: {self.reason}")
+        try:
+            value = self.map.get(key)
+            if value is None and self.source.kind != "file":
+                value = self.map.get(key + b"\0")       # as postmap writes them
+        except (OSError, ValueError, lmdb.Error) as error:
+            raise MapTrouble(f"{self.source}: {error}") from None
+        return value if value is None or self.source.kind == "file" else value.rstrip(b"\0")
