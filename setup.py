@@ -38,7 +38,8 @@ DIRECTIVES = {
 }
 
 OCTETS = ["csrc/octets/octets.c"]
-SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/smtp/data.c"]
+SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/smtp/data.c",
+        "csrc/smtp/terms.c"]
 ENVELOPE = ["csrc/spool/envelope.c", "csrc/spool/state.c"]
 SPOOL = sorted(glob.glob("csrc/spool/*.c"))
 TLS = [f"csrc/tls/{name}.c" for name in ("client_context", "context", "session", "ticket_keys")]
@@ -75,6 +76,7 @@ EXTENSIONS = {
     "angarium.queue.planner": OCTETS + ENVELOPE,
     "angarium.queue.slab": [],
     "angarium.queue.troubles": [],
+    "angarium.queue.terms": ["csrc/spool/envelope.c", "csrc/octets/octets.c"],
     "angarium.queue.record": OCTETS + ENVELOPE,
     "angarium.queue.log": OCTETS + ENVELOPE,
     "angarium.queue.ledger": OCTETS,
@@ -106,6 +108,7 @@ EXTENSIONS = {
     "angarium.inbound.commit": [*OCTETS, "csrc/spool/envelope.c"],
     "angarium.inbound.chunks": OCTETS,
     "angarium.inbound.proxied": ["csrc/smtp/proxy.c"],
+    "angarium.inbound.terms": [],
     "angarium.inbound.mail": [],
     "angarium.inbound.rcpt": [],
     "angarium.inbound.verdict": OCTETS,

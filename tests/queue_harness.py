@@ -51,6 +51,7 @@ class NextHop:
         self.transactions = 0
         self.sessions = 0
         self.is_held = False
+        self.extensions = ["PIPELINING", "8BITMIME", "SIZE"]
         self._released = asyncio.Event()
 
     async def start(self) -> Site:
@@ -74,7 +75,8 @@ class NextHop:
             while line := await reader.readline():
                 verb = line[:4].upper()
                 if verb == b"EHLO":
-                    writer.write(b"250-hop.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n")
+                    lines = "".join(f"250-{keyword}\r\n" for keyword in self.extensions)
+                    writer.write(f"250-hop.example\r\n{lines}250 HELP\r\n".encode())
                 elif verb == b"MAIL":
                     sender, recipients = line.decode().split("<")[1].split(">")[0], []
                     self.transactions += 1
@@ -182,7 +184,13 @@ class Queue:
         self.scheduler.set_egress("maildir", self.maildirs)
 
     async def send(
-        self, *recipients: str, sender: str = "a@x.example", body: bytes = MESSAGE, flags: int = 0
+        self,
+        *recipients: str,
+        sender: str = "a@x.example",
+        body: bytes = MESSAGE,
+        flags: int = 0,
+        notify: int = 0,
+        attributes: dict[int, bytes] | None = None,
     ) -> int:
         """One message into spool and queue; its id once it is on stable storage."""
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -194,6 +202,8 @@ class Queue:
             body,
             flags,
             lambda error, id: stored.set_result(id) if not error else stored.set_exception(OSError(error)),
+            notify=notify,
+            attributes=attributes,
         )
         return await stored
 

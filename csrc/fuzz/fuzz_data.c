@@ -134,6 +134,26 @@ static void check_data(const uint8_t *in, size_t size, bool is_chunking, uint32_
     free(c);
 }
 
+/* BODY=BINARYMIME: whatever comes, in whatever cuts, is the message, and nothing is wrong with it. */
+static void check_binary(const uint8_t *in, size_t size, uint32_t seed)
+{
+    smtp_data_machine whole, cut;
+    uint8_t *a = malloc(size + 2), *b = malloc(size + 2);
+    size_t a_in, a_out, b_in, b_out, made;
+
+    smtp_data_begin_binary(&whole);
+    smtp_data_begin_binary(&cut);
+    INVARIANT(!push_all(&whole, in, size, 0, a, &a_in, &a_out) && !push_all(&cut, in, size, seed, b, &b_in, &b_out));
+    smtp_data_end_chunks(&whole, a + a_out, &made);
+    smtp_data_end_chunks(&cut, b + b_out, &made);
+    INVARIANT(a_in == size && a_out == size && b_out == size);
+    INVARIANT(size == 0 || (memcmp(a, in, size) == 0 && memcmp(b, in, size) == 0));
+    INVARIANT(whole.fault == SMTP_DATA_FAULT_NONE);
+    check_same(&whole, &cut);
+    free(a);
+    free(b);
+}
+
 static void check_stuff(const uint8_t *in, size_t size, uint32_t seed)
 {
     size_t capacity = size + size / 2 + 2, at = 0, cut_size = 0, consumed, written;
@@ -178,6 +198,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *in = exact_copy(data + 3, size - 3);
     uint32_t seed = data[2] + 1u;
     check_data(in, size - 3, data[0] & 1, data[1], seed);
+    check_binary(in, size - 3, seed);
     check_stuff(in, size - 3, seed);
     free(in);
     return 0;

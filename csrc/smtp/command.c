@@ -84,6 +84,11 @@ static const word keywords[] = {
     {FOUR('N', 'O', 'T', 'I'), SMTP_KEYWORD_NOTIFY, 0, 6, "FY"},
     {FOUR('O', 'R', 'C', 'P'), SMTP_KEYWORD_ORCPT, 0, 5, "T"},
     {FOUR('A', 'U', 'T', 'H'), SMTP_KEYWORD_AUTH, 0, 4, ""},
+    {FOUR('B', 'Y', 0, 0), SMTP_KEYWORD_BY, 0, 2, ""},
+    {FOUR('H', 'O', 'L', 'D'), SMTP_KEYWORD_HOLDFOR, 0, 7, "FOR"},
+    {FOUR('H', 'O', 'L', 'D'), SMTP_KEYWORD_HOLDUNTIL, 0, 9, "UNTIL"},
+    {FOUR('M', 'T', '-', 'P'), SMTP_KEYWORD_MT_PRIORITY, 0, 11, "RIORITY"},
+    {FOUR('S', 'O', 'L', 'I'), SMTP_KEYWORD_SOLICIT, 0, 7, "CIT"},
     {0, SMTP_KEYWORD_UNKNOWN, 0, 0, ""},
 };
 

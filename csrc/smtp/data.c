@@ -34,6 +34,12 @@ void smtp_data_begin(smtp_data_machine *self, bool is_chunking, uint32_t line_li
     self->in_header = true;
 }
 
+void smtp_data_begin_binary(smtp_data_machine *self)
+{
+    smtp_data_begin(self, true, 0);
+    self->is_binary = true;
+}
+
 /* Copies octets up to the first CR, LF or NUL; returns how many. May write up to 16 octets from out on where
  * 16 octets of input are left: out is ahead of in by at most the one octet that DOT_CR held back, so this
  * stays inside the capacity of size + 2. */
@@ -100,7 +106,7 @@ static inline size_t copy_run(const uint8_t *in, size_t size, uint8_t *out, bool
  * push look at its length), so a fault behind the limit is in truth the line's length. */
 static void fault_set(smtp_data_machine *self, smtp_data_fault fault, uint64_t offset)
 {
-    if (self->fault != SMTP_DATA_FAULT_NONE)
+    if (self->fault != SMTP_DATA_FAULT_NONE || self->is_binary)
         return;
     if (self->line_limit != 0 && offset - self->line_start >= self->line_limit) {
         fault = SMTP_DATA_FAULT_LINE_TOO_LONG;

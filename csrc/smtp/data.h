@@ -41,6 +41,7 @@ typedef struct smtp_data_machine {
     uint8_t state;
     bool in_header;
     bool is_tls_field;          /* the line began like "TLS-Required:" */
+    bool is_binary;
     uint8_t field_match;
     uint32_t line_limit;
     uint64_t line_start;        /* of the line being read, in octets_out */
@@ -48,6 +49,10 @@ typedef struct smtp_data_machine {
 
 /* `line_limit` counts the CRLF; 0 means no limit. The fault is at the first octet over the limit. */
 void smtp_data_begin(smtp_data_machine *self, bool is_chunking, uint32_t line_limit);
+
+/* BODY=BINARYMIME (RFC 3030 §3): chunks in which any octets are allowed and lines have no limit: there is never a fault.
+ * All else is found as above. */
+void smtp_data_begin_binary(smtp_data_machine *self);
 
 /* Consumes up to `size` octets of in, writes un-stuffed octets to out (capacity at least size + 2: octets
  * may be held back from the previous call), sets *consumed and *written. out must not overlap in; what is

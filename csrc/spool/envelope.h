@@ -39,6 +39,7 @@ enum {                              /* what few messages have: keys of attribute
     SPOOL_ATTRIBUTE_ROUTE = 6,      /* a next hop as the configuration writes it, instead of the routes' */
     SPOOL_ATTRIBUTE_POOL = 7,       /* name of an egress pool */
     SPOOL_ATTRIBUTE_IDENTITY = 8,   /* who authenticated */
+    SPOOL_ATTRIBUTE_SOLICIT = 9,    /* keywords of MAIL ... SOLICIT, as given (RFC 3865) */
 };
 
 typedef struct spool_span { const uint8_t *data; uint32_t length; } spool_span;

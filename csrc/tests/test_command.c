@@ -220,6 +220,18 @@ static void test_spans_are_offsets_in_the_line(void)
           && span_is(text, command.parameters[2].keyword, "X-y"), "unknown, without value");
 }
 
+static void test_keywords_are_known_whole(void)
+{
+    static const char text[] = "MAIL FROM:<> by=1;N HoldFor=1 HOLDUNTIL=x MT-Priority=-1 SOLICIT=a HOLD=1 B=1 MT-PRIORITX=1";
+    static const uint8_t known[] = {SMTP_KEYWORD_BY, SMTP_KEYWORD_HOLDFOR, SMTP_KEYWORD_HOLDUNTIL, SMTP_KEYWORD_MT_PRIORITY,
+                                    SMTP_KEYWORD_SOLICIT, SMTP_KEYWORD_UNKNOWN, SMTP_KEYWORD_UNKNOWN, SMTP_KEYWORD_UNKNOWN};
+    smtp_command command;
+
+    CHECK(parse(text, ALL, 0, &command) == SMTP_COMMAND_OK && command.parameter_count == COUNT(known), "parses");
+    for (size_t i = 0; i < COUNT(known); i++)
+        CHECK(command.parameters[i].known == known[i], "parameter %zu", i);
+}
+
 static void test_failed_path_says_why_and_where(void)
 {
     smtp_command command;
@@ -312,6 +324,7 @@ static void test_values(void)
 
 int main(void)
 {
+    test_keywords_are_known_whole();
     test_line_find();
     test_results();
     test_spans_are_offsets_in_the_line();

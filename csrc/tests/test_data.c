@@ -255,8 +255,31 @@ static void test_stuffing_for_every_cut(void)
     }
 }
 
+/* RFC 3030 §3: with BODY=BINARYMIME any octets are message data; hops are counted all the same. */
+static void test_binary_has_no_faults(void)
+{
+    static const char message[] = "Received: x\r\nSubject: y\r\n\r\n\0\n.\r\r\n.\r\n\xff" "a\r";
+    enum { SIZE = sizeof message - 1 };
+
+    for (size_t cut = 0; cut <= SIZE; cut++) {
+        smtp_data_machine m;
+        uint8_t out[SIZE + 4];
+        size_t consumed, written, o = 0;
+        smtp_data_begin_binary(&m);
+        CHECK(!smtp_data_push(&m, (const uint8_t *)message, cut, out, &consumed, &written), "cut %zu", cut);
+        o += written;
+        CHECK(!smtp_data_push(&m, (const uint8_t *)message + cut, SIZE - cut, out + o, &consumed, &written), "cut %zu", cut);
+        o += written;
+        smtp_data_end_chunks(&m, out + o, &written);
+        o += written;
+        CHECK(o == SIZE && memcmp(out, message, SIZE) == 0, "cut %zu: every octet is there", cut);
+        CHECK(m.fault == SMTP_DATA_FAULT_NONE && m.has_8bit && m.received_count == 1 && !m.ends_with_crlf, "cut %zu", cut);
+    }
+}
+
 int main(void)
 {
+    test_binary_has_no_faults();
     check_rows(data_rows, COUNT(data_rows), false);
     check_rows(chunk_rows, COUNT(chunk_rows), true);
     test_begin_forgets_all();

@@ -102,6 +102,7 @@ class Outgoing:
         *,
         flags: int = 0,
         reverse_path: bytes = b"a@x.example",
+        attributes: dict[int, bytes] | None = None,
     ) -> int:
         """Puts one message into spool and queue; returns its id once it is on stable storage."""
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -112,7 +113,7 @@ class Outgoing:
 
         if isinstance(recipients, bytes):
             recipients = [recipients]
-        inject(self.scheduler, self.shard, reverse_path, recipients, body, flags, told)
+        inject(self.scheduler, self.shard, reverse_path, recipients, body, flags, told, attributes=attributes)
         return await done
 
     def events(self, *names: str) -> list[dict[str, Any]]:

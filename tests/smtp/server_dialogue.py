@@ -42,6 +42,8 @@ class Dialogue:
         self.sasl = sasl
         if sasl is not None:
             sasl.offer(self.session)
+        if settings.hold_max_s:
+            self.session.future_release = b"%d 2030-01-01T00:00:00Z" % settings.hold_max_s
         self.events: list[ServerEvent] = []
         self.output = b""
         self.messages: list[bytes] = []

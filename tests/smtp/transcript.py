@@ -44,7 +44,7 @@ class Block:
 class Transcript:
     name: str
     reason: str = ""
-    settings: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, int | str] = field(default_factory=dict)
     denied: list[bytes] = field(default_factory=list)
     is_full: bool = False
     is_whole: bool = False
@@ -106,7 +106,7 @@ def _set(transcript: Transcript, text: str) -> None:
         elif key == "denied":
             transcript.denied.append(value.encode())
         else:
-            transcript.settings[key] = int(value)
+            transcript.settings[key] = int(value) if value.removeprefix("-").isdigit() else value
 
 
 def _add(transcript: Transcript, kind: str, text: str) -> None:

@@ -39,7 +39,7 @@ from angarium.smtp.reasons import OF_OTHER, of_word
 T = TypeVar("T")
 
 PAGE_LIMIT: Final = 1000
-STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred")
+STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred", "held")
 _BODY_OCTETS_MAX: Final = 64 << 10
 
 

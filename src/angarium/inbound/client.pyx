@@ -8,6 +8,7 @@ from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.networks cimport NetworkList
+from angarium.inbound.terms cimport future_release_offer
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
 from angarium.smtp.csmtp cimport *
@@ -128,6 +129,8 @@ cdef class Client:
             auth_offer(self)
         if self.context.intake.tracing is not None:
             self.be_looked_at()
+        if self.context.settings.hold_max_s or self.session.future_release is not None:
+            future_release_offer(self)
 
     cdef void find_rights_of_claim(self) noexcept:
         self.rights = None

@@ -8,13 +8,17 @@ from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
 from angarium.inbound.inquiry cimport inquire
 from angarium.inbound.limits cimport limits_refuse
+from angarium.inbound.terms cimport terms_take
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport lmtp_transmission_type, transmission_type
 from angarium.model.clock cimport mono_ms
-from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
+from angarium.smtp.server_parameters cimport (
+    MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, MAIL_TERMS,
+)
 from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS,
+    SPOOL_ENVELOPE_BINARYMIME, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL,
+    SPOOL_ENVELOPE_RET_HDRS,
     SPOOL_ENVELOPE_SMTPUTF8,
 )
 
@@ -108,8 +112,16 @@ cdef void begin(Client client, dict attributes) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_RET_FULL
     if session.mail.flags & MAIL_RET_HDRS:
         transaction.flags |= SPOOL_ENVELOPE_RET_HDRS
+    if session.mail.flags & MAIL_BODY_BINARYMIME:
+        transaction.flags |= SPOOL_ENVELOPE_BINARYMIME
     client.transaction = transaction
     intake.transaction_began()
+    if session.mail.flags & MAIL_TERMS:
+        reply = terms_take(client, transaction)
+        if reply is not None:
+            refuse(client, reply)
+            commit_drop(client)
+            return
     if attributes and transaction_set_attributes(transaction, attributes) != 0:
         refuse(client, NO_MEMORY)
         commit_drop(client)

@@ -7,6 +7,7 @@ import ipaddress
 import msgspec
 
 from angarium.admission.options import ListenerAdmissionOptions
+from angarium.inbound.extensions import ExtensionOptions
 from angarium.inbound.kinds import Kind, check_etrn, settle
 from angarium.inbound.socket_options import SocketOptions
 from angarium.inbound.submission_options import SubmissionOptions
@@ -80,7 +81,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     tell_refusal_ids    each refusal ends with its id in brackets, the one of the log (angarium explain-reject).
     admission           which parts of [admission] hold here.
     data_octets_per_s   a message may take five minutes and then one second for each so many octets.
-    socket              see SocketOptions. submission: see SubmissionOptions.
+    socket              see SocketOptions. submission: see SubmissionOptions. extensions: see ExtensionOptions.
     """
 
     address: ListenAddress
@@ -106,6 +107,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     admission: ListenerAdmissionOptions = ListenerAdmissionOptions()
     socket: SocketOptions = SocketOptions()
     submission: SubmissionOptions = SubmissionOptions()
+    extensions: ExtensionOptions = ExtensionOptions()
 
     def __post_init__(self) -> None:
         settle(self)

@@ -15,7 +15,7 @@ from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, m
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
-from angarium.spool.cspool cimport (
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE_BINARYMIME, 
     SPOOL_BODY, spool_chunk, spool_envelope_chunk, spool_envelope_chunk_position, spool_envelope_next_recipient,
     spool_envelope_open, spool_read_op, spool_recipient)
 
@@ -72,7 +72,7 @@ cdef class MaildirEgress(Egress):
             ready = next(iter(self.due))
             while self.in_hand < MESSAGES_AT_ONCE:
                 delivery = MessageDelivery(self, ready)
-                if not ready.take(&delivery.t, ready.recipient_limit):
+                if not ready.take(&delivery.t, ready.recipient_limit, ready.recipient_limit):
                     break
                 self.in_hand += 1
                 try:
@@ -152,7 +152,8 @@ cdef class MessageDelivery:
                 self.recipients.append(wanted[index])
                 self.forward_paths.append(forward_path)
                 directory = maildir.mailbox_directory(self.ready.site.path, forward_path)
-                self.deliveries.append(maildir.MaildirDelivery(directory, reverse_path, forward_path))
+                self.deliveries.append(maildir.MaildirDelivery(
+                    directory, reverse_path, forward_path, is_binary=bool(m.flags & SPOOL_ENVELOPE_BINARYMIME)))
             index += 1
         if m.body == NULL:
             self.chunk = 0

@@ -80,10 +80,14 @@ class MaildirDelivery:
 
     reverse_path  for Return-Path; b"" is the null reverse-path.
     forward_path  for Delivered-To.
+    is_binary     octets of the message are kept as they are; else its line ends become LF.
     All methods raise OSError; trouble_of() says what that means.
     """
 
-    def __init__(self, directory: str, reverse_path: bytes, forward_path: bytes) -> None:
+    def __init__(
+        self, directory: str, reverse_path: bytes, forward_path: bytes, *, is_binary: bool = False
+    ) -> None:
+        self._is_binary = is_binary
         self.directory = directory
         self.reverse_path = reverse_path
         self.forward_path = forward_path
@@ -97,6 +101,9 @@ class MaildirDelivery:
         """A run of the message, CRLF line endings, in any cuts."""
         if self._fd < 0:
             self._open()
+        if self._is_binary:
+            self._write_all(octets)
+            return
         if self._held_cr:
             octets = b"\r" + octets
         self._held_cr = octets.endswith(b"\r")
@@ -161,7 +168,9 @@ class MaildirDelivery:
             dir_fd=self._directory_fd,
         )
         # RFC 5321 §4.4: final delivery adds Return-Path; Delivered-To ends loops between mailboxes.
-        self._write_all(b"Return-Path: <%b>\nDelivered-To: %b\n" % (self.reverse_path, self.forward_path))
+        end = b"\r\n" if self._is_binary else b"\n"
+        fields = b"Return-Path: <%b>" % self.reverse_path, b"Delivered-To: %b" % self.forward_path, b""
+        self._write_all(end.join(fields))
 
     def _write_all(self, octets: bytes) -> None:
         view = memoryview(octets)

@@ -12,6 +12,7 @@ in without passing _printable(): no CR, LF, NUL or other control character, no l
 from __future__ import annotations
 
 import email.utils
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True):
     envid           ENVID as given (xtext), or empty.
     ret             RET as given, or empty.
     is_smtputf8     it came with SMTPUTF8, so that its sender can read RFC 6533.
+    is_binary       it came with BODY=BINARYMIME: its content fits into no report (RFC 3030 §3).
     """
 
     reverse_path: bytes
@@ -71,6 +73,7 @@ class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True):
     envid: bytes = b""
     ret: Literal["", "FULL", "HDRS"] = ""
     is_smtputf8: bool = False
+    is_binary: bool = False
 
 
 class Dsn(msgspec.Struct, frozen=True):
@@ -343,6 +346,8 @@ def _pieces(word: str) -> Iterable[str]:
 
 # ---- what it is about ----
 
+# What a line of a binary message may hold and no line of a report may: bare CR and LF, NUL and their like.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WHOLE: Final = ("message/rfc822", "message/global")
 
 
@@ -355,6 +360,7 @@ def _returned(message: ReportedMessage, has_failed: bool) -> _Part | None:
     content = message.content
     is_whole = (
         has_failed
+        and not message.is_binary
         and message.ret != "HDRS"
         and message.message_octets <= RETURNED_OCTETS_MAXIMUM
         and len(content) == message.message_octets
@@ -367,6 +373,8 @@ def _returned(message: ReportedMessage, has_failed: bool) -> _Part | None:
     if not header:
         return None
     lines = header[:RETURNED_OCTETS_MAXIMUM].split(b"\r\n")
+    if message.is_binary:
+        lines = [_CONTROL.sub(b"?", line) for line in lines]
     content = b"\r\n".join(line[:_LINE_OCTETS] for line in lines if line) + b"\r\n"
     return _Part("message/global-headers" if is_global else "text/rfc822-headers", "Message header", content)
 

@@ -34,14 +34,15 @@ _ASKED_BY: Final[dict[Outcome, Notify]] = {
 }
 
 
-def is_report_due(outcome: Outcome, notify: int, reverse_path: bytes) -> bool:
+def is_report_due(outcome: Outcome, notify: int, reverse_path: bytes, *, is_asked: bool = False) -> bool:
     """Whether the outcome of a recipient is to be told to the reverse-path.
 
     notify        Notify bits of the recipient.
     reverse_path  mailbox without brackets; empty: null, and nobody is told anything (RFC 5321 §4.5.5), or two
                   hosts could send each other reports for ever.
+    is_asked      something else asked for it (BY, RFC 2852): then only NEVER keeps it back.
     Where NOTIFY was not given, failures are told and nothing else (RFC 3461 §4.1 leaves delays to us).
     """
     if not reverse_path or notify & Notify.NEVER:
         return False
-    return bool((notify or Notify.FAILURE) & _ASKED_BY[outcome])
+    return is_asked or bool((notify or Notify.FAILURE) & _ASKED_BY[outcome])

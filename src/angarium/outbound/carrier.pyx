@@ -10,10 +10,11 @@ from libc.string cimport memset
 
 from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets_unref
-from angarium.queue.message cimport transaction
+from angarium.queue.message cimport RECIPIENT_TRACED, transaction
+from angarium.queue.terms cimport has_attributes, message_terms, terms_read
 from angarium.smtp.client_session cimport (
-    CLIENT_SLOTS, EXTENSION_DSN, PHASE_BODY, PHASE_FREE, RECIPIENT_TOLD, STAGE_DATA, STAGE_IDLE, ClientSession,
-    client_event)
+    CLIENT_SLOTS, EXTENSION_DELIVERBY, EXTENSION_DSN, PHASE_BODY, PHASE_FREE, RECIPIENT_TOLD, STAGE_DATA, STAGE_IDLE,
+    ClientSession, client_event)
 
 from angarium.outbound import trouble
 
@@ -82,6 +83,8 @@ cdef class Carrier:
         cdef ClientSession s = self.session
         cdef hand *h = &self.hands[slot]
         s.slots[slot].recipients[i] = RECIPIENT_TOLD
+        if has_attributes(&h.envelope):
+            note_trace(self, h, i)
         self.scheduler.delivered(self.ready, &h.t, i, s.reply.code, s.reply.text, s.reply.text_length,
                                  <const uint8_t *><const char *>self.remote_octets, len(self.remote_octets),
                                  mono_ms() - h.started_ms, s.extensions & EXTENSION_DSN != 0, self.tls_version,
@@ -159,3 +162,12 @@ cdef int forget(hand *h) noexcept:
     h.state = HAND_EMPTY
     h.untried_count = 0
     return 0
+
+
+cdef void note_trace(Carrier self, hand *h, uint32_t i) noexcept:
+    """RFC 2852 §4: trace, and a relay that knows nothing of by-times, are told as "relayed"."""
+    cdef message_terms terms
+    terms_read(&h.envelope, &terms)
+    if not self.session.is_lmtp and terms.by_mode and (
+            terms.by_is_traced or not self.session.extensions & EXTENSION_DELIVERBY):
+        h.t.recipients[i].flags |= RECIPIENT_TRACED

@@ -24,7 +24,7 @@ from angarium.queue.message cimport message
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.smtp.client_session cimport (
-    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, CLIENT_RECIPIENTS_MAX, CLIENT_SLOTS, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
+    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, CLIENT_SLOTS, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
     EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_REQUIRETLS, PHASE_FREE,
     RECIPIENT_ACCEPTED, STAGE_IDLE, STAGE_STARTTLS, ClientSession, client_event, client_slot)
@@ -368,7 +368,7 @@ cdef class Connection(Carrier):
             if self.next.state == HAND_EMPTY:
                 if not self.owner.may_take(self):
                     break
-                if not self.ready.take(&self.next.t, CLIENT_RECIPIENTS_MAX):
+                if not self.ready.take(&self.next.t, self.session.recipient_limit, self.session.domain_limit):
                     break
                 self.taken_count += 1
                 prepare(self)

@@ -120,6 +120,9 @@ cdef class Pool(ConnectionOwner):
         cdef uint64_t limit = self.ready.messages_per_connection
         if self.is_draining or limit and connection.taken_count >= limit:
             return False
+        limit = connection.session.mail_limit               # MAILMAX, RFC 9422
+        if limit and connection.taken_count >= limit:
+            return False
         if self.shaping is not self.ready.ledger.shaping:
             try:
                 self.look_at_policy()

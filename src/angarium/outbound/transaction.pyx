@@ -1,20 +1,22 @@
 # One transaction out, step by step: its envelope and body at hand, what the peer cannot take, MAIL RCPT DATA, the body.
 # Which transaction comes next, and the socket, are connection.pyx's; bodies in chunks body_stream.pyx's.
 from libc.errno cimport EBADMSG
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from angarium.metrics.counters cimport Counter
-from angarium.model.clock cimport mono_ms
+from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets_ref
 from angarium.outbound.body_stream cimport stream_begin
 from angarium.outbound.carrier cimport HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand
 from angarium.queue.message cimport message, recipient, transaction
 from angarium.smtp.client_session cimport (
-    BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, EXTENSION_8BITMIME, EXTENSION_CHUNKING, EXTENSION_SMTPUTF8,
-    ClientSession, mail_parameters)
+    BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, EXTENSION_8BITMIME, EXTENSION_BINARYMIME, EXTENSION_CHUNKING,
+    EXTENSION_DELIVERBY, EXTENSION_SMTPUTF8, ClientSession, client_terms, mail_parameters)
+from angarium.queue.terms cimport has_attributes, message_terms, terms_read
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF,
-    SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope_next_recipient,
+    SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BINARYMIME, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE,
+    SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS,
+    SPOOL_ENVELOPE_SMTPUTF8, spool_envelope, spool_envelope_next_recipient,
     spool_envelope_open, spool_recipient, spool_span)
 
 from angarium.metrics.counters import counter
@@ -24,6 +26,8 @@ cdef Counter bodies_read_back = counter("angarium_outbound_fetches_total",
                                         "Messages whose octets had to be read back from the spool.")
 
 cdef enum:
+    BINARY_EXTENSIONS = EXTENSION_BINARYMIME | EXTENSION_CHUNKING
+    BY_SECONDS_MOST = 999999999 # nine digits, RFC 2852 §4
     BDAT_NOW_OCTETS = 65536     # a larger body is not sent before its recipient is accepted
 
 
@@ -98,10 +102,46 @@ cdef int check(Carrier self, hand *h) except -1:
                 self.scheduler.settle(&refused)
     if flags & SPOOL_ENVELOPE_REQUIRETLS and not self.takes_requiretls:
         judgement = trouble.no_requiretls(self.remote)      # it lies in the wrong queue: never sent all the same
+    if judgement is None and flags & SPOOL_ENVELOPE_BINARYMIME and s.extensions & BINARY_EXTENSIONS != BINARY_EXTENSIONS:
+        judgement = trouble.needs_binarymime(self.remote)
+    if judgement is None and h.t.count and has_attributes(&h.envelope):
+        judgement = check_by_time(self, h)
     if judgement is not None:
         self.tell_rest(h, NULL, judgement)
         return self.settle(h)
     return 0
+
+
+cdef object check_by_time(Carrier self, hand *h):
+    """Of by-mode R: a host that would relay the message without knowing of it, or too late, does not get it. LMTP is the end of
+    the way: in time there is in time."""
+    cdef message_terms terms
+    cdef int64_t left_s
+    terms_read(&h.envelope, &terms)
+    if terms.by_mode != c'R':
+        return None
+    left_s = terms.by_utc_s - <int64_t>(utc_ms() // 1000)
+    if left_s <= 0:
+        return trouble.too_late(self.remote)
+    if self.session.is_lmtp:
+        return None
+    if not self.session.extensions & EXTENSION_DELIVERBY:
+        return trouble.needs_deliverby(self.remote)
+    return trouble.too_late(self.remote) if <uint64_t>left_s < self.session.by_minimum_s else None
+
+
+cdef void terms_to_say(const spool_envelope *envelope, client_terms *out) noexcept:
+    cdef message_terms terms
+    terms_read(envelope, &terms)
+    out.has_by = terms.by_mode != 0
+    out.by_mode = terms.by_mode
+    out.by_is_traced = terms.by_is_traced
+    out.by_seconds = terms.by_utc_s - <int64_t>(utc_ms() // 1000)
+    if out.by_seconds < -BY_SECONDS_MOST:
+        out.by_seconds = -BY_SECONDS_MOST
+    out.priority = terms.priority
+    out.solicit = terms.solicit.data
+    out.solicit_length = terms.solicit.length
 
 
 cdef int transmit(Carrier self) except -1:
@@ -110,6 +150,7 @@ cdef int transmit(Carrier self) except -1:
     cdef hand *h
     cdef hand swapped
     cdef mail_parameters p
+    cdef client_terms terms
     cdef const uint8_t *cursor
     cdef spool_recipient r
     cdef uint32_t flags, i = 0, index = 0
@@ -122,6 +163,11 @@ cdef int transmit(Carrier self) except -1:
     p.ret = c'F' if flags & SPOOL_ENVELOPE_RET_FULL else c'H' if flags & SPOOL_ENVELOPE_RET_HDRS else 0
     p.envid = self.next.envelope.envid.data
     p.envid_length = self.next.envelope.envid.length
+    p.is_binary = flags & SPOOL_ENVELOPE_BINARYMIME != 0
+    p.terms = NULL
+    if has_attributes(&self.next.envelope):
+        terms_to_say(&self.next.envelope, &terms)
+        p.terms = &terms
     slot = s.mail(self.next.envelope.reverse_path.data, self.next.envelope.reverse_path.length, &p)
     h = &self.hands[slot]
     swapped = h[0]
@@ -140,7 +186,7 @@ cdef int transmit(Carrier self) except -1:
         # replies to RCPT, and then BDAT is worth it only where DATA would have to look at every octet.
         if h.t.count == 1 and h.body != NULL and h.body.length <= BDAT_NOW_OCTETS:
             by = BODY_BY_BDAT_NOW
-        elif flags & (SPOOL_ENVELOPE_DOT_LINE | SPOOL_ENVELOPE_NO_FINAL_CRLF):
+        elif flags & (SPOOL_ENVELOPE_DOT_LINE | SPOOL_ENVELOPE_NO_FINAL_CRLF | SPOOL_ENVELOPE_BINARYMIME):
             by = BODY_BY_BDAT_LATER
     s.recipients_done(slot, by)
     if s.slots[slot].by == BODY_BY_BDAT_NOW:

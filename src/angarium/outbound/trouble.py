@@ -272,6 +272,24 @@ def needs_8bitmime(remote: str) -> Judgement:
     return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 6, 3), "host does not offer 8BITMIME", remote))
 
 
+def needs_binarymime(remote: str) -> Judgement:
+    """RFC 3030 §3: BODY=BINARYMIME, and no BINARYMIME with CHUNKING there. Not converted: signatures would break."""
+    text = "message is binary and the host does not offer BINARYMIME"
+    return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 6, 1), text, remote))
+
+
+def too_late(remote: str) -> Judgement:
+    """RFC 2852 §4: by-mode R, and its by-time is over or closer than the host takes."""
+    text = "not delivered by the time that its sender had set"
+    return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 4, 7), text, remote))
+
+
+def needs_deliverby(remote: str) -> Judgement:
+    """RFC 2852 §4: by-mode R, and a host that would not return the message in time."""
+    text = "host does not offer DELIVERBY, which its sender demands"
+    return Judgement(Scope.TRANSACTION, True, Trouble(0, (5, 4, 7), text, remote))
+
+
 def needs_smtputf8(remote: str) -> Judgement:
     """RFC 6531 §3.2: an address holds octets above 127, and no SMTPUTF8 there."""
     return Judgement(Scope.RECIPIENT, True, Trouble(0, (5, 6, 7), "host does not offer SMTPUTF8", remote))

@@ -7,8 +7,8 @@ from libc.stdlib cimport calloc, free
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_copy, octets_new, octets_unref
 from angarium.queue.scheduler cimport Scheduler
-from angarium.spool.cspool cimport (SPOOL_ENVELOPE, spool_envelope_add_recipient, spool_envelope_begin,
-                                    spool_envelope_finish, spool_op, spool_span)
+from angarium.spool.cspool cimport (SPOOL_ENVELOPE, spool_envelope_add_attribute, spool_envelope_add_recipient,
+                                    spool_envelope_begin, spool_envelope_finish, spool_op, spool_span)
 from angarium.spool.shard cimport Shard
 
 from angarium.model.errors import SpoolError
@@ -41,17 +41,18 @@ cdef void injected(spool_op *op, void *context) noexcept:
 
 
 def inject(Scheduler scheduler not None, Shard shard not None, bytes reverse_path, list recipients, bytes body, uint32_t flags, done,
-           uint64_t id=0):
+           uint64_t id=0, *, uint8_t notify=0, dict attributes=None):
     """Puts a message of our own into the spool and the queue.
 
     recipients  forward-paths (mailboxes without brackets). body: CRLF lines. flags: SPOOL_ENVELOPE_*.
+    notify      SMTP_NOTIFY_* of all recipients. attributes: SPOOL_ATTRIBUTE_* to text.
     id          of Shard.new_id() when it is known already; 0: a new one.
     done(error, id) is called on the loop when the message is on stable storage (error 0) or is not (errno).
     """
     cdef inject_op *op
     cdef octets *envelope = octets_new(512)
     cdef spool_span empty, path
-    cdef bytes forward_path
+    cdef bytes forward_path, text
     cdef int error
     empty.data = NULL
     empty.length = 0
@@ -66,7 +67,13 @@ def inject(Scheduler scheduler not None, Shard shard not None, bytes reverse_pat
         path.data = <const uint8_t *>(<const char *>forward_path)
         path.length = <uint32_t>len(forward_path)
         if error == 0:
-            error = spool_envelope_add_recipient(&envelope, path, <uint32_t>(forward_path.rfind(b"@") + 1), empty, 0)
+            error = spool_envelope_add_recipient(&envelope, path, <uint32_t>(forward_path.rfind(b"@") + 1), empty,
+                                                 notify)
+    for key, text in (attributes or {}).items():
+        path.data = <const uint8_t *>(<const char *>text)
+        path.length = <uint32_t>len(text)
+        if error == 0:
+            error = spool_envelope_add_attribute(&envelope, key, path)
     if error == 0:
         error = spool_envelope_finish(&envelope, id, utc_ms(), flags, <uint64_t>len(body), NULL, 0)
     op = <inject_op *>calloc(1, sizeof(inject_op)) if error == 0 else NULL

@@ -32,6 +32,7 @@ class RecipientFacts:
     orcpt: bytes
     notify: int
     outcome: Outcome
+    is_asked_by_terms: bool
     trouble: Trouble | None
 
 class ReportFacts:
@@ -48,6 +49,8 @@ class ReportFacts:
     ret: Literal["", "FULL", "HDRS"]
     is_smtputf8: bool
     requires_tls: bool
+    is_binary: bool
+    will_retry_until_utc_s: float
     message_octets: int
     received_utc_s: float
     content: bytes | None

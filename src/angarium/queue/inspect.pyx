@@ -7,13 +7,16 @@ from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
-                                     PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, message, recipient)
+                                     PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, message, recipient)
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.scheduler cimport Scheduler
+from angarium.queue.terms cimport has_attributes, message_terms, terms_read
 from angarium.queue.troubles cimport trouble_of
-from angarium.spool.cspool cimport (spool_attribute, spool_envelope_next_attribute, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
+from angarium.spool.cspool cimport (spool_attribute, spool_envelope_next_attribute, SPOOL_ENVELOPE_BINARYMIME,
+                                    SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, SPOOL_ENVELOPE_RET_FULL,
+                                    SPOOL_ENVELOPE_RET_HDRS, SPOOL_ENVELOPE_SMTPUTF8,
                                     spool_chunk, spool_envelope, spool_envelope_chunk, spool_envelope_next_recipient,
                                     spool_envelope_open, spool_id_decode, spool_id_encode, spool_recipient)
 
@@ -24,10 +27,11 @@ from angarium.routing.route_key import route_text
 
 PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
           PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled"}
+# Times and the priority are shown as values of their own.
+SHOWN_ATTRIBUTES = {each.value: each.name.lower() for each in Attribute
+                    if each not in (Attribute.HOLD_UNTIL, Attribute.DELIVER_BY, Attribute.PRIORITY)}
 OUTCOMES = {OUTCOME_WAITING: "waiting", OUTCOME_DELIVERED: "delivered", OUTCOME_FAILED: "failed",
             OUTCOME_EXPIRED: "expired"}
-
-ATTRIBUTES = {each.value: each.name.lower() for each in Attribute}
 
 
 def id_text(uint64_t id):
@@ -64,6 +68,11 @@ cdef bint matches(message *m, bytes domain) noexcept:
     return False
 
 
+cdef str place_of(recipient *r):
+    """Who waits in the wheel without an attempt waits for its time (FUTURERELEASE)."""
+    return "held" if r.link.where == PLACE_DEFERRED and r.link.tally == 0 else PLACES[r.link.where]
+
+
 cdef dict summary(Scheduler scheduler, message *m):
     cdef uint32_t i, shown = 0
     cdef list domains = []
@@ -78,7 +87,7 @@ cdef dict summary(Scheduler scheduler, message *m):
             text = trouble.text
         if r.outcome != OUTCOME_WAITING:
             continue
-        places.add(PLACES[r.link.where])
+        places.add(place_of(r))
         if shown < 20:
             name = (<DomainQueue>r.domain).domain.decode("utf-8", "replace")
             if name not in domains:
@@ -89,7 +98,7 @@ cdef dict summary(Scheduler scheduler, message *m):
             if next_attempt is None or due < next_attempt:
                 next_attempt = due
     return {"id": id_text(m.id), "received_utc_s": m.received_utc_ms / 1000.0, "octets": m.message_octets,
-            "recipients": m.recipient_count, "waiting": m.live_count, "places": sorted(places), "domains": domains,
+            "priority": m.priority, "recipients": m.recipient_count, "waiting": m.live_count, "places": sorted(places), "domains": domains,
             "next_attempt_utc_s": next_attempt, "last_trouble": text}
 
 
@@ -120,6 +129,18 @@ def read_back(Scheduler scheduler, uint64_t id, done):
     return True
 
 
+cdef dict terms_shown(const spool_envelope *view):
+    cdef message_terms terms
+    cdef dict shown = {}
+    terms_read(view, &terms)
+    if terms.hold_until_utc_s:
+        shown["hold_until_utc_s"] = terms.hold_until_utc_s
+    if terms.by_mode:
+        shown["deliver_by_utc_s"] = terms.by_utc_s
+        shown["deliver_by_mode"] = chr(terms.by_mode) + ("T" if terms.by_is_traced else "")
+    return shown
+
+
 def show(Scheduler scheduler, uint64_t id):
     """Everything about a message (its envelope as far as it is in memory: see read_back), or None."""
     cdef message *m = scheduler.index.find(id)
@@ -140,17 +161,19 @@ def show(Scheduler scheduler, uint64_t id):
         result["tls"] = "optional"
     if m.envelope != NULL and spool_envelope_open(m.envelope.data, m.envelope.length, &view) == 0:
         result["from"] = view.reverse_path.data[:view.reverse_path.length].decode("utf-8", "replace")
+        if has_attributes(&view):
+            result.update(terms_shown(&view))
         result["envid"] = view.envid.data[:view.envid.length].decode("utf-8", "replace")
         result["helo"] = view.helo.data[:view.helo.length].decode("utf-8", "replace")
         result["client"] = view.client_address.data[:view.client_address.length].decode("utf-8", "replace")
         cursor = view.end
         while spool_envelope_next_attribute(&view, &cursor, &attribute):
-            name = ATTRIBUTES.get(attribute.key)
-            if name is not None:
+            if attribute.key in SHOWN_ATTRIBUTES:
+                name = SHOWN_ATTRIBUTES[attribute.key]
                 result.setdefault(name, attribute.text.data[:attribute.text.length].decode("utf-8", "replace"))
     for i in range(m.recipient_count):
         r = &m.recipients[i]
-        entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": PLACES[r.link.where], "attempts": r.link.tally,
+        entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": place_of(r), "attempts": r.link.tally,
                  "domain": (<DomainQueue>r.domain).domain.decode("utf-8", "replace")}
         route = (<DomainQueue>r.domain).route
         if route:
@@ -254,14 +277,14 @@ def ids_of_part(Scheduler scheduler, uint32_t part, bytes domain):
 class RecipientFacts:
     """One recipient a report is due for."""
 
-    __slots__ = ("forward_path", "index", "notify", "orcpt", "outcome", "trouble")
+    __slots__ = ("forward_path", "index", "is_asked_by_terms", "notify", "orcpt", "outcome", "trouble")
 
 
 class ReportFacts:
     """What a report needs to know of a message; see queue/reports.py."""
 
-    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_smtputf8", "requires_tls", "message_octets", "received_utc_s",
-                 "recipients", "ret", "reverse_path", "shard")
+    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_binary", "is_smtputf8", "requires_tls", "message_octets",
+                 "received_utc_s", "recipients", "ret", "reverse_path", "shard", "will_retry_until_utc_s")
 
 
 def fetch_for_report(Scheduler scheduler, size_t pointer, done):
@@ -276,12 +299,16 @@ def report_facts(Scheduler scheduler, size_t pointer):
     cdef const uint8_t *cursor
     cdef spool_chunk chunk
     cdef recipient *r
+    cdef message_terms terms
     cdef uint32_t i = 0
     if m.envelope == NULL or spool_envelope_open(m.envelope.data, m.envelope.length, &view) != 0:
         raise SpoolCorrupt(f"the envelope of {id_text(m.id)} cannot be read")
     facts = ReportFacts()
     facts.id = m.id
     facts.shard = shard_of(scheduler, m)
+    terms_read(&view, &terms)
+    facts.will_retry_until_utc_s = max(m.received_utc_ms / 1000.0, terms.hold_until_utc_s) + scheduler.max_age_s
+    facts.is_binary = bool(m.flags & SPOOL_ENVELOPE_BINARYMIME)
     facts.message_octets = view.message_octets
     facts.received_utc_s = m.received_utc_ms / 1000.0
     facts.reverse_path = view.reverse_path.data[:view.reverse_path.length]
@@ -299,15 +326,20 @@ def report_facts(Scheduler scheduler, size_t pointer):
     cursor = view.recipients
     while i < m.recipient_count and spool_envelope_next_recipient(&view, &cursor, &found):
         r = &m.recipients[i]
-        if r.flags & RECIPIENT_REPORT_DUE:
+        if r.flags & (RECIPIENT_REPORT_DUE | RECIPIENT_DELAY_DUE):
             each = RecipientFacts()
             each.index = i
             each.forward_path = found.forward_path.data[:found.forward_path.length]
             each.orcpt = found.orcpt.data[:found.orcpt.length]
             each.notify = found.notify
             each.trouble = trouble_of(r)
+            # A by-time asks for itself where NOTIFY says nothing (RFC 2852 §4).
+            each.is_asked_by_terms = bool(r.flags & RECIPIENT_TRACED) if r.outcome == OUTCOME_DELIVERED else (
+                terms.by_mode == c'N' and r.notify == 0)
             if r.notify & NOTIFY_EXPANDED:
                 each.outcome = "expanded"
+            elif r.flags & RECIPIENT_DELAY_DUE and r.outcome == OUTCOME_WAITING:
+                each.outcome = "delayed"
             elif r.outcome == OUTCOME_DELIVERED:
                 each.outcome = "relayed" if r.flags & RECIPIENT_RELAYED else "delivered"
             else:

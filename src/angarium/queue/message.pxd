@@ -2,7 +2,7 @@
 
 A message owns its recipients (one allocation). A recipient is in exactly one place at a time, said by `link.where`.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.wheel cimport wheel_node
 from angarium.spool.cspool cimport SPOOL_ENVELOPE_INLINE, spool_place, spool_segment
@@ -25,9 +25,13 @@ cdef enum:                              # recipient.flags
     RECIPIENT_REPORT_DUE = 1            # final, and somebody must be told by a DSN first
     NOTIFY_EXPANDED = 16                # of recipient.notify, beside SMTP_NOTIFY_*: an alias, whose sender is told and nobody else
     RECIPIENT_RELAYED = 2               # delivered to a next hop that knows no DSN (action "relayed")
+    RECIPIENT_DELAY_DUE = 4             # waits still, and somebody must be told that it does
+    RECIPIENT_DELAY_TOLD = 8            # that was done, once
+    RECIPIENT_TRACED = 16               # "relayed" is told though NOTIFY did not ask (RFC 2852)
 
 cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*
     MESSAGE_IS_MOVING = 0x8000          # compaction has it in hand and writes its state itself
+    MESSAGE_HAS_TERMS = 0x4000          # its envelope has attributes that mean something to the queue: terms.pxd
 
 cdef struct recipient:
     wheel_node link                     # 24 octets; link.tally: attempts so far
@@ -64,9 +68,10 @@ cdef struct message:
     uint32_t live_count                 # recipients without a final outcome
     uint32_t deferred_count             # of those, the ones in the wheel
     uint32_t hand_count                 # holds on the message: recipients in hand, reads and reports under way
-    uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE
+    uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE or RECIPIENT_DELAY_DUE
     uint16_t flags                      # SPOOL_ENVELOPE_*, MESSAGE_*
-    uint16_t shard_number               # see ledger.shard_of()
+    uint8_t shard_number                # see ledger.shard_of(); ids have 8 bits for it
+    int8_t priority                     # -9 to 9 (RFC 6710)
     uint8_t is_dirty                    # the state on disk is behind
     uint8_t state_in_flight
     uint8_t report_in_flight

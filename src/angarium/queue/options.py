@@ -62,11 +62,19 @@ class RetryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class QueueOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """max_age: a recipient not delivered after this long expires (RFC 5321 §4.5.4.1: 4 to 5 days)."""
+    """Retry and expiry.
+
+    max_age       a recipient not delivered after this long expires (RFC 5321 §4.5.4.1: 4 to 5 days).
+    delay_report  after how long a sender who asked for it (NOTIFY=DELAY, RFC 3461) is told that a recipient waits
+                  still, at the next attempt that fails; 0: never.
+    """
 
     retry: RetryOptions = RetryOptions()
     max_age: Duration = Duration(5 * 86400)
+    delay_report: Duration = Duration(4 * 3600)
 
     def __post_init__(self) -> None:
         if self.max_age <= 0:
             raise ValueError("max_age: more than 0")
+        if self.delay_report < 0:
+            raise ValueError("delay_report: 0 (never) or more")

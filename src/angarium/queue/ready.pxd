@@ -16,9 +16,20 @@ cdef class Egress:
     cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
 
 
+cdef enum:
+    PRIORITY_LEAST = -9
+    PRIORITY_LEVELS = 19
+
+cdef struct ready_levels:               # who has a priority other than 0
+    uint32_t waiting                    # bit i: lists[i] is not empty
+    wheel_node lists[PRIORITY_LEVELS]   # by priority - PRIORITY_LEAST
+
+
 cdef class ReadyQueue:
-    """Recipients ready for one site by one egress source, first in first out; all of them want the same of TLS."""
-    cdef wheel_node head                # list of recipient.link
+    """Recipients ready for one site by one egress source, which want the same of TLS: by falling priority, first in first out
+    in each."""
+    cdef wheel_node head                # list of recipient.link: priority 0
+    cdef ready_levels *levels           # NULL until the first other priority comes
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
     cdef readonly uint64_t count
     cdef readonly uint32_t number       # recipient.link.due of who is in it
@@ -44,9 +55,13 @@ cdef class ReadyQueue:
     cdef bint is_waking
 
     cdef void push(self, recipient *r) noexcept
+    cdef wheel_node *list_for(self, recipient *r) noexcept      # where r goes
+    cdef recipient *first(self) noexcept                        # of a queue that is not empty
     cdef recipient *pop(self) noexcept
+    cdef void leave_level(self, recipient *r) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue
-    cdef bint take(self, transaction *into, uint32_t limit) noexcept       # next message's recipients; False: empty or paused
+    # The next message's recipients, of no more domains than that; False: empty or paused.
+    cdef bint take(self, transaction *into, uint32_t limit, uint32_t domain_limit) noexcept
     cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
     cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
     # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it

@@ -4,7 +4,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
@@ -13,6 +13,9 @@ from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
 from angarium.queue.wheel cimport wheel_node
+
+cdef extern from * nogil:
+    int __builtin_clz(unsigned int value)
 
 import time
 
@@ -69,8 +72,42 @@ cdef class ReadyQueue:
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
 
+    def __dealloc__(self):
+        free(self.levels)
+
+    cdef wheel_node *list_for(self, recipient *r) noexcept:
+        cdef int priority = message_of(r).priority
+        cdef int i
+        if priority == 0:
+            return &self.head
+        if self.levels == NULL:
+            self.levels = <ready_levels *>malloc(sizeof(ready_levels))
+            if self.levels == NULL:
+                return &self.head       # it goes in its turn
+            self.levels.waiting = 0
+            for i in range(PRIORITY_LEVELS):
+                list_init(&self.levels.lists[i])
+        self.levels.waiting |= <uint32_t>1 << (priority - PRIORITY_LEAST)
+        return &self.levels.lists[priority - PRIORITY_LEAST]
+
+    cdef recipient *first(self) noexcept:
+        cdef uint32_t waiting
+        if self.levels == NULL or self.levels.waiting == 0:
+            return <recipient *>self.head.next
+        # The highest bit; below that of priority 0 only when nobody waits with that.
+        waiting = self.levels.waiting
+        if waiting >> -PRIORITY_LEAST == 0 and self.head.next != &self.head:
+            return <recipient *>self.head.next
+        return <recipient *>self.levels.lists[31 - __builtin_clz(waiting)].next
+
+    cdef void leave_level(self, recipient *r) noexcept:
+        """r has just left its list."""
+        cdef int level = message_of(r).priority - PRIORITY_LEAST
+        if self.levels.lists[level].next == &self.levels.lists[level]:
+            self.levels.waiting &= ~(<uint32_t>1 << level)
+
     cdef void push(self, recipient *r) noexcept:
-        list_append(&self.head, &r.link)
+        list_append(self.list_for(r), &r.link)
         r.link.where = PLACE_READY
         r.link.due = self.number        # free outside the wheel: says whose list this is
         self.count += 1
@@ -82,21 +119,24 @@ cdef class ReadyQueue:
         cdef recipient *r
         if self.count == 0:
             return NULL
-        r = <recipient *>self.head.next
+        r = self.first()
         self.remove(r)
         return r
 
     cdef void remove(self, recipient *r) noexcept:
         list_remove(&r.link)
+        if self.levels != NULL:
+            self.leave_level(r)
         r.link.where = PLACE_NOWHERE
         self.count -= 1
         queue_ready.cell[0] -= 1
 
-    cdef bint take(self, transaction *into, uint32_t limit) noexcept:
+    cdef bint take(self, transaction *into, uint32_t limit, uint32_t domain_limit) noexcept:
         cdef recipient *r
         cdef recipient **grown
         cdef message *m
         cdef uint64_t wait_ns
+        cdef void *domain
         into.message = NULL
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
@@ -108,8 +148,9 @@ cdef class ReadyQueue:
                 return False
         if limit > self.recipient_limit:
             limit = self.recipient_limit
-        r = <recipient *>self.head.next
+        r = self.first()
         m = message_of(r)
+        domain = r.domain
         while True:
             if into.count == into.capacity:
                 grown = <recipient **>realloc(into.recipients, (into.capacity * 2 + 1) * sizeof(recipient *))
@@ -118,14 +159,22 @@ cdef class ReadyQueue:
                 into.recipients = grown
                 into.capacity = into.capacity * 2 + 1
             list_remove(&r.link)
+            if self.levels != NULL:
+                self.leave_level(r)
             r.link.where = PLACE_IN_HAND
             into.recipients[into.count] = r
             into.count += 1
-            if into.count == limit or self.head.next == &self.head:
+            if into.count == limit or into.count == self.count:
                 break
-            r = <recipient *>self.head.next
+            r = self.first()
             if message_of(r) != m:
                 break
+            if r.domain != domain:
+                # Each change counts: who comes back to a domain waits for the next transaction (RCPTDOMAINMAX, RFC 9422).
+                domain = r.domain
+                domain_limit -= 1
+                if domain_limit == 0:
+                    break
         if into.count == 0:
             return False
         self.count -= into.count
@@ -142,7 +191,7 @@ cdef class ReadyQueue:
         for i in range(from_.count, 0, -1):
             r = from_.recipients[i - 1]
             if r.link.where == PLACE_IN_HAND:
-                list_prepend(&self.head, &r.link)
+                list_prepend(self.list_for(r), &r.link)
                 r.link.where = PLACE_READY
                 r.link.due = self.number
                 given += 1

@@ -4,11 +4,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from angarium.model.octets cimport octets, octets_new, octets_unref
-from angarium.spool.cstate cimport (SPOOL_STATE_DSN_DONE, SPOOL_STATUS_DELIVERED, SPOOL_STATUS_WAITING,
+from angarium.spool.cstate cimport (SPOOL_STATE_DELAY_REPORTED, SPOOL_STATE_DSN_DONE, SPOOL_STATUS_DELIVERED, SPOOL_STATUS_WAITING,
                                     spool_recipient_state, spool_state, spool_state_append,
                                     spool_state_begin, spool_state_next, spool_state_open)
-from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_DEFERRED, PLACE_SETTLED, RECIPIENT_RELAYED,
-                                     RECIPIENT_REPORT_DUE, message, recipient)
+from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_DEFERRED, PLACE_SETTLED, MESSAGE_HAS_TERMS,
+                                     RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, message, recipient)
 from angarium.queue.troubles cimport Troubles, trouble_of
 from angarium.queue.wheel cimport Wheel
 
@@ -41,6 +41,8 @@ cdef octets *state_record(message *m, Wheel wheel, uint64_t now_utc_s) except NU
             # Until its report is itself in the spool a failed recipient is written without this: after a crash the
             # report is made again rather than lost.
             state.flags = SPOOL_STATE_DSN_DONE
+        if r.flags & RECIPIENT_DELAY_TOLD:
+            state.flags |= SPOOL_STATE_DELAY_REPORTED
         trouble = trouble_of(r)
         if trouble is not None:
             state.reply_code = trouble.code
@@ -72,6 +74,8 @@ cdef int apply_state(message *m, const octets *record, uint64_t *due_utc_s, Trou
         r.link.tally = state.attempts
         r.outcome = state.status
         due_utc_s[i] = state.next_attempt_utc_s
+        if state.flags & SPOOL_STATE_DELAY_REPORTED:
+            r.flags |= RECIPIENT_DELAY_TOLD
         if state.status != SPOOL_STATUS_WAITING:
             r.link.where = PLACE_SETTLED
             m.live_count -= 1
@@ -80,6 +84,8 @@ cdef int apply_state(message *m, const octets *record, uint64_t *due_utc_s, Trou
                 m.report_count += 1
                 if state.status == SPOOL_STATUS_DELIVERED:
                     r.flags |= RECIPIENT_RELAYED
+                    if m.flags & MESSAGE_HAS_TERMS:
+                        r.flags |= RECIPIENT_TRACED
         if state.reply_code or state.enhanced_class or state.reply_text.length:
             troubles.note(r, Trouble(
                 state.reply_code, (state.enhanced_class, state.enhanced_subject, state.enhanced_detail),

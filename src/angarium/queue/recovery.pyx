@@ -5,9 +5,10 @@ from libc.stdlib cimport calloc, free
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets_unref
-from angarium.queue.message cimport NOTIFY_EXPANDED, OUTCOME_WAITING, message, recipient
+from angarium.queue.message cimport MESSAGE_HAS_TERMS, NOTIFY_EXPANDED, OUTCOME_WAITING, message, recipient
 from angarium.queue.record cimport apply_state
 from angarium.queue.scheduler cimport Scheduler
+from angarium.queue.terms cimport message_terms, terms_read
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_INLINE, spool_chunk, spool_envelope, spool_envelope_chunk,
                                     spool_envelope_open, spool_id_encode, spool_recovered)
 from angarium.spool.shard cimport Shard
@@ -51,6 +52,7 @@ cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) exc
     cdef recipient *r
     cdef spool_envelope view
     cdef spool_chunk chunk
+    cdef message_terms terms
     m.home = found.place.segment
     m.envelope_offset = found.place.offset
     m.envelope_length = found.place.length
@@ -72,14 +74,19 @@ cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) exc
     except Exception as error:
         scheduler.journal.log("error", where="recovery", id=spool_id(m.id), reason=str(error))
     recovered.cell[0] += 1
+    if m.flags & MESSAGE_HAS_TERMS:
+        terms_read(&view, &terms)
+        scheduler.watch_deadline(m, &terms)
     for i in range(m.recipient_count):
         r = &m.recipients[i]
         if r.outcome != OUTCOME_WAITING:
             scheduler.leave(r)
-        elif due_utc_s[i] > now_s:
-            scheduler.defer(r, (due_utc_s[i] - now_s) * 1000)
         elif r.notify & NOTIFY_EXPANDED:
             scheduler.expanded(m, r)
+        elif m.flags & MESSAGE_HAS_TERMS and r.link.tally == 0 and terms.hold_until_utc_s > now_s:
+            scheduler.defer(r, (terms.hold_until_utc_s - now_s) * 1000)
+        elif due_utc_s[i] > now_s:
+            scheduler.defer(r, (due_utc_s[i] - now_s) * 1000)
         else:
             scheduler.route(r)
     free(due_utc_s)

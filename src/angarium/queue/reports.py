@@ -65,7 +65,9 @@ class Reporter:
             facts = report_facts(scheduler, pointer)
             indexes = [each.index for each in facts.recipients]
             told = [
-                each for each in facts.recipients if is_report_due(each.outcome, each.notify, facts.reverse_path)
+                each
+                for each in facts.recipients
+                if is_report_due(each.outcome, each.notify, facts.reverse_path, is_asked=each.is_asked_by_terms)
             ]
             error = await self._send(scheduler, facts, told) if told else 0
         except SpoolCorrupt as problem:
@@ -99,6 +101,7 @@ class Reporter:
                 envid=facts.envid,
                 ret=facts.ret,
                 is_smtputf8=facts.is_smtputf8,
+                is_binary=facts.is_binary,
             ),
             [
                 ReportedRecipient(
@@ -107,6 +110,7 @@ class Reporter:
                     orcpt=each.orcpt,
                     trouble=each.trouble,
                     last_attempt_utc_s=time.time(),
+                    will_retry_until_utc_s=facts.will_retry_until_utc_s if each.outcome == "delayed" else 0.0,
                 )
                 for each in told
             ],

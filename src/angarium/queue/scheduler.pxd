@@ -5,7 +5,8 @@ from angarium.queue.message cimport message, recipient, transaction
 from angarium.queue.planner cimport Planner
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.slab cimport Slab
-from angarium.spool.cspool cimport spool_op
+from angarium.queue.terms cimport message_terms
+from angarium.spool.cspool cimport spool_envelope, spool_op
 from angarium.spool.shard cimport Shard
 
 
@@ -18,16 +19,22 @@ cdef class Scheduler(Planner):
     cdef int retry_kind
     cdef readonly uint64_t hot_octets
     cdef public uint64_t hot_limit_octets
-    cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s
+    cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s, delay_report_s
+    cdef dict deadlines                 # id -> Alarm, of messages with a by-time
     cdef uint32_t conclusions_waiting   # for an envelope to be read back
     cdef readonly uint64_t states_in_flight     # state records on their way to the disk; a shutdown waits for them
 
     # Takes over a message whose ENVELOPE op has just been committed with error 0. Takes its own references to
     # op.payload and op.body.
     cdef int admit(self, Shard shard, spool_op *op) except -1
+    cdef void admit_recipient(self, message *m, recipient *r) noexcept
     cdef void expanded(self, message *m, recipient *r) noexcept
-    cdef uint16_t number_of(self, Shard shard) except? 0xffff
+    cdef uint8_t number_of(self, Shard shard) except? 0xff
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
+    cdef void read_terms(self, message *m, const spool_envelope *view) noexcept
+    cdef void admit_on_terms(self, message *m, octets *envelope) noexcept
+    cdef void watch_deadline(self, message *m, const message_terms *terms) noexcept
+    cdef void delay_due(self, message *m, recipient *r, bint is_asked) noexcept
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
     cdef void report_due(self, message *m, recipient *r) noexcept
     cdef message *make_message(self, Shard shard, octets *envelope) except NULL

@@ -26,15 +26,17 @@ from angarium.queue.lists cimport list_append, list_init, list_remove
 from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
-                                     PLACE_UNROUTED, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, MESSAGE_IS_MOVING, message,
+                                     PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED,
+                                     RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, MESSAGE_HAS_TERMS, MESSAGE_IS_MOVING, message,
                                      chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
                                      record_octets, transaction)
 from angarium.queue.planner cimport Planner
 from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
 from angarium.queue.record cimport state_record
 from angarium.queue.shares cimport Shares
-from angarium.queue.wheel cimport Wheel, wheel_node
-from angarium.smtp.csmtp cimport SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
+from angarium.queue.terms cimport has_attributes, message_terms, terms_of, terms_read
+from angarium.queue.wheel cimport Alarm, Wheel, wheel_node
+from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
 from angarium.queue.slab cimport Slab
 from angarium.queue.troubles cimport Troubles, forget_trouble
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_INLINE, SPOOL_ENVELOPE_IS_DSN, SPOOL_OUTCOME, spool_chunk, spool_envelope,
@@ -64,9 +66,18 @@ cdef Counter queue_recipients = gauge("angarium_queue_recipients", "Recipients w
 cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiting for their next attempt now.")
 
 cdef enum:
+    ENVELOPE_FLAGS = 0x3fff     # SPOOL_ENVELOPE_* that message.flags keeps; MESSAGE_* are above
     CONCLUSIONS_AT_ONCE = 512   # more of them under way would only take memory
 
 cdef double BEHIND_S = 0.002
+
+# RFC 2852 §4.1.4.1
+cdef object TOO_LATE = Trouble(0, (5, 4, 7), "not delivered by the time that its sender had set")
+
+
+cdef object too_late(object trouble):
+    """The same for a recipient of whose last attempt something is known."""
+    return Trouble(trouble.code, (5, 4, 7), f"{TOO_LATE.text}; last: {trouble.text}", trouble.remote)
 
 
 cdef void retry_due(wheel_node *node, void *context) noexcept:
@@ -116,6 +127,7 @@ cdef class Scheduler(Planner):
         self.hot_limit_octets = hot_limit_octets
         self.is_closing = False
         self.reporter = None
+        self.deadlines = {}
         self.retry_kind = wheel.register(retry_due, <void *>self)
         self.resume_kind = wheel.register(ready_resumed, <void *>self)
         self.reconfigure(router=router, pool=pool, shaping=shaping, options=options)
@@ -128,6 +140,7 @@ cdef class Scheduler(Planner):
         self.retry_max_s = options.retry.max
         self.retry_jitter = options.retry.jitter
         self.max_age_s = options.max_age
+        self.delay_report_s = options.delay_report
         self.plan_anew(router=router, pool=pool, shaping=shaping)
 
     # ---- a message comes in ----
@@ -139,7 +152,7 @@ cdef class Scheduler(Planner):
         cdef message *m
         cdef recipient *r
         cdef DomainQueue domain
-        cdef uint16_t number
+        cdef uint8_t number
         cdef uint32_t i = 0
         cdef bytes route
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0 or view.recipient_count == 0:
@@ -155,7 +168,9 @@ cdef class Scheduler(Planner):
         m.id = view.id
         m.received_utc_ms = view.received_utc_ms
         m.message_octets = <uint32_t>min(view.message_octets, <uint64_t>0xffffffff)
-        m.flags = <uint16_t>view.flags
+        m.flags = <uint16_t>(view.flags & ENVELOPE_FLAGS)
+        if has_attributes(&view):
+            self.read_terms(m, &view)
         m.shard_number = number
         m.recipient_count = view.recipient_count
         m.live_count = view.recipient_count
@@ -177,10 +192,17 @@ cdef class Scheduler(Planner):
         queue_recipients.cell[0] += m.recipient_count
         return m
 
-    cdef uint16_t number_of(self, Shard shard) except? 0xffff:
+    cdef void read_terms(self, message *m, const spool_envelope *view) noexcept:
+        cdef message_terms terms
+        terms_read(view, &terms)
+        m.priority = terms.priority
+        if terms.hold_until_utc_s or terms.by_mode:
+            m.flags |= MESSAGE_HAS_TERMS
+
+    cdef uint8_t number_of(self, Shard shard) except? 0xff:
         """The shard's number; from here on the scheduler keeps it."""
         cdef Py_ssize_t number = shard.number
-        if not 0 <= number < 0xffff:
+        if not 0 <= number < 0xff:
             raise ValueError(f"a shard has the number {number}")
         if number >= len(self.shards):
             self.shards += [None] * (number + 1 - len(self.shards))
@@ -188,7 +210,7 @@ cdef class Scheduler(Planner):
             self.shards[number] = shard
         elif self.shards[number] is not shard:
             raise ValueError(f"two shards have the number {number}")
-        return <uint16_t>number
+        return <uint8_t>number
 
     cdef int admit(self, Shard shard, spool_op *op) except -1:
         cdef message *m = self.make_message(shard, op.payload)
@@ -205,13 +227,19 @@ cdef class Scheduler(Planner):
         admitted.cell[0] += 1
         # A recipient may be taken, sent and settled while the others are being routed: hold the message.
         self.hold(m)
-        for i in range(m.recipient_count):
-            if m.recipients[i].notify & NOTIFY_EXPANDED:
-                self.expanded(m, &m.recipients[i])
-            else:
-                self.route(&m.recipients[i])
+        if m.flags & MESSAGE_HAS_TERMS:
+            self.admit_on_terms(m, op.payload)
+        else:
+            for i in range(m.recipient_count):
+                self.admit_recipient(m, &m.recipients[i])
         self.release(m)
         return 0
+
+    cdef void admit_recipient(self, message *m, recipient *r) noexcept:
+        if r.notify & NOTIFY_EXPANDED:
+            self.expanded(m, r)
+        else:
+            self.route(r)
 
     cdef void expanded(self, message *m, recipient *r) noexcept:
         """An alias whose members are recipients of their own: over at once, but its sender is to be told (RFC 3461 §5.2.7.3)."""
@@ -219,6 +247,70 @@ cdef class Scheduler(Planner):
         r.outcome = OUTCOME_DELIVERED
         self.report_due(m, r)
         self.detach(r)
+
+    cdef void admit_on_terms(self, message *m, octets *envelope) noexcept:
+        """Recipients of a message that is held wait in the wheel as if they had been deferred; no attempt is counted."""
+        cdef message_terms terms
+        cdef spool_envelope view
+        cdef uint32_t i
+        cdef uint64_t now_s = utc_ms() // 1000
+        spool_envelope_open(envelope.data, envelope.length, &view)      # as in make_message()
+        terms_read(&view, &terms)
+        self.watch_deadline(m, &terms)
+        for i in range(m.recipient_count):
+            if terms.hold_until_utc_s > now_s and not m.recipients[i].notify & NOTIFY_EXPANDED:
+                self.defer(&m.recipients[i], (terms.hold_until_utc_s - now_s) * 1000)
+            else:
+                self.admit_recipient(m, &m.recipients[i])
+
+    # ---- by-times (RFC 2852) ----
+
+    cdef void watch_deadline(self, message *m, const message_terms *terms) noexcept:
+        cdef int64_t left_s
+        if terms.by_mode == 0:
+            return
+        left_s = terms.by_utc_s - <int64_t>(utc_ms() // 1000)
+        try:
+            alarm = Alarm(self.wheel, functools.partial(self.deadline_due, m.id))
+            alarm.arm(max(left_s, 0))
+            self.deadlines[m.id] = alarm
+        except Exception as error:
+            self.journal.log("error", where="by-time", reason=repr(error))
+
+    def deadline_due(self, uint64_t id):
+        """The by-time of a message is here: its waiting recipients are given up or told of. Those in hand: conclude()."""
+        cdef message *m = self.index.find(id)
+        self.deadlines.pop(id, None)
+        if m == NULL:
+            return
+        self.hold(m)
+        if m.envelope != NULL:
+            self.deadline_passed(id, 0)
+        else:
+            fetch_envelope(self, m, functools.partial(self.deadline_passed, id))
+
+    def deadline_passed(self, uint64_t id, int error):
+        cdef message *m = self.index.find(id)       # held
+        cdef message_terms terms
+        cdef recipient *r
+        cdef uint32_t i
+        terms_of(m, &terms)
+        for i in range(m.recipient_count):
+            r = &m.recipients[i]
+            if r.outcome != OUTCOME_WAITING:
+                continue
+            if terms.by_mode == c'N':
+                self.delay_due(m, r, r.notify == 0 or r.notify & SMTP_NOTIFY_DELAY)
+            elif terms.by_mode == c'R' and self.take_out(r):
+                self.conclude(m, r, None, TOO_LATE, True, 0)
+        self.release(m)
+
+    cdef void delay_due(self, message *m, recipient *r, bint is_asked) noexcept:
+        """The sender is told once that r waits still."""
+        if is_asked and not r.flags & (RECIPIENT_DELAY_DUE | RECIPIENT_DELAY_TOLD) and not m.flags & SPOOL_ENVELOPE_IS_DSN:
+            r.flags |= RECIPIENT_DELAY_DUE
+            m.report_count += 1
+            m.is_dirty = True
 
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1:
         """A streamed message: remember its chunks' segments, whose pins are ours to give back."""
@@ -274,7 +366,7 @@ cdef class Scheduler(Planner):
                     code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher)
         recipients_delivered.cell[0] += 1
         r.outcome = OUTCOME_DELIVERED
-        if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn:
+        if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
             if ready.site.protocol == "smtp":       # LMTP and Maildirs are the end of the way (RFC 3461 §5.2.2)
                 r.flags |= RECIPIENT_RELAYED
             if remote_length:       # what a local delivery says (a path) is the operator's, not the sender's
@@ -309,12 +401,21 @@ cdef class Scheduler(Planner):
         """One attempt of r has ended without delivery. r is in no list; the message's envelope is in memory if it can be."""
         cdef bytes text, remote
         cdef uint64_t now = utc_ms()
-        cdef uint64_t age_ms = now - m.received_utc_ms if now > m.received_utc_ms else 0
+        cdef uint64_t begun_ms = m.received_utc_ms
+        cdef uint64_t age_ms
+        cdef message_terms terms
         cdef const char *event = b"deferred"
         cdef bytes site = ready.site_name if ready is not None else None
         cdef bytes source = ready.source_name if ready is not None else None
         cdef double delay_s
         try:
+            terms.by_mode = 0
+            if m.flags & MESSAGE_HAS_TERMS and terms_of(m, &terms):
+                begun_ms = max(begun_ms, terms.hold_until_utc_s * 1000)
+                if not is_permanent and terms.by_mode == c'R' and now >= <uint64_t>terms.by_utc_s * 1000:
+                    is_permanent = True
+                    trouble = too_late(trouble)
+            age_ms = now - begun_ms if now > begun_ms else 0
             if r.link.tally < 65535:
                 r.link.tally += 1
             self.note_trouble(m, r, trouble)
@@ -328,6 +429,8 @@ cdef class Scheduler(Planner):
                 recipients_expired.cell[0] += 1
             else:
                 recipients_deferred.cell[0] += 1
+                if r.notify & SMTP_NOTIFY_DELAY and self.delay_report_s and age_ms >= <uint64_t>(self.delay_report_s * 1000):
+                    self.delay_due(m, r, True)
             text = trouble.text.encode("utf-8", "replace")
             remote = trouble.remote.encode("utf-8", "replace")
             log_outcome(self.journal, event, m, r, site, source, <const uint8_t *>(<const char *>remote), len(remote),
@@ -406,6 +509,9 @@ cdef class Scheduler(Planner):
         m.live_count -= 1
         if m.live_count:
             m.is_dirty = True
+        if r.flags & RECIPIENT_DELAY_DUE:       # too late to say that it waits
+            r.flags &= <uint16_t>~RECIPIENT_DELAY_DUE
+            m.report_count -= 1
         self.leave(r)
 
     cdef void leave(self, recipient *r) noexcept:
@@ -498,6 +604,9 @@ cdef class Scheduler(Planner):
                 if r.flags & RECIPIENT_REPORT_DUE:
                     r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
                     m.report_count -= 1
+                elif r.flags & RECIPIENT_DELAY_DUE:
+                    r.flags = <uint16_t>(r.flags & ~RECIPIENT_DELAY_DUE | RECIPIENT_DELAY_TOLD)
+                    m.report_count -= 1
             m.is_dirty = True
             self.release(m)
         else:
@@ -538,6 +647,8 @@ cdef class Scheduler(Planner):
             if m.where.chunks.segments[i] != NULL:
                 shard.release(m.where.chunks.segments[i], chunk_octets(m))
         self.cool(m)
+        if m.flags & MESSAGE_HAS_TERMS:
+            self.deadlines.pop(m.id, None)
         self.index.remove(m)
         if not m.flags & SPOOL_ENVELOPE_INLINE:
             free(m.where.chunks)
@@ -565,6 +676,7 @@ cdef class Scheduler(Planner):
         self.is_closing = True
         for task in list(self.plan_tasks):
             task.cancel()
+        self.deadlines.clear()
         self.wheel.close()
 
     def depth(self):

@@ -1,5 +1,5 @@
 # The client's half of SMTP and LMTP, for cdef callers. See client_session.pyi for the Python face.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.smtp.csmtp cimport smtp_reply_machine, smtp_stuff_state
 
 cdef enum:
@@ -42,6 +42,11 @@ cdef enum client_extension:
     EXTENSION_ENHANCEDSTATUSCODES = 64
     EXTENSION_STARTTLS = 128
     EXTENSION_REQUIRETLS = 256
+    EXTENSION_BINARYMIME = 1 << 9
+    EXTENSION_DELIVERBY = 1 << 10
+    EXTENSION_MT_PRIORITY = 1 << 11
+    EXTENSION_NO_SOLICITING = 1 << 12
+    EXTENSION_LIMITS = 1 << 13
 
 cdef enum client_event_kind:
     EVENT_NONE = 0
@@ -104,6 +109,15 @@ cdef struct client_buffer:
     size_t length
     size_t capacity
 
+cdef struct client_terms:               # each where offered
+    bint has_by
+    uint8_t by_mode                     # 'N' or 'R'
+    bint by_is_traced
+    int64_t by_seconds                  # from now
+    int8_t priority                     # 0 is not said
+    const uint8_t *solicit
+    uint32_t solicit_length
+
 cdef struct mail_parameters:
     uint64_t message_octets
     bint is_8bit                        # BODY=8BITMIME, where offered
@@ -112,6 +126,8 @@ cdef struct mail_parameters:
     uint8_t ret                         # 0, 'F' or 'H'
     const uint8_t *envid
     uint32_t envid_length
+    bint is_binary                      # BODY=BINARYMIME: only for a peer that offers it, and by BDAT
+    const client_terms *terms           # NULL: none
 
 
 cdef class ClientSession:
@@ -132,6 +148,11 @@ cdef class ClientSession:
     cdef readonly bytes peer_name       # first word of the greeting
     cdef readonly uint32_t extensions
     cdef readonly uint64_t size_limit   # of SIZE, 0: none announced
+    cdef readonly uint64_t by_minimum_s # of DELIVERBY
+    # Of LIMITS (RFC 9422): MAILMAX, 0: none; RCPTMAX and RCPTDOMAINMAX of one transaction, never 0.
+    cdef readonly uint32_t mail_limit
+    cdef readonly uint32_t recipient_limit
+    cdef readonly uint32_t domain_limit
     cdef uint8_t state
     cdef uint8_t body_due               # slot + 1 whose EVENT_SEND_BODY follows a refusal's event
     cdef readonly bint is_lmtp
@@ -157,6 +178,8 @@ cdef class ClientSession:
     cdef int tls_established(self) except -1            # the handshake is over: EHLO again (RFC 3207 §4.2)
     cdef uint64_t deadline_ms(self) noexcept            # for the reply due next, 0: none is due
 
+    cdef int put_terms(self, const client_terms *terms) except -1
+    cdef int read_limits(self, list words) except -1
     cdef int begin_lines(self) except -1
     cdef int line(self, int stage) except -1
     cdef int end_line(self, int stage, int slot) except -1

@@ -56,6 +56,10 @@ class ClientSession:
     peer_name: bytes
     extensions: int
     size_limit: int
+    by_minimum_s: int
+    mail_limit: int
+    recipient_limit: int
+    domain_limit: int
     is_lmtp: bool
     reply_count: int
     wants_tls: bool
@@ -89,12 +93,19 @@ class ClientSession:
         ret: Literal["", "FULL", "HDRS"] = "",
         envid: bytes = b"",
         by: Literal["data", "bdat", "bdat-later"] = "data",
+        is_binary: bool = False,
+        deliver_by: tuple[int, str, bool] | None = None,
+        priority: int = 0,
+        solicit: bytes = b"",
     ) -> int:
         """Begins a transaction; returns its slot. Allowed while may_start.
 
         forward_paths  1 to 100 mailboxes without brackets, or (mailbox, SMTP_NOTIFY_* bits, ORCPT).
         by             data: MAIL, RCPT and DATA in one group, the body behind "send-body"; bdat: send_body() at once, in the
                        same group (RFC 3030); bdat-later: the body by BDAT behind "send-body".
+        is_binary      BODY=BINARYMIME: LocalProtocolError where BINARYMIME and CHUNKING are not both offered.
+        deliver_by     (seconds from now, "N" or "R", trace) of BY (RFC 2852).
+        priority       of MT-PRIORITY; 0 is not said. solicit: keywords of SOLICIT (RFC 3865).
         Without PIPELINING the commands go out one by one as replies come. Parameters the peer has not offered are
         left out. Raises LocalProtocolError.
         """

@@ -42,6 +42,7 @@ from angarium.model.errors import LocalProtocolError, RemoteProtocolError
 from angarium.smtp import limits
 
 cdef enum:
+    BINARY_EXTENSIONS = EXTENSION_BINARYMIME | EXTENSION_CHUNKING
     OUT_KEPT = 4096         # a larger output buffer is given back after it was sent: it held a stuffed body
 
 # By stage: the reply classes 2xx 3xx 4xx 5xx that make sense.
@@ -83,7 +84,9 @@ EXTENSION_BITS = {
     "PIPELINING": EXTENSION_PIPELINING, "SIZE": EXTENSION_SIZE, "8BITMIME": EXTENSION_8BITMIME,
     "SMTPUTF8": EXTENSION_SMTPUTF8, "DSN": EXTENSION_DSN, "CHUNKING": EXTENSION_CHUNKING,
     "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES, "STARTTLS": EXTENSION_STARTTLS,
-    "REQUIRETLS": EXTENSION_REQUIRETLS,
+    "REQUIRETLS": EXTENSION_REQUIRETLS, "BINARYMIME": EXTENSION_BINARYMIME,
+    "DELIVERBY": EXTENSION_DELIVERBY, "MT-PRIORITY": EXTENSION_MT_PRIORITY, "NO-SOLICITING": EXTENSION_NO_SOLICITING,
+    "LIMITS": EXTENSION_LIMITS,
 }
 STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
                "STARTTLS", "handshake")
@@ -122,6 +125,7 @@ cdef class ClientSession:
         self.watches_for_loop = watches_for_loop
         self.wants_tls = wants_tls
         self.state = CLIENT_HANDSHAKE if begins_with_tls else CLIENT_GREETING
+        self.recipient_limit = self.domain_limit = CLIENT_RECIPIENTS_MAX
         smtp_reply_reset(&self.reply)
         self.expect(STAGE_GREETING, 0, 1)
 
@@ -288,6 +292,9 @@ cdef class ClientSession:
         cdef bytes keyword
         cdef uint64_t limit
         self.extensions = 0
+        self.by_minimum_s = 0
+        self.mail_limit = 0
+        self.recipient_limit = self.domain_limit = CLIENT_RECIPIENTS_MAX
         for line in text.split(b"\n")[1:]:
             words = line.split()
             if not words:
@@ -298,6 +305,31 @@ cdef class ClientSession:
                 keyword = words[1]
                 if smtp_decimal_parse(keyword, len(keyword), &limit):
                     self.size_limit = limit
+            elif keyword == b"DELIVERBY" and len(words) > 1:
+                keyword = words[1]
+                if smtp_decimal_parse(keyword, len(keyword), &limit):
+                    self.by_minimum_s = limit
+            elif keyword == b"LIMITS":
+                self.read_limits(words)
+
+    cdef int read_limits(self, list words) except -1:
+        """RFC 9422 §3: name "=" value; what is unknown, malformed or nought says nothing."""
+        cdef bytes name, value
+        cdef uint64_t limit
+        cdef uint32_t least
+        for word in words[1:]:
+            name, _, value = word.partition(b"=")
+            if not smtp_decimal_parse(value, len(value), &limit) or limit == 0:
+                continue
+            least = <uint32_t>min(limit, <uint64_t>0xffffffff)
+            name = name.upper()
+            if name == b"MAILMAX":
+                self.mail_limit = least
+            elif name == b"RCPTMAX":
+                self.recipient_limit = min(least, <uint32_t>CLIENT_RECIPIENTS_MAX)
+            elif name == b"RCPTDOMAINMAX":
+                self.domain_limit = least
+        return 0
 
     cdef int on_recipient(self, client_event *event, client_slot *s, int reply_class) except -1:
         event.index = s.replied
@@ -434,7 +466,11 @@ cdef class ClientSession:
         if self.extensions & EXTENSION_SIZE:
             digits = snprintf(number, sizeof(number), b" SIZE=%llu", <unsigned long long>p.message_octets)
             self.put(number, digits)
-        if p.is_8bit and self.extensions & EXTENSION_8BITMIME:
+        if p.is_binary:
+            if self.extensions & BINARY_EXTENSIONS != BINARY_EXTENSIONS:
+                raise LocalProtocolError("the peer does not offer BINARYMIME")
+            self.put(b" BODY=BINARYMIME", 16)
+        elif p.is_8bit and self.extensions & EXTENSION_8BITMIME:
             self.put(b" BODY=8BITMIME", 14)
         if p.is_smtputf8 and self.extensions & EXTENSION_SMTPUTF8:
             self.put(b" SMTPUTF8", 9)
@@ -446,9 +482,26 @@ cdef class ClientSession:
             if p.envid_length:
                 self.put(b" ENVID=", 7)
                 self.put_field(p.envid, p.envid_length)
+        if p.terms != NULL:
+            self.put_terms(p.terms)
         self.put(b"\r\n", 2)
         self.end_line(STAGE_MAIL, slot)
         return slot
+
+    cdef int put_terms(self, const client_terms *terms) except -1:
+        cdef char text[48]
+        cdef int length
+        if terms.has_by and self.extensions & EXTENSION_DELIVERBY:
+            length = snprintf(text, sizeof(text), b" BY=%lld;%c%s", <long long>terms.by_seconds, <int>terms.by_mode,
+                              <const char *>b"T" if terms.by_is_traced else <const char *>b"")
+            self.put(text, length)
+        if terms.priority and self.extensions & EXTENSION_MT_PRIORITY:
+            length = snprintf(text, sizeof(text), b" MT-PRIORITY=%d", <int>terms.priority)
+            self.put(text, length)
+        if terms.solicit_length and self.extensions & EXTENSION_NO_SOLICITING:
+            self.put(b" SOLICIT=", 9)
+            self.put_field(terms.solicit, terms.solicit_length)
+        return 0
 
     cdef int rcpt(self, int slot, const uint8_t *path, uint32_t length, uint8_t notify,
                   const uint8_t *orcpt, uint32_t orcpt_length) except -1:
@@ -689,8 +742,9 @@ cdef class ClientSession:
 
     def start(self, bytes reverse_path not None, list forward_paths not None, *, uint64_t message_octets=0,
               bint is_8bit=False, bint is_smtputf8=False, bint requires_tls=False, str ret="", bytes envid=b"",
-              str by="data"):
+              str by="data", bint is_binary=False, tuple deliver_by=None, int priority=0, bytes solicit=b""):
         cdef mail_parameters p
+        cdef client_terms terms
         cdef bytes path, orcpt
         cdef int slot
         cdef uint8_t notify
@@ -699,6 +753,14 @@ cdef class ClientSession:
         p.is_smtputf8 = is_smtputf8
         p.requires_tls = requires_tls
         p.ret = 0 if not ret else <uint8_t>ord(ret[0])
+        p.is_binary = is_binary
+        p.terms = &terms
+        terms.has_by = deliver_by is not None
+        if deliver_by is not None:
+            terms.by_seconds, terms.by_mode, terms.by_is_traced = deliver_by[0], ord(deliver_by[1]), deliver_by[2]
+        terms.priority = priority
+        terms.solicit = solicit
+        terms.solicit_length = len(solicit)
         p.envid = envid
         p.envid_length = len(envid)
         slot = self.mail(reverse_path, len(reverse_path), &p)

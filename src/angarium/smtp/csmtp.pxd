@@ -1,5 +1,5 @@
 # Mirrors csrc/smtp/*.h and nothing else.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "smtp/span.h" nogil:
@@ -102,6 +102,11 @@ cdef extern from "smtp/command.h" nogil:
         SMTP_KEYWORD_NOTIFY
         SMTP_KEYWORD_ORCPT
         SMTP_KEYWORD_AUTH
+        SMTP_KEYWORD_BY
+        SMTP_KEYWORD_HOLDFOR
+        SMTP_KEYWORD_HOLDUNTIL
+        SMTP_KEYWORD_MT_PRIORITY
+        SMTP_KEYWORD_SOLICIT
 
     enum:
         SMTP_PARAMETERS_MAX
@@ -133,6 +138,20 @@ cdef extern from "smtp/command.h" nogil:
     bint smtp_decimal_parse(const uint8_t *data, size_t length, uint64_t *value)
     bint smtp_xtext_is_valid(const uint8_t *data, size_t length)
     bint smtp_notify_parse(const uint8_t *data, size_t length, uint8_t *notify)
+
+
+cdef extern from "smtp/terms.h" nogil:
+    ctypedef struct smtp_by:
+        int32_t seconds
+        uint8_t mode
+        bint is_traced
+
+    bint smtp_by_parse(const uint8_t *data, size_t length, smtp_by *out)
+    bint smtp_interval_parse(const uint8_t *data, size_t length, uint32_t *seconds)
+    bint smtp_date_time_parse(const uint8_t *data, size_t length, uint64_t *utc_s)
+    bint smtp_priority_parse(const uint8_t *data, size_t length, int8_t *priority)
+    bint smtp_solicit_is_valid(const uint8_t *data, size_t length)
+    bint smtp_solicit_meets(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
 
 
 cdef extern from "smtp/reply.h" nogil:
@@ -187,6 +206,7 @@ cdef extern from "smtp/data.h" nogil:
         bint is_chunking
 
     void smtp_data_begin(smtp_data_machine *self, bint is_chunking, uint32_t line_limit)
+    void smtp_data_begin_binary(smtp_data_machine *self)
     bint smtp_data_push(smtp_data_machine *self, const uint8_t *data, size_t size, uint8_t *out,
                         size_t *consumed, size_t *written)
     void smtp_data_end_chunks(smtp_data_machine *self, uint8_t *out, size_t *written)

@@ -13,7 +13,8 @@ COMMAND_RESULTS = ("ok", "unknown", "control", "syntax", "bad_path", "bad_parame
                    "has_8bit", "bad_base64")
 VERBS = ("", "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "EXPN", "HELP",
          "QUIT", "STARTTLS", "AUTH", "ETRN", "XCLIENT", "XFORWARD", "HTTP")
-KEYWORDS = ("", "SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH")
+KEYWORDS = ("", "SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH", "BY", "HOLDFOR", "HOLDUNTIL",
+            "MT-PRIORITY", "SOLICIT")
 REPLY_RESULTS = ("partial", "complete", "bad_code", "code_changed", "line_too_long", "too_many_lines", "bare_lf",
                  "bare_cr")
 DATA_FAULTS = ("", "bare_lf", "bare_cr", "nul", "line_too_long")

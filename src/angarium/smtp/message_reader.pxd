@@ -22,7 +22,7 @@ cdef struct message_reader:
     bint is_too_big
 
 # Takes over `body`, which may hold the trace field already.
-cdef void reader_begin(message_reader *self, octets *body, ServerSettings settings, bint is_chunking) noexcept
+cdef void reader_begin(message_reader *self, octets *body, ServerSettings settings, bint is_chunking, bint is_binary) noexcept
 # Gives the body back. Harmless before reader_begin.
 cdef void reader_drop(message_reader *self) noexcept
 # Consumes *at .. stop, or less when the message ends before.

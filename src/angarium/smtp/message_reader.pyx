@@ -26,7 +26,8 @@ cdef bytes LOOP = replies.LOOP
 cdef bytes NO_MEMORY = replies.NO_MEMORY
 
 
-cdef void reader_begin(message_reader *self, octets *body, ServerSettings settings, bint is_chunking) noexcept:
+cdef void reader_begin(message_reader *self, octets *body, ServerSettings settings, bint is_chunking,
+                       bint is_binary) noexcept:
     octets_unref(self.body)
     self.body = body
     self.max_octets = settings.max_message_octets
@@ -34,7 +35,10 @@ cdef void reader_begin(message_reader *self, octets *body, ServerSettings settin
     self.run_octets = settings.run_octets
     self.is_keeping = True
     self.is_too_big = False
-    smtp_data_begin(&self.machine, is_chunking, settings.max_line_octets)
+    if is_binary:
+        smtp_data_begin_binary(&self.machine)
+    else:
+        smtp_data_begin(&self.machine, is_chunking, settings.max_line_octets)
 
 
 cdef void reader_drop(message_reader *self) noexcept:

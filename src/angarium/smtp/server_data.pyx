@@ -8,16 +8,20 @@ from angarium.smtp.message_reader cimport *
 from angarium.smtp.server_dialogue cimport (
     EVENT_BODY, EVENT_DATA, EVENT_GO_ON, EVENT_MESSAGE, EVENT_NONE, ServerDialogue, server_event,
 )
+from angarium.smtp.server_parameters cimport MAIL_BODY_BINARYMIME
 from angarium.smtp.server_state cimport *
 
 from angarium.smtp import replies
 
+cdef bytes BINARYMIME_NEEDS_BDAT = replies.BINARYMIME_NEEDS_BDAT
 cdef bytes IMPROPER_PIPELINING_DATA = replies.IMPROPER_PIPELINING_DATA
 cdef bytes BDAT_NEEDS_EHLO = replies.BDAT_NEEDS_EHLO
 cdef bytes MESSAGE_FAR_TOO_BIG = replies.MESSAGE_FAR_TOO_BIG
 
 
 cdef server_event data_command(ServerDialogue self) noexcept:
+    if self.mail.flags & MAIL_BODY_BINARYMIME:
+        return self.tell_refusal(BINARYMIME_NEEDS_BDAT)     # RFC 3030 §3
     self.is_chunking = False
     self.asked = EVENT_DATA
     return EVENT_DATA

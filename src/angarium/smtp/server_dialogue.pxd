@@ -46,7 +46,11 @@ cdef class ServerDialogue:
     cdef readonly uint32_t junk_count   # commands since the last message that lead to none
     cdef uint64_t chunk_left
     cdef uint64_t chunk_octets
+    cdef uint32_t mail_count            # MAIL commands accepted
     cdef readonly bytes helo
+    cdef public bytes future_release    # parameters of FUTURERELEASE in EHLO; None: not offered
+    cdef public bytes mail_reply        # said by accept() to MAIL instead of the usual one
+    cdef readonly bytes solicit         # of MAIL, where MAIL_SOLICIT is set
     cdef public bytes mechanisms        # offered with AUTH, "PLAIN LOGIN"; None: AUTH is not offered
     cdef public bint auth_needs_tls     # not offered only because the connection is not under TLS
     cdef public bytes extensions        # lines of EHLO that not everybody gets, whole: "250-ETRN\r\n"; or None

@@ -30,4 +30,7 @@ class ServerDialogue:
     response: bytes | None
     helo: bytes | None
     refusal: bytes | None
+    future_release: bytes | None
+    mail_reply: bytes | None
+    solicit: bytes | None
     def __init__(self, settings: ServerSettings) -> None: ...

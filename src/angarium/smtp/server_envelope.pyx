@@ -4,7 +4,9 @@ from angarium.smtp.csmtp cimport smtp_command
 from angarium.smtp.server_qualify cimport qualify
 from angarium.smtp.server_dialogue cimport EVENT_MAIL, EVENT_RCPT, EVENT_REFUSED, ServerDialogue, server_event
 from angarium.smtp.server_hello cimport offers_requiretls
-from angarium.smtp.server_parameters cimport MAIL_REQUIRETLS, MAIL_SMTPUTF8, mail_parameters_read, rcpt_parameters_read
+from angarium.smtp.server_parameters cimport (
+    MAIL_REQUIRETLS, MAIL_SMTPUTF8, MAIL_SOLICIT, mail_parameters_read, rcpt_parameters_read,
+)
 
 from angarium.smtp import replies
 
@@ -12,6 +14,7 @@ cdef bytes TLS_REQUIRED = replies.TLS_REQUIRED
 cdef bytes AUTH_REQUIRED = replies.AUTH_REQUIRED
 cdef bytes MESSAGE_TOO_BIG = replies.MESSAGE_TOO_BIG
 cdef bytes UNKNOWN_PARAMETER = replies.UNKNOWN_PARAMETER
+cdef bytes TOO_MANY_MESSAGES = replies.TOO_MANY_MESSAGES
 cdef bytes TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS
 
 
@@ -21,13 +24,19 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
         return self.tell_refusal(TLS_REQUIRED)
     if self.settings.auth_required and self.identity is None and not self.is_trusted:
         return self.tell_refusal(AUTH_REQUIRED)
-    reply = mail_parameters_read(line, command, self.mechanisms is not None, &self.mail)
+    if self.settings.max_messages and self.mail_count >= self.settings.max_messages:
+        return self.tell_refusal(TOO_MANY_MESSAGES)         # RFC 9422 §4.1 (MAILMAX)
+    reply = mail_parameters_read(line, command, self.settings, self.mechanisms is not None,
+                                 self.future_release is not None, &self.mail)
     if self.mail.flags & MAIL_REQUIRETLS and not offers_requiretls(self):
         reply = UNKNOWN_PARAMETER
     if reply is None and self.mail.announced_octets > self.settings.max_message_octets:
         reply = MESSAGE_TOO_BIG
     if reply is not None:
         return self.tell_refusal(reply)
+    if self.mail.flags & MAIL_SOLICIT:
+        self.solicit = self.mail.solicit[:self.mail.solicit_length]
+    self.mail_reply = None
     self.path = line + command.path.mailbox.offset
     self.path_length = command.path.mailbox.length
     if self.settings.path_flags != 0 and self.path_length and (reply := qualify(self, line, command)) is not None:

@@ -22,6 +22,12 @@ class Mail(msgspec.Struct, frozen=True):
     smtputf8: bool = False
     requires_tls: bool = False
     ret: str = ""
+    body_binarymime: bool = False
+    by: str = ""
+    hold_for_s: int | None = None
+    hold_until_utc_s: int | None = None
+    priority: int | None = None
+    solicit: bytes = b""
 
 
 class Auth(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_c
     self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
     if not self.is_ehlo:
         self.say(self.settings.helo_reply)
-    elif self.mechanisms is not None or self.extensions is not None:
+    elif self.mechanisms is not None or self.extensions is not None or self.future_release is not None:
         self.say(ehlo_lines(self))
     else:
         self.say(settings_reply(self))
@@ -64,9 +64,14 @@ cdef bytes ehlo_lines(ServerDialogue self):
     """The settings' own with the lines that not every session gets."""
     cdef bytes lines = settings_reply(self)
     cdef Py_ssize_t last = lines.rindex(b"250 ")
+    cdef bytes own = b""
     if self.mechanisms is not None:
-        lines = lines[:last] + b"250-AUTH " + self.mechanisms + b"\r\n" + lines[last:]
-    return lines if self.extensions is None else lines[:last] + self.extensions + lines[last:]
+        own += b"250-AUTH " + self.mechanisms + b"\r\n"
+    if self.future_release is not None:
+        own += b"250-FUTURERELEASE " + self.future_release + b"\r\n"
+    if self.extensions is not None:
+        own += self.extensions
+    return lines[:last] + own + lines[last:]
 
 
 cdef bint is_helo_name(const uint8_t *name, size_t length) noexcept:

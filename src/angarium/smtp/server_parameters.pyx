@@ -1,8 +1,9 @@
 # What the values of MAIL and RCPT parameters mean: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID,
-# NOTIFY and ORCPT (RFC 3461). That they are well-formed keywords and values, each once, was seen in csrc/smtp/command.c.
+# NOTIFY and ORCPT (RFC 3461), and the terms of csrc/smtp/terms.h. That they are well-formed keywords and values, each once, was seen in csrc/smtp/command.c.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.string cimport memchr
 from angarium.smtp.csmtp cimport *
+from angarium.smtp.server_settings cimport ServerSettings
 
 from angarium.smtp import replies
 
@@ -15,13 +16,17 @@ cdef enum:
 cdef bytes BAD_PARAMETER_VALUE = replies.BAD_PARAMETER_VALUE
 cdef bytes UNKNOWN_PARAMETER = replies.UNKNOWN_PARAMETER
 cdef bytes NO_BINARYMIME = replies.NO_BINARYMIME
+cdef bytes BY_TIME_TOO_SHORT = replies.BY_TIME_TOO_SHORT
+cdef bytes TWO_HOLDS = replies.TWO_HOLDS
+cdef bytes SOLICITATION = replies.SOLICITATION
 
 
-cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, bint is_auth_offered,
-                                mail_parameters *out):
+cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings settings,
+                                bint is_auth_offered, bint may_hold, mail_parameters *out):
     cdef uint32_t i, length
     cdef uint8_t known
     cdef const uint8_t *value
+    cdef bytes reply
     out.announced_octets = 0
     out.envid_length = 0
     out.flags = 0
@@ -38,7 +43,9 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
             if is_word(value, length, b"8BITMIME", 8):
                 out.flags |= MAIL_BODY_8BITMIME
             elif is_word(value, length, b"BINARYMIME", 10):
-                return NO_BINARYMIME
+                if not settings.binarymime:
+                    return NO_BINARYMIME
+                out.flags |= MAIL_BODY_BINARYMIME
             elif not is_word(value, length, b"7BIT", 4):
                 return BAD_PARAMETER_VALUE
         elif known == SMTP_KEYWORD_SMTPUTF8:
@@ -66,7 +73,47 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
                 return BAD_PARAMETER_VALUE
             out.flags |= MAIL_REQUIRETLS
         else:
-            return UNKNOWN_PARAMETER
+            reply = read_term(known, value, length, settings, may_hold, out)
+            if reply is not None:
+                return reply
+    if out.flags & MAIL_HOLD_FOR and out.flags & MAIL_HOLD_UNTIL:
+        return TWO_HOLDS
+    return None
+
+
+cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, ServerSettings settings, bint may_hold,
+                     mail_parameters *out):
+    """A parameter that says when or how the message is to be handled."""
+    if known == SMTP_KEYWORD_BY and settings.deliver_by_minimum_s >= 0:
+        # RFC 2852 §4: with by-mode R there must be time left, and as much as was announced.
+        if not smtp_by_parse(value, length, &out.by) or out.by.mode == c'R' and out.by.seconds <= 0:
+            return BAD_PARAMETER_VALUE
+        if out.by.mode == c'R' and out.by.seconds < settings.deliver_by_minimum_s:
+            return BY_TIME_TOO_SHORT
+        out.flags |= MAIL_DELIVER_BY
+    elif known == SMTP_KEYWORD_HOLDFOR and may_hold:
+        if not smtp_interval_parse(value, length, &out.hold_for_s):
+            return BAD_PARAMETER_VALUE
+        out.flags |= MAIL_HOLD_FOR
+    elif known == SMTP_KEYWORD_HOLDUNTIL and may_hold:
+        if not smtp_date_time_parse(value, length, &out.hold_until_utc_s):
+            return BAD_PARAMETER_VALUE
+        out.flags |= MAIL_HOLD_UNTIL
+    elif known == SMTP_KEYWORD_MT_PRIORITY and settings.priority:
+        if not smtp_priority_parse(value, length, &out.priority):
+            return BAD_PARAMETER_VALUE
+        out.flags |= MAIL_PRIORITY
+    elif known == SMTP_KEYWORD_SOLICIT and settings.no_soliciting is not None:
+        if not smtp_solicit_is_valid(value, length):
+            return BAD_PARAMETER_VALUE
+        if len(settings.no_soliciting) == 0 or smtp_solicit_meets(
+                value, length, settings.no_soliciting, len(settings.no_soliciting)):
+            return SOLICITATION
+        out.solicit = value
+        out.solicit_length = length
+        out.flags |= MAIL_SOLICIT
+    else:
+        return UNKNOWN_PARAMETER
     return None
 
 

@@ -18,7 +18,10 @@ from angarium.smtp.server_data cimport bdat_command, chunk_begins, chunk_read, c
 from angarium.smtp.server_dialogue cimport *
 from angarium.smtp.server_envelope cimport mail_command, rcpt_command
 from angarium.smtp.server_hello cimport hello_command, offers_starttls, starttls_command
-from angarium.smtp.server_parameters cimport MAIL_BODY_8BITMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8
+from angarium.smtp.server_parameters cimport (
+    MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_DELIVER_BY, MAIL_HOLD_FOR, MAIL_HOLD_UNTIL, MAIL_PRIORITY, MAIL_REQUIRETLS,
+    MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, MAIL_SOLICIT,
+)
 from angarium.smtp.server_refusals cimport order_refused, syntax_refused
 from angarium.smtp.server_state cimport *
 
@@ -162,7 +165,8 @@ cdef class ServerSession(ServerDialogue):
             self.state = SERVER_MAIL
             self.recipient_count = 0
             self.refused_recipient_count = 0
-            self.say(MAIL_OK)
+            self.mail_count += 1
+            self.say(MAIL_OK if self.mail_reply is None else self.mail_reply)
         elif self.asked == EVENT_RCPT:
             self.state = SERVER_RCPT
             self.recipient_count += 1
@@ -232,7 +236,8 @@ cdef class ServerSession(ServerDialogue):
     cdef void begin_data_with(self, octets *body) noexcept:
         """Takes over `body`, which already holds the trace field; message octets go behind it."""
         self.asked = 0
-        reader_begin(&self.message, body, self.settings, self.is_chunking)
+        reader_begin(&self.message, body, self.settings, self.is_chunking,
+                     self.mail.flags & MAIL_BODY_BINARYMIME != 0)
         if self.is_chunking:
             chunk_begins(self)
         else:
@@ -440,6 +445,13 @@ cdef class ServerSession(ServerDialogue):
                 reverse_path=span_bytes(self.path, self.path_length), announced_octets=self.mail.announced_octets, envid=span_bytes(self.mail.envid, self.mail.envid_length),
                 body_8bitmime=bool(self.mail.flags & MAIL_BODY_8BITMIME),
                 smtputf8=bool(self.mail.flags & MAIL_SMTPUTF8), requires_tls=bool(self.mail.flags & MAIL_REQUIRETLS),
+                body_binarymime=bool(self.mail.flags & MAIL_BODY_BINARYMIME),
+                by="%d;%c%s" % (self.mail.by.seconds, self.mail.by.mode, "T" if self.mail.by.is_traced else "")
+                if self.mail.flags & MAIL_DELIVER_BY else "",
+                hold_for_s=self.mail.hold_for_s if self.mail.flags & MAIL_HOLD_FOR else None,
+                hold_until_utc_s=self.mail.hold_until_utc_s if self.mail.flags & MAIL_HOLD_UNTIL else None,
+                priority=self.mail.priority if self.mail.flags & MAIL_PRIORITY else None,
+                solicit=self.solicit if self.mail.flags & MAIL_SOLICIT else b"",
                 ret="FULL" if self.mail.flags & MAIL_RET_FULL else "HDRS" if self.mail.flags & MAIL_RET_HDRS else "")
         if event == EVENT_RCPT:
             return server_events.Rcpt(forward_path=span_bytes(self.path, self.path_length), domain_offset=self.domain_offset,

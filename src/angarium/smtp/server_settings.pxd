@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from angarium.smtp.refusal_ids cimport RefusalIds
 
 
@@ -36,3 +36,10 @@ cdef class ServerSettings:
     cdef readonly RefusalIds refusal_ids        # None: refusals have none
     cdef readonly bint tells_refusal_ids        # in the reply
     cdef readonly dict refusal_words            # reply -> why (reasons.py)
+    # Extensions of MAIL; see the .pyi.
+    cdef readonly bint binarymime
+    cdef readonly bint priority
+    cdef readonly int64_t deliver_by_minimum_s
+    cdef readonly uint32_t hold_max_s
+    cdef readonly bytes no_soliciting
+    cdef readonly uint32_t max_messages

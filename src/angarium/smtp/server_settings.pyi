@@ -27,6 +27,13 @@ class ServerSettings:
     completion           the domain that those without one get instead.
     refusal_ids          None: refusals have no ids. tells_refusal_ids: they stand in the reply, too.
     refusal_words        why each reply that refuses is said (reasons.py), by its octets.
+    binarymime           offers BINARYMIME (RFC 3030).
+    priority             offers MT-PRIORITY (RFC 6710).
+    deliver_by_minimum_s offers DELIVERBY (RFC 2852) and takes by-mode R from so many seconds on; below 0: not offered.
+    hold_max_s           FUTURERELEASE (RFC 4865) is known where ServerSession.future_release is set too; 0: nowhere.
+    no_soliciting        keywords of NO-SOLICITING (RFC 3865), "," between, whose mail is refused; b"": any; None: not offered.
+    max_messages         MAIL commands that one session may have accepted; 0: no limit.
+    announces_limits     offers LIMITS (RFC 9422).
     Raises UnicodeEncodeError for a hostname that is not ASCII.
     """
 
@@ -62,6 +69,12 @@ class ServerSettings:
     refusal_ids: RefusalIds | None
     tells_refusal_ids: bool
     refusal_words: dict[bytes, bytes]
+    binarymime: bool
+    priority: bool
+    deliver_by_minimum_s: int
+    hold_max_s: int
+    no_soliciting: bytes | None
+    max_messages: int
     def __init__(
         self,
         hostname: str | bytes,
@@ -83,4 +96,11 @@ class ServerSettings:
         refusal_ids: RefusalIds | None = None,
         tells_refusal_ids: bool = False,
         max_junk: int = 100,
+        binarymime: bool = False,
+        priority: bool = False,
+        deliver_by_minimum_s: int = -1,
+        hold_max_s: int = 0,
+        no_soliciting: str | bytes | None = None,
+        max_messages: int = 0,
+        announces_limits: bool = False,
     ) -> None: ...

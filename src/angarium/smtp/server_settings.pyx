@@ -12,7 +12,8 @@ cdef class ServerSettings:
                  max_errors=20, starttls=False, requires_tls=False, requiretls=False, run_octets=128 << 10,
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
                  auth_required=False, lmtp=False, must_qualify=False, completion=None, RefusalIds refusal_ids=None,
-                 tells_refusal_ids=False, max_junk=100):
+                 tells_refusal_ids=False, max_junk=100, binarymime=False, priority=False,
+                 deliver_by_minimum_s=-1, hold_max_s=0, no_soliciting=None, max_messages=0, announces_limits=False):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -29,6 +30,12 @@ cdef class ServerSettings:
         self.run_octets = run_octets
         self.command_timeout_s = command_timeout_s
         self.block_timeout_s = block_timeout_s
+        self.binarymime = binarymime
+        self.priority = priority
+        self.deliver_by_minimum_s = deliver_by_minimum_s
+        self.hold_max_s = hold_max_s
+        self.no_soliciting = no_soliciting.encode("ascii") if isinstance(no_soliciting, str) else no_soliciting
+        self.max_messages = max_messages
         self.greeting = (replies.LMTP_GREETING if lmtp else replies.GREETING) % name
         self.helo_reply = replies.HELO_OK % name
         self.quit_reply = replies.QUIT_OK % name
@@ -40,6 +47,17 @@ cdef class ServerSettings:
         self.too_many_reply = replies.GREETING_TOO_MANY % name
         lines = [name, b"SIZE %d" % max_message_octets, b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING",
                  b"ENHANCEDSTATUSCODES", b"DSN"]
+        if binarymime:
+            lines.append(b"BINARYMIME")
+        if deliver_by_minimum_s >= 0:
+            lines.append(b"DELIVERBY %d" % deliver_by_minimum_s if deliver_by_minimum_s else b"DELIVERBY")
+        if priority:
+            lines.append(b"MT-PRIORITY")
+        if self.no_soliciting is not None:
+            lines.append(b"NO-SOLICITING " + self.no_soliciting if self.no_soliciting else b"NO-SOLICITING")
+        if announces_limits:        # RFC 9422: what is enforced, and nothing else
+            lines.append((b"LIMITS MAILMAX=%d " % max_messages if max_messages else b"LIMITS ")
+                         + b"RCPTMAX=%d" % max_recipients)
         self.ehlo_reply = b"".join(b"250-" + line + b"\r\n" for line in lines) + b"250 HELP\r\n"
         self.ehlo_starttls_reply = self.ehlo_reply.replace(b"250 HELP", b"250-STARTTLS\r\n250 HELP")
         self.ehlo_tls_reply = (self.ehlo_reply.replace(b"250 HELP", b"250-REQUIRETLS\r\n250 HELP") if requiretls

@@ -26,6 +26,7 @@ cdef extern from "spool/envelope.h" nogil:
         SPOOL_ATTRIBUTE_ROUTE
         SPOOL_ATTRIBUTE_POOL
         SPOOL_ATTRIBUTE_IDENTITY
+        SPOOL_ATTRIBUTE_SOLICIT
 
     ctypedef struct spool_span:
         const uint8_t *data

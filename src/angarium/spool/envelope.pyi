@@ -34,6 +34,7 @@ class Attribute(enum.IntEnum):
     ROUTE = 6
     POOL = 7
     IDENTITY = 8
+    SOLICIT = 9
 
 class Status(enum.IntEnum):
     """What has become of one recipient. DELIVERED, FAILED and EXPIRED are final."""

@@ -48,6 +48,7 @@ class Attribute(enum.IntEnum):
     ROUTE = 6
     POOL = 7
     IDENTITY = 8
+    SOLICIT = 9
 
 
 class Status(enum.IntEnum):

@@ -1,0 +1,1 @@
+"""Terms that a client asks for with MAIL, and who is granted them. Compiled callers only."""

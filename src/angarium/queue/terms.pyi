@@ -1,0 +1,1 @@
+"""What the attributes of an envelope ask of the queue. Compiled callers only."""
