@@ -57,6 +57,90 @@ REASONS: Final[dict[str, Reason]] = {
         "A peer that is listed as a balancer sent no whole PROXY header within five seconds.",
         ("listener.proxy_from",),
     ),
+    # Who may come in
+    "MACHINE_FULL": Reason(
+        "machine-full",
+        "As many sessions of strangers were open on this machine as may be.",
+        ("admission.max_sessions",),
+    ),
+    "MEMORY_FULL": Reason(
+        "session-memory-full",
+        "The sessions of the worker that got the connection held as much memory as they may.",
+        ("admission.max_session_memory",),
+    ),
+    "NETWORK_CONNECTIONS": Reason(
+        "network-connections",
+        "As many connections of the client's network were open as may be.",
+        ("admission.limit.connections",),
+    ),
+    "NETWORK_CONNECTION_RATE": Reason(
+        "network-connection-rate",
+        "Connections of the client's network came faster than they may.",
+        ("admission.limit.connection_rate",),
+    ),
+    "NETWORK_ERRORS": Reason(
+        "network-errors",
+        "Clients of this network had more commands refused for good than they may.",
+        ("admission.limit.errors",),
+    ),
+    "NETWORK_MESSAGES": Reason(
+        "network-messages", "The client's network sent as many messages as it may.", ("admission.limit.messages",)
+    ),
+    "NETWORK_RECIPIENTS": Reason(
+        "network-recipients",
+        "The client's network sent to as many recipients as it may.",
+        ("admission.limit.recipients",),
+    ),
+    "NETWORK_HANDSHAKES": Reason(
+        "network-handshakes",
+        "The client's network began TLS as often as it may.",
+        ("admission.limit.handshakes",),
+    ),
+    # Extensions of MAIL
+    "BINARYMIME_NEEDS_BDAT": Reason(
+        "binarymime-needs-bdat", "DATA came in a transaction of BODY=BINARYMIME (RFC 3030 §3)."
+    ),
+    "BY_TIME_TOO_SHORT": Reason(
+        "by-time-too-short",
+        "DELIVERBY asked for less time than is announced (RFC 2852 §4).",
+        ("listener.extensions.deliver_by_minimum",),
+    ),
+    "HOLD_IS_PAST": Reason("hold-is-past", "HOLDUNTIL named a time that is over (RFC 4865 §4)."),
+    "HOLD_NOT_ALLOWED": Reason(
+        "hold-not-allowed",
+        "A client that may not relay asked for its message to be held.",
+        ("listener.relay_from", "listener.auth.offered"),
+    ),
+    "HOLD_TOO_LONG": Reason(
+        "hold-too-long",
+        "A message was to be held for longer than is announced (RFC 4865 §4).",
+        ("listener.extensions.future_release",),
+    ),
+    "TWO_HOLDS": Reason("two-holds", "HOLDFOR and HOLDUNTIL came with one MAIL (RFC 4865 §4)."),
+    "SOLICITATION": Reason(
+        "solicitation",
+        "SOLICIT named a class of mail that is not taken (RFC 3865 §4).",
+        ("listener.extensions.no_soliciting",),
+    ),
+    "TOO_MANY_MESSAGES": Reason(
+        "too-many-messages",
+        "One session had as many messages accepted as it may; the client goes on in another.",
+        ("listener.extensions.max_messages",),
+    ),
+    # Recipients
+    "UNKNOWN_RECIPIENT": Reason(
+        "unknown-recipient",
+        "The domain is one of ours, and nobody of that name is in its list, or its next hop refused the name.",
+        ("domain.recipients",),
+    ),
+    "RECIPIENT_TROUBLE": Reason(
+        "recipient-trouble",
+        "A list of recipients or of aliases could not be read; an `error` line says which.",
+        ("domain.recipients", "recipients.aliases"),
+    ),
+    "CANNOT_ASK_NEXT_HOP": Reason(
+        "cannot-ask-next-hop", "The next hop that knows the domain's recipients did not answer.", ("domain.recipients",)
+    ),
     # The line and the verb
     "UNKNOWN_COMMAND": Reason("unknown-command", "The line began with no verb of SMTP."),
     "NOT_IMPLEMENTED": Reason(
@@ -256,6 +340,16 @@ OF_OTHER: Final = Reason(OTHER, "A hook or another policy refused, for a reason 
 
 # Of refusals that say a reply of their own, or one of the above: policies bring the word along (model/refusal.py).
 OF_POLICIES: Final = (
+    Reason(
+        "client-score",
+        "Lists and names gave the client as many points as have it refused; the reply says which, and a `scored` line.",
+        ("admission.refuse_score", "admission.dns_list", "admission.checks"),
+    ),
+    Reason(
+        "greylisted",
+        "The client was not known yet and is expected to come again.",
+        ("admission.greylist",),
+    ),
     Reason("policy-hook", "A hook of the operator's refused; the reply is its own.", ("policy.file",)),
     Reason("header-too-big", "A hook wanted the header changed, and it is larger than can be.", ("policy.file",)),
     Reason(
