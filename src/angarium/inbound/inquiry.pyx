@@ -90,7 +90,7 @@ cdef class Inquiry:
         failures_total.add(1)
         try:
             frames = traceback.extract_tb(error.__traceback__)
-            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            where = f"{frames[len(frames) - 1].filename}:{frames[len(frames) - 1].lineno}" if frames else ""
             self.client.context.intake.journal.log("error", where="judge", at=where, reason=repr(error))
         finally:
             self.finish(FAILED)

@@ -134,12 +134,12 @@ REASONS: Final[dict[str, Reason]] = {
         ("domain.recipients",),
     ),
     "RECIPIENT_TROUBLE": Reason(
-        "recipient-trouble",
+        "map-trouble",
         "A list of recipients or of aliases could not be read; an `error` line says which.",
         ("domain.recipients", "recipients.aliases"),
     ),
     "CANNOT_ASK_NEXT_HOP": Reason(
-        "cannot-ask-next-hop", "The next hop that knows the domain's recipients did not answer.", ("domain.recipients",)
+        "next-hop-not-asked", "The next hop that knows the domain's recipients did not answer.", ("domain.recipients",)
     ),
     # The line and the verb
     "UNKNOWN_COMMAND": Reason("unknown-command", "The line began with no verb of SMTP."),
