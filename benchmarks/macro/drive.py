@@ -230,6 +230,25 @@ def run(work: Work, mta: Contender, *, every: Callable[[], None] | None = None, 
     return Run(work.messages, delivered_s, accepted_s, mta_cpu_s, source_cpu_s + sink_cpu_s)
 
 
+def without_mta(work: Work, port: int) -> float:
+    """Messages a second of smtp-source straight into smtp-sink: no MTA between the two can be faster."""
+    with sink(port) as behind:
+        start = time.monotonic()
+        source = subprocess.run(
+            [tool("smtp-source"), *work.options(), f"127.0.0.1:{port}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=STALL_S * 4,
+        )
+        if source.returncode != 0:
+            raise RunFailed(f"smtp-source: {source.stderr.decode(errors='replace').strip()}")
+        while behind.poll() < work.messages:
+            if time.monotonic() - start > STALL_S * 4:
+                raise RunFailed(f"{behind.received} of {work.messages} messages arrived without an MTA")
+            time.sleep(POLL_S)
+        return work.messages / (time.monotonic() - start)
+
+
 def _cpu_when_quiet(pid: int, limit_s: float = 5.0) -> float:
     """CPU seconds of the tree once what trails behind the last delivery (log, removal from the queue) is
     done.

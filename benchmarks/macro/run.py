@@ -102,6 +102,8 @@ class Bench:
                             f"{run.cpu_us_per_message:,.0f} us CPU per message "
                             f"(tools {run.tools_cpu_s / run.messages * 1e6:,.0f})"
                         )
+                ceiling = [drive.without_mta(work, drive.free_port()) for _ in range(min(self.rounds, 3))]
+                say(f"{row.title}: {statistics.median(ceiling):,.0f} messages/s without an MTA")
                 self.runs[row.key] = {name: [asdict(run) for run in runs] for name, runs in taken.items()}
                 us, them = taken.get("angarium", []), taken.get("postfix", [])
                 self.measures.append(
@@ -113,6 +115,7 @@ class Bench:
                         better="higher",
                         angarium=[r.messages_per_s for r in us],
                         postfix=[r.messages_per_s for r in them],
+                        tools=ceiling,
                     )
                 )
                 if row.cpu_bar is not None:

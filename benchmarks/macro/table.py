@@ -13,6 +13,7 @@ class Measure(TypedDict):
     """One line of the table. Values are one per round, in `unit`; the ratio is of the medians.
 
     better   "higher" or "lower".
+    tools    the same work without an MTA, where it was measured: what the two tools allow at most.
     judged   what the bar is held against: the ratio, or our own median for absolute bars; None when a side
              is missing.
     """
@@ -23,6 +24,7 @@ class Measure(TypedDict):
     better: str
     angarium: list[float]
     postfix: list[float]
+    tools: list[float]
     ratio: float | None
     bar: str
     judged: float | None
@@ -38,6 +40,7 @@ def measure(
     better: str,
     angarium: Sequence[float],
     postfix: Sequence[float] = (),
+    tools: Sequence[float] = (),
 ) -> Measure:
     """One line, judged."""
     ratio = None
@@ -53,6 +56,7 @@ def measure(
         better=better,
         angarium=[round(v, 4) for v in angarium],
         postfix=[round(v, 4) for v in postfix],
+        tools=[round(v, 4) for v in tools],
         ratio=None if ratio is None else round(ratio, 4),
         bar=bar.text,
         judged=None if judged is None else round(judged, 4),
@@ -85,7 +89,7 @@ def _side(values: Sequence[float]) -> str:
 
 def render(measures: Sequence[Measure]) -> str:
     """Plain text, one line per measure: median (minimum - maximum) of both sides, ratio, bar, verdict."""
-    head = ("work", "unit", "Angarium", "Postfix", "ratio", "bar", "")
+    head = ("work", "unit", "Angarium", "Postfix", "no MTA", "ratio", "bar", "")
     lines = [head]
     for m in measures:
         verdict = {True: "met", False: "NOT MET", None: ""}[m["is_met"]]
@@ -95,6 +99,7 @@ def render(measures: Sequence[Measure]) -> str:
                 m["unit"],
                 _side(m["angarium"]),
                 _side(m["postfix"]),
+                _side(m["tools"]),
                 ratio_text(m["ratio"]),
                 m["bar"],
                 verdict,
