@@ -115,4 +115,4 @@ def test_the_route_hook_leads_mail_and_the_queue_shows_what_was_decided(tmp_path
         done = relay.command("queue", "show", event["id"], "--json")
         assert done.returncode == 0, done.stderr
         shown = json.loads(done.stdout)
-        assert (shown["route"], shown["tenant"], shown["priority"]) == ("smtp://127.0.0.1:1", "acme", "4")
+        assert (shown["route"], shown["tenant"], shown["priority"]) == ("smtp://127.0.0.1:1", "acme", 4)

@@ -148,7 +148,7 @@ def test_secrets_of_auth_are_never_told(tmp_path: Path) -> None:
 
 def test_a_slow_reader_gets_the_first_of_it_and_how_much_was_dropped(tmp_path: Path) -> None:
     async def main() -> None:
-        async with intake_harness(tmp_path) as harness:
+        async with intake_harness(tmp_path, max_junk=1_000_000) as harness:
             looking = Tracing(harness.intake, 0)
             await looking.pull("t", HERE, False)
             peer = await SmtpPeer.greeted(harness.port)
