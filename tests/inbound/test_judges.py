@@ -155,6 +155,44 @@ def test_recipients_and_attributes_of_judges_are_in_the_envelope(tmp_path: Path)
     run(main())
 
 
+def test_nobody_of_a_recipient_that_was_answered_no_is_left_in_the_envelope(tmp_path: Path) -> None:
+    """The client sends to it again, and the first of the two would have had the mail twice."""
+
+    async def main() -> None:
+        def rcpt(case: RcptCase) -> None:
+            if case.forward_path == b"broken@y.example":
+                case.recipients = [NewRecipient(b"one@y.example"), NewRecipient("no octets")]  # type: ignore[arg-type]
+
+        async with judged_by(tmp_path, Judges(rcpt=(rcpt,))) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(b"MAIL FROM:<a@x.example>\r\n")
+            assert (await peer.ask(b"RCPT TO:<broken@y.example>\r\n"))[:9] == "451 4.3.0"
+            assert (await peer.ask(b"RCPT TO:<b@y.example>\r\n"))[:3] == "250"
+            await peer.ask(b"DATA\r\n")
+            assert (await peer.ask(b"\r\n.\r\n"))[:3] == "250"
+            assert harness.events("received")[0]["to"] == ["b@y.example"]
+
+    run(main())
+
+
+def test_a_judge_that_cancels_itself_has_not_answered(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def mail(case: MailCase) -> None:
+            raise asyncio.CancelledError
+
+        def mail_at_once(case: MailCase) -> None:
+            raise asyncio.CancelledError
+
+        async with judged_by(tmp_path, Judges(mail=(mail,))) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await peer.ask(b"MAIL FROM:<a@x.example>\r\n"))[:9] == "451 4.3.0"
+            harness.intake.appointing = (lambda _: Judges(mail=(mail_at_once,)),)
+            harness.listeners[0].apply(HOSTNAME, harness.listeners[0].context.options)
+            assert (await peer.ask(b"MAIL FROM:<a@x.example>\r\n"))[:9] == "451 4.3.0"
+
+    run(main())
+
+
 def test_a_message_whose_recipients_were_all_taken_is_accepted_and_nowhere(tmp_path: Path) -> None:
     async def main() -> None:
         def nobody(case: RcptCase) -> None:

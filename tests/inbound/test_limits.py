@@ -47,6 +47,7 @@ def test_no_more_connections_of_a_network_at_once_than_may_be(tmp_path: Path) ->
             set_limits(harness, {"connections": 2})
             first, _second = [await SmtpPeer.greeted(harness.port) for _ in range(2)]
             assert await refused(harness.port) == "421 4.7.0 Too many connections from your network at once"
+            assert [each["reason"] for each in harness.events("rejected")] == ["network-connections"]
             first.cut()
             await harness.until(lambda: len(harness.intake.clients) == 1)
             await SmtpPeer.greeted(harness.port)
@@ -137,6 +138,7 @@ def test_the_sessions_of_the_machine_are_limited_over_all_workers(tmp_path: Path
             first, _ = [await SmtpPeer.greeted(harness.port) for _ in range(2)]
             assert tallies.sessions == 2
             assert await refused(harness.port) == "421 4.3.2 Too many sessions on this machine, try again later"
+            assert harness.events("rejected")[-1]["reason"] == "machine-full"
             assert tallies.sessions == 2
             first.cut()
             await harness.until(lambda: tallies.sessions == 1)
@@ -311,6 +313,7 @@ def test_past_the_memory_that_sessions_may_hold_new_ones_are_turned_away(tmp_pat
             load.look()
             assert harness.intake.is_memory_full
             assert await refused(harness.port) == "421 4.3.1 No memory for more sessions, try again later"
+            assert harness.events("rejected")[-1]["reason"] == "session-memory-full"
             for each in peers:
                 each.cut()
             await harness.until(lambda: len(harness.intake.clients) == 2)

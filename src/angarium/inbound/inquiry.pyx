@@ -45,7 +45,7 @@ cdef class Inquiry:
                     self.finish(answer)
                     return
             self.finish(None)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:     # a judge that cancels itself has not answered
             self.fail(error)
 
     cdef object begin(self, object coroutine):

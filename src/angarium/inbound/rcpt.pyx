@@ -90,17 +90,22 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     cdef bytes forward_path = case.forward_path
     cdef const uint8_t *path = <const uint8_t *>PyBytes_AS_STRING(forward_path)
     cdef bytes reply = None
+    cdef inbound_transaction *transaction = client.transaction
+    cdef size_t before = transaction.envelope.length
+    cdef uint32_t count_before = transaction.recipient_count
     if refusal is not None:
         client.tell_refusal(path, PyBytes_GET_SIZE(forward_path), refusal)
         client.session.refuse(refusal.reply)
         client.resume()
         return
     try:
-        reply = add_all(client.transaction, case)
+        reply = add_all(transaction, case)
     except Exception as error:
         client.context.intake.journal.log("error", where="recipients", reason=repr(error))
         reply = LOCAL_TROUBLE
     if reply is not None:
+        # Whoever is answered no comes again: nobody of this RCPT may be left in the envelope, or gets the mail twice.
+        transaction_forget_recipients(transaction, before, count_before)
         refuse(client, path, <uint32_t>PyBytes_GET_SIZE(forward_path), reply)
     else:
         client.session.accept()
@@ -108,9 +113,7 @@ cdef void judged(Client client, object case, object refusal) noexcept:
 
 
 cdef bytes add_all(inbound_transaction *transaction, object case):
-    """All the recipients that judges made of one, or none of them and why."""
-    cdef size_t before = transaction.envelope.length
-    cdef uint32_t count_before = transaction.recipient_count
+    """Adds the recipients that judges made of one. None, or why not: some may have been added then."""
     cdef bytes path, orcpt
     recipients = case.recipients
     if recipients is None:
@@ -126,7 +129,6 @@ cdef bytes add_all(inbound_transaction *transaction, object case):
         if transaction_add_recipient(
                 transaction, <const uint8_t *>PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), path.rfind(b"@") + 1,
                 <const uint8_t *>PyBytes_AS_STRING(orcpt), PyBytes_GET_SIZE(orcpt), each.notify) != 0:
-            transaction_forget_recipients(transaction, before, count_before)
             return NO_MEMORY
     if case.attributes and transaction_set_attributes(transaction, case.attributes) != 0:
         return NO_MEMORY
