@@ -395,7 +395,7 @@ static void look(workload *self)
         if (!is_sealed(self, at->given_up[i].home))
             at->given_up[kept++] = at->given_up[i];
     at->given_up_count = kept;
-    at->victim = spool_shard_victim(self->on.shard, now_ms() + OLD_ENOUGH_MS);
+    at->victim = spool_shard_victim(self->on.shard, now_ms() + OLD_ENOUGH_MS, false);
     at->due_ms = now_ms() + LOOK_MS;
     if (at->victim == NULL)
         return;

@@ -6,6 +6,11 @@
  * current segment, as new records with a home of their own, and then the old copy is freed like any message that is over;
  * outcomes are written again; freed entries are repeated. Nothing depends on an order between segments: a segment of old mail
  * that is worth keeping does not hold those behind it.
+ *
+ * One live message keeps its segment; the freed records about its neighbours keep the next one, those about that one's mail the one
+ * behind it, and so on: under full traffic a new file every tenth of a second, each written twice as it must be filled first. Such
+ * a segment has nothing to move, and repeating its entries lets go of the whole chain behind it. So it need not age as others do,
+ * and it is emptied while the compaction rests from moving.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,18 +21,33 @@
 enum {
     SLACK_SEGMENTS = 4,             /* beyond twice what lives: the current one, the next, and some being drained */
     YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered */
+    CHAIN_MS = 100,                 /* likewise, of a segment with freed entries only: a few more let go of the chain by one */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
 
-static bool may_be_victim(const spool_shard *self, const spool_segment *segment, uint64_t now_ms)
+/* What was found at start counts its outcomes with its freed entries: not known. */
+static bool has_only_freed(const spool_segment *segment)
 {
+    return !segment->is_old && segment->live == 0 && segment->live_octets == 0 && segment->outcomes == 0;
+}
+
+static bool may_be_victim(const spool_shard *self, const spool_segment *segment, uint64_t now_ms, bool is_resting)
+{
+    bool is_quick = has_only_freed(segment);
     return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
-        && now_ms >= segment->sealed_ms + YOUNG_MS && now_ms >= segment->compact_after_ms
+        && (is_quick || !is_resting)
+        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS) && now_ms >= segment->compact_after_ms
         && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
                                         : segment->live_octets * 2 < (int64_t)segment->octets);
 }
 
-spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
+/* Of two with equally little the older one: what follows from it goes with it. */
+static bool goes_before(const spool_segment *one, const spool_segment *other)
+{
+    return one->live_octets != other->live_octets ? one->live_octets < other->live_octets : one->serial < other->serial;
+}
+
+spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool is_resting)
 {
     int64_t used = 0, live = 0;
     spool_segment *least = NULL;
@@ -36,7 +56,7 @@ spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
     for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known) {
         used += (int64_t)segment->octets;
         live += segment->live_octets;
-        if (may_be_victim(self, segment, now_mono_ms) && (least == NULL || segment->live_octets < least->live_octets))
+        if (may_be_victim(self, segment, now_mono_ms, is_resting) && (least == NULL || goes_before(segment, least)))
             least = segment;
     }
     SPOOL_GAUGE(self, live_octets, (uint64_t)live);
@@ -47,6 +67,11 @@ spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
     least->has_lost_repeat = false;
     least->busy++;
     return least;
+}
+
+bool spool_segment_has_live(const spool_segment *segment)
+{
+    return segment->live != 0;
 }
 
 void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
@@ -84,6 +109,7 @@ void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bool is_m
     victim->compact_after_ms = again_mono_ms;
     if (is_moved && victim->repeats == 0 && !victim->has_lost_repeat) {
         spool_counts_clear(&victim->about);
+        victim->outcomes = 0;
         SPOOL_COUNT(self, compactions, 1);
     }
     spool_pins_consider(self, victim);

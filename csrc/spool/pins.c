@@ -118,6 +118,13 @@ static void add_about(spool_segment *segment, const spool_segment *home, int32_t
         segment->is_broken = true;
 }
 
+static void add_outcome(spool_segment *segment, const spool_segment *home, int32_t n)
+{
+    add_about(segment, home, n);
+    if (segment != home)
+        segment->outcomes += n;
+}
+
 /* The compaction that wanted them begins again later. */
 static void drop_repeats(spool_shard *self, spool_freed *freed)
 {
@@ -164,7 +171,7 @@ static void freed_durable(spool_shard *self, spool_freed *freed)
         if (entry->kind == SPOOL_FREE_AGAIN)
             entry->state->repeats--;    /* what was repeated stops counting all at once, at the end of the compaction */
         else if (entry->state != NULL)
-            add_about(entry->state, entry->home, -1);
+            add_outcome(entry->state, entry->home, -1);
         let_go_of_state(entry);
     }
     for (uint32_t i = 0; i < freed->count; i++) {
@@ -233,9 +240,9 @@ static void outcome_done(spool_shard *self, spool_op *op)
     if (op->previous_state != NULL)
         op->previous_state->busy--;
     if (op->error == 0) {
-        add_about(op->place.segment, op->about, 1);
+        add_outcome(op->place.segment, op->about, 1);
         if (op->previous_state != NULL)
-            add_about(op->previous_state, op->about, -1);
+            add_outcome(op->previous_state, op->about, -1);
     }
     if (op->previous_state != NULL)
         spool_pins_consider(self, op->previous_state);

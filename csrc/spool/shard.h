@@ -46,6 +46,7 @@ struct spool_segment {
     int64_t busy;                           /* reads, ops and freed entries on their way that point here */
     int64_t unwritten;                      /* settled messages whose FREED record found no room */
     int64_t live_octets;                    /* payloads of live envelopes and chunks; a measure, no pin hangs on it */
+    int64_t outcomes;                       /* newest outcomes in here since it was opened; a measure likewise */
     int64_t repeats;                        /* of a victim: repeated FREED entries on their way, and homes that are waited for */
     bool is_victim, has_lost_repeat;
     spool_segment *awaited_by;              /* while it is retiring: the victim whose FREED entries about it go with it */

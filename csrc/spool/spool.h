@@ -153,8 +153,11 @@ bool spool_segment_is_sealed(const spool_segment *segment);
  * both. So a message is moved only when its home is sealed and, after a copy of it was given up, when that copy's home is too.
  *
  * A victim is the sealed segment with the least in it, when the segments take more than twice what lives in them and a few
- * besides. It is pinned until spool_shard_victim_done, and not given again before. NULL: nothing is worth it now. */
-spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms);
+ * besides. It is pinned until spool_shard_victim_done, and not given again before. NULL: nothing is worth it now. `is_resting`: only
+ * one in which there is nothing to move, just freed entries to repeat. */
+spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool is_resting);
+/* Whether an envelope or a chunk in it is of a live message, or the end of one is on its way. */
+bool spool_segment_has_live(const spool_segment *segment);
 /* Repeats an entry of a FREED record of `victim` in a new one; nothing when the home is gone or is the victim. */
 void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim);
 /* Repeated entries that are not durable yet; -1 when one could not be written. */

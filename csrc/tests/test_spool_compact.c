@@ -283,7 +283,7 @@ static void empty(fixture *self, spool_segment *victim, mail *all, unsigned coun
 
 static bool compact(fixture *self, mail *all, unsigned count)
 {
-    spool_segment *victim = spool_shard_victim(self->shard, now_ms() + OLD_ENOUGH_MS);
+    spool_segment *victim = spool_shard_victim(self->shard, now_ms() + OLD_ENOUGH_MS, false);
     if (victim == NULL)
         return false;
     empty(self, victim, all, count);
@@ -316,6 +316,39 @@ static void one_message_that_stays_keeps_a_fixed_number_of_segments(void)
         end(&self, &all[i]);
     settle(&self);
     check_disk(&self, all, 3, "over");
+    fixture_remove(&self);
+}
+
+/* A message keeps its segment, the freed records about its neighbours keep the next, and so on. At rest only those are given,
+ * young as they are, never what has to be moved; the first of them lets go of all behind it. */
+static void a_chain_is_let_go_of_while_the_compaction_rests(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    mail stays = arrive(&self, 1000);
+    churn(&self, 9);
+    mail waits = arrive(&self, 1000);
+    churn(&self, 1);
+    say(&self, &waits, waits.home.segment, NULL, 1);
+    churn(&self, 9);
+    settle(&self);
+    uint32_t before = statistics(&self).segments, given = 0;
+    CHECK(before > 15, "%u segments", before);
+    pause_ms(50);
+    spool_segment *victim;
+    while (given < before && (victim = spool_shard_victim(self.shard, now_ms(), true)) != NULL) {
+        given++;
+        CHECK(victim != stays.home.segment && victim != waits.home.segment && victim != waits.state, "segment %u is to be moved",
+              spool_segment_serial(victim));
+        mail all[2] = {stays, waits};
+        empty(&self, victim, all, 2);
+        settle(&self);
+    }
+    CHECK(given > 0 && given < 6, "%u at rest", given);
+    CHECK(statistics(&self).segments <= 8, "%u segments are left", statistics(&self).segments);
+    mail all[2] = {stays, waits};
+    check_disk(&self, all, 2, "after the rest");
     fixture_remove(&self);
 }
 
@@ -389,7 +422,7 @@ static void an_outcome_stays_until_the_end_of_its_message_is_durable(void)
     for (int i = 0; i < 6; i++)
         churn(&self, 2);
     settle(&self);
-    while ((victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS)) != NULL && victim != one.state && count < 16)
+    while ((victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS, false)) != NULL && victim != one.state && count < 16)
         others[count++] = victim;
     CHECK(victim == one.state, "the segment of the outcome is not given");
     uint32_t serial = spool_segment_serial(victim);
@@ -422,10 +455,10 @@ static void a_home_that_is_just_going_is_waited_for(int header_errno, int64_t ex
     }
     churn(&self, 3);
     settle(&self);
-    spool_segment *victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS), *first = NULL;
+    spool_segment *victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS, false), *first = NULL;
     if (victim == home) {
         first = victim;
-        victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS);
+        victim = spool_shard_victim(self.shard, now_ms() + OLD_ENOUGH_MS, false);
         spool_shard_victim_done(self.shard, first, false, 0);
     }
     CHECK(victim != NULL, "nothing to compact");
@@ -531,6 +564,7 @@ int main(void)
     freeing_a_copy_leaves_the_original();
     a_failed_write_of_a_copy_is_not_the_end_of_the_message();
     one_message_that_stays_keeps_a_fixed_number_of_segments();
+    a_chain_is_let_go_of_while_the_compaction_rests();
     random_mail_with_compaction_survives_a_crash_at_any_step();
     return check_report();
 }

@@ -47,11 +47,13 @@ cdef enum:
     DAMAGED_AGAIN_MS = 3600000
     # The pace, so that commits lose little: so much time for each move and octet, from the beginning of one victim to the next, is
     # a thousand moves or 16 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
-    # fills, and none of those could be used again without a move of its own.
+    # fills, and none of those could be used again without a move of its own. While it rests from moving, segments that hold nothing
+    # but freed entries are emptied all the same: the copies of each victim pin a chain of those (csrc/spool/compact.c).
     MOVE_US = 1000
     OCTETS_PER_US = 16
 
 cdef double LOOK_S = 0.5            # between looks for a victim
+cdef double RESTING_LOOK_S = 0.02
 cdef double SETTLE_S = 0.02         # between looks whether what was moved is durable
 
 
@@ -207,6 +209,7 @@ cdef class Compactor:
     cdef uint64_t paced_us                  # the next victim is looked for then
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
+    cdef bint has_no_mail                   # of the victim: only outcomes and freed entries matter
     # Copies given up: message id -> serial of the copy's home. Freed records name no more than that, so no later copy of the message
     # may lie there. Forgotten once the segment is sealed.
     cdef dict given_up
@@ -226,7 +229,7 @@ cdef class Compactor:
         return self.victim != NULL
 
     def start(self):
-        self.timer = self.loop.call_later(LOOK_S, self.bound_look)
+        self.look_later(LOOK_S)
 
     async def stop(self):
         """Begins nothing more; returns when nothing is under way. The segment in hand stays as it is."""
@@ -240,18 +243,25 @@ cdef class Compactor:
 
     # ---- a victim ----
 
+    cdef double rest_s(self) noexcept:
+        """How long until the next victim from which something is moved. A full disk cannot wait."""
+        cdef uint64_t now_us = mono_ms() * 1000
+        return (self.paced_us - now_us) / 1000000.0 if self.paced_us > now_us and self.shard.has_room() else 0.0
+
     def _look(self):
         cdef spool_read_op *op
+        cdef double rest_s = self.rest_s()
         self.timer = None
         if self.is_stopping:
             return
         if self.given_up:
             self.given_up = {message_id: home for message_id, home in self.given_up.items() if not self.shard.is_sealed(home)}
-        self.victim = self.shard.victim()
+        self.victim = self.shard.victim(rest_s > 0)
         if self.victim == NULL:
-            self.start()
+            self.look_later(min(rest_s, RESTING_LOOK_S) if rest_s > 0 else LOOK_S)
             return
         self.is_damaged = self.is_left_over = self.is_settling = False
+        self.has_no_mail = not self.shard.has_live(self.victim)      # it is sealed: it will have none
         op = <spool_read_op *>calloc(1, sizeof(spool_read_op))
         if op == NULL:
             self.end(False)
@@ -280,8 +290,6 @@ cdef class Compactor:
         return 0
 
     cdef int end(self, bint is_moved) noexcept:
-        cdef uint64_t now_us = mono_ms() * 1000
-        cdef double rest_s = 0.001
         if is_moved and not self.is_left_over:
             emptied.cell[0] += 1
         else:
@@ -290,14 +298,13 @@ cdef class Compactor:
         self.victim = NULL
         octets_unref(self.index)
         self.index = NULL
-        if self.is_stopping:
-            return 0
-        if not is_moved:
-            rest_s = LOOK_S
-        elif self.paced_us > now_us and self.shard.has_room():      # a full disk cannot wait
-            rest_s = (self.paced_us - now_us) / 1000000.0
+        if not self.is_stopping:
+            self.look_later(0.001 if is_moved else LOOK_S)
+        return 0
+
+    cdef int look_later(self, double delay_s) noexcept:
         try:
-            self.timer = self.loop.call_later(rest_s, self.bound_look)
+            self.timer = self.loop.call_later(delay_s, self.bound_look)
         except Exception:                   # the loop is closed
             pass
         return 0
@@ -355,6 +362,8 @@ cdef class Compactor:
             kind = load32(entry + 16)
             if kind == SPOOL_FREED:
                 self.read_freed(load32(entry), load32(entry + 4))
+                continue
+            if self.has_no_mail and kind != SPOOL_OUTCOME:
                 continue
             m = self.scheduler.index.find(load64(entry + 8))
             if m == NULL or m.hand_count or m.state_in_flight:
@@ -426,7 +435,9 @@ cdef class Compactor:
                 return
             entry = self.index.data + INDEX_FIXED_OCTETS + <size_t>self.cursor * INDEX_ENTRY_OCTETS
             kind = load32(entry + 16)
-            m = self.scheduler.index.find(load64(entry + 8)) if kind != SPOOL_FREED else NULL
+            m = NULL
+            if kind == SPOOL_OUTCOME or kind != SPOOL_FREED and not self.has_no_mail:
+                m = self.scheduler.index.find(load64(entry + 8))
             if m != NULL:
                 if m.state_segment == self.victim:
                     if m.state_in_flight:           # it is being written again: look once more

@@ -174,7 +174,8 @@ cdef extern from "spool/spool.h" nogil:
     spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
     bint spool_segment_is_sealed(const spool_segment *segment)
 
-    spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms)
+    spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bint is_resting)
+    bint spool_segment_has_live(const spool_segment *segment)
     void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
     int64_t spool_shard_repeats_under_way(const spool_segment *victim)
     void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bint is_moved, uint64_t again_mono_ms)
