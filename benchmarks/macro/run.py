@@ -1,13 +1,13 @@
 """The macro benchmark: the same work through Angarium and through Postfix, in turn, on this machine, now.
 
-    python benchmarks/macro/run.py                       every row, five rounds (about ten minutes); what
-    `make bench` does python benchmarks/macro/run.py --quick               a fifth of the work, two rounds:
-    an idea of the figures, kept nowhere python benchmarks/macro/run.py --rows 4k,memory --only angarium
+    python benchmarks/macro/run.py            every row, five rounds (about ten minutes); what `make bench` does
+    python benchmarks/macro/run.py --quick    a fifth of the work, two rounds: an idea of the figures, kept nowhere
+    python benchmarks/macro/run.py --rows 4k,memory --only angarium
 
 Both MTAs sync to the same disk before they answer 250 and log every message to a file on it. See
 ../README.md for what is measured how, and what these figures do not show. Postfix starts only as root;
-without root, only Angarium is run. Exit status: 0 when every bar that could be judged is met, 1 when one is
-not, 2 when the benchmark could not run.
+without root, only Angarium is run. Exit status: 0 when every bar that could be judged is met, or missed at 90 %
+and more of what the tools do without any MTA; 1 when one is not, 2 when the benchmark could not run.
 """
 
 from __future__ import annotations
@@ -118,18 +118,17 @@ class Bench:
                         tools=ceiling,
                     )
                 )
-                if row.cpu_bar is not None:
-                    self.measures.append(
-                        table.measure(
-                            row.key + "-cpu",
-                            "the same, CPU per message",
-                            row.cpu_bar,
-                            unit="us",
-                            better="lower",
-                            angarium=[r.cpu_us_per_message for r in us],
-                            postfix=[r.cpu_us_per_message for r in them],
-                        )
+                self.measures.append(
+                    table.measure(
+                        row.key + "-cpu",
+                        f"{row.title}: CPU per message",
+                        row.cpu_bar,
+                        unit="us",
+                        better="lower",
+                        angarium=[r.cpu_us_per_message for r in us],
+                        postfix=[r.cpu_us_per_message for r in them],
                     )
+                )
 
     def _through(self, contender: Contender, work: drive.Work) -> drive.Run:
         return drive.run(work, contender)
@@ -359,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.write_text(json.dumps(results, indent=1) + "\n")
         output.with_suffix(".svg").write_text(chart.draw(results))
         print(f"\nkept in {output} and {output.with_suffix('.svg')}")
-    return 1 if any(m["is_met"] is False for m in bench.measures) else 0
+    return 1 if any(m["is_met"] is False and not table.is_at_limit(m) for m in bench.measures) else 0
 
 
 if __name__ == "__main__":
