@@ -153,6 +153,37 @@ def test_what_is_deferred_before_recipients_holds_for_every_one(tmp_path: Path, 
     run(main())
 
 
+def test_services_see_the_client_that_a_listed_peer_introduces(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with policy_server(lambda _: b"action=DUNNO\n\n") as (server, address):
+            service = {"address": address, "states": list(STATES), "ask_for": "all"}
+            listener = {**STRANGERS, "xclient_from": ["127.0.0.0/8"]}
+            async with policy_harness(tmp_path, "", listener=listener, service=[service]) as harness:
+                peer = await SmtpPeer.greeted(harness.port)
+                said = b"NAME=spike.example REVERSE_NAME=ptr.example ADDR=192.0.2.7 HELO=spike PROTO=ESMTP LOGIN=alice"
+                assert (await peer.ask(b"XCLIENT " + said + b"\r\n"))[:3] == "220"
+                await peer.ask(MAIL)
+                await peer.ask(b"RSET\r\n")
+                await peer.ask(b"XCLIENT NAME=[UNAVAILABLE] LOGIN=[UNAVAILABLE] HELO=spark PROTO=SMTP\r\n")
+                seen = [
+                    (
+                        each["protocol_state"], each["client_address"], each["client_name"],
+                        each["reverse_client_name"], each["helo_name"], each["protocol_name"], each["sasl_username"],
+                    )
+                    for each in server.questions
+                ]  # fmt: skip
+                introduced = ("192.0.2.7", "spike.example", "ptr.example", "spike", "ESMTP", "alice")
+                assert seen == [
+                    ("CONNECT", "127.0.0.1", "unknown", "unknown", "", "SMTP", ""),
+                    ("CONNECT", *introduced),
+                    ("EHLO", *introduced),
+                    ("MAIL", *introduced),
+                    ("CONNECT", "192.0.2.7", "unknown", "ptr.example", "spark", "SMTP", ""),
+                ]
+
+    run(main())
+
+
 def test_fields_of_services_are_prepended_once_a_message(tmp_path: Path) -> None:
     async def main() -> None:
         actions = {"RCPT": "PREPEND X-Greylist: delayed", "MAIL": "PREPEND Received-SPF: pass (x)"}

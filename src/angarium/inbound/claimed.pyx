@@ -65,12 +65,14 @@ cdef void proceed_xclient(Client client) noexcept:
         take_address(client, now.address)
     # As after connecting: whoever would not have been greeted under this address is not (XCLIENT_README).
     if client.context.judges is not None and client.context.judges.connect:
+        client.is_being_introduced = True
         inquire(client, client.context.judges.connect, ConnectCase(client), judged)
     else:
         begin_anew(client)
 
 
 cdef void judged(Client client, object case, object refusal) noexcept:
+    client.is_being_introduced = False
     if refusal is not None:
         client.tell_refusal(NULL, 0, refusal)
         client.session.close_with(refusal.reply)

@@ -30,6 +30,7 @@ cdef class Client:
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None
     cdef public object visit            # what policy keeps of this connection (policy_state.py), or None
     cdef object introduced              # for whom a listed peer has said that it speaks (claims.py), or None: for itself
+    cdef bint is_being_introduced       # judges are asked about that client, whom the session does not know yet
     cdef uint8_t own_address[16]        # of that peer
     cdef dict forwarded                 # where its next message came from (claims.py), or None
     cdef object rights                  # of session.identity (authority.py), or None

@@ -199,15 +199,35 @@ cdef class Client:
         return self.binary_address[:length]
 
     @property
+    def name(self):
+        return "" if self.introduced is None else self.introduced.name
+
+    @property
+    def reverse_name(self):
+        return "" if self.introduced is None else self.introduced.reverse_name
+
+    @property
     def helo(self):
+        if self.is_being_introduced:
+            return (self.introduced.helo or "").encode()
         return b"" if self.session.helo is None else self.session.helo
 
     @property
+    def protocol(self):
+        if self.session.settings.is_lmtp:
+            return "LMTP"
+        return "ESMTP" if (self.introduced.proto == "ESMTP" if self.is_being_introduced else self.session.is_ehlo) else "SMTP"
+
+    @property
     def identity(self):
+        if self.is_being_introduced:
+            return self.introduced.login or None
         return None if self.session.identity is None else self.session.identity.decode("utf-8", "replace")
 
     @property
     def may_relay(self):
+        if self.is_being_introduced:
+            return self.context.relay_from.has(self.binary_address) or self.introduced.login != ""
         return self.may_relay
 
     @property

@@ -146,13 +146,12 @@ def _keep(action: Action, visit: Visit, transaction: Transaction | None) -> None
 
 def attributes_of(state: State, client: Peer, visit: Visit, transaction: Transaction | None) -> dict[str, str]:
     """What every question holds, in Postfix's order; what we do not know is empty, as there."""
-    name = getattr(client, "hostname", "") or "unknown"
     return {
         "protocol_state": state.upper(),
-        "protocol_name": "ESMTP",
+        "protocol_name": client.protocol,
         "client_address": client.host or "127.0.0.1",
-        "client_name": name,
-        "reverse_client_name": name,
+        "client_name": client.name or "unknown",
+        "reverse_client_name": client.reverse_name or client.name or "unknown",
         "helo_name": client.helo.decode("ascii", "replace"),
         "sender": text_of(transaction.reverse_path) if transaction is not None else "",
         "recipient": "",

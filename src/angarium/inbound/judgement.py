@@ -33,8 +33,20 @@ class Peer(Protocol):
         """An IPv4 address (16 octets, mapped), or an IPv6 network of 64 bits (8 octets)."""
 
     @property
+    def name(self) -> str:
+        """Its host name, verified, as a listed peer has said it (XCLIENT); "" when nobody has."""
+
+    @property
+    def reverse_name(self) -> str:
+        """Likewise the name of its address, verified or not."""
+
+    @property
     def helo(self) -> bytes:
         """What HELO or EHLO named; b"" before."""
+
+    @property
+    def protocol(self) -> str:
+        """ "SMTP" (also before EHLO), "ESMTP" or "LMTP"."""
 
     @property
     def identity(self) -> str | None:

@@ -72,6 +72,9 @@ def client_of(peer: Peer) -> Client:
         peer.is_secure,
         peer.may_relay,
         str(peer.listener.address),
+        peer.protocol,
+        peer.name,
+        peer.reverse_name,
         visit.notes,
     )
     return client

@@ -22,7 +22,9 @@ class Client(msgspec.Struct, frozen=True):
     is_secure  under TLS.
     may_relay  anywhere: by its network, its certificate or its identity.
     listener   as configured, "0.0.0.0:25".
-    notes      for hooks: kept until the connection ends.
+    protocol   "SMTP" (also before EHLO), "ESMTP" or "LMTP".
+    name, reverse_name  of its host, verified and not, as a listed peer has said them (XCLIENT); else "".
+    notes      for hooks: kept until the connection ends, or a peer speaks for somebody else (XCLIENT).
     """
 
     address: str
@@ -31,6 +33,9 @@ class Client(msgspec.Struct, frozen=True):
     is_secure: bool
     may_relay: bool
     listener: str
+    protocol: str
+    name: str
+    reverse_name: str
     notes: dict[str, Any]
 
 
