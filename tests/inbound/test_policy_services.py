@@ -153,6 +153,80 @@ def test_what_is_deferred_before_recipients_holds_for_every_one(tmp_path: Path, 
     run(main())
 
 
+@pytest.mark.parametrize("state", ["CONNECT", "EHLO", "MAIL", "RCPT"])
+def test_a_deferral_for_refusals_covers_whatever_is_refused_later(tmp_path: Path, state: str) -> None:
+    """access(5), DEFER_IF_REJECT: services, hooks and our own rules, at this state and at later ones."""
+    hooks = """
+    def on_rcpt(rcpt):
+        if rcpt.local_part == "nobody":
+            return Reject("No such user", status="5.1.1")
+        if rcpt.local_part == "later":
+            return Defer("Later")
+
+    def on_message(message):
+        return Reject("No")
+    """
+    services = STATES[STATES.index(state.lower()) :]  # type: ignore[arg-type]
+
+    async def main() -> None:
+        actions = {state: "DEFER_IF_REJECT Look again"}
+        async with asking(tmp_path, actions, hooks, states=list(services)) as (harness, _):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await peer.ask(MAIL))[:3] == "250"
+            assert await peer.ask(b"RCPT TO:<nobody@y.example>\r\n") == "450 4.7.1 Look again"
+            assert await peer.ask(b"RCPT TO:<later@y.example>\r\n") == "451 4.7.1 Later"
+            # Asked by nobody of ours: what was wanted for the recipient before it is over.
+            denied = await peer.ask(b"RCPT TO:<b@elsewhere.example>\r\n")
+            assert denied == ("550 5.7.1 Relaying denied" if state == "RCPT" else "450 4.7.1 Look again")
+            assert (await peer.ask(RCPT))[:3] == "250"
+            await peer.ask(b"DATA\r\n")
+            said = await peer.ask(b"x\r\n.\r\n")
+            assert said == ("550 5.7.1 No" if state == "RCPT" else "450 4.7.1 Look again")
+            assert {each["reason"] for each in harness.events("rejected")} >= {"policy-service", "policy-hook"}
+
+    run(main())
+
+
+@pytest.mark.parametrize(("state", "command"), [("EHLO", b"EHLO other.example\r\n"), ("MAIL", b"RSET\r\n")])
+@pytest.mark.parametrize("action", ["DEFER_IF_REJECT", "DEFER_IF_PERMIT"])
+def test_what_waits_for_others_lasts_as_long_as_what_it_was_said_about(
+    tmp_path: Path, state: str, command: bytes, action: str
+) -> None:
+    hooks = """
+    def on_rcpt(rcpt):
+        if rcpt.local_part == "nobody":
+            return Reject("No such user", status="5.1.1")
+    """
+
+    async def main() -> None:
+        async with asking(tmp_path, {state: f"{action} Look again"}, hooks) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(MAIL)
+            whom = b"nobody" if action == "DEFER_IF_REJECT" else b"b"
+            assert await peer.ask(b"RCPT TO:<" + whom + b"@y.example>\r\n") == "450 4.7.1 Look again"
+            server.answer = lambda _: b"action=DUNNO\n\n"
+            await peer.ask(command)
+            await peer.ask(MAIL)
+            assert (await peer.ask(b"RCPT TO:<nobody@y.example>\r\n")) == "550 5.1.1 No such user"
+            assert (await peer.ask(RCPT))[:3] == "250"
+
+    run(main())
+
+
+def test_a_refusal_of_ehlo_is_not_softened_by_a_transaction_that_is_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {"MAIL": "DEFER_IF_REJECT Look again"}) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer))[:3] == "250"
+            server.answer = lambda question: (
+                b"action=REJECT No\n\n" if question["protocol_state"] == "EHLO" else b"action=DUNNO\n\n"
+            )
+            await peer.ask(b"EHLO other.example\r\n")
+            assert await peer.ask(MAIL) == "554 5.7.1 No"
+
+    run(main())
+
+
 def test_services_see_the_client_that_a_listed_peer_introduces(tmp_path: Path) -> None:
     async def main() -> None:
         async with policy_server(lambda _: b"action=DUNNO\n\n") as (server, address):

@@ -6,7 +6,7 @@ There is no judge at EHLO and DATA: EHLO is asked about before the MAIL behind i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from angarium.events.journal import Journal
 from angarium.inbound.judgement import ConnectCase, Judges, MailCase, MessageCase, Peer, RcptCase
@@ -49,7 +49,9 @@ class DelegationJudges:
 
     async def _mail(self, case: MailCase) -> Refusal | None:
         visit = visit_of(case.client)
+        visit.transaction = None        # what was wanted for the one before is over
         if visit.helo_asked != case.client.helo:
+            visit.helo_changed()
             refusal = await self._ask("ehlo", case.client, visit, None, {})
             if refusal is not None:
                 return refusal
@@ -61,7 +63,7 @@ class DelegationJudges:
         visit = visit_of(case.client)
         more = {"recipient": text_of(case.forward_path)}
         if visit.transaction is not None:
-            visit.transaction.defer_rcpt = None
+            visit.transaction.defer_rcpt = visit.transaction.instead_rcpt = None
         return await self._ask("rcpt", case.client, visit, visit.transaction, more)
 
     async def _message(self, case: MessageCase) -> Refusal | None:
@@ -83,7 +85,6 @@ class DelegationJudges:
     async def _ask(
         self, state: State, client: Peer, visit: Visit, transaction: Transaction | None, more: dict[str, str]
     ) -> Refusal | None:
-        instead: Refusal | None = None
         for service in self._services:
             if state not in service.options.states or (service.options.ask_for == "strangers" and client.may_relay):
                 continue
@@ -101,15 +102,8 @@ class DelegationJudges:
             elif isinstance(action, Refuse):
                 refusal = Refusal(action.reply, REASON)
                 if action.when == "now":
-                    return instead or refusal
-                if action.when == "reject":
-                    instead = instead or refusal
-                elif transaction is None:
-                    visit.defer = visit.defer or refusal
-                elif state == "rcpt":
-                    transaction.defer_rcpt = transaction.defer_rcpt or refusal
-                else:
-                    transaction.defer = transaction.defer or refusal
+                    return refusal
+                _hold(state, action.when, refusal, visit, transaction)
             elif isinstance(action, Dunno):
                 if action.is_final:
                     break
@@ -124,6 +118,18 @@ def begin_transaction(case: MailCase) -> None:
     visit.client = None
     case.attributes.update(visit.attributes)
     visit.transaction.base_route = visit.transaction.route = case.attributes.get(ROUTE)
+
+
+def _hold(
+    state: State, when: Literal["permit", "reject"], refusal: Refusal, visit: Visit, transaction: Transaction | None
+) -> None:
+    """Until it is known what others say, as long as what the service was asked about lasts. The first one counts."""
+    name = "defer" if when == "permit" else "instead"
+    holder: Visit | Transaction = visit if transaction is None else transaction
+    if state in ("ehlo", "rcpt"):
+        name += "_helo" if state == "ehlo" else "_rcpt"
+    if getattr(holder, name) is None:
+        setattr(holder, name, refusal)
 
 
 def _keep(action: Action, visit: Visit, transaction: Transaction | None) -> None:

@@ -95,7 +95,7 @@ class LastJudges:
         transaction = visit.transaction
         if transaction is None:
             return None
-        if (refusal := transaction.defer_rcpt or transaction.defer or visit.defer) is not None:
+        if (refusal := visit.deferral() or transaction.defer_rcpt) is not None:
             return refusal
         recipients = case.recipients
         if recipients is None:
@@ -120,7 +120,7 @@ class LastJudges:
         if transaction.bcc and case.recipients != []:
             known = transaction.recipients if case.recipients is None else case.recipients
             case.recipients = [*known, *(NewRecipient(path) for path in transaction.bcc)]
-        return transaction.defer or visit.defer
+        return visit.deferral()
 
 
 class _Routes:
@@ -266,11 +266,14 @@ def _settle_message(case: MessageCase, decision: Decision) -> Refusal | None:
 def _join(case: RcptCase, recipients: list[NewRecipient]) -> Refusal | None:
     """One more RCPT of this transaction, when it goes the way of those before."""
     transaction = visit_of(case.client).transaction
-    if transaction is None or not recipients:
+    if transaction is None:
         return None
     route = case.attributes.get(Attribute.ROUTE, transaction.base_route)
-    if transaction.recipients and route != transaction.route:
+    if recipients and transaction.recipients and route != transaction.route:
         return OTHER_ROUTE
+    transaction.instead_rcpt = None     # nobody has refused this one
+    if not recipients:
+        return None
     transaction.route = route
     transaction.recipients.extend(recipients)
     return None

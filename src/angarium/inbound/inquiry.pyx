@@ -97,6 +97,8 @@ cdef class Inquiry:
 
     cdef void finish(self, object refusal) noexcept:
         cdef Client client = self.client
+        if refusal is not None and client.visit is not None:
+            refusal = said_instead(client, refusal)
         self.release()
         client.inquiry = None
         self.end(client, self.case, refusal)
@@ -109,6 +111,15 @@ cdef class Inquiry:
             self.deadline = None
         if task is not None:
             task.cancel()
+
+
+cdef object said_instead(Client client, object refusal):
+    """What a policy service wants to be said in its place, if one does (policy_state.py)."""
+    try:
+        return client.visit.in_place_of(refusal)
+    except Exception as error:
+        client.context.intake.journal.log("error", where="policy", reason=repr(error))
+        return refusal
 
 
 cdef void inquire(Client client, tuple judges, object case, inquiry_end end) noexcept:

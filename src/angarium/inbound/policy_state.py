@@ -18,24 +18,49 @@ _numbers: Final = itertools.count(1)
 class Visit:
     """One connection. client: as hooks see it, of the newest MAIL."""
 
-    __slots__ = ("attributes", "client", "defer", "fields", "helo_asked", "notes", "transaction")
+    __slots__ = (
+        "attributes", "client", "defer", "defer_helo", "fields", "helo_asked", "instead", "instead_helo", "notes",
+        "transaction",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
         self.attributes: dict[int, bytes] = {}      # of every message
         self.fields: list[FieldChange] = []
         self.defer: Refusal | None = None           # every recipient that nobody else refuses
+        self.defer_helo: Refusal | None = None      # likewise, until another EHLO
+        self.instead: Refusal | None = None         # in place of whatever else would be refused for good
+        self.instead_helo: Refusal | None = None    # likewise, until another EHLO
         self.helo_asked = b""                       # services know of this EHLO
         self.client: Client | None = None
-        self.transaction: Transaction | None = None
+        self.transaction: Transaction | None = None     # the newest, perhaps over
+
+    def deferral(self) -> Refusal | None:
+        """What is said to the recipient, or to the message, that nobody refuses: what was wanted first (access(5),
+        DEFER_IF_PERMIT)."""
+        transaction = self.transaction
+        return self.defer or self.defer_helo or (None if transaction is None else transaction.defer)
+
+    def in_place_of(self, refusal: Refusal) -> Refusal:
+        """What is said of a refusal by whoever came later: the first deferral that was wanted then (access(5),
+        DEFER_IF_REJECT). What was wanted for one RCPT is over with it."""
+        transaction = self.transaction
+        found = self.instead or self.instead_helo
+        if transaction is not None:
+            found = found or transaction.instead or transaction.instead_rcpt
+            transaction.instead_rcpt = None
+        return found if found is not None and refusal.reply.startswith(b"5") else refusal
+
+    def helo_changed(self) -> None:
+        self.defer_helo = self.instead_helo = None
 
 
 class Transaction:
     """From MAIL on, or from before it until it is refused."""
 
     __slots__ = (
-        "base_route", "bcc", "defer", "defer_rcpt", "discard", "fields", "instance", "is_smtputf8", "notes", "octets",
-        "recipients", "redirect", "reverse_path", "route",
+        "base_route", "bcc", "defer", "defer_rcpt", "discard", "fields", "instance", "instead", "instead_rcpt",
+        "is_smtputf8", "notes", "octets", "recipients", "redirect", "reverse_path", "route",
     )  # fmt: skip
 
     def __init__(self, case: MailCase) -> None:
@@ -54,6 +79,8 @@ class Transaction:
         self.discard: str | None = None
         self.defer: Refusal | None = None           # every recipient, and the message, that nobody else refuses
         self.defer_rcpt: Refusal | None = None      # the RCPT that is asked about now, likewise
+        self.instead: Refusal | None = None         # as of the visit: for what is refused in this transaction,
+        self.instead_rcpt: Refusal | None = None    # and for the RCPT that is asked about now
 
 
 def visit_of(peer: Peer) -> Visit:

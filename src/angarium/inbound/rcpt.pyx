@@ -16,9 +16,11 @@ from angarium.queue.message cimport NOTIFY_EXPANDED
 from angarium.smtp.server_session cimport ServerSession
 
 from angarium.inbound.judgement import NewRecipient, RcptCase
+from angarium.model.refusal import Refusal
 from angarium.smtp import replies
 
 cdef bytes RELAY_DENIED = replies.RELAY_DENIED
+cdef object RELAYING = Refusal(reply=replies.RELAY_DENIED, reason="relay-denied")
 cdef bytes LOCAL_PART_ROUTES = replies.LOCAL_PART_ROUTES
 cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
@@ -43,7 +45,7 @@ cdef void proceed_rcpt(Client client) noexcept:
         domain_offset = length + 1
         length = domain_offset + <uint32_t>PyBytes_GET_SIZE(hostname)
     if not client.may_relay and not client.context.is_relay_domain(path + domain_offset, length - domain_offset):
-        refuse(client, path, length, RELAY_DENIED)
+        deny(client, path, length)
     elif not client.may_relay and local_part_routes(path, domain_offset - 1):
         refuse(client, path, length, LOCAL_PART_ROUTES)
     elif client.rights is not None and (reply := refusal(client)) is not None:
@@ -142,6 +144,21 @@ cdef bytes refusal(Client client):
     except Exception as error:
         client.context.intake.journal.log("error", where="rights", reason=repr(error))
         return LOCAL_TROUBLE
+
+
+cdef void deny(Client client, const uint8_t *path, uint32_t length) noexcept:
+    """No relaying; or what a policy service wants to be said instead (access(5), DEFER_IF_REJECT)."""
+    cdef object instead = RELAYING
+    try:
+        if client.visit is not None:
+            instead = client.visit.in_place_of(RELAYING)
+    except Exception as error:
+        client.context.intake.journal.log("error", where="policy", reason=repr(error))
+    if instead is RELAYING:
+        refuse(client, path, length, RELAY_DENIED)
+    else:
+        client.tell_refusal(path, length, instead)
+        client.session.refuse(instead.reply)
 
 
 cdef void refuse(Client client, const uint8_t *path, uint32_t length, bytes reply) noexcept:
