@@ -414,3 +414,29 @@ def test_a_reload_runs_the_file_anew_and_open_sessions_follow(tmp_path: Path) ->
             assert (await peer.ask(RCPT))[:3] == "250"
 
     run(main())
+
+
+def test_hooks_see_the_client_that_a_listed_peer_introduces(tmp_path: Path) -> None:
+    hooks = """
+    def on_connect(client):
+        if client.address == "192.0.2.7":
+            assert (client.name, client.reverse_name) == ("spike.example", "ptr.example"), client
+            assert (client.helo, client.protocol, client.user, client.may_relay) == ("spike", "ESMTP", "alice", True)
+            return Reject("Not for alice") if client.notes else None
+        client.notes["peer"] = (client.name, client.protocol)
+
+    def on_rcpt(rcpt):
+        return Defer(f"{rcpt.client.name} {rcpt.client.helo} {rcpt.client.protocol}")
+    """
+
+    async def main() -> None:
+        async with policy_harness(tmp_path, hooks, listener={"xclient_from": ["127.0.0.0/8"]}) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            said = b"NAME=spike.example REVERSE_NAME=ptr.example ADDR=192.0.2.7 HELO=spike PROTO=ESMTP LOGIN=alice"
+            assert (await peer.ask(b"XCLIENT " + said + b"\r\n"))[:3] == "220"
+            await peer.ask(b"HELO other\r\n")
+            await peer.ask(MAIL)
+            assert await peer.ask(RCPT) == "451 4.7.1 spike.example other SMTP"
+            assert harness.events("hook-error") == []
+
+    run(main())
