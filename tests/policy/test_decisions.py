@@ -49,6 +49,10 @@ def test_replies_are_written_whole(decision: Reject, reply: bytes) -> None:
         lambda: Redirect(["a@x.example>\r\nRCPT TO:<b@x.example"]),
         lambda: Accept(route="smtp//x"),
         lambda: Accept(route="smtp://x:25\n"),
+        lambda: Accept(tls="encrypt"),
+        lambda: Accept(route="mx", tls="perhaps"),  # type: ignore[arg-type]
+        lambda: Accept(route="smtps://x", tls="none"),
+        lambda: Accept(route="maildir:/m/{local}", tls="encrypt"),
         lambda: Accept(tenant=""),
         lambda: Accept(tenant="a\r\nb"),
         lambda: Accept(pool="x" * 200),
@@ -74,6 +78,11 @@ def test_accept_becomes_envelope_attributes() -> None:
         Attribute.PRIORITY: b"9",
         Attribute.HOLD_UNTIL: b"1893456000",
     }
+
+
+def test_a_route_says_what_it_asks_of_tls() -> None:
+    assert Accept(route="mx", tls="required").attributes() == {Attribute.ROUTE: b"mx tls=required"}
+    assert Accept(route="smtp://X:25", tls="none").attributes() == {Attribute.ROUTE: b"smtp://x:25 tls=none"}
 
 
 def test_foreign_texts_are_cleaned_and_cut() -> None:

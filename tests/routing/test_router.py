@@ -300,9 +300,22 @@ def test_a_route_of_the_message_stands_before_all_others() -> None:
     assert asyncio.run(routed.plan(b"d.example")).site.name == f"smtp://{A2}:25"
 
 
-def test_a_route_of_the_message_that_is_none_keeps_it_waiting() -> None:
+def test_a_route_of_the_message_says_what_it_asks_of_tls() -> None:
+    routed = router(DnsTable({"d.example MX": "5 a.example", "a.example A": A1}))
+    fixed = routed.plan_now(b"d.example\0>smtp://192.0.2.3:2525 tls=required")
+    assert fixed is not None
+    assert (fixed.site.name, fixed.site.tls) == ("smtp://192.0.2.3:2525", "required")
+    by_mx = asyncio.run(routed.plan(b"d.example\0>mx tls=encrypt")).site
+    assert (by_mx.name, by_mx.tls) == ("a.example", "encrypt")
+    assert asyncio.run(routed.plan(b"d.example\0>mx")).site.tls == ""
+    path = routed.plan_now(b"d.example\0>maildir:/m tls=none/{local}")
+    assert path is not None and path.site.path == "/m tls=none/{local}"
+
+
+@pytest.mark.parametrize("route", [b"carrier pigeon", b"mx tls=perhaps", b"smtps://192.0.2.3:465 tls=none"])
+def test_a_route_of_the_message_that_is_none_keeps_it_waiting(route: bytes) -> None:
     with pytest.raises(RoutingTrouble) as caught:
-        asyncio.run(router(DnsTable({})).plan(b"d.example\0>carrier pigeon"))
+        asyncio.run(router(DnsTable({})).plan(b"d.example\0>" + route))
     assert not caught.value.is_permanent and caught.value.status == (4, 3, 5)
 
 

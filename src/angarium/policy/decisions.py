@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
+from angarium.model.plan import TlsName
 from angarium.policy.header import CHANGES_MAXIMUM, AddField, RemoveField, ReplaceField
 from angarium.policy.reply import checked_reply
-from angarium.routing.next_hop import parse_next_hop
+from angarium.routing.next_hop import parse_next_hop, with_tls
 from angarium.smtp.machines import parse_mailbox
 from angarium.spool.envelope import Attribute
 
@@ -31,6 +32,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
 
     fields      changes of the header section, in this order; from on_message only.
     route       next hop instead of the routes', as the configuration writes it: "smtp://host:25", "mx", ...
+    tls         what that way asks of TLS, as tls of a [[route]] does; None: what is asked of all. Only with a route.
     pool        egress pool.    tenant, campaign  names for queues, limits, log: at most 128 characters.
     priority    -9 to 9 (RFC 6710).
     not_before  first attempt: an aware datetime, or UTC seconds.
@@ -38,6 +40,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
 
     fields: Sequence[FieldChange] = ()
     route: str | None = None
+    tls: TlsName | None = None
     pool: str | None = None
     tenant: str | None = None
     campaign: str | None = None
@@ -56,7 +59,9 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
         """Envelope attributes: SPOOL_ATTRIBUTE_* to text (csrc/spool/envelope.h). Raises ValueError."""
         found: dict[int, bytes] = {}
         if self.route is not None:
-            found[Attribute.ROUTE] = route_text(self.route)
+            found[Attribute.ROUTE] = route_text(self.route, self.tls)
+        elif self.tls is not None:
+            raise ValueError(f"tls {self.tls!r}: of what route?")
         for key, name, text in (
             (Attribute.POOL, "pool", self.pool),
             (Attribute.TENANT, "tenant", self.tenant),
@@ -140,14 +145,17 @@ Decision = Accept | Reject | Defer | Discard | Redirect
 DECISIONS: Final = (Accept, Reject, Defer, Discard, Redirect)
 
 
-def route_text(route: object) -> bytes:
-    """A next hop in normal form. Raises ValueError."""
+def route_text(route: object, tls: str | None = None) -> bytes:
+    """A next hop in normal form, as routing/next_hop.py's parse_route() reads it. Raises ValueError."""
     if not isinstance(route, str):
         raise ValueError(f"route {route!r}: expected a text such as \"smtp://host:25\"")
     try:
-        return parse_next_hop(route).text.encode()
+        next_hop = parse_next_hop(route)
     except ValueError as error:
         raise ValueError(f"route: {error}") from None
+    if tls is None:
+        return next_hop.text.encode()
+    return f"{with_tls(next_hop, tls).text} tls={tls}".encode()
 
 
 def mailbox(text: str) -> bytes:

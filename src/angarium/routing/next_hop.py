@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -58,6 +58,26 @@ def parse_next_hop(text: str) -> NextHop:
         f'"{text}" is none of "mx", "smtp://host:port", "smtps://host:port", "lmtp://host:port", '
         '"lmtp+unix:/path", "maildir:/path/{local}"'
     )
+
+
+def parse_route(text: str) -> NextHop:
+    """A next hop as a message carries it (the envelope attribute ROUTE): "smtp://host:25", or "smtp://host:25
+    tls=encrypt" with what the way asks of TLS. Raises ValueError."""
+    hop, separator, tls = text.rpartition(" tls=")
+    if not separator or text.startswith(("lmtp+unix:", "maildir:")):    # whose paths may hold anything
+        return parse_next_hop(text)
+    return with_tls(parse_next_hop(hop), tls)
+
+
+def with_tls(next_hop: NextHop, tls: str) -> NextHop:
+    """The same next hop, asking this of TLS (model/plan.py, TlsName). Raises ValueError: it cannot."""
+    if tls not in get_args(TlsName):
+        raise ValueError(f'tls: "{tls}" is none of {", ".join(get_args(TlsName))}')
+    if next_hop.protocol in ("lmtp+unix", "maildir"):
+        raise ValueError(f"tls: {next_hop.protocol} leaves this machine by no network")
+    if tls == "none" and next_hop.protocol == "smtps":
+        raise ValueError('tls: "none", and the next hop begins with TLS')
+    return msgspec.structs.replace(next_hop, tls=tls)
 
 
 def _tcp(protocol: Literal["smtp", "smtps", "lmtp"], text: str) -> NextHop:

@@ -9,7 +9,7 @@ import msgspec
 
 from angarium.model.plan import TlsName
 from angarium.resolver.domain_name import to_a_labels
-from angarium.routing.next_hop import parse_next_hop
+from angarium.routing.next_hop import parse_next_hop, with_tls
 from angarium.routing.route_key import sender_key
 
 _WEIGHT_MAXIMUM: Final = 1_000_000
@@ -43,13 +43,11 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         except ValueError as error:
             raise ValueError(f"domain: {error}") from None
         try:
-            protocol = parse_next_hop(self.next_hop).protocol
+            next_hop = parse_next_hop(self.next_hop)
         except ValueError as error:
             raise ValueError(f"next_hop: {error}") from None
-        if self.tls is not None and protocol in ("lmtp+unix", "maildir"):
-            raise ValueError(f"tls: {protocol} leaves this machine by no network")
-        if self.tls == "none" and protocol == "smtps":
-            raise ValueError('tls: "none", and the next hop begins with TLS')
+        if self.tls is not None:
+            with_tls(next_hop, self.tls)
 
 
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -2,6 +2,7 @@
 
     b"example.net"                            as the routes say for anybody
     b"example.net\0>smtp://192.0.2.1:25"      to this next hop, whatever the routes say: the message said so
+    b"example.net\0>mx tls=encrypt"           likewise, and with this policy of TLS
     b"example.net\0<a@x.example\0.example"   from a sender that these patterns of [[route]] sender match
 
 A message in the queue keeps its patterns: a reload that adds a route for its sender holds for new mail, one that
@@ -22,7 +23,7 @@ NULL_SENDER: Final = "<>"
 
 
 class RouteKey(msgspec.Struct, frozen=True):
-    """The parts of a key: next_hop as text, or "", and patterns that match the sender."""
+    """The parts of a key: next_hop as text for parse_route(), or "", and patterns that match the sender."""
 
     domain: bytes
     next_hop: str = ""

@@ -16,7 +16,7 @@ from angarium.resolver.answer import Kind, Resolver
 from angarium.resolver.cache import ExpiringCache
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.mail_exchangers import site_by_mx, site_of_literal
-from angarium.routing.next_hop import SMTP_PORT, NextHop, parse_next_hop
+from angarium.routing.next_hop import SMTP_PORT, NextHop, parse_route
 from angarium.routing.options import RouteOptions
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.route_key import RouteKey, SenderPatterns
@@ -103,7 +103,7 @@ class Router:
         if not parts.next_hop:
             return name, self._routes.match(name, parts.senders)
         try:
-            return name, parse_next_hop(parts.next_hop)
+            return name, parse_route(parts.next_hop)
         except ValueError as error:
             raise RoutingTrouble(False, (4, 3, 5), f"The message's own route: {error}") from None
 
