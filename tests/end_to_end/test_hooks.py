@@ -69,6 +69,28 @@ def test_a_reload_takes_the_file_anew_or_keeps_the_old_one(tmp_path: Path) -> No
         assert said_by(relay) == "2.1.5 Ok"
 
 
+def test_modules_beside_the_file_are_reloaded_with_it_or_keep_the_old_ones(tmp_path: Path) -> None:
+    hooks, tenants = tmp_path / "policy.py", tmp_path / "tenants.py"
+    hooks.write_text(
+        "from angarium.policy import *\nimport tenants\ndef on_rcpt(rcpt): return Reject(tenants.word(rcpt))\n"
+    )
+    tenants.write_text("def word(rcpt):\n    return 'one' if rcpt.local_part == 'b' else 1 / 0\n")
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path)
+    with RelayProcess(tmp_path, config, workers=2) as relay:
+        assert said_by(relay) == "5.7.1 one"
+        assert said_by(relay, "bug@y.example").startswith("4.3.0 ")
+        (error,) = wait_for(lambda: relay.events("hook-error"), "the error is told")
+        assert error["at"] == f"{tenants}:2"
+        tenants.write_text("def word(rcpt): return 'two'\n")
+        assert said_by(relay) == "5.7.1 one"
+        assert relay.command("reload").returncode == 0
+        assert {said_by(relay) for _ in range(8)} == {"5.7.1 two"}
+        tenants.write_text("\n\ndef word(rcpt:\n")
+        done = relay.command("reload")
+        assert done.returncode != 0 and f"policy.file: {tenants}:3: '(' was never closed" in done.stderr
+        assert {said_by(relay) for _ in range(8)} == {"5.7.1 two"}
+
+
 def test_a_relay_whose_hook_file_cannot_be_run_does_not_start(tmp_path: Path) -> None:
     hooks = tmp_path / "policy.py"
     hooks.write_text("1 / 0\n")

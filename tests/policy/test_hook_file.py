@@ -59,3 +59,56 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "policy.py").write_bytes(b"# \xff\n")
     with pytest.raises(HookFileError, match="not UTF-8 at octet 2"):
         read_source(str(tmp_path / "policy.py"))
+
+
+def test_modules_beside_it_are_run_with_it_and_anew_each_time(tmp_path: Path) -> None:
+    (tmp_path / "tenants.py").write_text("from prices import PRICE\nNAMES = ['one', PRICE]\n")
+    (tmp_path / "prices.py").write_text("PRICE = 5\n")
+    text = "import tenants\ndef route(rcpt):\n    import late\n    return tenants.NAMES, late.X\n"
+    (tmp_path / "late.py").write_text("X = 1\n")
+    hooks = load(tmp_path / "policy.py", text)
+    assert hooks["route"](None) == (["one", 5], 1)  # type: ignore[operator]
+    # What was read holds, whatever becomes of the files; a new reading begins afresh, and what is gone is gone.
+    (tmp_path / "prices.py").write_text("PRICE = 6\n")
+    source = read_source(str(tmp_path / "policy.py"))
+    (tmp_path / "prices.py").write_text("PRICE = 7\n")
+    (tmp_path / "late.py").write_text("X = 2\n")
+    assert load_hooks(source)["route"](None) == (["one", 6], 1)
+    (tmp_path / "late.py").unlink()
+    hooks = load(tmp_path / "policy.py", text)
+    with pytest.raises(ModuleNotFoundError, match="late"):
+        hooks["route"](None)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x = 1\ndef f(:\n", ":2: invalid syntax"),
+        ("return 5\n", ":1: 'return' outside function"),
+        ("\n\n1 / 0\n", ":3: ZeroDivisionError: division by zero"),
+        ("import nowhere\n", ":1: ModuleNotFoundError: No module named 'nowhere'"),
+    ],
+)
+def test_an_error_in_a_module_beside_it_is_told_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "tenants.py").write_text("X = 1\n")
+    load(tmp_path / "policy.py", "import tenants\n" + GOOD)
+    former = sys.modules["tenants"]
+    (tmp_path / "tenants.py").write_text(text)
+    with pytest.raises(HookFileError) as refused:
+        load(tmp_path / "policy.py", "import tenants\n" + GOOD)
+    assert str(refused.value).startswith(f"{tmp_path}/tenants.py{complaint}")
+    assert sys.modules["tenants"] is former
+
+
+def test_a_module_beside_it_must_be_the_operators_and_have_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "tenants.py").write_text("X = 1\n")
+    (tmp_path / "tenants.py").chmod(0o666)
+    with pytest.raises(HookFileError, match=r"tenants\.py: writable by everybody"):
+        load(tmp_path / "policy.py", "import tenants\n" + GOOD)
+    for name, other in (("json", "a module of Python's"), ("msgspec", "msgspec")):
+        (tmp_path / f"{name}.py").write_text("X = 1\n")
+        with pytest.raises(HookFileError) as refused:
+            load(tmp_path / "policy.py", f"\nimport {name}\n" + GOOD)
+        told = str(refused.value)
+        assert told.startswith(f"{tmp_path}/policy.py:2: import {name}: {tmp_path}/{name}.py has the name of ")
+        assert other in told.partition("has the name of ")[2]

@@ -1,10 +1,16 @@
-"""The operator's hook file: read once by the supervisor, run by every worker, so that all work by the same text however
-long ago it was read and whatever has become of the file since.
+"""The operator's hook file and the modules beside it that it imports: read once by the supervisor, run by every worker,
+so that all work by the same text however long ago it was read and whatever has become of the files since.
+
+`import tenants` in /etc/angarium/policy.py means /etc/angarium/tenants.py if there is one. What is imported is found by
+looking at the text (also inside functions); how Python then gets it is neighbours.py's.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
+import importlib.util
 import inspect
 import linecache
 import os
@@ -12,26 +18,42 @@ import stat
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
 from angarium.model.errors import ConfigError
+from angarium.policy.neighbours import NeighbourLoader, neighbours
 from angarium.policy.options import HOOKS
 
 MODULE_NAME: Final = "angarium_policy"
 SOURCE_OCTETS: Final = 1 << 20
+MODULES_MAXIMUM: Final = 100
 
 Hook = Callable[[Any], Any]
 
 
+class HookModule(msgspec.Struct, frozen=True):
+    """A module beside the hook file."""
+
+    name: str
+    path: str
+    text: str
+
+
 class HookSource(msgspec.Struct, frozen=True):
-    """The text of a hook file."""
+    """The text of a hook file, and of the modules beside it that it imports, directly or through each other."""
 
     path: str
     text: str
+    modules: tuple[HookModule, ...] = ()
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Of all files: lines in these are the operator's own."""
+        return frozenset((self.path, *(module.path for module in self.modules)))
 
 
 class HookFileError(ConfigError):
@@ -40,6 +62,24 @@ class HookFileError(ConfigError):
 
 def read_source(path: str) -> HookSource:
     """Reads and compiles; runs nothing. Raises HookFileError."""
+    text = _read(path)
+    modules: dict[str, HookModule] = {}
+    wanted = _imported(path, text)
+    while wanted:
+        name, place = wanted.pop()
+        beside = str(Path(path).with_name(f"{name}.py"))
+        if name in modules or beside == path or not os.path.lexists(beside):
+            continue
+        if (other := _namesake(name, beside)) is not None:
+            raise HookFileError(f"{place}: import {name}: {beside} has the name of {other}, rename it")
+        if len(modules) == MODULES_MAXIMUM:
+            raise HookFileError(f"{place}: imports more than {MODULES_MAXIMUM} modules")
+        modules[name] = module = HookModule(name, beside, _read(beside))
+        wanted += _imported(beside, module.text)
+    return HookSource(path, text, tuple(modules.values()))
+
+
+def _read(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -51,40 +91,72 @@ def read_source(path: str) -> HookSource:
     if len(octets) > SOURCE_OCTETS:
         raise HookFileError(f"{path}: over {SOURCE_OCTETS} octets")
     try:
-        source = HookSource(path, octets.decode())
+        return octets.decode()
     except UnicodeDecodeError as error:
         raise HookFileError(f"{path}: not UTF-8 at octet {error.start}") from None
-    _compiled(source)
-    return source
+
+
+def _imported(path: str, text: str) -> list[tuple[str, str]]:
+    """Top names of absolute imports, wherever they stand, each with FILE:LINE. Raises HookFileError."""
+    found = []
+    for node in ast.walk(_parsed(path, text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
+            names = [node.module]
+        else:
+            continue
+        found += [(name.partition(".")[0], f"{path}:{node.lineno}") for name in names]
+    return found
+
+
+def _namesake(name: str, beside: str) -> str | None:
+    """Whose name a module beside the hook file has, so that it would be taken for the other one, or be it to others."""
+    if name in sys.stdlib_module_names:
+        return "a module of Python's"
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or isinstance(spec.loader, NeighbourLoader):
+        return None
+    if spec.origin is not None and os.path.realpath(spec.origin) == os.path.realpath(beside):
+        return None         # found by way of the working directory
+    return f"{spec.origin or 'a package that is installed'}"
 
 
 def load_hooks(source: HookSource) -> dict[str, Hook]:
-    """Runs the text as a new module; its hooks by name. Raises HookFileError, and leaves the former module in place."""
-    code = _compiled(source)
+    """Runs the text as a new module, and those that it imports; its hooks by name. Raises HookFileError, and leaves the
+    former modules in place."""
+    code = _compiled(source.path, source.text)
+    former_neighbours = neighbours.replace({each.name: (each.path, each.text) for each in source.modules})
     module = types.ModuleType(MODULE_NAME)
     module.__file__ = source.path
     former = sys.modules.get(MODULE_NAME)
     # Dataclasses and get_type_hints() look for the module while it is being run.
     sys.modules[MODULE_NAME] = module
-    # Tracebacks show the lines that run, not those that stand in the file by now.
-    linecache.cache[source.path] = (len(source.text), None, source.text.splitlines(True), source.path)
+    # Tracebacks show the lines that run, not those that stand in the files by now.
+    for path, text in ((source.path, source.text), *((each.path, each.text) for each in source.modules)):
+        linecache.cache[path] = (len(text), None, text.splitlines(True), path)
     try:
         exec(code, module.__dict__)
         return _hooks_of(module, source.path)
     except BaseException as error:
+        neighbours.restore(former_neighbours)
         if former is not None:
             sys.modules[MODULE_NAME] = former
         else:
             del sys.modules[MODULE_NAME]
         if isinstance(error, HookFileError) or not isinstance(error, Exception | SystemExit):
             raise
-        raise HookFileError(f"{place_of(error, source.path)}: {describe(error)}") from None
+        raise HookFileError(f"{place_of(error, source.paths, source.path)}: {describe(error)}") from None
 
 
-def place_of(error: BaseException, path: str) -> str:
-    """`FILE:LINE` where an error came up: the innermost line of the operator's file, or else the innermost of all."""
+def place_of(error: BaseException, paths: Collection[str], path: str) -> str:
+    """`FILE:LINE` where an error came up: the innermost line of the operator's files, or else the innermost of all;
+    `path` when there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == path]
+    own = [frame for frame in frames if frame.filename in paths]
     frame = (own or frames)[-1:]
     return f"{frame[0].filename}:{frame[0].lineno}" if frame else path
 
@@ -95,14 +167,28 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
-def _compiled(source: HookSource) -> types.CodeType:
+def _parsed(path: str, text: str) -> ast.Module:
+    with _telling(path):
+        tree = ast.parse(text, path)
+        compile(tree, path, "exec", dont_inherit=True)      # "return" outside of a function and the like
+        return tree
+
+
+def _compiled(path: str, text: str) -> types.CodeType:
+    with _telling(path):
+        return compile(text, path, "exec", dont_inherit=True)
+
+
+@contextlib.contextmanager
+def _telling(path: str) -> Iterator[None]:
+    """What is no Python is told with its line."""
     try:
-        return compile(source.text, source.path, "exec", dont_inherit=True)
+        yield
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
-        raise HookFileError(f"{source.path}{line}: {error.msg}") from None
+        raise HookFileError(f"{path}{line}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise HookFileError(f"{source.path}: {error}") from None
+        raise HookFileError(f"{path}: {error}") from None
 
 
 def _hooks_of(module: types.ModuleType, path: str) -> dict[str, Hook]:

@@ -38,7 +38,7 @@ Answer = Decision | None | Coroutine[Any, Any, Decision | None]
 class Hooks:
     """What one run of a hook file defines; each is a BoundHook or None. Made on the worker's loop.
 
-    make  what they are made by, where somebody listens in (inbound/rehearsal.py).
+    make  what they are made by, where somebody listens in (rehearsal.py).
     Raises HookFileError.
     """
 
@@ -56,7 +56,7 @@ class Hooks:
         def bound(name: str) -> BoundHook | None:
             if name not in found:
                 return None
-            return make(name, found[name], source.path, options, loop=loop, journal=journal)
+            return make(name, found[name], source, options, loop=loop, journal=journal)
 
         self.on_connect = bound("on_connect")
         self.on_mail = bound("on_mail")
@@ -69,13 +69,13 @@ class Hooks:
 class BoundHook:
     """One hook. Called with its argument it answers at once, or with a coroutine that will; it never raises."""
 
-    __slots__ = ("_allowed", "_deadline_s", "_hook", "_journal", "_loop", "_on_error", "_on_timeout", "_path", "name")
+    __slots__ = ("_allowed", "_deadline_s", "_hook", "_journal", "_loop", "_on_error", "_on_timeout", "_source", "name")
 
     def __init__(
         self,
         name: str,
         hook: Hook,
-        path: str,
+        source: HookSource,
         options: PolicyOptions,
         *,
         loop: asyncio.AbstractEventLoop,
@@ -83,7 +83,7 @@ class BoundHook:
     ) -> None:
         self.name = name
         self._hook = hook
-        self._path = path
+        self._source = source
         self._loop = loop
         self._journal = journal
         self._deadline_s = options.deadline_s(name)
@@ -117,7 +117,7 @@ class BoundHook:
             if not deadline.expired():
                 return self._failed(error)  # one of the hook's own
             timeouts_total.add(1)
-            at = place_of(error.__cause__ or error, self._path)
+            at = self._place_of(error.__cause__ or error)
             self._journal.log("hook-timeout", hook=self.name, at=at, limit_s=self._deadline_s)
             return self._on_timeout
         except Exception as error:
@@ -144,5 +144,8 @@ class BoundHook:
 
     def _failed(self, error: Exception) -> Decision | None:
         errors_total.add(1)
-        self._journal.log("hook-error", hook=self.name, at=place_of(error, self._path), reason=describe(error))
+        self._journal.log("hook-error", hook=self.name, at=self._place_of(error), reason=describe(error))
         return self._on_error
+
+    def _place_of(self, error: BaseException) -> str:
+        return place_of(error, self._source.paths, self._source.path)
