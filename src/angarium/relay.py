@@ -36,6 +36,7 @@ from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
 from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.outbound.side_tls import SideTls
 from angarium.policy.hook_file import HookSource
 from angarium.process.control import Listing, Retry, Trace
 from angarium.process.supervisor import Seat
@@ -92,6 +93,7 @@ class Relay:
         self._authority = Authority(loop, self.journal, counts)
         self._policy = Policy(loop, self.journal)
         self._recipients = RecipientJudge(loop, self.journal, self._hostname)
+        self._side_tls = SideTls(loop, self.journal)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
@@ -345,7 +347,9 @@ class Relay:
 
     async def _apply_recipients(self, config: Config) -> None:
         """Before the listeners are told of the same configuration."""
-        await self._recipients.apply(config.domain, config.recipients, config.bcc, self._scheduler.router.plan)
+        self._side_tls.shaping = config.shaping.default
+        plan = self._scheduler.router.plan
+        await self._recipients.apply(config.domain, config.recipients, config.bcc, plan, self._side_tls.terms)
         self._intake.own_domains = own_domain_keys(config.domain)
 
     async def _listen(self, config: Config, sockets: Sequence[BoundSocket]) -> None:

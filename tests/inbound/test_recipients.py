@@ -19,6 +19,7 @@ from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.model.plan import Host, Plan, Site
 from angarium.model.units import decode_unit
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions
+from angarium.tls.terms import TlsTerms
 
 USERS = "bob\ncarol\ntwin\n"
 ALIASES = """\
@@ -54,6 +55,9 @@ class NextHop:
     async def plan(self, domain: bytes) -> Plan:
         site = Site("hop", self.protocol, (Host("hop", ("127.0.0.1",), self.port),))  # type: ignore[arg-type]
         return Plan(site, float("inf"))
+
+    async def terms(self, site: Site) -> TlsTerms:
+        return TlsTerms()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.sessions += 1
@@ -94,7 +98,7 @@ async def recipients_of(
     hop = hop or NextHop()
     async with intake_harness(folder, **(listener or {"relay_from": []})) as harness:
         judge = RecipientJudge(harness.loop, harness.journal, HOSTNAME)
-        await judge.apply(own, made, copies, hop.plan)
+        await judge.apply(own, made, copies, hop.plan, hop.terms)
         harness.intake.appointing = (judge.judges_of,)
         harness.intake.own_domains = own_domain_keys(own)
         harness.listeners[0].apply(HOSTNAME, harness.listeners[0].context.options)

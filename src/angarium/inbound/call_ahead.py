@@ -3,7 +3,7 @@ here.
 
 Answers are kept, yes for long and no for short; whoever asks for a mailbox that is being asked for waits for the same
 answer; of dialogues there are so many at once and no more, and whoever would wait too long for his turn is told
-"later". No TLS towards the next hop, no AUTH: it is one of ours.
+"later". TLS is as the policy of mail to the same next hop says; AUTH where it is configured.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from angarium.inbound.call_dialogue import CannotAsk, Dialogue, Question, TlsTrouble
 from angarium.metrics.counters import counter
+from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Plan, RoutingTrouble, Site
 from angarium.recipients.options import CallAheadOptions
 from angarium.resolver.cache import ExpiringCache
-from angarium.smtp.machines import ReplyMachine
+from angarium.routing.next_hop import parse_next_hop
+from angarium.tls.terms import TlsTerms
 
 asked_total = counter("angarium_call_ahead_total", "Dialogues with next hops about one mailbox.")
 troubles_total = counter("angarium_call_ahead_troubles_total", "Those that gave neither yes nor no.")
 
-_REPLY_OCTETS: Final = 16 << 10         # of one reply: far more than any honest one
 _HOSTS_TRIED: Final = 3
 
-
-class CannotAsk(Exception):
-    """Neither yes nor no; the text says why."""
+Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -40,9 +41,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class CallAhead:
-    """Lives on the loop. plan: where mail for a domain goes (Router.plan); set before the first question."""
+    """Lives on the loop. Set before the first question: plan, where mail for a domain goes (Router.plan); terms, what
+    a site needs of TLS (outbound/side_tls.py), which may raise TlsMaterialError."""
 
     plan: Callable[[bytes], Awaitable[Plan]]
+    terms: Callable[[Site], Awaitable[TlsTerms]]
 
     def __init__(self, hostname: str, options: CallAheadOptions) -> None:
         self._hostname = hostname.encode()
@@ -94,88 +97,59 @@ class CallAhead:
         """Hosts one after the other, until one answers."""
         if site.protocol == "maildir":
             return True                 # made when mail comes
+        is_lmtp = site.protocol in ("lmtp", "lmtp+unix")
+        login = await self._login(site)
+        reverse_path = self.options.reverse_path.encode()
+        question = Question(b"LHLO" if is_lmtp else b"EHLO", self._hostname, reverse_path, mailbox, login)
+        try:
+            terms = await self.terms(site)
+        except TlsMaterialError as error:
+            raise CannotAsk(str(error)) from None
         if site.protocol == "lmtp+unix":
-            return await self._ask_host(lambda: asyncio.open_unix_connection(site.path), b"LHLO", mailbox)
-        hello = b"LHLO" if site.protocol == "lmtp" else b"EHLO"
-        places = [(address, host.port) for host in site.hosts for address in host.addresses]
+            return await self._ask_host(lambda: asyncio.open_unix_connection(site.path), question, terms, "", site)
+        places = [(host.name, address, host.port) for host in site.hosts for address in host.addresses]
         trouble = CannotAsk("the next hop has no address")
-        for address, port in places[:_HOSTS_TRIED]:
+        for name, address, port in places[:_HOSTS_TRIED]:
+            dial = partial(asyncio.open_connection, address, port)
             try:
-                return await self._ask_host(partial(asyncio.open_connection, address, port), hello, mailbox)
+                return await self._ask_host(dial, question, terms, name, site)
+            except TlsTrouble as error:
+                trouble = error
+                if terms.needs_tls or site.begins_with_tls:
+                    continue
+            except CannotAsk as error:
+                trouble = error
+                continue
+            # As mail does: where the policy lets it go in clear, TLS that fails is no reason not to.
+            try:
+                return await self._ask_host(dial, question, TlsTerms(terms.policy), name, site)
             except CannotAsk as error:
                 trouble = error
         raise trouble
 
-    async def _ask_host(
-        self,
-        dial: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]],
-        hello: bytes,
-        mailbox: bytes,
-    ) -> bool:
+    async def _ask_host(self, dial: Dial, question: Question, terms: TlsTerms, name: str, site: Site) -> bool:
         try:
             reader, writer = await dial()
         except OSError as error:
             raise CannotAsk(f"no connection: {error.strerror or error}") from None
         with _closing(writer):
-            dialogue = _Dialogue(reader, writer)
             try:
-                dialogue.expect(await dialogue.reply(), "the greeting")
-                code, text = await dialogue.say(hello + b" " + self._hostname)
-                if code >= 500 and hello == b"EHLO":
-                    code, text = await dialogue.say(b"HELO " + self._hostname)
-                dialogue.expect((code, text), "the greeting by name")
-                has_utf8 = b"SMTPUTF8" in text.upper().split()
-                if not mailbox.isascii() and not has_utf8:
-                    raise CannotAsk("the next hop does not know SMTPUTF8")
-                extension = b"" if mailbox.isascii() else b" SMTPUTF8"
-                reverse_path = self.options.reverse_path.encode()
-                dialogue.expect(await dialogue.say(b"MAIL FROM:<%s>%s" % (reverse_path, extension)), "MAIL")
-                code, text = await dialogue.say(b"RCPT TO:<%s>" % mailbox)
-                writer.write(b"QUIT\r\n")
+                return await Dialogue(reader, writer).ask(question, terms, name, begins_with_tls=site.begins_with_tls)
             except (OSError, EOFError) as error:
                 raise CannotAsk(f"connection lost: {error}") from None
-        if 200 <= code < 300:
-            return True
-        if code < 500:
-            raise CannotAsk(f"RCPT: {code} {text[:100].decode('utf-8', 'replace')}")
-        return False
 
-
-class _Dialogue:
-    """Commands and replies, one at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._parser = ReplyMachine()
-        self._rest = b""
-
-    async def say(self, line: bytes) -> tuple[int, bytes]:
-        self._writer.write(line + b"\r\n")
-        return await self.reply()
-
-    async def reply(self) -> tuple[int, bytes]:
-        """Raises CannotAsk, OSError, EOFError."""
-        self._parser.reset()
-        taken = 0
-        while True:
-            data = self._rest or await self._reader.read(4096)
-            self._rest = b""
-            if not data:
-                raise EOFError("closed")
-            taken += len(data)
-            result, consumed = self._parser.push(data)
-            if result == "complete":
-                self._rest = data[consumed:]
-                return self._parser.code, self._parser.text
-            if result != "partial" or taken > _REPLY_OCTETS:
-                raise CannotAsk("what the next hop says is no reply")
-
-    @staticmethod
-    def expect(reply: tuple[int, bytes], what: str) -> None:
-        code, text = reply
-        if not 200 <= code < 300:
-            raise CannotAsk(f"{what}: {code} {text[:100].decode('utf-8', 'replace')}")
+    async def _login(self, site: Site) -> tuple[str, str] | None:
+        """Identity and password for this next hop; None: no AUTH there."""
+        for text, login in self.options.auth.items():
+            if parse_next_hop(text).text == site.name:
+                try:
+                    loop = asyncio.get_running_loop()
+                    password = await loop.run_in_executor(None, Path(login.password_file).read_text)
+                except (OSError, ValueError) as error:
+                    reason = getattr(error, "strerror", None) or "not UTF-8"
+                    raise CannotAsk(f"{login.password_file}: {reason}") from None
+                return login.user, password.removesuffix("\n").removesuffix("\r")
+        return None
 
 
 @contextlib.contextmanager

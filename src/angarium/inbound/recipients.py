@@ -11,18 +11,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from angarium.events.journal import Journal
-from angarium.inbound.call_ahead import CallAhead, CannotAsk
+from angarium.inbound.call_ahead import CallAhead
+from angarium.inbound.call_dialogue import CannotAsk
 from angarium.inbound.judgement import Answer, Judges, MailCase, NewRecipient, RcptCase
 from angarium.inbound.options import ListenerOptions, domain_key
 from angarium.metrics.counters import counter
 from angarium.mime.notify import Notify
-from angarium.model.plan import Plan
+from angarium.model.plan import Plan, Site
 from angarium.model.refusal import Refusal
 from angarium.recipients.map_watch import MapWatch
 from angarium.recipients.maps import MapTrouble
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions
 from angarium.recipients.rewriting import Found, Rewriting, notify_of_members, original_recipient
 from angarium.smtp import replies
+from angarium.tls.terms import TlsTerms
 
 unknown_total = counter("angarium_in_unknown_recipients_total", "RCPT refused: nobody of that name in our domain.")
 troubles_total = counter(
@@ -52,9 +54,10 @@ class RecipientJudge:
         options: RecipientsOptions,
         bcc: Sequence[BccOptions],
         plan: Callable[[bytes], Awaitable[Plan]],
+        terms: Callable[[Site], Awaitable[TlsTerms]],
     ) -> None:
-        """New options, at once when their maps are open. plan: Router.plan; what next hops have answered is forgotten
-        only when the options for asking change."""
+        """New options, at once when their maps are open. plan: Router.plan; terms: SideTls.terms. What next hops have
+        answered is forgotten only when the options for asking change."""
         rewriting = Rewriting(domains, options, bcc, self._maps)
         await self._maps.look()
         if self._call_ahead is None or self._call_ahead.options != options.call_ahead:
@@ -62,6 +65,7 @@ class RecipientJudge:
                 self._call_ahead.close()
             self._call_ahead = CallAhead(self._hostname, options.call_ahead)
         self._call_ahead.plan = plan
+        self._call_ahead.terms = terms
         self._rewriting = rewriting
         self._maps.keep_only(rewriting.maps)
 

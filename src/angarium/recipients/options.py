@@ -63,6 +63,19 @@ class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return CALL_AHEAD in self.recipients
 
 
+class LoginOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who we are to a next hop. password_file: absolute; its first line is the password."""
+
+    user: str
+    password_file: str
+
+    def __post_init__(self) -> None:
+        if not self.user or not self.user.isprintable():
+            raise ValueError("user: printable characters, one at least")
+        if not self.password_file.startswith("/") or not self.password_file.isprintable():
+            raise ValueError(f'password_file: "{self.password_file}" is not an absolute path')
+
+
 class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[recipients.call_ahead]: asking next hops whether they know a mailbox.
 
@@ -72,6 +85,7 @@ class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     at_once        dialogues under way on one worker.
     on_trouble     when the next hop cannot be asked: "defer" (451) or "accept".
     reverse_path   said in MAIL; "": the null one.
+    auth           by next hop, as routes write it: who we are there (AUTH PLAIN or LOGIN, under TLS only).
     """
 
     timeout: Duration = Duration(10)
@@ -81,8 +95,15 @@ class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     at_once: int = 20
     on_trouble: Literal["defer", "accept"] = "defer"
     reverse_path: str = ""
+    auth: dict[str, LoginOptions] = {}
 
     def __post_init__(self) -> None:
+        for text in self.auth:
+            try:
+                if parse_next_hop(text).protocol not in ("smtp", "smtps", "lmtp"):
+                    raise ValueError('AUTH is for "smtp://host:port", "smtps://host:port" and "lmtp://host:port"')
+            except ValueError as error:
+                raise ValueError(f'auth."{text}": {error}') from None
         _require("timeout", 1, self.timeout, 100)
         _require("known_time", 1, self.known_time, 30 * 86400)
         _require("unknown_time", 1, self.unknown_time, 30 * 86400)

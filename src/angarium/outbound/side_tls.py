@@ -1,0 +1,34 @@
+"""TLS towards next hops for those who ask them something besides handing mail over: the policy is the one of mail."""
+
+from __future__ import annotations
+
+import asyncio
+
+from angarium.events.journal import Journal
+from angarium.model.errors import TlsMaterialError
+from angarium.model.plan import Site, TlsWish
+from angarium.outbound.tls_contexts import Material, TlsContexts
+from angarium.outbound.tls_policy import Level, policy_of
+from angarium.queue.options import ShapingOptions
+from angarium.tls.terms import TlsTerms
+
+
+class SideTls:
+    """Of one worker, on its loop. Contexts are its own: sessions of mail are not resumed for anything else."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
+        self._contexts = TlsContexts(loop, journal)
+        self.shaping = ShapingOptions()
+
+    async def terms(self, site: Site) -> TlsTerms:
+        """Raises TlsMaterialError: the policy needs what cannot be loaded."""
+        policy = policy_of(site, TlsWish.NONE, self.shaping.tls)
+        context = None
+        if policy.wants_tls:
+            material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
+            try:
+                context = await self._contexts.get(material, is_strict=policy.floor == Level.VERIFIED)
+            except TlsMaterialError:
+                if not policy.may_go_clear:
+                    raise
+        return TlsTerms(policy.name, context, not policy.may_go_clear, policy.floor == Level.VERIFIED)
