@@ -1,4 +1,4 @@
-"""`angarium policy test`: plays a message or a dialogue against hooks and policy services.
+"""`angarium policy test`: plays a message or a dialogue against a listener, its client checks, hooks and services.
 
 Needs no running relay, stores nothing and sends nothing.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import ipaddress
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from angarium.model.errors import AngariumError
 
 if TYPE_CHECKING:
     from angarium.inbound.options import ListenerOptions
-    from angarium.inbound.rehearsal import Rehearsal, Step, Taken
+    from angarium.rehearsal import Rehearsal, Step, Taken
 
 MESSAGE = b"Subject: test\r\n\r\ntest\r\n"
 
@@ -33,8 +35,8 @@ class Impossible(AngariumError):
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "policy",
-        help="try the hook file",
-        description="Tries hooks and policy services on mail that does not count.",
+        help="try what a listener decides",
+        description="Tries rules, client checks, hooks and policy services on mail that does not count.",
         epilog="example:\n  angarium policy test --from a@x.example --to b@y.example",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,7 +45,8 @@ def add_parser(subparsers: Any) -> None:
         "test",
         help="play a message or a dialogue against policy",
         description="Says what each hook decides about a message or a dialogue, what the client would hear, and\n"
-        "what would be queued. Stores and sends nothing. What goes wrong in a hook is told on stderr.\n"
+        "what would be queued: by all that holds on the listener. Sends nothing, and what is stored goes\n"
+        "with the trial. DNS is asked, and next hops for recipients. What goes wrong is told on stderr.\n"
         "Exit status 0: a message would be taken. 1: none would.",
         epilog="examples:\n"
         "  angarium policy test --from a@x.example --to b@y.example --client 192.0.2.1\n"
@@ -56,8 +59,8 @@ def add_parser(subparsers: Any) -> None:
     )
     test.add_argument("--listener", metavar="ADDRESS", help="whose rules hold (default: the first)")
     test.add_argument("--client", metavar="ADDRESS", default="127.0.0.1", help="default: 127.0.0.1")
-    test.add_argument("--user", metavar="IDENTITY", help="as if it had authenticated")
-    test.add_argument("--tls", action="store_true", help="as if under TLS")
+    test.add_argument("--user", metavar="IDENTITY", help="authenticates as this one; any password is right")
+    test.add_argument("--tls", action="store_true", help="after STARTTLS")
     test.add_argument(
         "--services", action="store_true", help="ask policy services, too; some remember what they are asked"
     )
@@ -76,41 +79,64 @@ def run(args: argparse.Namespace) -> int:
         raise Impossible("--dialogue says it all: no --from, --to or --message beside it")
     if args.dialogue is None and not args.paths:
         raise Impossible("--to or --dialogue is needed")
-    return asyncio.run(_run(args))
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(args))
 
 
 async def _run(args: argparse.Namespace) -> int:
     from angarium.config.schema import load, read_hooks
-    from angarium.events.journal import Journal
-    from angarium.inbound.rehearsal import Rehearsal, RehearsedPeer
+    from angarium.rehearsal import Rehearsal
 
     config, tree = load(find(args.config))
     source = read_hooks(config, tree)
-    if source is None and not config.policy.service:
-        raise Impossible(f"{tree.files[0]}: neither policy.file nor [[policy.service]]: there is no policy")
     listener = _listener(config.listener, args.listener)
     try:
         host = str(ipaddress.ip_address(args.client))
     except ValueError:
         raise Impossible(f"--client: {args.client!r} is not an address") from None
-    peer = RehearsedPeer(listener, host, args.user, args.tls)
-    journal = Journal(sys.stderr.fileno())
-    rehearsal = Rehearsal(
-        peer, config.policy, source, journal, hostname=config.node.own_hostname(), services=args.services
-    )
-    try:
-        await rehearsal.connect()
-        if args.dialogue is not None:
-            await _play(rehearsal, _client_lines(_read(args.dialogue)))
-        else:
-            await _play(rehearsal, _commands(args))
-    finally:
-        rehearsal.close()
+    with tempfile.TemporaryDirectory(prefix="angarium-trial-") as folder:
+        rehearsal = await Rehearsal.open(config, listener, source, folder=Path(folder), services=args.services)
+        try:
+            await rehearsal.connect(host)
+            hello = (b"LHLO " if listener.protocol == "lmtp" else b"EHLO ") + args.helo.encode()
+            if args.dialogue is not None:
+                if args.tls or args.user is not None:
+                    await _introduce(rehearsal, hello, args, listener)
+                await _play(rehearsal, _client_lines(_read(args.dialogue)))
+            else:
+                await _introduce(rehearsal, hello, args, listener)
+                await _play(rehearsal, _commands(args))
+        finally:
+            for line in await rehearsal.close():
+                print(line, file=sys.stderr)
     for step in rehearsal.steps:
         print(_json("command", step) if args.json else _told(step))
     for taken in rehearsal.taken:
         print(_json("message", taken) if args.json else _told_message(taken))
     return 0 if rehearsal.taken else 1
+
+
+async def _introduce(rehearsal: Rehearsal, hello: bytes, args: argparse.Namespace, listener: ListenerOptions) -> None:
+    """As a mail program does: TLS when it is asked for or AUTH needs it, then AUTH."""
+    await rehearsal.send(hello)
+    needs_auth = args.user is not None and not _offers(rehearsal, "AUTH")
+    begins_with_tls = listener.tls is not None and listener.tls.implicit
+    if (args.tls or needs_auth) and not begins_with_tls and not rehearsal.is_over:
+        if _offers(rehearsal, "STARTTLS"):
+            await rehearsal.send(b"STARTTLS")
+            await rehearsal.send(hello)
+        elif args.tls:
+            raise Impossible(f"--tls: {listener.address} offers no STARTTLS")
+    if args.user is not None and not rehearsal.is_over:
+        if not _offers(rehearsal, "AUTH"):
+            raise Impossible(f"--user: {listener.address} offers no AUTH")
+        await rehearsal.send(b"AUTH PLAIN " + base64.b64encode(f"\0{args.user}\0trial".encode()))
+
+
+def _offers(rehearsal: Rehearsal, keyword: str) -> bool:
+    return any(line.split(" ")[0] == keyword for line in rehearsal.offers)
 
 
 async def _play(rehearsal: Rehearsal, lines: Iterator[bytes]) -> None:
@@ -130,7 +156,6 @@ def _commands(args: argparse.Namespace) -> Iterator[bytes]:
     parameters = b"" if message.isascii() else b" BODY=8BITMIME"
     if not all(map(str.isascii, (args.reverse_path, *args.paths))):
         parameters += b" SMTPUTF8"
-    yield b"EHLO " + args.helo.encode()
     yield b"MAIL FROM:<%s>%s SIZE=%d" % (args.reverse_path.encode(), parameters, len(message))
     for forward_path in args.paths:
         yield b"RCPT TO:<%s>" % forward_path.encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from angarium.events.journal import Journal
 from angarium.inbound.delegation_judges import DelegationJudges
@@ -16,7 +17,7 @@ from angarium.inbound.judgement import Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.policy.arguments import Outcome
 from angarium.policy.hook_file import HookSource
-from angarium.policy.hooks import Hooks
+from angarium.policy.hooks import BoundHook, Hooks
 from angarium.policy.options import PolicyOptions
 from angarium.policy.outcomes import OutcomeTeller
 from angarium.policy.service import PolicyService
@@ -28,7 +29,16 @@ NOBODY = Judges()
 class Policy:
     """apply() before the first listener is made, and before listeners follow a reload. drain() and close() last."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        make_hook: Callable[..., BoundHook] = BoundHook,
+        make_service: Callable[..., PolicyService] = PolicyService,
+    ) -> None:
+        """make_hook, make_service: where somebody listens in (rehearsal.py)."""
+        self._make_hook = make_hook
+        self._make_service = make_service
         self._loop = loop
         self._journal = journal
         self._options = PolicyOptions()
@@ -41,12 +51,12 @@ class Policy:
 
         source  of options.file; None: there is none.
         """
-        hooks = None if source is None else Hooks(source, options, self._loop, self._journal)
+        hooks = None if source is None else Hooks(source, options, self._loop, self._journal, self._make_hook)
         self._hooks = hooks
         if options.service != self._options.service:
             for service in self._services:
                 service.close()
-            self._services = [PolicyService(each, self._loop, self._journal) for each in options.service]
+            self._services = [self._make_service(each, self._loop, self._journal) for each in options.service]
         self._options = options
         former, self._teller = self._teller, None
         if hooks is not None and hooks.on_outcome is not None:
