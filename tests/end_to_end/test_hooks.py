@@ -7,7 +7,9 @@ import os
 import signal
 import smtplib
 from pathlib import Path
+from typing import Any
 
+from end_to_end.next_hop import NextHop
 from relay_process import RelayProcess, maildir_route, wait_for
 
 HOOKS = """
@@ -138,3 +140,40 @@ def test_the_route_hook_leads_mail_and_the_queue_shows_what_was_decided(tmp_path
         assert done.returncode == 0, done.stderr
         shown = json.loads(done.stdout)
         assert (shown["route"], shown["tenant"], shown["priority"]) == ("smtp://127.0.0.1:1", "acme", 4)
+
+
+def test_a_route_of_a_hook_and_what_it_asks_of_tls_outlive_the_hook_and_the_relay(tmp_path: Path) -> None:
+    """The message itself says where it goes: kill -9, another configuration, and it still goes there."""
+    hooks = tmp_path / "policy.py"
+    with NextHop() as hop:
+        hooks.write_text(
+            "from angarium.policy import *\n"
+            "def route(rcpt):\n"
+            '    tls = {"w.example": None, "v.example": "encrypt"}[rcpt.domain]\n'
+            f'    return Accept(route="{hop.url}", tls=tls)\n'
+        )
+        hop.faults["MAIL"] = b"451 4.3.0 not yet"
+        config = '[queue.default]\nretry = { first = "1s", factor = 1.0, max = "1s" }\n' + maildir_route(tmp_path)
+        with RelayProcess(tmp_path, f'[policy]\nfile = "{hooks}"\n' + config) as relay:
+            with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as client:
+                client.sendmail("a@x.example", ["b@w.example"], "Subject: clear\r\n\r\nx\r\n")
+                client.sendmail("a@x.example", ["b@v.example"], "Subject: secret\r\n\r\nx\r\n")
+            wait_for(lambda: len({each["to"] for each in relay.events("deferred")}) == 2, "both wait")
+            relay.kill()
+            relay.write_config(config)
+            hooks.unlink()
+            hop.faults.clear()
+            before = len(relay.all_events())
+            relay.start()
+            hop.wait_for_count(1)
+            assert b"Subject: clear" in hop.deliveries[0].message
+
+            def waiting() -> dict[str, Any] | None:
+                events = [each for each in relay.all_events(before) if each["event"] == "deferred"]
+                return next((each for each in events if each["to"] == "b@v.example"), None)
+
+            event = wait_for(waiting, "the other is tried, too")
+            assert "TLS" in event["reply"]
+            shown = json.loads(relay.command("queue", "show", event["id"], "--json").stdout)
+            assert shown["route"] == f"{hop.url} tls=encrypt"
+            assert len(hop.deliveries) == 1 and not list(tmp_path.glob("mail/*/new/*"))
