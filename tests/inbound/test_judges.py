@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -249,5 +250,42 @@ def test_421_of_a_judge_ends_the_session(tmp_path: Path) -> None:
             peer = await SmtpPeer.greeted(harness.port)
             peer.say(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n")
             assert await peer.rest() == b"421 4.7.0 Too much\r\n"
+
+    run(main())
+
+
+def test_a_coroutine_that_never_pauses_is_over_in_the_turn_that_asked_it_where_python_can(tmp_path: Path) -> None:
+    """Eager tasks (Python 3.12): a pipelined group stays one read and one write. Before, each costs a turn."""
+
+    async def main() -> None:
+        turn = 0
+        asked: list[tuple[bytes, int]] = []
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            ticking[0] = loop.call_soon(count)
+
+        async def judge(case: RcptCase) -> Refusal | None:
+            asked.append((case.forward_path, turn))
+            async with asyncio.timeout(5):  # needs a current task
+                pass
+            if case.forward_path == b"bug@y.example":
+                raise RuntimeError("oops")
+            return NO if case.forward_path == b"no@y.example" else None
+
+        loop = asyncio.get_running_loop()
+        async with judged_by(tmp_path, Judges(rcpt=(judge,))) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(b"MAIL FROM:<a@x.example>\r\n")
+            ticking = [loop.call_soon(count)]
+            names = (b"yes", b"no", b"bug", b"again")
+            peer.say(b"".join(b"RCPT TO:<%s@y.example>\r\n" % name for name in names))
+            assert [reply[:3] for reply in await peer.replies(4)] == ["250", "550", "451", "250"]
+            ticking[0].cancel()
+            assert [path.partition(b"@")[0] for path, _ in asked] == list(names)
+            is_one_turn = len({turn for _, turn in asked}) == 1
+            assert is_one_turn is (sys.version_info >= (3, 12))
+            assert "oops" in harness.events("error")[0]["reason"]
 
     run(main())
