@@ -5,10 +5,17 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "octets/siphash.h"
 
-enum { OFFSET_BITS = 40 };
+enum {
+    OFFSET_BITS = 40,
+    PIECE_OCTETS = 1 << 20,
+    /* Beyond malloc's largest threshold for mappings of their own (32 MiB, mallopt(3)): nobody else lives in these pages. */
+    WORTH_PIECES = 64 << 20,
+};
 
 #define OFFSET_MASK (((uint64_t)1 << OFFSET_BITS) - 1)
 
@@ -153,9 +160,21 @@ bool text_map_find(const text_map *self, const uint8_t *key, size_t length, cons
     return true;
 }
 
+/* Unmapping hundreds of MiB at once keeps whoever else wants to map or unmap something, the event loop's malloc(), waiting for
+ * all of it. Pages that are gone before take no time then, and between two pieces others have their turn. */
+static void give_back(void *memory, size_t length)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t at = ((uintptr_t)memory + page - 1) & ~(page - 1), end = ((uintptr_t)memory + length) & ~(page - 1);
+    if (length >= WORTH_PIECES)
+        for (; at < end; at += PIECE_OCTETS)
+            madvise((void *)at, end - at < PIECE_OCTETS ? end - at : PIECE_OCTETS, MADV_DONTNEED);
+    free(memory);
+}
+
 void text_map_clear(text_map *self)
 {
-    free(self->data);
-    free(self->slots);
+    give_back(self->data, self->length);
+    give_back(self->slots, self->capacity * sizeof *self->slots);
     memset(self, 0, sizeof *self);
 }
