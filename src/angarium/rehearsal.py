@@ -337,7 +337,7 @@ def _apart(options: AdmissionOptions, spool: str, folder: Path) -> AdmissionOpti
     """The same, with a copy of the relay's greylist: what is tried is not remembered."""
     if options.greylist is None:
         return options
-    known = Path(options.greylist.path or f"{spool}/greylist.db")
+    known = Path(options.greylist.path or f"{spool}/greylist.db").absolute()
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(f"{known.as_uri()}?mode=ro", uri=True)) as source,

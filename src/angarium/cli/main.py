@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "status": ("angarium.cli.status", "show how the running relay is"),
     "queue": ("angarium.cli.queue", "list, show, retry or delete queued mail"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
-    "policy": ("angarium.cli.policy", "play a message or a dialogue against hooks and policy services"),
+    "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),
