@@ -430,7 +430,8 @@ def test_hooks_see_the_client_that_a_listed_peer_introduces(tmp_path: Path) -> N
     """
 
     async def main() -> None:
-        async with policy_harness(tmp_path, hooks, listener={"xclient_from": ["127.0.0.0/8"]}) as harness:
+        listener = {"xclient_from": ["127.0.0.0/8"], "relay_to": ["y.example"]}
+        async with policy_harness(tmp_path, hooks, listener=listener) as harness:
             peer = await SmtpPeer.greeted(harness.port)
             said = b"NAME=spike.example REVERSE_NAME=ptr.example ADDR=192.0.2.7 HELO=spike PROTO=ESMTP LOGIN=alice"
             assert (await peer.ask(b"XCLIENT " + said + b"\r\n"))[:3] == "220"
