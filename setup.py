@@ -62,6 +62,8 @@ EXTENSIONS = {
     "angarium.smtp.server_refusals": [],
     "angarium.smtp.server_data": [],
     "angarium.smtp.server_session": SMTP + OCTETS,
+    "angarium.smtp.client_dialogue": OCTETS,
+    "angarium.smtp.client_hello": SMTP,
     "angarium.smtp.client_session": SMTP + OCTETS,
     "angarium.spool.envelope": OCTETS + ENVELOPE,
     "angarium.spool.segment_file": [f"csrc/spool/{name}.c" for name in ("crc32c", "format", "scan")],

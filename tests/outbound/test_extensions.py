@@ -126,3 +126,52 @@ async def test_limits_of_the_host_are_kept(tmp_path: pathlib.Path) -> None:
         await relay.send([b"b@one.example", b"b@two.example", b"b@three.example"])
         await relay.outcomes(10)
         assert sorted(len(each.rcpts) for each in server.received) == [1, 2]
+
+
+@on_uvloop
+async def test_a_session_names_no_more_domains_than_the_host_allows(tmp_path: pathlib.Path) -> None:
+    """RFC 9422 §4.3 counts per session, not per transaction: the rest goes over another connection."""
+    extensions = [b"PIPELINING", b"LIMITS RCPTDOMAINMAX=2"]
+    async with (
+        fault_server(extensions=extensions) as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ShapingOptions(connections=1)) as relay,
+    ):
+        for number in range(5):
+            await relay.send(b"b@d%d.example" % number)
+            await relay.send(b"c@d%d.example" % number)
+        await relay.outcomes(10)
+        named: dict[int, set[bytes]] = {}
+        for each in server.received:
+            named.setdefault(each.connection, set()).update(
+                rcpt.rpartition(b"@")[2].rstrip(b">") for rcpt in each.rcpts
+            )
+        assert sum(map(len, named.values())) >= 5
+        assert all(len(domains) <= 2 for domains in named.values()), named
+
+
+@on_uvloop
+async def test_an_idle_session_whose_domains_are_used_up_makes_way(tmp_path: pathlib.Path) -> None:
+    extensions = [b"PIPELINING", b"LIMITS RCPTDOMAINMAX=1"]
+    async with (
+        fault_server(extensions=extensions) as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ShapingOptions(connections=1)) as relay,
+    ):
+        for number, domain in enumerate((b"one", b"one", b"two", b"one"), 1):
+            await relay.send(b"b@%b.example" % domain)
+            await relay.outcomes(number)
+        assert [each.connection for each in server.received] == [1, 1, 2, 3]
+
+
+@on_uvloop
+async def test_a_host_without_deliverby_is_asked_to_tell_of_delays(tmp_path: pathlib.Path) -> None:
+    """RFC 2852 §4.1.4.2: of by-mode N, in time."""
+    async with (
+        fault_server(extensions=[b"PIPELINING", b"DSN"]) as server,
+        outgoing(tmp_path, to_here(server.port)) as relay,
+    ):
+        await relay.send(b"b@y.example", attributes={Attribute.DELIVER_BY: b"%d;N" % (time.time() + 600)})
+        await relay.outcomes(1)
+        assert server.received[0].rcpts == [b"RCPT TO:<b@y.example> NOTIFY=FAILURE,DELAY"]
+        await relay.send(b"c@y.example", attributes={Attribute.DELIVER_BY: b"%d;N" % (time.time() - 600)})
+        await relay.outcomes(2)
+        assert server.received[1].rcpts == [b"RCPT TO:<c@y.example>"]

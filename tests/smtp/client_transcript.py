@@ -8,8 +8,9 @@ S: octets                        what the server sends
 C: octets                        all that the client sends because of the line(s) before; "-": nothing.
                                  Without a C line behind S nothing may be sent either
 E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
-X: PIPELINING SIZE=1000          the extensions known now; "-": none
+X: PIPELINING SIZE=1000          the extensions known now; "-": none. MAILMAX=N RCPTMAX=N RCPTDOMAINMAX=N: of LIMITS
 > start [by=bdat] [size=N] [8bit] [utf8] [requiretls] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
+                                 further options: [by=60;R] [priority=N] [solicit=X]
 > body octets                    to the transaction that may send its body (or was started by=bdat)
 > quit
 > handshake                      TLS is up
@@ -27,7 +28,10 @@ from angarium.smtp.client_session import BrokenDialogue, ClientSession, Event
 
 FOLDER = Path(__file__).parent.parent / "transcripts" / "client"
 HOSTNAME = b"relay.example.org"
-EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES", "REQUIRETLS")
+EXTENSIONS = (
+    "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES", "REQUIRETLS",
+    "DELIVERBY", "MT-PRIORITY", "NO-SOLICITING", "LIMITS",
+)  # fmt: skip
 
 _ESCAPE = re.compile(r"\\(r|n|\\)")
 _EVENT = re.compile(r"(!|[a-z-]+)(?:\(([^)]*)\))?")
@@ -83,9 +87,7 @@ class Player:
         keywords = [word.upper() for word in settings if word.upper() in EXTENSIONS]
         if keywords or "ready" in settings:
             self.session.receive(
-                b"220 mx\r\n250-mx\r\n"
-                + b"".join(b"250-%b\r\n" % k.encode() for k in keywords)
-                + b"250 HELP\r\n"
+                b"220 mx\r\n250-mx\r\n" + b"".join(b"250-%b\r\n" % k.encode() for k in keywords) + b"250 HELP\r\n"
             )
             self.session.take_output()
 
@@ -149,8 +151,16 @@ class Player:
                 options["requires_tls"] = True
             else:
                 key, _, value = word.partition("=")
+                if key == "by" and ";" in value:
+                    seconds, mode = value.split(";")
+                    options["deliver_by"] = (int(seconds), mode[0], mode.endswith("T"))
+                    continue
                 options[{"size": "message_octets"}.get(key, key)] = (
-                    int(value) if key == "size" else value.encode() if key == "envid" else value
+                    int(value)
+                    if key in ("size", "priority")
+                    else value.encode()
+                    if key in ("envid", "solicit")
+                    else value
                 )
         self.slot = self.session.start(paths[0][0], list(paths[1:]), **options)  # type: ignore[arg-type]
 
@@ -173,12 +183,21 @@ class Player:
         self.events = []
 
     def check_extensions(self, text: str, where: str) -> None:
+        session = self.session
+        numbers = {"SIZE": session.size_limit, "DELIVERBY": session.by_minimum_s}
+        limits = {
+            f"MAILMAX={session.mail_limit}",
+            f"RCPTMAX={session.recipient_limit}",
+            f"RCPTDOMAINMAX={session.domain_limit}",
+        }
         found = [
-            f"SIZE={self.session.size_limit}" if keyword == "SIZE" else keyword
+            f"{keyword}={numbers[keyword]}" if keyword in numbers else keyword
             for keyword in EXTENSIONS
-            if self.session.offers(keyword)
+            if session.offers(keyword)
         ]
-        assert found == ([] if text == "-" else text.split()), where
+        words = [] if text == "-" else text.split()
+        assert found == [word for word in words if "MAX=" not in word], where
+        assert {word for word in words if "MAX=" in word} <= limits, where
 
     def _expect_nothing_left(self, where: str) -> None:
         assert self.output == b"", where

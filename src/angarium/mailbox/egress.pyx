@@ -72,7 +72,7 @@ cdef class MaildirEgress(Egress):
             ready = next(iter(self.due))
             while self.in_hand < MESSAGES_AT_ONCE:
                 delivery = MessageDelivery(self, ready)
-                if not ready.take(&delivery.t, ready.recipient_limit, ready.recipient_limit):
+                if not ready.take(&delivery.t, ready.recipient_limit, NULL):
                     break
                 self.in_hand += 1
                 try:

@@ -2,9 +2,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport transaction
-from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.ready cimport ReadyQueue, domain_budget
 from angarium.queue.scheduler cimport Scheduler
-from angarium.smtp.client_session cimport CLIENT_RECIPIENTS_MAX, CLIENT_SLOTS, ClientSession, client_event
+from angarium.smtp.client_dialogue cimport CLIENT_RECIPIENTS_MAX, client_event
+from angarium.smtp.client_session cimport CLIENT_SLOTS, ClientSession
 from angarium.spool.cspool cimport spool_envelope, spool_read_op
 
 cdef enum hand_state:
@@ -52,6 +53,8 @@ cdef class Carrier:
     cdef size_t piece_length
     cdef size_t piece_at
     cdef uint32_t armed_reply_count
+    cdef domain_budget domains          # of the session, where the peer announces RCPTDOMAINMAX
+    cdef object last_domain             # keeps domains.last: no other can come to lie there
     cdef bint is_queued                 # octets wait in the transport: no direct send until they are gone
     cdef bint is_closed
     cdef readonly uint64_t taken_count      # transactions begun

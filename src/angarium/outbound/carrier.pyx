@@ -4,17 +4,16 @@
 # Ownership: a hand holds references to its envelope and body; the recipients array belongs to the hand. While the
 # reader thread owns stream.op, or a fetch is under way, the carrier stays alive and settles nothing of it: the
 # segments it reads from are pinned by the message in hand.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from angarium.model.clock cimport mono_ms
+from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets_unref
 from angarium.queue.message cimport RECIPIENT_TRACED, transaction
 from angarium.queue.terms cimport has_attributes, message_terms, terms_read
-from angarium.smtp.client_session cimport (
-    CLIENT_SLOTS, EXTENSION_DELIVERBY, EXTENSION_DSN, PHASE_BODY, PHASE_FREE, RECIPIENT_TOLD, STAGE_DATA, STAGE_IDLE,
-    ClientSession, client_event)
+from angarium.smtp.client_dialogue cimport EXTENSION_DELIVERBY, EXTENSION_DSN, STAGE_DATA, STAGE_IDLE, client_event
+from angarium.smtp.client_session cimport CLIENT_SLOTS, PHASE_BODY, PHASE_FREE, RECIPIENT_TOLD, ClientSession
 
 from angarium.outbound import trouble
 
@@ -165,9 +164,10 @@ cdef int forget(hand *h) noexcept:
 
 
 cdef void note_trace(Carrier self, hand *h, uint32_t i) noexcept:
-    """RFC 2852 §4: trace, and a relay that knows nothing of by-times, are told as "relayed"."""
+    """RFC 2852 §4.1.4: trace, and in time a relay that knows nothing of by-times, are told as "relayed"."""
     cdef message_terms terms
     terms_read(&h.envelope, &terms)
     if not self.session.is_lmtp and terms.by_mode and (
-            terms.by_is_traced or not self.session.extensions & EXTENSION_DELIVERBY):
+            terms.by_is_traced or not self.session.extensions & EXTENSION_DELIVERBY
+            and terms.by_utc_s > <int64_t>(utc_ms() // 1000)):
         h.t.recipients[i].flags |= RECIPIENT_TRACED

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.outbound.carrier cimport Carrier
 from angarium.queue.wheel cimport wheel_node
-from angarium.smtp.client_session cimport client_event
+from angarium.smtp.client_dialogue cimport client_event
 from angarium.tls.client cimport ClientTls
 
 cdef struct deadline_node:              # what the wheel holds; `node` first, so that a node is found again

@@ -19,15 +19,17 @@ from angarium.model.octets cimport octets, octets_unref
 from angarium.outbound.body_stream cimport stream_send
 from angarium.outbound.carrier cimport (
     HAND_EMPTY, HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand)
-from angarium.outbound.transaction cimport prepare, send_body, transmit
+from angarium.outbound.transaction cimport is_out_of_domains, prepare, send_body, take, transmit
 from angarium.queue.message cimport message
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
-from angarium.smtp.client_session cimport (
-    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, CLIENT_SLOTS, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
+from angarium.smtp.client_dialogue cimport (
+    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
-    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_REQUIRETLS, PHASE_FREE,
-    RECIPIENT_ACCEPTED, STAGE_IDLE, STAGE_STARTTLS, ClientSession, client_event, client_slot)
+    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_REQUIRETLS, STAGE_IDLE,
+    STAGE_STARTTLS, client_event)
+from angarium.smtp.client_hello cimport hello_under_tls
+from angarium.smtp.client_session cimport CLIENT_SLOTS, PHASE_FREE, RECIPIENT_ACCEPTED, ClientSession, client_slot
 from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
@@ -346,7 +348,7 @@ cdef class Connection(Carrier):
             verified.cell[0] += 1
         self.tls_version = self.tls.version_text()
         self.tls_cipher = self.tls.cipher_text()
-        self.session.tls_established()
+        hello_under_tls(self.session)
         self.armed_reply_count -= 1             # the deadline of EHLO begins
         return 0
 
@@ -366,9 +368,9 @@ cdef class Connection(Carrier):
         while (not self.stream.is_active and self.next.state != HAND_FETCHING
                and self.session.free_slot() >= 0 and self.is_in_pool):
             if self.next.state == HAND_EMPTY:
-                if not self.owner.may_take(self):
+                if is_out_of_domains(self) or not self.owner.may_take(self):
                     break
-                if not self.ready.take(&self.next.t, self.session.recipient_limit, self.session.domain_limit):
+                if not take(self):
                     break
                 self.taken_count += 1
                 prepare(self)
@@ -376,7 +378,7 @@ cdef class Connection(Carrier):
                 transmit(self)
         if (self.is_in_pool and self.next.state == HAND_EMPTY and self.session.state == CLIENT_READY
                 and self.session.slots[0].phase == PHASE_FREE and self.session.slots[1].phase == PHASE_FREE):
-            if self.owner.may_take(self):
+            if not is_out_of_domains(self) and self.owner.may_take(self):
                 if not self.is_idle:
                     self.is_idle = True
                     self.flush()

@@ -271,6 +271,7 @@ cdef class Pool(ConnectionOwner):
 
     cdef void join(self, Connection connection) noexcept:
         connection.is_in_pool = True
+        connection.domains.left = connection.session.domain_limit
         self.connections.add(connection)
         self.put(connection, BUSY)
         connection.start()

@@ -9,9 +9,11 @@ from angarium.model.octets cimport octets_ref
 from angarium.outbound.body_stream cimport stream_begin
 from angarium.outbound.carrier cimport HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand
 from angarium.queue.message cimport message, recipient, transaction
+from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_NEVER
+from angarium.smtp.client_dialogue cimport (
+    EXTENSION_8BITMIME, EXTENSION_BINARYMIME, EXTENSION_CHUNKING, EXTENSION_DELIVERBY, EXTENSION_SMTPUTF8)
 from angarium.smtp.client_session cimport (
-    BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, EXTENSION_8BITMIME, EXTENSION_BINARYMIME, EXTENSION_CHUNKING,
-    EXTENSION_DELIVERBY, EXTENSION_SMTPUTF8, ClientSession, client_terms, mail_parameters)
+    BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, ClientSession, client_terms, mail_parameters)
 from angarium.queue.terms cimport has_attributes, message_terms, terms_read
 from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BINARYMIME, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE,
@@ -144,6 +146,20 @@ cdef void terms_to_say(const spool_envelope *envelope, client_terms *out) noexce
     out.solicit_length = terms.solicit.length
 
 
+cdef bint take(Carrier self) noexcept:
+    cdef bint is_taken
+    if self.session.domain_limit == 0:
+        return self.ready.take(&self.next.t, self.session.recipient_limit, NULL)
+    is_taken = self.ready.take(&self.next.t, self.session.recipient_limit, &self.domains)
+    if is_taken:
+        self.last_domain = <object>self.domains.last
+    return is_taken
+
+
+cdef bint is_out_of_domains(Carrier self) noexcept:
+    return self.session.domain_limit != 0 and self.ready.is_beyond(&self.domains)
+
+
 cdef int transmit(Carrier self) except -1:
     """MAIL, RCPT ... of `next`, and its body where nothing has to be waited for."""
     cdef ClientSession s = self.session
@@ -155,6 +171,7 @@ cdef int transmit(Carrier self) except -1:
     cdef spool_recipient r
     cdef uint32_t flags, i = 0, index = 0
     cdef int slot, by = BODY_BY_DATA
+    cdef bint asks_for_delay = False
     flags = self.next.envelope.flags
     p.message_octets = self.next.envelope.message_octets
     p.is_8bit = flags & (SPOOL_ENVELOPE_8BIT | SPOOL_ENVELOPE_BODY_8BITMIME) != 0
@@ -168,6 +185,9 @@ cdef int transmit(Carrier self) except -1:
     if has_attributes(&self.next.envelope):
         terms_to_say(&self.next.envelope, &terms)
         p.terms = &terms
+        # RFC 2852 §4.1.4.2: who does not know of the by-time is asked to tell of a delay instead.
+        asks_for_delay = (terms.has_by and terms.by_mode == c'N' and terms.by_seconds > 0
+                          and not s.extensions & EXTENSION_DELIVERBY and not s.is_lmtp)
     slot = s.mail(self.next.envelope.reverse_path.data, self.next.envelope.reverse_path.length, &p)
     h = &self.hands[slot]
     swapped = h[0]
@@ -178,7 +198,8 @@ cdef int transmit(Carrier self) except -1:
     cursor = h.envelope.recipients
     while i < h.t.count and spool_envelope_next_recipient(&h.envelope, &cursor, &r):
         if index == h.t.recipients[i].index:
-            s.rcpt(slot, r.forward_path.data, r.forward_path.length, r.notify, r.orcpt.data, r.orcpt.length)
+            s.rcpt(slot, r.forward_path.data, r.forward_path.length, with_delay(r.notify) if asks_for_delay else r.notify,
+                   r.orcpt.data, r.orcpt.length)
             i += 1
         index += 1
     if s.extensions & EXTENSION_CHUNKING:
@@ -192,6 +213,12 @@ cdef int transmit(Carrier self) except -1:
     if s.slots[slot].by == BODY_BY_BDAT_NOW:
         send_body(self, slot)
     return 0
+
+
+cdef inline uint8_t with_delay(uint8_t notify) noexcept:
+    if notify & SMTP_NOTIFY_NEVER:
+        return notify
+    return <uint8_t>((notify or SMTP_NOTIFY_FAILURE) | SMTP_NOTIFY_DELAY)
 
 
 cdef int send_body(Carrier self, int slot) except -1:

@@ -20,14 +20,24 @@ cdef enum:
     PRIORITY_LEAST = -9
     PRIORITY_LEVELS = 19
 
+    # Messages that go before others until one of a lower priority has its turn. Judged: a sixteenth of the way is little for
+    # those in front, and lets everybody else arrive.
+    MESSAGES_A_TURN = 16
+
 cdef struct ready_levels:               # who has a priority other than 0
     uint32_t waiting                    # bit i: lists[i] is not empty
+    uint32_t passed                     # messages that went before others since the last turn
+    uint32_t turn                       # level that had it
     wheel_node lists[PRIORITY_LEVELS]   # by priority - PRIORITY_LEAST
+
+cdef struct domain_budget:              # domains that recipients may still be of (RFC 9422 §4.3)
+    void *last                          # DomainQueue of the last recipient taken, borrowed; NULL: none yet
+    uint32_t left                       # others; each change counts, who comes back to a domain uses up another
 
 
 cdef class ReadyQueue:
     """Recipients ready for one site by one egress source, which want the same of TLS: by falling priority, first in first out
-    in each."""
+    in each. While some go before others, every sixteenth message is one of those that would wait: each lower priority in turn."""
     cdef wheel_node head                # list of recipient.link: priority 0
     cdef ready_levels *levels           # NULL until the first other priority comes
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
@@ -56,12 +66,14 @@ cdef class ReadyQueue:
 
     cdef void push(self, recipient *r) noexcept
     cdef wheel_node *list_for(self, recipient *r) noexcept      # where r goes
-    cdef recipient *first(self) noexcept                        # of a queue that is not empty
+    cdef wheel_node *foremost(self) noexcept                    # the list whose first goes next; the queue is not empty
+    cdef wheel_node *level_in_turn(self, wheel_node *foremost) noexcept
     cdef recipient *pop(self) noexcept
     cdef void leave_level(self, recipient *r) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue
-    # The next message's recipients, of no more domains than that; False: empty or paused.
-    cdef bint take(self, transaction *into, uint32_t limit, uint32_t domain_limit) noexcept
+    # The next message's recipients, as many as the domains allow (NULL: of any); False: empty, paused, or a domain too many.
+    cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept
+    cdef bint is_beyond(self, const domain_budget *domains) noexcept        # its next recipient is of a domain too many
     cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
     cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
     # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it

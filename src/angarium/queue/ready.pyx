@@ -84,21 +84,42 @@ cdef class ReadyQueue:
             self.levels = <ready_levels *>malloc(sizeof(ready_levels))
             if self.levels == NULL:
                 return &self.head       # it goes in its turn
-            self.levels.waiting = 0
+            self.levels.waiting = self.levels.passed = self.levels.turn = 0
             for i in range(PRIORITY_LEVELS):
                 list_init(&self.levels.lists[i])
         self.levels.waiting |= <uint32_t>1 << (priority - PRIORITY_LEAST)
         return &self.levels.lists[priority - PRIORITY_LEAST]
 
-    cdef recipient *first(self) noexcept:
+    cdef wheel_node *foremost(self) noexcept:
         cdef uint32_t waiting
         if self.levels == NULL or self.levels.waiting == 0:
-            return <recipient *>self.head.next
+            return &self.head
         # The highest bit; below that of priority 0 only when nobody waits with that.
         waiting = self.levels.waiting
         if waiting >> -PRIORITY_LEAST == 0 and self.head.next != &self.head:
-            return <recipient *>self.head.next
-        return <recipient *>self.levels.lists[31 - __builtin_clz(waiting)].next
+            return &self.head
+        return &self.levels.lists[31 - __builtin_clz(waiting)]
+
+    cdef wheel_node *level_in_turn(self, wheel_node *foremost) noexcept:
+        """Whose message goes now: the foremost's, or once in a while that of the next level below the one that had the last
+        turn (RFC 6710 asks for no more than that higher ones go first; without end they must not)."""
+        cdef ready_levels *levels = self.levels
+        cdef uint32_t waiting, below, turn
+        if levels == NULL or levels.waiting == 0:
+            return foremost
+        waiting = levels.waiting | (<uint32_t>1 << -PRIORITY_LEAST if self.head.next != &self.head else 0)
+        waiting &= ~(<uint32_t>1 << (31 - __builtin_clz(waiting)))         # all but the foremost
+        if waiting == 0:
+            levels.passed = 0
+            return foremost
+        levels.passed += 1
+        if levels.passed < MESSAGES_A_TURN:
+            return foremost
+        levels.passed = 0
+        below = waiting & ((<uint32_t>1 << levels.turn) - 1)
+        turn = 31 - __builtin_clz(below if below else waiting)
+        levels.turn = turn
+        return &self.head if turn == -PRIORITY_LEAST else &levels.lists[turn]
 
     cdef void leave_level(self, recipient *r) noexcept:
         """r has just left its list."""
@@ -119,7 +140,7 @@ cdef class ReadyQueue:
         cdef recipient *r
         if self.count == 0:
             return NULL
-        r = self.first()
+        r = <recipient *>self.foremost().next
         self.remove(r)
         return r
 
@@ -131,12 +152,15 @@ cdef class ReadyQueue:
         self.count -= 1
         queue_ready.cell[0] -= 1
 
-    cdef bint take(self, transaction *into, uint32_t limit, uint32_t domain_limit) noexcept:
+    cdef bint is_beyond(self, const domain_budget *domains) noexcept:
+        return domains.left == 0 and self.count != 0 and (<recipient *>self.foremost().next).domain != domains.last
+
+    cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept:
+        cdef wheel_node *level
         cdef recipient *r
         cdef recipient **grown
         cdef message *m
         cdef uint64_t wait_ns
-        cdef void *domain
         into.message = NULL
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
@@ -148,10 +172,18 @@ cdef class ReadyQueue:
                 return False
         if limit > self.recipient_limit:
             limit = self.recipient_limit
-        r = self.first()
+        level = self.foremost()
+        # A budget that is used up goes on with its last domain: no turn then, the foremost was looked at.
+        if domains == NULL or domains.left != 0:
+            level = self.level_in_turn(level)
+        r = <recipient *>level.next
         m = message_of(r)
-        domain = r.domain
         while True:
+            if domains != NULL and r.domain != domains.last:
+                if domains.left == 0:
+                    break
+                domains.left -= 1
+                domains.last = r.domain
             if into.count == into.capacity:
                 grown = <recipient **>realloc(into.recipients, (into.capacity * 2 + 1) * sizeof(recipient *))
                 if grown == NULL:
@@ -164,17 +196,11 @@ cdef class ReadyQueue:
             r.link.where = PLACE_IN_HAND
             into.recipients[into.count] = r
             into.count += 1
-            if into.count == limit or into.count == self.count:
+            if into.count == limit or level.next == level:
                 break
-            r = self.first()
+            r = <recipient *>level.next         # others of the message have its priority, and lie in the same list
             if message_of(r) != m:
                 break
-            if r.domain != domain:
-                # Each change counts: who comes back to a domain waits for the next transaction (RCPTDOMAINMAX, RFC 9422).
-                domain = r.domain
-                domain_limit -= 1
-                if domain_limit == 0:
-                    break
         if into.count == 0:
             return False
         self.count -= into.count

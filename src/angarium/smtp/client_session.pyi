@@ -7,11 +7,11 @@ socket; `deadline_s` says how long the reply due next may take.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, final
 
-from angarium.model.errors import RemoteProtocolError
+from angarium.smtp.client_dialogue import BrokenDialogue as BrokenDialogue
+from angarium.smtp.client_dialogue import ClientDialogue
 
 EVENT_NAMES: tuple[str, ...]
 STAGE_NAMES: tuple[str, ...]
-EXTENSION_BITS: dict[str, int]
 
 class Event(NamedTuple):
     """Something a reply brought about.
@@ -35,13 +35,8 @@ class Event(NamedTuple):
     text: bytes
     is_over: bool
 
-class BrokenDialogue(RemoteProtocolError):
-    """The peer broke the protocol; `events_before` is what receive() had to tell before that."""
-
-    events_before: Sequence[Event]
-
 @final
-class ClientSession:
+class ClientSession(ClientDialogue):
     """One connection's dialogue, from the greeting to QUIT. Memory is bounded: 3 KiB and the commands not yet taken.
 
     hostname          our EHLO name, 1 to 255 octets.
@@ -52,18 +47,7 @@ class ClientSession:
     Raises ValueError.
     """
 
-    hostname: bytes
-    peer_name: bytes
-    extensions: int
-    size_limit: int
-    by_minimum_s: int
-    mail_limit: int
-    recipient_limit: int
-    domain_limit: int
-    is_lmtp: bool
     reply_count: int
-    wants_tls: bool
-    is_tls: bool
     def __init__(
         self,
         hostname: bytes,
@@ -105,7 +89,7 @@ class ClientSession:
                        same group (RFC 3030); bdat-later: the body by BDAT behind "send-body".
         is_binary      BODY=BINARYMIME: LocalProtocolError where BINARYMIME and CHUNKING are not both offered.
         deliver_by     (seconds from now, "N" or "R", trace) of BY (RFC 2852).
-        priority       of MT-PRIORITY; 0 is not said. solicit: keywords of SOLICIT (RFC 3865).
+        priority       of MT-PRIORITY, said wherever it is offered (RFC 6710 §4.2). solicit: keywords of SOLICIT (RFC 3865).
         Without PIPELINING the commands go out one by one as replies come. Parameters the peer has not offered are
         left out. Raises LocalProtocolError.
         """

@@ -1,4 +1,5 @@
-# The client's half of SMTP (RFC 5321) and LMTP (RFC 2033): replies in, commands and events out.
+# The client's half of SMTP (RFC 5321) and LMTP (RFC 2033): replies in, commands and events out. Here are its transactions;
+# client_hello.pyx has what comes before them.
 # Not here: sockets, clocks, the queue, what a refusal means for the mail (outbound/trouble.py).
 #
 # The session is greeting, hello, then transactions. Every command that goes out leaves an expectation in a small
@@ -26,24 +27,25 @@
 # Two slots exist so that `body "." MAIL RCPT DATA` can be one write (RFC 2920 §3.1 allows message content as the
 # first thing of a group): slot a waits for its last reply while slot b is OPEN.
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcpy, memset, strlen
-from posix.strings cimport strncasecmp
+from libc.string cimport memset, strlen
+from angarium.smtp.client_dialogue cimport *
+from angarium.smtp.client_hello cimport forget_offer, hello_replied, hello_under_tls
 from angarium.smtp.csmtp cimport (
     SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_NEVER, SMTP_NOTIFY_SUCCESS,
     SMTP_REPLY_COMPLETE, SMTP_REPLY_PARTIAL, smtp_data_stuff, smtp_data_stuff_begin, smtp_data_stuff_end,
-    smtp_decimal_parse, smtp_reply_push, smtp_reply_reset, smtp_reply_result)
+    smtp_reply_push, smtp_reply_reset, smtp_reply_result)
 
 from typing import NamedTuple
 
-from angarium.model.errors import LocalProtocolError, RemoteProtocolError
+from angarium.model.errors import LocalProtocolError
 from angarium.smtp import limits
+from angarium.smtp.client_dialogue import BrokenDialogue
+from angarium.smtp.client_hello import EXTENSION_BITS
 
 cdef enum:
     BINARY_EXTENSIONS = EXTENSION_BINARYMIME | EXTENSION_CHUNKING
-    OUT_KEPT = 4096         # a larger output buffer is given back after it was sent: it held a stuffed body
 
 # By stage: the reply classes 2xx 3xx 4xx 5xx that make sense.
 cdef uint8_t *LEGAL = [
@@ -80,14 +82,6 @@ TIMEOUT_MS[<int>STAGE_IDLE] = 0
 TIMEOUT_MS[<int>STAGE_STARTTLS] = HANDSHAKE_TIMEOUT_MS
 TIMEOUT_MS[<int>STAGE_HANDSHAKE] = HANDSHAKE_TIMEOUT_MS
 
-EXTENSION_BITS = {
-    "PIPELINING": EXTENSION_PIPELINING, "SIZE": EXTENSION_SIZE, "8BITMIME": EXTENSION_8BITMIME,
-    "SMTPUTF8": EXTENSION_SMTPUTF8, "DSN": EXTENSION_DSN, "CHUNKING": EXTENSION_CHUNKING,
-    "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES, "STARTTLS": EXTENSION_STARTTLS,
-    "REQUIRETLS": EXTENSION_REQUIRETLS, "BINARYMIME": EXTENSION_BINARYMIME,
-    "DELIVERBY": EXTENSION_DELIVERBY, "MT-PRIORITY": EXTENSION_MT_PRIORITY, "NO-SOLICITING": EXTENSION_NO_SOLICITING,
-    "LIMITS": EXTENSION_LIMITS,
-}
 STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
                "STARTTLS", "handshake")
 EVENT_NAMES = ("none", "ready", "hello-refused", "loop", "recipient-refused", "recipient-delivered",
@@ -105,15 +99,9 @@ class Event(NamedTuple):
     is_over: bool
 
 
-class BrokenDialogue(RemoteProtocolError):
-    """events_before: what receive() had to tell before the octet at fault."""
-
-    events_before = ()
-
-
 @cython.final
-cdef class ClientSession:
-    # Owns `out` and `held` (malloc); `input` is the caller's and valid only while it feeds.
+cdef class ClientSession(ClientDialogue):
+    # `input` is the caller's and valid only while it feeds.
 
     def __cinit__(self, bytes hostname not None, bint is_lmtp=False, bint watches_for_loop=False,
                   bint wants_tls=False, bint begins_with_tls=False):
@@ -125,13 +113,9 @@ cdef class ClientSession:
         self.watches_for_loop = watches_for_loop
         self.wants_tls = wants_tls
         self.state = CLIENT_HANDSHAKE if begins_with_tls else CLIENT_GREETING
-        self.recipient_limit = self.domain_limit = CLIENT_RECIPIENTS_MAX
+        forget_offer(self)
         smtp_reply_reset(&self.reply)
         self.expect(STAGE_GREETING, 0, 1)
-
-    def __dealloc__(self):
-        free(self.out.data)
-        free(self.held.data)
 
     # ---------------------------------------------------------------- replies in
 
@@ -220,116 +204,8 @@ cdef class ClientSession:
             self.state = CLIENT_CLOSED
             event.kind = EVENT_BYE
         else:
-            self.on_hello(event)
+            hello_replied(self, event)
         return self.release()
-
-    cdef int on_hello(self, client_event *event) except -1:
-        cdef int reply_class = self.reply.code // 100
-        cdef bytes text
-        if event.stage == STAGE_GREETING and reply_class == 2:
-            text = self.reply.text[:self.reply.text_length]
-            text = text.split(b"\n", 1)[0].split(b" ", 1)[0]
-            self.peer_name = text
-            if self.watches_for_loop and text.lower() == self.hostname.lower():
-                event.kind = EVENT_LOOP
-                return self.quit()
-            return self.say_hello()
-        if event.stage == STAGE_STARTTLS:
-            return self.on_starttls(event, reply_class)
-        if reply_class == 2:
-            if event.stage == STAGE_EHLO:
-                self.read_extensions()
-            if self.wants_tls and not self.is_tls and self.extensions & EXTENSION_STARTTLS:
-                self.put(b"STARTTLS\r\n", 10)
-                self.state = CLIENT_STARTTLS
-                self.had_starttls = True
-                return self.expect(STAGE_STARTTLS, 0, 1)
-            self.state = CLIENT_READY
-            event.kind = EVENT_READY
-            return 0
-        if event.stage == STAGE_EHLO and reply_class == 5 and not self.is_lmtp:
-            self.put(b"HELO ", 5)                       # RFC 5321 §3.2: an old server
-            self.put(<const char *>self.hostname, len(self.hostname))
-            self.put(b"\r\n", 2)
-            self.state = CLIENT_HELO
-            return self.expect(STAGE_HELO, 0, 1)
-        event.kind = EVENT_HELLO_REFUSED
-        return self.quit()
-
-    cdef int say_hello(self) except -1:
-        self.put(b"LHLO " if self.is_lmtp else b"EHLO ", 5)
-        self.put(<const char *>self.hostname, len(self.hostname))
-        self.put(b"\r\n", 2)
-        self.state = CLIENT_EHLO
-        return self.expect(STAGE_EHLO, 0, 1)
-
-    cdef int on_starttls(self, client_event *event, int reply_class) except -1:
-        if reply_class == 2:
-            self.state = CLIENT_HANDSHAKE
-            event.kind = EVENT_STARTTLS
-            return 0
-        self.had_starttls = False
-        self.state = CLIENT_READY               # RFC 3207 §4: whether to go on in clear is the caller's choice
-        event.kind = EVENT_STARTTLS_REFUSED
-        return 0
-
-    cdef int tls_established(self) except -1:
-        if self.state != CLIENT_HANDSHAKE:
-            raise LocalProtocolError("no handshake was due")
-        self.is_tls = True
-        # RFC 3207 §4.2: nothing that was learnt in clear counts any more.
-        self.extensions = 0
-        self.size_limit = 0
-        smtp_reply_reset(&self.reply)
-        if self.ring_count:                     # a greeting is due: the connection began with TLS
-            self.state = CLIENT_GREETING
-            return 0
-        return self.say_hello()
-
-    def read_extensions(self):
-        # Lines behind the first: keyword [parameters] (RFC 5321 §4.1.1.1). Once a connection.
-        cdef bytes text = self.reply.text[:self.reply.text_length]
-        cdef bytes keyword
-        cdef uint64_t limit
-        self.extensions = 0
-        self.by_minimum_s = 0
-        self.mail_limit = 0
-        self.recipient_limit = self.domain_limit = CLIENT_RECIPIENTS_MAX
-        for line in text.split(b"\n")[1:]:
-            words = line.split()
-            if not words:
-                continue
-            keyword = words[0].upper()
-            self.extensions |= EXTENSION_BITS.get(keyword.decode("ascii", "replace"), 0)
-            if keyword == b"SIZE" and len(words) > 1:
-                keyword = words[1]
-                if smtp_decimal_parse(keyword, len(keyword), &limit):
-                    self.size_limit = limit
-            elif keyword == b"DELIVERBY" and len(words) > 1:
-                keyword = words[1]
-                if smtp_decimal_parse(keyword, len(keyword), &limit):
-                    self.by_minimum_s = limit
-            elif keyword == b"LIMITS":
-                self.read_limits(words)
-
-    cdef int read_limits(self, list words) except -1:
-        """RFC 9422 §3: name "=" value; what is unknown, malformed or nought says nothing."""
-        cdef bytes name, value
-        cdef uint64_t limit
-        cdef uint32_t least
-        for word in words[1:]:
-            name, _, value = word.partition(b"=")
-            if not smtp_decimal_parse(value, len(value), &limit) or limit == 0:
-                continue
-            least = <uint32_t>min(limit, <uint64_t>0xffffffff)
-            name = name.upper()
-            if name == b"MAILMAX":
-                self.mail_limit = least
-            elif name == b"RCPTMAX":
-                self.recipient_limit = min(least, <uint32_t>CLIENT_RECIPIENTS_MAX)
-            elif name == b"RCPTDOMAINMAX":
-                self.domain_limit = least
-        return 0
 
     cdef int on_recipient(self, client_event *event, client_slot *s, int reply_class) except -1:
         event.index = s.replied
@@ -419,11 +295,6 @@ cdef class ClientSession:
         event.is_over = True
         return 0
 
-    cdef int broken(self, str text) except -1:
-        self.state = CLIENT_CLOSED
-        self.input_length = 0
-        raise BrokenDialogue(text)
-
     # ---------------------------------------------------------------- commands out
 
     cdef int free_slot(self) noexcept:
@@ -484,6 +355,8 @@ cdef class ClientSession:
                 self.put_field(p.envid, p.envid_length)
         if p.terms != NULL:
             self.put_terms(p.terms)
+        elif self.extensions & EXTENSION_MT_PRIORITY:
+            self.put(b" MT-PRIORITY=0", 14)     # RFC 6710 §4.2 (1): said of every message
         self.put(b"\r\n", 2)
         self.end_line(STAGE_MAIL, slot)
         return slot
@@ -495,7 +368,7 @@ cdef class ClientSession:
             length = snprintf(text, sizeof(text), b" BY=%lld;%c%s", <long long>terms.by_seconds, <int>terms.by_mode,
                               <const char *>b"T" if terms.by_is_traced else <const char *>b"")
             self.put(text, length)
-        if terms.priority and self.extensions & EXTENSION_MT_PRIORITY:
+        if self.extensions & EXTENSION_MT_PRIORITY:
             length = snprintf(text, sizeof(text), b" MT-PRIORITY=%d", <int>terms.priority)
             self.put(text, length)
         if terms.solicit_length and self.extensions & EXTENSION_NO_SOLICITING:
@@ -583,11 +456,6 @@ cdef class ClientSession:
         s.phase = PHASE_SENT
         return self.expect(STAGE_END, slot, 1)
 
-    cdef int quit(self) except -1:
-        self.put(b"QUIT\r\n", 6)
-        self.state = CLIENT_QUIT
-        return self.expect(STAGE_QUIT, 0, 1)
-
     cdef uint64_t deadline_ms(self) noexcept:
         if self.state == CLIENT_HANDSHAKE:
             return HANDSHAKE_TIMEOUT_MS
@@ -596,97 +464,6 @@ cdef class ClientSession:
         if self.slots[0].phase == PHASE_BODY or self.slots[1].phase == PHASE_BODY:
             return BLOCK_TIMEOUT_MS
         return 0
-
-    # Without PIPELINING a transaction's lines lie in `held`, each behind its stage and length, and leave one by
-    # one as replies come: the same calls, the same events.
-
-    cdef int begin_lines(self) except -1:
-        if not self.extensions & EXTENSION_PIPELINING:
-            self.held.length = 0
-            self.held_at = 0
-        return 0
-
-    cdef int line(self, int stage) except -1:
-        # Lines are written to `out` and moved to `held` by end_line: one writer for both ways.
-        self.line_start = self.out.length
-        return 0
-
-    cdef int end_line(self, int stage, int slot) except -1:
-        cdef uint16_t length
-        if self.extensions & EXTENSION_PIPELINING:
-            return self.expect(stage, slot, 1)
-        length = <uint16_t>(self.out.length - self.line_start)
-        self.reserve(&self.held, <size_t>length + 4)
-        self.held.data[self.held.length] = <uint8_t>stage
-        self.held.data[self.held.length + 1] = <uint8_t>slot
-        memcpy(self.held.data + self.held.length + 2, &length, 2)
-        memcpy(self.held.data + self.held.length + 4, self.out.data + self.line_start, length)
-        self.held.length += <size_t>length + 4
-        self.out.length = self.line_start
-        return 0
-
-    cdef int release(self) except -1:
-        cdef uint16_t length
-        cdef uint8_t *at
-        if self.held_at >= self.held.length or self.ring_count:
-            return 0
-        at = self.held.data + self.held_at
-        memcpy(&length, at + 2, 2)
-        self.held_at += <size_t>length + 4
-        if at[0] == STAGE_IDLE:
-            return 0
-        self.put(at + 4, length)
-        return self.expect(at[0], at[1], 1)
-
-    cdef int expect(self, int stage, int slot, uint32_t count) except -1:
-        cdef client_expectation *tail
-        if self.ring_count:
-            tail = &self.ring[(self.ring_head + self.ring_count - 1) & (CLIENT_RING - 1)]
-            if stage == STAGE_RCPT and tail.stage == STAGE_RCPT and tail.slot == slot:
-                tail.count += <uint16_t>count
-                return 0
-        if self.ring_count == CLIENT_RING:
-            raise LocalProtocolError("too many commands without replies")
-        tail = &self.ring[(self.ring_head + self.ring_count) & (CLIENT_RING - 1)]
-        tail.stage = <uint8_t>stage
-        tail.slot = <uint8_t>slot
-        tail.count = <uint16_t>count
-        self.ring_count += 1
-        return 0
-
-    cdef int put(self, const void *data, size_t length) except -1:
-        self.reserve(&self.out, length)
-        memcpy(self.out.data + self.out.length, data, length)
-        self.out.length += length
-        return 0
-
-    cdef int put_field(self, const uint8_t *data, size_t length) except -1:
-        # The envelope's builder refuses CR and LF; were it wrong, a path could smuggle commands.
-        if memchr(data, c'\n', length) != NULL or memchr(data, c'\r', length) != NULL or length > 2048:
-            raise LocalProtocolError("CR, LF or too many octets in a command's argument")
-        return self.put(data, length)
-
-    cdef int reserve(self, client_buffer *buffer, size_t more) except -1:
-        cdef size_t capacity
-        cdef uint8_t *grown
-        if buffer.capacity - buffer.length >= more:
-            return 0
-        capacity = buffer.capacity * 2 if buffer.capacity else 512
-        while capacity - buffer.length < more:
-            capacity *= 2
-        grown = <uint8_t *>realloc(buffer.data, capacity)
-        if grown == NULL:
-            raise MemoryError
-        buffer.data = grown
-        buffer.capacity = capacity
-        return 0
-
-    cdef void out_sent(self) noexcept:
-        self.out.length = 0
-        if self.out.capacity > OUT_KEPT:
-            free(self.out.data)
-            self.out.data = NULL
-            self.out.capacity = 0
 
     # ---------------------------------------------------------------- the Python face
 
@@ -738,7 +515,7 @@ cdef class ClientSession:
         return data
 
     def after_handshake(self):
-        self.tls_established()
+        hello_under_tls(self)
 
     def start(self, bytes reverse_path not None, list forward_paths not None, *, uint64_t message_octets=0,
               bint is_8bit=False, bint is_smtputf8=False, bint requires_tls=False, str ret="", bytes envid=b"",
