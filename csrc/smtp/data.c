@@ -23,8 +23,9 @@ enum { LINE_START = 0, IN_LINE, AFTER_CR, DOT, DOT_CR, END };
 static const uint8_t received_field[] = "received:";
 enum { RECEIVED_OCTETS = 9, NOT_RECEIVED = 255 };       /* field_match: octets matched so far, or NOT_RECEIVED */
 static const uint8_t tls_required_field[] = "tls-required:";
-/* Then field_match is where in the value: nothing yet, "N", "No" and perhaps space, CR. */
-enum { TLS_FIELD_OCTETS = 13, TLS_FIELD_N, TLS_FIELD_NO, TLS_FIELD_CR };
+/* Then field_match is where in the value: nothing yet, "N", "No" and perhaps space; at a line's end, CRLF inside the first
+ * or behind the last of these. TLS_FIELD_SPACE: space between name and colon. */
+enum { TLS_FIELD_COLON = 12, TLS_FIELD_OCTETS, TLS_FIELD_N, TLS_FIELD_NO, TLS_FIELD_SPACE };
 
 void smtp_data_begin(smtp_data_machine *self, bool is_chunking, uint32_t line_limit)
 {
@@ -133,32 +134,56 @@ static inline uint8_t lower(uint8_t octet)
     return octet >= 'A' && octet <= 'Z' ? octet | 0x20 : octet;
 }
 
-/* "TLS-Required:" FWS "No" CRLF (RFC 8689 §3), in any case; a folded one is not looked for. */
+/* "TLS-Required:" FWS "No" CRLF (RFC 8689 §3), in any case, folded anywhere, and with the white space in front of the colon
+ * that old fields have (RFC 5322 §4.5.8). CR and LF pass: what is left of the field is known when the next line begins. */
 static void tls_field_push(smtp_data_machine *self, const uint8_t *line, size_t size)
 {
     for (size_t i = 0; i < size && self->field_match != NOT_RECEIVED; i++) {
         uint8_t octet = lower(line[i]), at = self->field_match;
-        bool is_space = octet == ' ' || octet == '\t';
-        if (at < TLS_FIELD_OCTETS)
+        bool is_space = octet == ' ' || octet == '\t', is_white = is_space || octet == '\r' || octet == '\n';
+        if (at < TLS_FIELD_COLON)
             self->field_match = octet == tls_required_field[at] ? at + 1 : NOT_RECEIVED;
+        else if (at == TLS_FIELD_COLON || at == TLS_FIELD_SPACE)
+            self->field_match = octet == ':' ? TLS_FIELD_OCTETS : is_space ? TLS_FIELD_SPACE : NOT_RECEIVED;
         else if (at == TLS_FIELD_OCTETS)
-            self->field_match = octet == 'n' ? TLS_FIELD_N : is_space ? at : NOT_RECEIVED;
+            self->field_match = octet == 'n' ? TLS_FIELD_N : is_white ? at : NOT_RECEIVED;
         else if (at == TLS_FIELD_N)
             self->field_match = octet == 'o' ? TLS_FIELD_NO : NOT_RECEIVED;
-        else if (at == TLS_FIELD_NO)
-            self->field_match = octet == '\r' ? TLS_FIELD_CR : is_space ? at : NOT_RECEIVED;
-        else {
-            self->is_tls_optional |= octet == '\n';
-            self->field_match = NOT_RECEIVED;
-        }
+        else
+            self->field_match = is_white ? at : NOT_RECEIVED;
     }
+}
+
+/* A header line ends. A TLS-Required field that may still be one is kept: the next line may go on with it. */
+static void field_line_end(smtp_data_machine *self)
+{
+    bool may_go_on = self->is_tls_field && (self->field_match == TLS_FIELD_OCTETS || self->field_match == TLS_FIELD_NO);
+
+    self->held_match = may_go_on ? self->field_match : 0;
+    self->field_match = 0;
+}
+
+/* The field that lines before this one had has ended. */
+static inline void field_end(smtp_data_machine *self)
+{
+    self->is_tls_optional |= self->held_match == TLS_FIELD_NO;
+    self->held_match = 0;
 }
 
 /* More octets of a header line, as written to out. */
 static void field_match_push(smtp_data_machine *self, const uint8_t *line, size_t size)
 {
-    if (self->field_match == 0 && size > 0)
-        self->is_tls_field = (line[0] | 0x20) == 't';
+    if (self->field_match == 0 && size > 0) {
+        if (self->held_match == 0) {
+            self->is_tls_field = (line[0] | 0x20) == 't';
+        } else if (line[0] == ' ' || line[0] == '\t') {
+            self->field_match = self->held_match;
+            self->held_match = 0;
+        } else {
+            field_end(self);
+            self->is_tls_field = (line[0] | 0x20) == 't';
+        }
+    }
     if (self->is_tls_field) {
         tls_field_push(self, line, size);
         return;
@@ -186,7 +211,7 @@ static inline void line_end(smtp_data_machine *self, const uint8_t *out, size_t 
     if (self->in_header) {
         const uint8_t *line = line_in_out(self, out, base);
         field_match_push(self, line, (size_t)(out + written - line));
-        self->field_match = 0;
+        field_line_end(self);
         self->in_header = octets != 2;
     }
     self->line_start = base + written;
@@ -265,6 +290,8 @@ bool smtp_data_push(smtp_data_machine *self, const uint8_t *in, size_t size, uin
     self->octets_in += i;
     self->octets_out = base + o;
     self->state = (uint8_t)state;
+    if (state == END)
+        field_end(self);
     /* What a later push may no longer see of an unfinished line, and what "readable at any time" promises. */
     if (state == IN_LINE || state == AFTER_CR) {
         line_measure(self, self->octets_out);
@@ -286,6 +313,7 @@ void smtp_data_end_chunks(smtp_data_machine *self, uint8_t *out, size_t *written
     *written = 0;
     if (self->state == AFTER_CR)
         fault_set(self, SMTP_DATA_FAULT_BARE_CR, self->octets_out - 1);
+    field_end(self);
     self->state = END;
 }
 

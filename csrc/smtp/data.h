@@ -1,10 +1,10 @@
 /* Message data: the only place that knows where a message ends (RFC 5321 §4.1.1.4, §4.5.2, RFC 3030).
  *
  * One pass un-stuffs dots, finds CRLF "." CRLF, and judges: bare CR, bare LF, NUL, lines over the limit,
- * octets above 127, header fields "Received:" (loop detection, §6.3) and "TLS-Required: No" (RFC 8689 §3), whether any line starts with a dot
- * (so that sending by DATA needs no second look). A fault is remembered (the first one, with its offset)
- * and the machine reads on to the true end: the caller refuses the message there, so that commands never
- * resume in the middle of one. DATA and BDAT use the same machine in two modes.
+ * octets above 127, header fields "Received:" (loop detection, §6.3) and "TLS-Required: No" (RFC 8689 §3),
+ * whether any line starts with a dot (so that sending by DATA needs no second look). A fault is remembered (the
+ * first one, with its offset) and the machine reads on to the true end: the caller refuses the message there, so
+ * that commands never resume in the middle of one. DATA and BDAT use the same machine in two modes.
  *
  * Only CRLF "." CRLF ends a message. LF "." LF, CR "." CR, LF "." CRLF, CRLF "." LF and so on are data (and
  * faults).
@@ -34,7 +34,7 @@ typedef struct smtp_data_machine {
     uint8_t fault;              /* smtp_data_fault, the first one */
     bool has_8bit;
     bool has_dot_line;          /* a line of the un-stuffed message starts with "." */
-    bool is_tls_optional;       /* the header section has "TLS-Required: No" (RFC 8689 §3), any case, not folded */
+    bool is_tls_optional;       /* the header section has "TLS-Required: No" (RFC 8689 §3), any case, folded or not */
     bool ends_with_crlf;        /* DATA mode: always true for a non-empty message; BDAT: maybe not */
     bool is_chunking;
     /* private */
@@ -43,6 +43,7 @@ typedef struct smtp_data_machine {
     bool is_tls_field;          /* the line began like "TLS-Required:" */
     bool is_binary;
     uint8_t field_match;
+    uint8_t held_match;         /* field_match at the end of the lines before, while the field may go on */
     uint32_t line_limit;
     uint64_t line_start;        /* of the line being read, in octets_out */
 } smtp_data_machine;
