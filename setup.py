@@ -93,6 +93,7 @@ EXTENSIONS = {
     "angarium.mime.received": OCTETS,
     "angarium.inbound.networks": [],
     "angarium.inbound.claimed": [],
+    "angarium.inbound.solicitation": ["csrc/mime/header.c", "csrc/smtp/terms.c"],
     "angarium.inbound.submitted": [*OCTETS, "csrc/mime/header.c", "csrc/spool/envelope.c"],
     "angarium.mime.header_section": ["csrc/mime/header.c"],
     "angarium.tls.context": TLS + OCTETS,

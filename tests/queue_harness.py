@@ -48,6 +48,7 @@ class NextHop:
         self.rcpt: dict[str, str] = {}
         self.end_of_data = "250 2.0.0 taken"
         self.messages: list[tuple[str, list[str], bytes]] = []
+        self.mails: list[str] = []
         self.transactions = 0
         self.sessions = 0
         self.is_held = False
@@ -78,6 +79,7 @@ class NextHop:
                     lines = "".join(f"250-{keyword}\r\n" for keyword in self.extensions)
                     writer.write(f"250-hop.example\r\n{lines}250 HELP\r\n".encode())
                 elif verb == b"MAIL":
+                    self.mails.append(line.decode().strip())
                     sender, recipients = line.decode().split("<")[1].split(">")[0], []
                     self.transactions += 1
                     writer.write(b"250 2.1.0 ok\r\n")

@@ -40,7 +40,7 @@ bool smtp_interval_parse(const uint8_t *in, size_t length, uint32_t *seconds)
 {
     size_t at = 0;
 
-    return length >= 1 && length <= 9 && take_number(in, length, &at, length, seconds);
+    return length >= 1 && length <= 9 && in[0] != '0' && take_number(in, length, &at, length, seconds);
 }
 
 bool smtp_by_parse(const uint8_t *in, size_t length, smtp_by *out)
@@ -51,9 +51,8 @@ bool smtp_by_parse(const uint8_t *in, size_t length, smtp_by *out)
 
     while (at + digits < length && is_digit(in[at + digits]))
         digits++;
-    if (!smtp_interval_parse(in + at, digits, &seconds))
+    if (digits < 1 || digits > 9 || !take_number(in, length, &at, digits, &seconds))
         return false;
-    at += digits;
     if (length - at < 2 || length - at > 3 || in[at] != ';')
         return false;
     uint8_t mode = lower(in[at + 1]);

@@ -1,5 +1,5 @@
 /* Values of the MAIL parameters that say when and how a message is to be handled: BY (RFC 2852 §4), HOLDFOR and HOLDUNTIL
- * (RFC 4865 §4, RFC 3339 §5.6), MT-PRIORITY (RFC 6710 §3), SOLICIT (RFC 3865 §2).
+ * (RFC 4865 §3, RFC 3339 §5.6), MT-PRIORITY (RFC 6710 §7), SOLICIT (RFC 3865 §2.2).
  *
  * Each takes in[0..length) whole, allocates nothing, and says false for anything that its grammar does not have; *out is
  * then left as it was. Whether a value is allowed here and now is not judged.
@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SMTP_SOLICIT_MAX = 1000 };       /* octets, RFC 3865 §2.4 */
+enum { SMTP_SOLICIT_MAX = 1000 };       /* octets, RFC 3865 §2.2 */
 
 typedef struct smtp_by {
     int32_t seconds;                    /* from now; at most nine digits either way */
@@ -22,7 +22,7 @@ typedef struct smtp_by {
 /* by-time ";" by-mode ["T"]: "[+-]" 1*9 digits, then N or R in any case. */
 bool smtp_by_parse(const uint8_t *in, size_t length, smtp_by *out);
 
-/* HOLDFOR: 1*9 digits, seconds. */
+/* HOLDFOR: one to nine digits, seconds; not 0, and none in front (RFC 4865 §3 (2)). */
 bool smtp_interval_parse(const uint8_t *in, size_t length, uint32_t *seconds);
 
 /* date-time of RFC 3339: "2026-11-26T14:30:00Z", with a fraction (dropped) and an offset instead of "Z" if need be. UTC

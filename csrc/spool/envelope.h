@@ -31,7 +31,8 @@ enum {                              /* envelope flags (u32) */
 };
 
 enum {                              /* what few messages have: keys of attributes (u16), all values text */
-    SPOOL_ATTRIBUTE_HOLD_UNTIL = 1, /* no attempt before: UTC seconds, decimal (RFC 4865) */
+    SPOOL_ATTRIBUTE_HOLD_UNTIL = 1, /* no attempt before: UTC seconds, decimal; then, if MAIL asked for it (RFC 4865), ";" and
+                                     * "U" for HOLDUNTIL, or "F" and the seconds of HOLDFOR, decimal */
     SPOOL_ATTRIBUTE_DELIVER_BY = 2, /* UTC seconds, decimal, then ";" and "N" or "R", then "T" or nothing (RFC 2852) */
     SPOOL_ATTRIBUTE_PRIORITY = 3,   /* "-9" to "9" (RFC 6710); absent: 0 */
     SPOOL_ATTRIBUTE_TENANT = 4,

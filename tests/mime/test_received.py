@@ -53,6 +53,35 @@ def test_lines_stay_short_with_the_longest_values() -> None:
     assert max(len(line) for line in longest.split("\r\n")) < 998
 
 
+def test_priority_stands_behind_all_other_clauses() -> None:
+    """RFC 6710 §7, RFC 5321 §4.4 (Additional-Registered-Clauses)."""
+    assert field(priority=b"-9").endswith(
+        "\tfor <b@y.example>\r\n\tPRIORITY -9;\r\n\tMon, 24 Nov 2025 16:00:00 +0000\r\n"
+    )
+    assert "id 00TR4P5C00001\r\n\tPRIORITY 0;\r\n" in field(forward_path=b"", priority=b"0")
+    assert "PRIORITY" not in field()
+
+
+def test_keywords_are_a_comment_behind_the_protocol() -> None:
+    """RFC 3865 §2.6."""
+    keywords = b"net.example:ADV,org.example:ADV:ADLT"
+    assert field(solicit=keywords) == (
+        "Received: from client.example ([192.0.2.1])\r\n"
+        "\tby mx.test.example with ESMTP\r\n"
+        "\t(SOLICIT=net.example:ADV,org.example:ADV:ADLT)\r\n"
+        "\tid 00TR4P5C00001\r\n"
+        "\tfor <b@y.example>;\r\n"
+        "\tMon, 24 Nov 2025 16:00:00 +0000\r\n"
+    )
+
+
+@pytest.mark.parametrize(("octets", "is_said"), [(900, True), (901, False)])
+def test_keywords_that_fit_into_no_line_are_left_out(octets: int, is_said: bool) -> None:
+    text = field(solicit=b"a" * octets, priority=b"9")
+    assert ("SOLICIT" in text) == is_said
+    assert max(len(line) for line in text.split("\r\n")) < 998
+
+
 def test_id_of_another_length_is_our_own_fault() -> None:
     with pytest.raises(ValueError, match="13"):
         field(message_id=b"123")

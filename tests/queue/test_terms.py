@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.message
+import itertools
 import pathlib
 import time
 
@@ -166,6 +167,55 @@ def test_by_mode_n_tells_once_and_goes_on(tmp_path):
     run(test, tmp_path)
 
 
+def test_a_delay_by_by_time_says_so_to_programs(tmp_path):
+    """RFC 2852 §4.1.3: status 4.4.7; §5: Deliver-By-Date beside Arrival-Date."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["b@y.example"] = "450 4.2.1 busy"
+        hop.extensions = ["PIPELINING", "DELIVERBY"]
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", attributes={Attribute.DELIVER_BY: b"1764000000;N"})
+        await until(lambda: queue.depth["deferred"] == 1)
+        queue.wheel.advance_by_ms(1000)
+        await until(lambda: len(reports(hop)) == 1)
+        text = reports(hop)[0].as_string()
+        assert "Action: delayed\n" in text
+        assert "Status: 4.4.7\n" in text
+        assert "Deliver-By-Date: Mon, 24 Nov 2025 16:00:00 +0000\n" in text
+        assert "Arrival-Date: " in text
+        assert "Future-Release-Request" not in text
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hold", "request_said"),
+    [
+        (b"1764000000;F3600", "Future-Release-Request: for;3600\n"),
+        (b"1764000000;U", "Future-Release-Request: until;2025-11-24T16:00:00Z\n"),
+        (b"1764000000", None),
+    ],
+)
+def test_a_report_on_a_message_that_was_held_repeats_the_request(tmp_path, hold, request_said):
+    """RFC 4865 §5.1.2: MUST. What a hook held, nobody asked for."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["b@y.example"] = "550 5.1.1 no"
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", attributes={Attribute.HOLD_UNTIL: hold})
+        await until(lambda: queue.is_empty)
+        text = reports(hop)[0].as_string()
+        assert "Arrival-Date: " in text
+        assert ("Future-Release-Request" in text) == (request_said is not None)
+        assert (request_said or "") in text
+        await queue.close()
+
+    run(test, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("mode", "extensions", "notify", "is_told"),
     [
@@ -174,6 +224,7 @@ def test_by_mode_n_tells_once_and_goes_on(tmp_path):
         ("NT", ["PIPELINING", "DELIVERBY"], 0, True),
         ("RT", ["PIPELINING", "DELIVERBY"], 4, True),
         ("NT", ["PIPELINING", "DELIVERBY"], NEVER, False),
+        ("N", ["PIPELINING"], NEVER, False),
     ],
 )
 def test_relayed_is_told_for_trace_and_where_the_way_of_a_by_time_ends(tmp_path, mode, extensions, notify, is_told):
@@ -208,6 +259,48 @@ def test_higher_priorities_go_first(tmp_path):
         await until(lambda: queue.is_empty)
         order = [recipients[0].split("@")[0] for _, recipients, _ in hop.messages]
         assert order[1:] == ["p9", "p3", "p3", "p0", "p0", "p-1", "p-9"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_lower_priorities_do_not_wait_for_ever(tmp_path):
+    """Every sixteenth message is one of those that would wait, of each lower priority in turn."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.is_held = True
+        queue = Queue(directory, await hop.start(), shaping=ShapingOptions(connections=1))
+        await queue.send("first@y.example")
+        await until(lambda: hop.transactions == 1)
+        for priority, count in ((-9, 3), (0, 3), (4, 3), (9, 100)):
+            attributes = {Attribute.PRIORITY: b"%d" % priority} if priority else None
+            for _ in range(count):
+                await queue.send(f"p{priority}@y.example", attributes=attributes)
+        hop.release()
+        await until(lambda: queue.is_empty)
+        order = [recipients[0].split("@")[0] for _, recipients, _ in hop.messages][1:]
+        turns = [index for index, name in enumerate(order[:96]) if name != "p9"]
+        assert [order[index] for index in turns] == ["p4", "p0", "p-9", "p4", "p0", "p-9"]
+        assert {later - earlier for earlier, later in itertools.pairwise(turns)} == {16}
+        assert order[-3:] == ["p4", "p0", "p-9"], "when none of the first is left, the others go by priority"
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_report_has_the_priority_of_its_message(tmp_path):
+    """RFC 6710 §4.6."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["b@y.example"] = "550 5.1.1 no"
+        hop.extensions = ["PIPELINING", "MT-PRIORITY"]
+        queue = Queue(directory, await hop.start())
+        await queue.send("b@y.example", attributes={Attribute.PRIORITY: b"5"})
+        await until(lambda: queue.is_empty)
+        assert len(reports(hop)) == 1
+        assert [line for line in hop.mails if line.startswith("MAIL FROM:<>")] == ["MAIL FROM:<> MT-PRIORITY=5"]
         await queue.close()
 
     run(test, tmp_path)

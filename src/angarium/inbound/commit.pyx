@@ -15,8 +15,9 @@ from angarium.inbound.verdict cimport VERDICT_PENDING
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.spool.cspool cimport (
-    SPOOL_ENVELOPE, spool_attribute, spool_envelope, spool_envelope_next_attribute, spool_envelope_next_recipient, spool_envelope_open,
-    spool_id_encode, spool_op, spool_recipient,
+    SPOOL_ATTRIBUTE_HOLD_UNTIL, SPOOL_ENVELOPE, spool_attribute, spool_envelope, spool_envelope_next_attribute,
+    spool_envelope_next_recipient, spool_envelope_open,
+    spool_id_encode, spool_op, spool_recipient, spool_span,
 )
 
 from angarium.metrics.counters import counter
@@ -159,13 +160,22 @@ cdef void tell_received(Journal journal, inbound_transaction *self) noexcept:
         journal.text(b"user", <const uint8_t *>PyBytes_AS_STRING(identity), PyBytes_GET_SIZE(identity))
     cursor = envelope.end
     while spool_envelope_next_attribute(&envelope, &cursor, &attribute):
-        if attribute.key < ATTRIBUTES:
+        if attribute.key == SPOOL_ATTRIBUTE_HOLD_UNTIL:
+            journal.text(b"hold_until", attribute.text.data, digits(attribute.text))       # what was asked for is for reports
+        elif attribute.key < ATTRIBUTES:
             journal.text(ATTRIBUTE_NAMES[attribute.key], attribute.text.data, attribute.text.length)
     if self.forwarded != NULL:
         for key, value in (<dict>self.forwarded).items():
             journal.text(<const char *><bytes>key, <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     journal.seconds(b"seconds", mono_ms() - self.started_mono_ms)
     journal.end()
+
+
+cdef uint32_t digits(spool_span text) noexcept:
+    cdef uint32_t i = 0
+    while i < text.length and c'0' <= text.data[i] <= c'9':
+        i += 1
+    return i
 
 
 cdef void commit_failed(inbound_transaction *self, int error) noexcept:

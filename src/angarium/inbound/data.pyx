@@ -2,17 +2,20 @@
 # One file for both verbs, because they differ only in what the session does.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport realloc
 from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop, commit_submit
 from angarium.inbound.context cimport Intake
-from angarium.inbound.submitted cimport HEADER_DUE, HEADER_OF_NO_CONCERN, HEADER_REFUSED, submitted_fix
+from angarium.inbound.solicitation cimport solicitation_look
+from angarium.inbound.submitted cimport HEADER_DUE, HEADER_OF_NO_CONCERN, HEADER_REFUSED, HEADER_SEEN, submitted_fix
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.inbound.verdict cimport VERDICT_DISCARDED, VERDICT_NONE, VERDICT_PENDING, VERDICT_REFUSED, message_verdict
 from angarium.mime.received cimport received_append, received_facts
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_new, octets_unref
+from angarium.smtp.server_parameters cimport MAIL_PRIORITY, MAIL_SOLICIT
 from angarium.smtp.server_session cimport ServerSession
 from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_DOT_LINE, SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_REQUIRETLS,
@@ -51,7 +54,7 @@ cdef void proceed_data(Client client) noexcept:
             commit_drop(client)
         return
     transaction.trace_octets = <uint32_t>body.length
-    if client.context.is_submission:
+    if client.context.is_submission or session.settings.no_soliciting is not None:
         transaction.header = HEADER_DUE
     session.begin_data_with(body)
 
@@ -63,6 +66,7 @@ cdef int write_trace(Client client, octets **body) noexcept:
     cdef bytes known
     cdef received_facts facts
     cdef char[13] message_id
+    cdef char[4] priority
     cdef size_t i
     spool_id_encode(transaction.id, message_id)
     facts.helo = <const uint8_t *>PyBytes_AS_STRING(session.helo)
@@ -87,6 +91,14 @@ cdef int write_trace(Client client, octets **body) noexcept:
         for i in range(facts.forward_path_length):
             if facts.forward_path[i] > 127:
                 transaction.flags |= SPOOL_ENVELOPE_8BIT
+    facts.priority = NULL
+    if session.mail.flags & MAIL_PRIORITY:
+        snprintf(priority, sizeof(priority), b"%d", <int>session.mail.priority)
+        facts.priority = priority
+    facts.solicit_length = 0
+    if session.mail.flags & MAIL_SOLICIT:
+        facts.solicit = <const uint8_t *>PyBytes_AS_STRING(session.solicit)
+        facts.solicit_length = PyBytes_GET_SIZE(session.solicit)
     facts.utc_ms = utc_ms()
     return received_append(body, &facts)
 
@@ -135,7 +147,11 @@ cdef uint8_t verdict_of(Client client, bint is_whole) noexcept:
 cdef bint is_refused_header(Client client, bint is_whole) noexcept:
     cdef inbound_transaction *transaction = client.transaction
     if transaction.header == HEADER_DUE and client.session.message.body != NULL:
-        submitted_fix(client, &client.session.message.body, is_whole)
+        transaction.header = HEADER_SEEN
+        if client.session.settings.no_soliciting is not None:
+            solicitation_look(client, client.session.message.body)
+        if client.context.is_submission and transaction.header != HEADER_REFUSED:
+            submitted_fix(client, &client.session.message.body, is_whole)
     return transaction.header == HEADER_REFUSED
 
 

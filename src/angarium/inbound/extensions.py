@@ -23,7 +23,7 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     future_release      FUTURERELEASE (RFC 4865): how long mail may be held, for clients that may relay; 0: not offered.
                         Absent: 30 days where AUTH is offered, else 0.
     priority            MT-PRIORITY (RFC 6710); priorities count for clients that may relay.
-    no_soliciting       keywords of NO-SOLICITING (RFC 3865) whose mail is refused; []: all. Absent: not offered.
+    no_soliciting       keywords of NO-SOLICITING (RFC 3865) whose mail is refused; []: none is. Absent: not offered.
     limits              LIMITS (RFC 9422): announces max_recipients, and max_messages where there is one.
     max_messages        MAIL commands that one session may have accepted, then 452; 0: no limit.
     """

@@ -19,6 +19,7 @@ import datetime
 from angarium.smtp import replies
 
 cdef bytes HOLD_TOO_LONG = replies.HOLD_TOO_LONG
+cdef bytes HOLD_BEYOND_BY = replies.HOLD_BEYOND_BY
 cdef bytes HOLD_IS_PAST = replies.HOLD_IS_PAST
 cdef bytes HOLD_NOT_ALLOWED = replies.HOLD_NOT_ALLOWED
 cdef bytes PRIORITY_CHANGED = replies.PRIORITY_CHANGED
@@ -40,7 +41,12 @@ cdef bytes terms_take(Client client, inbound_transaction *transaction):
             return HOLD_IS_PAST
         if until_s > now_s + session.settings.hold_max_s:
             return HOLD_TOO_LONG
-        length = snprintf(text, sizeof(text), b"%llu", <unsigned long long>until_s)
+        if mail.flags & MAIL_DELIVER_BY and <int64_t>until_s > <int64_t>now_s + mail.by.seconds:
+            return HOLD_BEYOND_BY
+        if mail.flags & MAIL_HOLD_UNTIL:
+            length = snprintf(text, sizeof(text), b"%llu;U", <unsigned long long>until_s)
+        else:
+            length = snprintf(text, sizeof(text), b"%llu;F%u", <unsigned long long>until_s, <unsigned>mail.hold_for_s)
         error |= transaction_set_attribute(transaction, SPOOL_ATTRIBUTE_HOLD_UNTIL, <uint8_t *>text, length)
     if mail.flags & MAIL_DELIVER_BY:
         length = snprintf(text, sizeof(text), b"%lld;%c%s", <long long>(<int64_t>now_s + mail.by.seconds), <int>mail.by.mode,
@@ -51,7 +57,7 @@ cdef bytes terms_take(Client client, inbound_transaction *transaction):
             length = snprintf(text, sizeof(text), b"%d", <int>mail.priority)
             error |= transaction_set_attribute(transaction, SPOOL_ATTRIBUTE_PRIORITY, <uint8_t *>text, length)
         else:
-            session.mail_reply = PRIORITY_CHANGED       # RFC 6710 §5: whoever is not trusted has none
+            session.mail_reply = PRIORITY_CHANGED       # RFC 6710 §4.1: who is not trusted has none
     if mail.flags & MAIL_SOLICIT:
         error |= transaction_set_attribute(transaction, SPOOL_ATTRIBUTE_SOLICIT, session.solicit, len(session.solicit))
     return NO_MEMORY if error else None

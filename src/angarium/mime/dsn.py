@@ -41,6 +41,7 @@ class ReportedRecipient(msgspec.Struct, frozen=True, kw_only=True):
     trouble                 what the peer or we said last; None when nothing is known.
     last_attempt_utc_s      0: there was none.
     will_retry_until_utc_s  of "delayed".
+    is_late                 its by-time is over (RFC 2852 §4.1.3).
     """
 
     forward_path: bytes
@@ -49,6 +50,7 @@ class ReportedRecipient(msgspec.Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
     last_attempt_utc_s: float = 0.0
     will_retry_until_utc_s: float = 0.0
+    is_late: bool = False
 
 
 class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +64,9 @@ class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True):
     ret             RET as given, or empty.
     is_smtputf8     it came with SMTPUTF8, so that its sender can read RFC 6533.
     is_binary       it came with BODY=BINARYMIME: its content fits into no report (RFC 3030 §3).
+    deliver_by_utc_s  its by-time (RFC 2852 §5); None: it has none.
+    hold_until_utc_s  until when it was to be held (RFC 4865 §5.1.2), None: it was not.
+    hold_for_s        of HOLDFOR, 0: it was HOLDUNTIL.
     """
 
     reverse_path: bytes
@@ -74,6 +79,9 @@ class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True):
     ret: Literal["", "FULL", "HDRS"] = ""
     is_smtputf8: bool = False
     is_binary: bool = False
+    deliver_by_utc_s: float | None = None
+    hold_until_utc_s: float | None = None
+    hold_for_s: int = 0
 
 
 class Dsn(msgspec.Struct, frozen=True):
@@ -239,7 +247,7 @@ _STATUS: Final[dict[Outcome, tuple[int, int, int]]] = {
     "delivered": (2, 0, 0),
     "expanded": (2, 0, 0),
 }
-_EXPIRED: Final = (4, 4, 7)         # "delivery time expired"
+_EXPIRED: Final = (4, 4, 7)         # "delivery time expired"; of one that is late, too (RFC 2852 §4.1.3)
 
 
 def _delivery_status(
@@ -253,6 +261,12 @@ def _delivery_status(
     if message.helo:
         fields.append(("Received-From-MTA", f"dns; {_printable(message.helo, is_utf8=is_utf8)}"))
     fields.append(("Arrival-Date", _date(message.received_utc_s)))
+    if message.deliver_by_utc_s is not None:
+        fields.append(("Deliver-By-Date", _date(message.deliver_by_utc_s)))
+    if message.hold_until_utc_s is not None:
+        until = datetime.fromtimestamp(message.hold_until_utc_s, UTC)
+        asked = f"for;{message.hold_for_s}" if message.hold_for_s else f"until;{until:%Y-%m-%dT%H:%M:%SZ}"
+        fields.append(("Future-Release-Request", asked))
     groups = [fields, *(_recipient_fields(recipient, message, is_utf8=is_utf8) for recipient in recipients)]
     text = "\r\n".join("".join(_field(name, value) for name, value in group) for group in groups)
     media_type = "message/delivery-status" if text.isascii() else "message/global-delivery-status"
@@ -289,7 +303,7 @@ def _recipient_fields(
 
 def _status(recipient: ReportedRecipient) -> tuple[int, int, int]:
     """A status that agrees with the action: 550 with a 2.0.0 in its text must not report success."""
-    if recipient.outcome == "expired":
+    if recipient.outcome == "expired" or (recipient.outcome == "delayed" and recipient.is_late):
         return _EXPIRED
     default = _STATUS[recipient.outcome]
     if recipient.trouble is None or recipient.trouble.status[0] != default[0]:

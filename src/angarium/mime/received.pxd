@@ -16,6 +16,9 @@ cdef struct received_facts:
     const char *id                  # 13 characters
     const uint8_t *forward_path     # of the only recipient; empty otherwise
     size_t forward_path_length
+    const char *priority            # of MT-PRIORITY, "-9" to "9"; NULL: none was said
+    const uint8_t *solicit          # keywords of SOLICIT, or none
+    size_t solicit_length
     uint64_t utc_ms
 
 # Appends a date as Date and Received have it (RFC 5322 §3.3). 0, or -1 when memory is out.

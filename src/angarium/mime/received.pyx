@@ -18,6 +18,7 @@ cdef const char **MONTHS = [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Ju
                             b"Dec"]
 cdef enum:
     FIXED_OCTETS = 192              # of a field without its variable parts: a generous bound
+    SOLICIT_OCTETS = 900            # of keywords: white space is allowed nowhere in them, and a line has 998 octets
 
 cdef uint64_t date_second = <uint64_t>-1
 cdef char[40] date_text
@@ -50,7 +51,7 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
     cdef uint8_t *at
     cdef uint8_t *start
     if octets_reserve(into, FIXED_OCTETS + facts.helo_length + facts.name_length + facts.address_length + facts.hostname_length
-                      + facts.forward_path_length + (strlen(facts.tls_cipher) if facts.tls_version != NULL else 0)) != 0:
+                      + facts.forward_path_length + facts.solicit_length + (strlen(facts.tls_cipher) if facts.tls_version != NULL else 0)) != 0:
         return -1
     if facts.utc_ms // 1000 != date_second:
         make_date(facts.utc_ms // 1000)
@@ -72,7 +73,12 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
     at = put(at, facts.hostname, facts.hostname_length)
     at = put(at, b" with ", 6)
     at = put(at, facts.protocol, strlen(facts.protocol))
-    at = put(at, b" id ", 4)
+    if 0 < facts.solicit_length <= SOLICIT_OCTETS:      # RFC 3865 §2.6: a comment right behind the protocol
+        at = put(at, b"\r\n\t(SOLICIT=", 12)
+        at = put(at, facts.solicit, facts.solicit_length)
+        at = put(at, b")\r\n\tid ", 7)
+    else:
+        at = put(at, b" id ", 4)
     at = put(at, facts.id, 13)
     if facts.tls_version != NULL:
         at = put(at, b"\r\n\t(version=", 12)
@@ -84,6 +90,9 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
         at = put(at, b"\r\n\tfor <", 8)
         at = put(at, facts.forward_path, facts.forward_path_length)
         at = put(at, b">", 1)
+    if facts.priority != NULL:                          # RFC 6710 §4.1 (2), §7: behind all other clauses
+        at = put(at, b"\r\n\tPRIORITY ", 12)
+        at = put(at, facts.priority, strlen(facts.priority))
     at = put(at, b";\r\n\t", 4)
     at = put(at, date_text, date_length)
     at = put(at, b"\r\n", 2)
@@ -93,7 +102,7 @@ cdef int received_append(octets **into, const received_facts *facts) noexcept:
 
 def received_field(bytes helo not None, bytes address not None, bytes hostname not None, bytes protocol not None,
                    bytes message_id not None, bytes forward_path not None, uint64_t utc_ms,
-                   bytes tls_version=None, bytes tls_cipher=b""):
+                   bytes tls_version=None, bytes tls_cipher=b"", bytes priority=None, bytes solicit not None=b""):
     cdef received_facts facts
     cdef octets *into
     if len(message_id) != 13:
@@ -108,6 +117,10 @@ def received_field(bytes helo not None, bytes address not None, bytes hostname n
     facts.protocol, facts.id = protocol, message_id
     facts.forward_path, facts.forward_path_length = forward_path, len(forward_path)
     facts.utc_ms = utc_ms
+    facts.priority = NULL
+    if priority is not None:
+        facts.priority = priority
+    facts.solicit, facts.solicit_length = solicit, len(solicit)
     facts.tls_version = NULL
     if tls_version is not None:
         facts.tls_version, facts.tls_cipher = tls_version, tls_cipher

@@ -33,12 +33,15 @@ class RecipientFacts:
     notify: int
     outcome: Outcome
     is_asked_by_terms: bool
+    is_late: bool
     trouble: Trouble | None
 
 class ReportFacts:
     """What a report needs to know of a message.
 
-    content      its octets when they are in memory; else first_chunk says where its beginning lies (Shard.fetch).
+    content           its octets when they are in memory; else first_chunk says where its beginning lies (Shard.fetch).
+    deliver_by_utc_s  of BY (RFC 2852); None: nothing was asked.
+    hold_until_utc_s  that MAIL asked for (RFC 4865), else None; hold_for_s is more than 0 where it was with HOLDFOR.
     """
 
     id: int
@@ -51,6 +54,10 @@ class ReportFacts:
     requires_tls: bool
     is_binary: bool
     will_retry_until_utc_s: float
+    deliver_by_utc_s: float | None
+    hold_until_utc_s: float | None
+    hold_for_s: int
+    priority: int
     message_octets: int
     received_utc_s: float
     content: bytes | None

@@ -1,7 +1,7 @@
 # Looking at the queue and giving it orders, slice by slice: no call here touches more than a bounded number of
 # messages. queue/orders.py strings the slices together for the admin API.
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient, log_outcome
@@ -24,6 +24,8 @@ from angarium.model.errors import SpoolCorrupt
 from angarium.spool.envelope import Attribute
 
 from angarium.routing.route_key import route_text
+
+cdef int64_t LAST_DATE_S = 253402300799       # the end of 9999: later ones no report can write
 
 PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
           PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled"}
@@ -277,14 +279,15 @@ def ids_of_part(Scheduler scheduler, uint32_t part, bytes domain):
 class RecipientFacts:
     """One recipient a report is due for."""
 
-    __slots__ = ("forward_path", "index", "is_asked_by_terms", "notify", "orcpt", "outcome", "trouble")
+    __slots__ = ("forward_path", "index", "is_asked_by_terms", "is_late", "notify", "orcpt", "outcome", "trouble")
 
 
 class ReportFacts:
     """What a report needs to know of a message; see queue/reports.py."""
 
-    __slots__ = ("content", "envid", "first_chunk", "helo", "id", "is_binary", "is_smtputf8", "requires_tls", "message_octets",
-                 "received_utc_s", "recipients", "ret", "reverse_path", "shard", "will_retry_until_utc_s")
+    __slots__ = ("content", "deliver_by_utc_s", "envid", "first_chunk", "helo", "hold_for_s", "hold_until_utc_s", "id", "is_binary",
+                 "is_smtputf8", "message_octets", "priority", "received_utc_s", "recipients", "requires_tls", "ret",
+                 "reverse_path", "shard", "will_retry_until_utc_s")
 
 
 def fetch_for_report(Scheduler scheduler, size_t pointer, done):
@@ -308,6 +311,11 @@ def report_facts(Scheduler scheduler, size_t pointer):
     facts.shard = shard_of(scheduler, m)
     terms_read(&view, &terms)
     facts.will_retry_until_utc_s = max(m.received_utc_ms / 1000.0, terms.hold_until_utc_s) + scheduler.max_age_s
+    facts.deliver_by_utc_s = float(terms.by_utc_s) if terms.by_mode and terms.by_utc_s <= LAST_DATE_S else None
+    facts.hold_until_utc_s = (
+        float(terms.hold_until_utc_s) if terms.hold_is_asked and <int64_t>terms.hold_until_utc_s <= LAST_DATE_S else None)
+    facts.hold_for_s = terms.hold_for_s
+    facts.priority = m.priority
     facts.is_binary = bool(m.flags & SPOOL_ENVELOPE_BINARYMIME)
     facts.message_octets = view.message_octets
     facts.received_utc_s = m.received_utc_ms / 1000.0
@@ -336,6 +344,7 @@ def report_facts(Scheduler scheduler, size_t pointer):
             # A by-time asks for itself where NOTIFY says nothing (RFC 2852 §4).
             each.is_asked_by_terms = bool(r.flags & RECIPIENT_TRACED) if r.outcome == OUTCOME_DELIVERED else (
                 terms.by_mode == c'N' and r.notify == 0)
+            each.is_late = terms.by_mode != 0 and terms.by_utc_s <= <int64_t>(utc_ms() // 1000)
             if r.notify & NOTIFY_EXPANDED:
                 each.outcome = "expanded"
             elif r.flags & RECIPIENT_DELAY_DUE and r.outcome == OUTCOME_WAITING:

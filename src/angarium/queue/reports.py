@@ -19,6 +19,7 @@ from angarium.model.errors import SpoolCorrupt, SpoolError
 from angarium.queue.injection import inject
 from angarium.queue.inspect import RecipientFacts, ReportFacts, fetch_for_report, id_text, report_facts
 from angarium.queue.scheduler import Scheduler
+from angarium.spool.envelope import Attribute
 from angarium.spool.shard import Shard
 
 reports_sent = counter("angarium_reports_total", "Delivery status notifications put into the queue.")
@@ -102,6 +103,9 @@ class Reporter:
                 ret=facts.ret,
                 is_smtputf8=facts.is_smtputf8,
                 is_binary=facts.is_binary,
+                deliver_by_utc_s=facts.deliver_by_utc_s,
+                hold_until_utc_s=facts.hold_until_utc_s,
+                hold_for_s=facts.hold_for_s,
             ),
             [
                 ReportedRecipient(
@@ -109,6 +113,7 @@ class Reporter:
                     outcome=each.outcome,
                     orcpt=each.orcpt,
                     trouble=each.trouble,
+                    is_late=each.is_late,
                     last_attempt_utc_s=time.time(),
                     will_retry_until_utc_s=facts.will_retry_until_utc_s if each.outcome == "delayed" else 0.0,
                 )
@@ -138,7 +143,19 @@ class Reporter:
             if not stored.done():
                 stored.set_result(error)
 
-        inject(scheduler, shard, b"", self.recipients_of(facts.reverse_path), dsn.octets, flags, done, id)
+        # RFC 6710 §4.6: a report has the priority of what it is about.
+        attributes = {int(Attribute.PRIORITY): b"%d" % facts.priority} if facts.priority else None
+        inject(
+            scheduler,
+            shard,
+            b"",
+            self.recipients_of(facts.reverse_path),
+            dsn.octets,
+            flags,
+            done,
+            id,
+            attributes=attributes,
+        )
         return await stored
 
 

@@ -4,6 +4,8 @@ from angarium.spool.cspool cimport spool_envelope, spool_span
 
 cdef struct message_terms:
     uint64_t hold_until_utc_s           # 0: at once
+    bint hold_is_asked                  # by MAIL, and not by a hook
+    uint64_t hold_for_s                 # of HOLDFOR; 0: HOLDUNTIL
     int64_t by_utc_s                    # where by_mode is not 0
     uint8_t by_mode                     # 0, 'N' or 'R'
     bint by_is_traced

@@ -32,8 +32,14 @@ cdef void terms_read(const spool_envelope *view, message_terms *out) noexcept:
     while spool_envelope_next_attribute(view, &cursor, &attribute):
         text = attribute.text
         if attribute.key == SPOOL_ATTRIBUTE_HOLD_UNTIL:
-            if number(text, &value) == text.length:
+            at = number(text, &value)
+            if at and (at == text.length or text.length - at >= 2 and text.data[at] == c';'
+                       and text.data[at + 1] in (c'F', c'U')):
                 out.hold_until_utc_s = value
+                out.hold_is_asked = at != text.length
+                text.data += at + 2
+                text.length = text.length - at - 2 if out.hold_is_asked else 0
+                number(text, &out.hold_for_s)
         elif attribute.key == SPOOL_ATTRIBUTE_DELIVER_BY:
             at = number(text, &value)
             if at and text.length - at >= 2 and text.data[at] == c';' and text.data[at + 1] in (c'N', c'R'):

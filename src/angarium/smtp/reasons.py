@@ -102,10 +102,13 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "BY_TIME_TOO_SHORT": Reason(
         "by-time-too-short",
-        "DELIVERBY asked for less time than is announced (RFC 2852 §4).",
+        "DELIVERBY asked for less time than is announced (RFC 2852 §3).",
         ("listener.extensions.deliver_by_minimum",),
     ),
-    "HOLD_IS_PAST": Reason("hold-is-past", "HOLDUNTIL named a time that is over (RFC 4865 §4)."),
+    "HOLD_BEYOND_BY": Reason(
+        "hold-beyond-by", "A message was to be held until its by-time was over (RFC 4865 §5.2.2)."
+    ),
+    "HOLD_IS_PAST": Reason("hold-is-past", "HOLDUNTIL named a time that is over (RFC 4865 §4.2)."),
     "HOLD_NOT_ALLOWED": Reason(
         "hold-not-allowed",
         "A client that may not relay asked for its message to be held.",
@@ -113,13 +116,13 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "HOLD_TOO_LONG": Reason(
         "hold-too-long",
-        "A message was to be held for longer than is announced (RFC 4865 §4).",
+        "A message was to be held for longer than is announced (RFC 4865 §4.2).",
         ("listener.extensions.future_release",),
     ),
-    "TWO_HOLDS": Reason("two-holds", "HOLDFOR and HOLDUNTIL came with one MAIL (RFC 4865 §4)."),
+    "TWO_HOLDS": Reason("two-holds", "HOLDFOR and HOLDUNTIL came with one MAIL (RFC 4865 §4.2)."),
     "SOLICITATION": Reason(
         "solicitation",
-        "SOLICIT named a class of mail that is not taken (RFC 3865 §4).",
+        "SOLICIT, or the field Solicitation, named a class of mail that is not taken (RFC 3865 §2.3).",
         ("listener.extensions.no_soliciting",),
     ),
     "TOO_MANY_MESSAGES": Reason(
@@ -334,7 +337,7 @@ REASONS: Final[dict[str, Reason]] = {
 }
 
 # Replies that are filled in with what a client has said: known by their form. The widest comes last.
-FILLED_IN: Final = ("ETRN_UNABLE", "ETRN_NOT_ALLOWED", "CLAIM_SYNTAX")
+FILLED_IN: Final = ("ETRN_UNABLE", "ETRN_NOT_ALLOWED", "CLAIM_SYNTAX", "SOLICITATION")
 
 OF_OTHER: Final = Reason(OTHER, "A hook or another policy refused, for a reason of its own: the log has its word.")
 

@@ -58,9 +58,10 @@ UNKNOWN_PARAMETER = b"555 5.5.4 Parameter not recognised or not implemented\r\n"
 # 504 rather than 555: the parameter BODY is known, this value of it is not offered (RFC 3030 §3)
 NO_BINARYMIME = b"504 5.5.4 BODY=BINARYMIME is not offered\r\n"
 BINARYMIME_NEEDS_BDAT = b"503 5.5.1 BODY=BINARYMIME needs BDAT\r\n"
-BY_TIME_TOO_SHORT = b"501 5.5.4 By-time is below the announced minimum\r\n"
+BY_TIME_TOO_SHORT = b"555 5.5.4 By-time is below the announced minimum\r\n"
 TWO_HOLDS = b"501 5.5.4 HOLDFOR and HOLDUNTIL exclude each other\r\n"
 HOLD_TOO_LONG = b"501 5.5.4 Held longer than the announced maximum\r\n"
+HOLD_BEYOND_BY = b"501 5.5.4 Held longer than the by-time allows\r\n"
 HOLD_IS_PAST = b"501 5.5.4 HOLDUNTIL is in the past\r\n"
 BAD_REVERSE_PATH = b"501 5.1.7 Bad reverse-path\r\n"
 REVERSE_PATH_TOO_LONG = b"501 5.1.7 Reverse-path too long\r\n"
@@ -88,8 +89,8 @@ MESSAGE_TOO_BIG = b"552 5.3.4 Message too big\r\n"
 # Permanent, though unasked in mid-message: 421 would make the client send the same flood again.
 MESSAGE_FAR_TOO_BIG = b"552 5.3.4 Message far too big, closing\r\n"
 TOO_MANY_MESSAGES = b"452 4.5.3 Too many messages in this session, open another\r\n"
-SOLICITATION = b"550 5.7.1 Solicitations of this kind are not taken\r\n"
-# RFC 6710 §4.1.1: X.3.6, then the priority that counts instead.
+SOLICITATION = b"550 5.7.1 SOLICIT=%s Solicitations of this kind are not taken\r\n"
+# RFC 6710 §4.1: X.3.6, then the priority that counts instead.
 PRIORITY_CHANGED = b"250 2.3.6 0 Priority is only given to clients that may relay\r\n"
 HOLD_NOT_ALLOWED = b"550 5.7.1 Mail is only held for clients that may relay\r\n"
 RELAY_DENIED = b"550 5.7.1 Relaying denied\r\n"

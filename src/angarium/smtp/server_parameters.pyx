@@ -1,5 +1,6 @@
 # What the values of MAIL and RCPT parameters mean: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID,
-# NOTIFY and ORCPT (RFC 3461), and the terms of csrc/smtp/terms.h. That they are well-formed keywords and values, each once, was seen in csrc/smtp/command.c.
+# NOTIFY and ORCPT (RFC 3461), and the terms of csrc/smtp/terms.h. That they are well-formed keywords and values, each once, was
+# seen in csrc/smtp/command.c.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.string cimport memchr
 from angarium.smtp.csmtp cimport *
@@ -18,7 +19,6 @@ cdef bytes UNKNOWN_PARAMETER = replies.UNKNOWN_PARAMETER
 cdef bytes NO_BINARYMIME = replies.NO_BINARYMIME
 cdef bytes BY_TIME_TOO_SHORT = replies.BY_TIME_TOO_SHORT
 cdef bytes TWO_HOLDS = replies.TWO_HOLDS
-cdef bytes SOLICITATION = replies.SOLICITATION
 
 
 cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings settings,
@@ -85,7 +85,7 @@ cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, Serve
                      mail_parameters *out):
     """A parameter that says when or how the message is to be handled."""
     if known == SMTP_KEYWORD_BY and settings.deliver_by_minimum_s >= 0:
-        # RFC 2852 §4: with by-mode R there must be time left, and as much as was announced.
+        # RFC 2852 §4: with by-mode R there must be time left, which is syntax; and §3, as much as was announced.
         if not smtp_by_parse(value, length, &out.by) or out.by.mode == c'R' and out.by.seconds <= 0:
             return BAD_PARAMETER_VALUE
         if out.by.mode == c'R' and out.by.seconds < settings.deliver_by_minimum_s:
@@ -106,9 +106,8 @@ cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, Serve
     elif known == SMTP_KEYWORD_SOLICIT and settings.no_soliciting is not None:
         if not smtp_solicit_is_valid(value, length):
             return BAD_PARAMETER_VALUE
-        if len(settings.no_soliciting) == 0 or smtp_solicit_meets(
-                value, length, settings.no_soliciting, len(settings.no_soliciting)):
-            return SOLICITATION
+        if smtp_solicit_meets(value, length, settings.no_soliciting, len(settings.no_soliciting)):
+            return settings.solicitation_reply
         out.solicit = value
         out.solicit_length = length
         out.flags |= MAIL_SOLICIT

@@ -42,4 +42,5 @@ cdef class ServerSettings:
     cdef readonly int64_t deliver_by_minimum_s
     cdef readonly uint32_t hold_max_s
     cdef readonly bytes no_soliciting
+    cdef readonly bytes solicitation_reply
     cdef readonly uint32_t max_messages

@@ -31,7 +31,7 @@ class ServerSettings:
     priority             offers MT-PRIORITY (RFC 6710).
     deliver_by_minimum_s offers DELIVERBY (RFC 2852) and takes by-mode R from so many seconds on; below 0: not offered.
     hold_max_s           FUTURERELEASE (RFC 4865) is known where ServerSession.future_release is set too; 0: nowhere.
-    no_soliciting        keywords of NO-SOLICITING (RFC 3865), "," between, whose mail is refused; b"": any; None: not offered.
+    no_soliciting        keywords of NO-SOLICITING (RFC 3865), "," between, whose mail is refused; b"": none is; None: not offered.
     max_messages         MAIL commands that one session may have accepted; 0: no limit.
     announces_limits     offers LIMITS (RFC 9422).
     Raises UnicodeEncodeError for a hostname that is not ASCII.
@@ -68,6 +68,7 @@ class ServerSettings:
     completion: bytes | None
     refusal_ids: RefusalIds | None
     tells_refusal_ids: bool
+    solicitation_reply: bytes
     refusal_words: dict[bytes, bytes]
     binarymime: bool
     priority: bool

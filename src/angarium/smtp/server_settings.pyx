@@ -35,6 +35,8 @@ cdef class ServerSettings:
         self.deliver_by_minimum_s = deliver_by_minimum_s
         self.hold_max_s = hold_max_s
         self.no_soliciting = no_soliciting.encode("ascii") if isinstance(no_soliciting, str) else no_soliciting
+        # RFC 3865 §2.4: the keywords that are in effect are echoed.
+        self.solicitation_reply = replies.SOLICITATION % (self.no_soliciting or b"")
         self.max_messages = max_messages
         self.greeting = (replies.LMTP_GREETING if lmtp else replies.GREETING) % name
         self.helo_reply = replies.HELO_OK % name
