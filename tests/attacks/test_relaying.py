@@ -19,6 +19,10 @@ ROUTING = [
     b'"@other.example:victim@third.example"@local.example',
     b'"|/bin/sh"@local.example',
     b'"/etc/passwd"@local.example',
+    b'"\\|/bin/sh"@local.example',
+    b'"\\/etc/passwd"@local.example',
+    b'" |/bin/sh"@local.example',
+    b'"\\ \\|/bin/sh"@local.example',
     b"@local.example:victim%other.example@local.example",
     b'"victim\\@other.example"@local.example',
 ]

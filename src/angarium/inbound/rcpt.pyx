@@ -63,7 +63,10 @@ cdef void proceed_rcpt(Client client) noexcept:
 
 cdef bint local_part_routes(const uint8_t *local_part, size_t length) noexcept:
     """Whether the host behind might send it on to elsewhere, sendmail's and UUCP's way, or take it for a file or a command."""
-    cdef size_t i, first = 1 if local_part[0] == c'"' else 0
+    cdef size_t i, first = 0
+    # Whoever takes the quotes off takes these off, too: a backslash before "|" hides nothing (RFC 5321 §4.1.2, quoted-pairSMTP).
+    while first + 1 < length and (local_part[first] == c'"' or local_part[first] == c'\\' or local_part[first] == c' '):
+        first += 1
     if local_part[first] == c'/' or local_part[first] == c'|':
         return True
     for i in range(length):
