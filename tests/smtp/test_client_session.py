@@ -169,6 +169,19 @@ def test_a_hundred_recipients_are_one_group() -> None:
     assert events[-1].kind == "send-body"
 
 
+def test_quit_inside_a_transaction_is_a_local_protocol_error() -> None:
+    """It went out between the commands of the transaction, and its reply was taken for one of theirs."""
+    session = ClientSession(HOSTNAME)
+    session.receive(HELLO)
+    session.start(b"a@x", [b"b@y"])
+    session.take_output()
+    with pytest.raises(LocalProtocolError):
+        session.close()
+    session.receive(b"250 ok\r\n550 no\r\n554 no\r\n")
+    session.close()
+    assert session.take_output() == b"QUIT\r\n"
+
+
 def test_stages_are_numbered_alike_in_trouble() -> None:
     assert len(STAGE_NAMES) == len(Stage) == len(STAGE_TEXT)
     assert STAGE_NAMES[Stage.END] == "end of data"

@@ -559,6 +559,6 @@ cdef class ClientSession(ClientDialogue):
         self.body_end(slot, message.endswith(b"\r\n") or not message)
 
     def close(self):
-        if self.state != CLIENT_READY:
+        if self.state != CLIENT_READY or self.slots[0].phase != PHASE_FREE or self.slots[1].phase != PHASE_FREE:
             raise LocalProtocolError("QUIT belongs behind the hello and outside a transaction")
         self.quit()
