@@ -52,8 +52,10 @@ lint: .venv/.dev-packages build
 bench: build .venv/.dev-packages
 	$(BIN)/python benchmarks/macro/run.py
 
-fuzz:
+# The machines in C, then whole sessions with the coverage of the compiled code: each target for SECONDS.
+fuzz: .venv/.dev-packages build
 	$(MAKE) -C csrc/fuzz run
+	tools/fuzz-sessions $(if $(SECONDS),$(SECONDS),60)
 
 interop: build .venv/.dev-packages
 	tools/interop-peers

@@ -2,6 +2,7 @@
 
 ANGARIUM_DEBUG=1      -O0, C asserts, Cython bounds checks
 ANGARIUM_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (implies debug)
+ANGARIUM_FUZZ=1       the same and the coverage that libFuzzer is guided by; needs CC=clang (tools/fuzz-sessions)
 ANGARIUM_ONLY=a,b     build only the extensions whose dotted name starts with one of these
 Generated C goes under build/, never beside the sources.
 """
@@ -12,8 +13,9 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-DEBUG = os.environ.get("ANGARIUM_DEBUG") == "1" or os.environ.get("ANGARIUM_SANITIZE") == "1"
-SANITIZE = os.environ.get("ANGARIUM_SANITIZE") == "1"
+FUZZ = os.environ.get("ANGARIUM_FUZZ") == "1"
+SANITIZE = FUZZ or os.environ.get("ANGARIUM_SANITIZE") == "1"
+DEBUG = SANITIZE or os.environ.get("ANGARIUM_DEBUG") == "1"
 ONLY = tuple(filter(None, os.environ.get("ANGARIUM_ONLY", "").split(",")))
 
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function",
@@ -21,11 +23,14 @@ CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-
           "-fstack-protector-strong", "-D_GNU_SOURCE"]
 LDFLAGS = ["-Wl,-z,relro,-z,now"]
 if DEBUG:
-    CFLAGS += ["-O0", "-g", "-UNDEBUG", "-DANGARIUM_DEBUG=1"]
+    CFLAGS += ["-O1" if FUZZ else "-O0", "-g", "-UNDEBUG", "-DANGARIUM_DEBUG=1"]
 else:
     CFLAGS += ["-O2", "-g1", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
 if SANITIZE:
     CFLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+if FUZZ:
+    CFLAGS += ["-fsanitize=fuzzer-no-link"]     # the library that is loaded first brings what this calls
+elif SANITIZE:
     LDFLAGS += ["-fsanitize=address,undefined"]
 
 DIRECTIVES = {

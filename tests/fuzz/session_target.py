@@ -1,14 +1,22 @@
-"""One run of the fuzz target for whole server sessions: octets and a seed in, an AssertionError out when an
-invariant breaks.
+"""One run of the fuzz target for whole server sessions: octets in, an AssertionError out when an invariant breaks.
 
-The invariants: any octets give events and well-formed replies, never an exception and never much memory; the
-same ones for every cut; a message is taken only behind a MAIL, a RCPT and a DATA or BDAT that were all accepted
-in one transaction; nothing is taken once the session has ended; what is taken holds no bare CR or LF and no
-NUL, and each was answered 250 once.
+The first two octets choose settings and what the application answers (`_application`), the rest is what a client says.
+The invariants, for any octets:
 
-`python -m fuzz.session_target --seconds 60 [--seed N]` mutates the corpus beside this file for as long as it is
-told; inputs that break something are written to the current directory. A test does the same briefly
-(test_session.py).
+- events and well-formed replies, never an exception; each reply line of 512 octets at the most, and no bare CR or LF
+  (RFC 5321 §4.5.3.1.5);
+- the same ones for every cut into reads;
+- one reply for each command and each chunk, in their order, and one behind message data, as a client counts that knows
+  the RFCs and nothing else (trusting_client.py);
+- a message is taken only behind a MAIL, a RCPT and a DATA or BDAT that were all accepted in one transaction, with
+  exactly the recipients and the octets that this client takes for accepted; nothing after the session has ended;
+- it is answered 250 when, and only when, the application has committed it;
+- what is taken holds no bare CR or LF and no NUL, unless it was announced as binary;
+- the memory of a session stays below MOST_MEMORY_OCTETS.
+
+`make fuzz` drives this with coverage of the compiled session (coverage.py). `python -m fuzz.session_target --seconds 60
+[--seed N]` mutates the corpus beside this file without; inputs that break something are written to the current
+directory. A test does the same briefly (test_session.py).
 """
 
 from __future__ import annotations
@@ -18,12 +26,14 @@ import random
 import re
 import sys
 import time
+import zlib
 from pathlib import Path
 
+from fuzz.trusting_client import TrustingClient
 from smtp.sasl_peer import SaslPeer
 from smtp.server_dialogue import Dialogue
 
-from angarium.smtp import server_events
+from angarium.smtp import limits, server_events
 from angarium.smtp.refusal_ids import RefusalIds
 from angarium.smtp.server_settings import ServerSettings
 
@@ -31,25 +41,30 @@ CORPUS = Path(__file__).parent / "corpus" / "session"
 # Partial line or AUTH line, body with room to grow, replies of one feed.
 MOST_MEMORY_OCTETS = 96 << 10
 MAX_MESSAGE_OCTETS = 5000
+CHOICES = 2
 
+_PLAIN = {"max_message_octets": MAX_MESSAGE_OCTETS}
 SETTINGS = [
+    ServerSettings("mx.test.example", **_PLAIN, max_errors=6, run_octets=4096, max_recipients=3),
+    ServerSettings("mx.test.example", **_PLAIN, max_errors=1000, run_octets=512, starttls=True),
     ServerSettings(
-        "mx.test.example", max_message_octets=MAX_MESSAGE_OCTETS, max_errors=6, run_octets=4096, max_recipients=3
+        "mx.test.example", **_PLAIN, max_errors=50, run_octets=4096, max_line_octets=1000,
+        refusal_ids=RefusalIds(), tells_refusal_ids=True,
+    ),
+    ServerSettings("mx.test.example", **_PLAIN, max_errors=50, run_octets=4096, lmtp=True, max_recipients=5),
+    ServerSettings(
+        "mx.test.example", **_PLAIN, max_errors=100, run_octets=2048, binarymime=True, priority=True,
+        deliver_by_minimum_s=60, hold_max_s=86400, no_soliciting=b"org.example.ads", max_messages=4,
+        announces_limits=True,
     ),
     ServerSettings(
-        "mx.test.example", max_message_octets=MAX_MESSAGE_OCTETS, max_errors=1000, run_octets=512, starttls=True
+        "mx.test.example", **_PLAIN, max_errors=100, run_octets=4096, must_qualify=True, completion=b"x.example",
+        auth_required=True, starttls=True,
     ),
-    ServerSettings(
-        "mx.test.example",
-        max_message_octets=MAX_MESSAGE_OCTETS,
-        max_errors=50,
-        run_octets=4096,
-        max_line_octets=1000,
-        refusal_ids=RefusalIds(),
-        tells_refusal_ids=True,
-    ),
-]
-_REPLY = re.compile(rb"(?:\d{3}-[ -~]*\r\n)*(\d{3}) (?:(\d)\.\d{1,3}\.\d{1,3} )?[ -~]*\r\n")
+    ServerSettings("mx.test.example", **_PLAIN, max_errors=100, requires_tls=True, requiretls=True, starttls=True),
+]  # fmt: skip
+_LINE = rb"[ -~]{0,%d}\r\n" % (limits.REPLY_LINE_OCTETS - 6)
+_REPLY = re.compile(rb"(?:\d{3}-%s)*(\d{3}) (?=(?:(\d)\.\d{1,3}\.\d{1,3} )?)%s" % (_LINE, _LINE))
 _REFUSAL_ID = re.compile(rb" \[[0-9A-Z]{8}\]\r\n")
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
@@ -94,20 +109,86 @@ WORDS = [
     b"y" * 600,
     b"z" * 2500,
     b"GET / HTTP/1.1\r\n",
+    b"LHLO c.example\r\n",
+    b"VRFY a\r\n",
+    b"HELP\r\n",
+    b"ETRN x.example\r\n",
+    b"XCLIENT ADDR=192.0.2.1 NAME=[UNAVAILABLE] HELO=h PROTO=ESMTP LOGIN=l\r\n",
+    b"XFORWARD NAME=n ADDR=192.0.2.1 PORT=2 PROTO=SMTP HELO=h IDENT=i SOURCE=LOCAL\r\n",
+    b" BODY=BINARYMIME",
+    b" BODY=7BIT",
+    b" SIZE=99999",
+    b" RET=HDRS",
+    b" NOTIFY=SUCCESS,FAILURE",
+    b" NOTIFY=NEVER",
+    b" AUTH=<>",
+    b" REQUIRETLS",
+    b" BY=120;RT",
+    b" HOLDFOR=60",
+    b" HOLDUNTIL=2030-01-01T00:00:00Z",
+    b" MT-PRIORITY=-3",
+    b" SOLICIT=org.example.ads",
+    b"<Postmaster>",
+    b"<@r.example:b@y.example>",
 ]
 
 
-def check(octets: bytes, seed: int) -> None:
-    """Plays the octets whole and in pieces, under settings that the seed chooses."""
-    chance = random.Random(seed)
-    settings = SETTINGS[seed % len(SETTINGS)]
-    options = {"denied": [b"no@y.example"], "is_full": seed % 11 == 0}
-    whole = _played(settings, octets, [], options, seed)
+class Application(Dialogue):
+    """Answers as the choices say, and keeps what it has committed."""
+
+    def __init__(self, settings: ServerSettings, choice: int) -> None:
+        super().__init__(
+            settings,
+            denied=[b"no@y.example"],
+            is_full=choice & 31 == 31,
+            sasl=SaslPeer(b"PLAIN LOGIN SCRAM-SHA-256") if choice & 1 else None,
+            takes=("xclient", "xforward", "etrn") if choice & 2 else (),
+        )
+        self.settings = settings
+        self.refuses_data = choice & 12 == 4
+        self.refuses_messages = choice & 12 == 8
+        self.ends_at_denied = choice & 48 == 16
+        self.recipients: list[bytes] = []
+        self.committed: list[tuple[list[bytes], bytes]] = []
+
+    def _answer(self, event: server_events.ServerEvent) -> None:
+        match event:
+            case server_events.Mail():
+                self.recipients = []
+            case server_events.Rcpt(forward_path=path) if path not in self.denied:
+                self.recipients.append(path)
+            case server_events.Rcpt() if self.ends_at_denied:
+                self.session.refuse(b"421 4.7.1 Enough\r\n")
+                self.events.append(event)
+                return
+            case server_events.Data() if self.refuses_data:
+                self.session.refuse(b"451 4.3.0 Not now\r\n")
+                self.events.append(event)
+                return
+            case server_events.Message() if self.refuses_messages:
+                self._message = b""
+                self.session.take_body()
+                self.session.finish(b"554 5.7.1 Not this one\r\n")
+                self.events.append(event)
+                return
+        super()._answer(event)
+        if isinstance(event, server_events.Message):
+            self.committed.append((self.recipients, self.messages[-1]))
+
+
+def check(octets: bytes) -> None:
+    """Plays a session whole, in pieces and octet by octet."""
+    if len(octets) < CHOICES:
+        return
+    chance = random.Random(zlib.crc32(octets))
+    settings = SETTINGS[octets[0] % len(SETTINGS)]
+    choice, octets = octets[1], octets[CHOICES:]
+    whole = _played(settings, octets, [], choice)
     cuts = [chance.randrange(len(octets) + 1) for _ in range(chance.randrange(1, 12))] if octets else []
-    pieces = _played(settings, octets, cuts, options, seed)
-    each = _played(settings, octets, list(range(1, len(octets))), options, seed) if len(octets) < 400 else pieces
+    pieces = _played(settings, octets, cuts, choice)
+    each = _played(settings, octets, list(range(1, len(octets))), choice) if len(octets) < 400 else pieces
     for dialogue in (whole, pieces, each):
-        _judge(dialogue)
+        _judge(dialogue, octets)
     for cut in (pieces, each):
         if b"Improper pipelining" in whole.output or b"Octets in clear behind" in whole.output:
             # Octets behind a command that ends a group are seen as such only when they arrive with it.
@@ -120,17 +201,15 @@ def check(octets: bytes, seed: int) -> None:
         assert _REFUSAL_ID.sub(b"\r\n", cut.output) == _REFUSAL_ID.sub(b"\r\n", whole.output)
 
 
-def _played(
-    settings: ServerSettings, octets: bytes, cuts: list[int], options: dict[str, object], seed: int
-) -> Dialogue:
-    sasl = SaslPeer(b"PLAIN LOGIN SCRAM-SHA-256") if seed % 3 == 1 else None
-    dialogue = Dialogue(settings, sasl=sasl, **options)  # type: ignore[arg-type]
-    dialogue.greet()
-    dialogue.feed_in_pieces(octets, cuts)
-    return dialogue
+def _played(settings: ServerSettings, octets: bytes, cuts: list[int], choice: int) -> Application:
+    application = Application(settings, choice)
+    application.greet()
+    application.feed_in_pieces(octets, cuts)
+    return application
 
 
-def _judge(dialogue: Dialogue) -> None:
+def _judge(dialogue: Application, octets: bytes) -> None:
+    settings = dialogue.settings
     assert dialogue.most_memory_octets <= MOST_MEMORY_OCTETS, dialogue.most_memory_octets
     at = 0
     while at < len(dialogue.output):
@@ -142,15 +221,20 @@ def _judge(dialogue: Dialogue) -> None:
     _judge_order(dialogue)
     for message in dialogue.messages:
         assert len(message) <= MAX_MESSAGE_OCTETS
-        assert _BARE.search(message) is None, message
-    assert dialogue.output.count(b"250 2.0.0 Ok: queued as") == len(dialogue.messages)
+        assert settings.binarymime or _BARE.search(message) is None, message
+    believed = TrustingClient(octets, dialogue.output, dialogue.session.is_closed, settings.is_lmtp).read()
+    assert [taken.message for taken in believed] == [message for _, message in dialogue.committed]
+    for taken, (recipients, _) in zip(believed, dialogue.committed, strict=True):
+        assert len(taken.recipients) == len(recipients) > 0
+        for command, path in zip(taken.recipients, recipients, strict=True):
+            assert path in command or settings.completion is not None, (command, path)
     if dialogue.session.is_closed:
         count, said = len(dialogue.events), len(dialogue.output)
         dialogue.feed(b"EHLO late.example\r\nMAIL FROM:<late@x.example>\r\n")
         assert (len(dialogue.events), len(dialogue.output)) == (count, said)
 
 
-def _judge_order(dialogue: Dialogue) -> None:
+def _judge_order(dialogue: Application) -> None:
     """RFC 5321 §4.1.4, told from the events alone."""
     recipients = -1  # no transaction
     is_data = False
@@ -162,13 +246,20 @@ def _judge_order(dialogue: Dialogue) -> None:
             case server_events.Rcpt(forward_path=path):
                 assert recipients >= 0
                 recipients += path not in dialogue.denied
-            case server_events.Data():
+            case server_events.Data(is_chunking=is_chunking):
                 assert recipients > 0
-                is_data = True
+                is_data = not dialogue.refuses_data
+                recipients = -1 if dialogue.refuses_data and is_chunking else recipients
             case server_events.Message():
                 assert is_data
                 recipients, is_data = -1, False
-            case server_events.Helo() | server_events.Reset() | server_events.StartTls() | server_events.Close():
+            case (
+                server_events.Helo()
+                | server_events.Reset()
+                | server_events.StartTls()
+                | server_events.Close()
+                | server_events.XClient()
+            ):
                 recipients, is_data = -1, False
             case server_events.Refused(code=code) if is_data and code in (552, 554):
                 recipients, is_data = -1, False  # the message, or a chunk of it
@@ -212,13 +303,13 @@ def main() -> int:
     chance, seeds, count = random.Random(args.seed), corpus(), 0
     end = time.monotonic() + args.seconds
     while time.monotonic() < end:
-        octets, seed = mutated(chance, seeds), chance.randrange(1 << 32)
+        octets = mutated(chance, seeds)
         try:
-            check(octets, seed)
+            check(octets)
         except AssertionError:
             name = f"session-{args.seed}-{count}"
             Path(name).write_bytes(octets)
-            print(f"{name}: breaks an invariant with seed {seed}", file=sys.stderr)
+            print(f"{name}: breaks an invariant", file=sys.stderr)
             raise
         count += 1
     print(f"{count} sessions, seed {args.seed}: no invariant broke")
