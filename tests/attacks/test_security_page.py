@@ -14,8 +14,10 @@ _ROW = re.compile(r"^\| \*\*(.+?)\*\* \|(.*)\|(.*)\|$", re.MULTILINE)
 ATTACKS = [
     "SMTP smuggling, inbound", "SMTP smuggling, outbound",
     "STARTTLS injection, commands", "STARTTLS injection, replies",
+    "STARTTLS injection, replies to us",
     "Unauthorised pipelining", "BDAT state confusion", "Control octets in addresses, HELO names and parameters",
-    "Control octets in AUTH identities", "Control octets in PROXY values", "Control octets in reports", "Log injection",
+    "Control octets in AUTH identities", "Control octets in PROXY values",
+    "Octets smuggled through XCLIENT and XFORWARD", "Control octets in reports", "Log injection",
     "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
     "AUTH over plaintext",
     "Oversize or malformed SASL", "Header bombs", "MIME bombs", "100,000 recipients", "Slowloris", "Connection floods",
@@ -27,7 +29,7 @@ def test_every_test_that_is_named_exists() -> None:
     named = _NAMED.findall(PAGE)
     assert len(named) > 30
     for file, test in named:
-        assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (file, test)
+        assert re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (file, test)
 
 
 def test_every_transcript_that_is_named_exists() -> None:
