@@ -90,8 +90,8 @@ class Relay:
         self._loop = loop
         self._config = config
         self._hostname = config.node.own_hostname()
-        self._authority = Authority(loop, self.journal, counts)
         self._policy = Policy(loop, self.journal)
+        self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
         self._recipients = RecipientJudge(loop, self.journal, self._hostname)
         self._side_tls = SideTls(loop, self.journal)
         self._listeners: dict[ListenAddress, Listener] = {}

@@ -95,6 +95,8 @@ def decode(tree: Tree) -> Config:
         seen[address] = index
         if listener.auth.is_offered and not config.auth.credentials:
             raise tree.complain(("listener", index, "auth"), "AUTH needs auth.credentials to know people by")
+    if config.auth.credentials.kind == "hook" and not config.policy.file:
+        raise tree.complain(("auth", "credentials"), 'a hook is to know them, but policy.file names none')
     _check_sources(config, tree)
     _check_services(config, tree)
     _check_domains(config, tree)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
 from angarium.events.journal import Journal
+from angarium.inbound.hook_backend import HookBackend
 from angarium.inbound.quota import HOUR_NS, Allowance, Quota
 from angarium.metrics.counters import counter
+from angarium.policy.hooks import BoundHook
 from angarium.queue.shares import Shares
 from angarium.sasl.backend import Backend, Conversation, Peer
 from angarium.sasl.dovecot import DovecotBackend
@@ -86,13 +88,23 @@ class Rights:
 
 
 class Authority:
-    """All AUTH of one worker. apply() before anything else, and at a reload; close() last."""
+    """All AUTH of one worker. apply() before anything else, and at a reload; close() last.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, shares: Shares) -> None:
+    hook  the operator's on_auth of this moment, for credentials = "hook".
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        shares: Shares,
+        hook: Callable[[], BoundHook | None] = lambda: None,
+    ) -> None:
         self.loop = loop
         self.journal = journal
         self.options = AuthOptions()
         self._shares = shares
+        self._hook = hook
         self._backend: Backend | None = None
         self._greeting: asyncio.Task[None] | None = None
         self._under_way: dict[bytes, int] = {}
@@ -182,6 +194,8 @@ class Authority:
             )
         if source.kind == "dovecot":
             return DovecotBackend(source.path, self)
+        if source.kind == "hook":
+            return HookBackend(self._hook, self)
         return HttpBackend(source, self) if source.kind == "http" else None
 
     async def _greet(self, backend: DovecotBackend) -> None:

@@ -64,6 +64,10 @@ class Policy:
             self._teller = OutcomeTeller(hooks.on_outcome, options.outcomes, self._loop, backlog)
         self._journal.outcomes = None if self._teller is None else self._tell
 
+    def auth_hook(self) -> BoundHook | None:
+        """Who knows credentials, where the configuration says that a hook does."""
+        return None if self._hooks is None else self._hooks.on_auth
+
     @property
     def is_empty(self) -> bool:
         return self._hooks is None and not self._services

@@ -39,6 +39,29 @@ class Client(msgspec.Struct, frozen=True):
     notes: dict[str, Any]
 
 
+class Credentials(msgspec.Struct, frozen=True):
+    """What a client says to prove who it is (AUTH), where `auth.credentials` is "hook".
+
+    kind       what there is to be judged: a password (PLAIN, LOGIN), a bearer token (OAUTHBEARER, XOAUTH2), or a
+               certificate that has been verified (EXTERNAL).
+    identity   as claimed, prepared by SASLprep; of a certificate, what it says; "" when a token came without one.
+    password   "" unless kind is "password".    token  likewise.
+    address    "192.0.2.1", "2001:db8::1", or "" on a unix socket.
+    is_secure  under TLS.
+    """
+
+    kind: Literal["password", "token", "certificate"]
+    identity: str
+    password: str
+    token: str
+    address: str
+    is_secure: bool
+
+    def __repr__(self) -> str:
+        """Without secrets: it may come into a log."""
+        return f"Credentials({self.kind}, {self.identity!r}, {self.address!r})"
+
+
 class Mail(msgspec.Struct, frozen=True):
     """MAIL. octets: announced by SIZE, 0 without. notes: kept until the transaction ends."""
 

@@ -23,6 +23,7 @@ _SAY: Final = (Accept, Reject, Defer)
 # What each may answer besides None.
 ALLOWED: Final[dict[str, tuple[type, ...]]] = {
     "on_connect": _SAY,
+    "on_auth": (str, Reject, Defer),
     "on_mail": _SAY,
     "on_rcpt": (*_SAY, Discard, Redirect),
     "on_message": (*_SAY, Discard, Redirect),
@@ -32,6 +33,7 @@ ALLOWED: Final[dict[str, tuple[type, ...]]] = {
 FAILED: Final = Defer("Local policy error, try again later", status="4.3.0")
 LATE: Final = Defer("Local policy takes too long, try again later")
 
+# on_auth: an identity instead of a decision.
 Answer = Decision | None | Coroutine[Any, Any, Decision | None]
 
 
@@ -59,6 +61,7 @@ class Hooks:
             return make(name, found[name], source, options, loop=loop, journal=journal)
 
         self.on_connect = bound("on_connect")
+        self.on_auth = bound("on_auth")
         self.on_mail = bound("on_mail")
         self.on_rcpt = bound("on_rcpt")
         self.on_message = bound("on_message")
@@ -87,8 +90,10 @@ class BoundHook:
         self._loop = loop
         self._journal = journal
         self._deadline_s = options.deadline_s(name)
-        self._on_timeout = LATE if options.on_timeout == "defer" else None
-        self._on_error = FAILED if options.on_error == "defer" else None
+        # Of on_auth None means a wrong password, which nobody has found.
+        is_about_auth = name == "on_auth"
+        self._on_timeout = LATE if options.on_timeout == "defer" or is_about_auth else None
+        self._on_error = FAILED if options.on_error == "defer" or is_about_auth else None
         self._allowed = ALLOWED.get(name, ())
 
     def __call__(self, argument: object) -> Answer:

@@ -16,12 +16,13 @@ _DOMAIN: Final = re.compile(r"\.?[^\s@.]+(?:\.[^\s@.]+)*")
 
 
 class CredentialSource(str):
-    """Where credentials are known: "file:/path", "dovecot:/path/of/socket", "http://127.0.0.1:8080/path", "https://...".
+    """Where credentials are known: "file:/path", "dovecot:/path/of/socket", "http://127.0.0.1:8080/path", "https://...",
+    "hook": on_auth of the operator's hook file.
 
     kind  "" for the empty text: nowhere. path  of file and socket.
     """
 
-    kind: Literal["", "file", "dovecot", "http"]
+    kind: Literal["", "file", "dovecot", "http", "hook"]
     path: str
 
     @classmethod
@@ -35,11 +36,11 @@ class CredentialSource(str):
             self.kind, self.path = scheme, path  # type: ignore[assignment]
         elif scheme in ("http", "https") and _is_good_url(value):
             self.kind, self.path = "http", ""
-        elif value == "":
-            self.kind, self.path = "", ""
+        elif value in ("", "hook"):
+            self.kind, self.path = value, ""  # type: ignore[assignment]
         else:
             raise ValueError(
-                f'"{value}": expected "file:/path", "dovecot:/path/of/socket", "https://host/path" '
+                f'"{value}": expected "file:/path", "dovecot:/path/of/socket", "hook", "https://host/path" '
                 'or "http://127.0.0.1:port/path"'
             )
         return self
