@@ -21,6 +21,7 @@ Faults, by "name" or by "name TYPE":
     wrong-id  garbage       ahead of the true answer
     wrong-id-only  wrong-question
     secure                  no fault: AD is set, where the query asks for it
+    bogus                   SERVFAIL, with the extended error that says so (RFC 8914)
 
 From a shell:  python -m tests.dns_server --port 5353 --zone zone.json
 where the file holds {"records": {...}, "faults": {...}}; the first line printed is the address.
@@ -38,6 +39,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
@@ -216,6 +218,10 @@ class DnsServer:
             self._deny(response, _key(query.question[0].name.to_text()))
         if fault == "referral":
             response.flags &= ~dns.flags.RA
+        if fault == "bogus":
+            response.answer.clear()
+            response.set_rcode(dns.rcode.SERVFAIL)
+            response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS, "no\r\nsignature")])
         if fault == "formerr-with-edns" and query.edns >= 0:
             response.answer.clear()
             response.set_rcode(dns.rcode.FORMERR)

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from dns_server import DnsServer
 
+from angarium.model.tlsa import TlsaRecord
 from angarium.model.units import Duration
 from angarium.resolver.answer import Kind, MxRecord
 from angarium.resolver.caching_resolver import CachingResolver
@@ -196,7 +197,7 @@ def test_answer_lives_as_long_as_it_may(
 
     with DnsServer(RECORDS, faults) as dns:
         asked_at_first = 1
-        run([dns.address], ask)
+        run([dns.address], ask, prefetch=False)
 
 
 def test_identical_look_ups_in_flight_are_one_query() -> None:
@@ -296,3 +297,115 @@ def test_large_answer_comes_whole() -> None:
         answer = run([dns.address], lambda resolver, _: resolver.mx("big.example"))
         assert dns.queries == ["big.example MX", "big.example MX tcp"]
     assert len(answer.records) == 100
+
+
+def test_tlsa_text_and_alias_records_as_they_are() -> None:
+    sha256 = "ab" * 32
+    records = {
+        "_25._tcp.mx.example.com": {"TLSA": [f"3 1 1 {sha256}", "2 0 0 3003"]},
+        "_mta-sts.example.com": {"TXT": ['"v=STSv1; " "id=1;"', '"other \\252"']},
+        "alias.example.com": {"CNAME": ["Target.example.com."]},
+        "target.example.com": {"A": ["192.0.2.1"]},
+    }
+
+    async def ask(resolver: CachingResolver, _: Clock) -> None:
+        tlsa = await resolver.tlsa("_25._tcp.mx.example.com")
+        assert tlsa.records == (TlsaRecord(2, 0, 0, bytes.fromhex("3003")), TlsaRecord(3, 1, 1, bytes.fromhex(sha256)))
+        assert set((await resolver.txt("_mta-sts.example.com")).records) == {"v=STSv1; id=1;", "other \xfc"}
+        assert (await resolver.alias("alias.example.com")).records == ("target.example.com",)
+        assert (await resolver.alias("target.example.com")).kind is Kind.NO_DATA
+
+    with DnsServer(records) as dns:
+        run([dns.address], ask)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ("nxdomain", Kind.NXDOMAIN, "no such domain"),
+        ("nodata", Kind.NO_DATA, "no such record"),
+        ("bogus", Kind.SERVER_FAILURE, "SERVFAIL (dnssec bogus) from"),
+        ("servfail", Kind.SERVER_FAILURE, "SERVFAIL from"),
+        ("drop", Kind.TIMEOUT, "no answer from"),
+    ],
+)
+def test_the_kinds_of_no_for_tlsa(fault: str, kind: Kind, words: str) -> None:
+    with DnsServer({}, {"_25._tcp.mx.example.com": fault}) as dns:
+        answer = run([dns.address], lambda resolver, _: resolver.tlsa("_25._tcp.mx.example.com"), timeout=Duration(0.3))
+    assert answer.kind is kind
+    assert words in answer.detail
+    assert answer.detail.isprintable()
+
+
+def test_addresses_are_secure_when_those_found_are() -> None:
+    async def ask(resolver: CachingResolver, _: Clock) -> list[bool]:
+        return [(await resolver.addresses(name)).is_secure for name in ("mx1.example.com", "v4.example.com")]
+
+    faults = {"mx1.example.com": "secure", "v4.example.com A": "secure", "v4.example.com AAAA": "servfail"}
+    with DnsServer(RECORDS, faults) as dns:
+        assert run([dns.address], ask, trust_ad=True) == [True, True]
+        dns.set_fault("mx1.example.com AAAA", "slow:0")      # it answers, and does not vouch for it
+        assert run([dns.address], ask, trust_ad=True) == [False, True]
+        assert run([dns.address], ask) == [False, False]
+
+
+def test_a_name_in_demand_is_looked_up_before_its_time_is_up() -> None:
+    async def ask(resolver: CachingResolver, clock: Clock) -> None:
+        first = await resolver.mx("example.com")
+        assert (first.look_again_mono_s, first.expires_mono_s) == (1270.0, 1300.0)
+        clock.now = 1269.0
+        await resolver.mx("example.com")
+        assert dns.count("example.com", "MX") == 1
+        clock.now = 1271.0
+        assert await resolver.mx("example.com") == first        # at once; the query is under way behind it
+        await until(lambda: dns.count("example.com", "MX") == 2)
+        await settled(resolver)
+        clock.now = 1400.0
+        assert (await resolver.mx("example.com")).expires_mono_s == 1571.0
+        assert dns.count("example.com", "MX") == 2
+
+    with DnsServer(RECORDS) as dns:
+        run([dns.address], ask)
+
+
+def test_a_prefetch_that_fails_leaves_the_answer_for_its_time() -> None:
+    async def ask(resolver: CachingResolver, clock: Clock) -> None:
+        first = await resolver.mx("example.com")
+        clock.now = 1271.0
+        dns.set_fault("example.com", "servfail")
+        await resolver.mx("example.com")
+        await until(lambda: dns.count("example.com", "MX") == 2)
+        await settled(resolver)
+        assert (await resolver.mx("example.com")).records == first.records
+        assert dns.count("example.com", "MX") == 2              # not at every question
+        clock.now = 1299.0
+        assert (await resolver.mx("example.com")).kind is Kind.FOUND
+        await settled(resolver)
+        clock.now = 1300.0
+        assert (await resolver.mx("example.com")).kind is Kind.SERVER_FAILURE
+
+    with DnsServer(RECORDS) as dns:
+        run([dns.address], ask)
+
+
+def test_without_prefetching_nothing_is_asked_early() -> None:
+    async def ask(resolver: CachingResolver, clock: Clock) -> None:
+        await resolver.mx("example.com")
+        clock.now = 1299.0
+        assert (await resolver.mx("example.com")).look_again_mono_s == 1300.0
+        await settled(resolver)
+        assert dns.count("example.com", "MX") == 1
+
+    with DnsServer(RECORDS) as dns:
+        run([dns.address], ask, prefetch=False)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def settled(resolver: CachingResolver) -> None:
+    """No query is under way."""
+    await until(lambda: not resolver._in_flight)

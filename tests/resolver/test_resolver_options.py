@@ -35,6 +35,7 @@ REFUSED_TABLES = [
     ({"tries": 0}, "tries: 0 is not between 1 and 10"),
     ({"min_ttl": "10m"}, "min_ttl: 10m is not between 1s and 5m"),
     ({"min_ttl": "1m", "max_ttl": "30s"}, "max_ttl: 30s is not between 1m and 7d"),
+    ({"trust_ad": True}, "trust_ad: needs nameservers"),
     ({"server": ["127.0.0.1"]}, "unknown field `server`"),
 ]
 

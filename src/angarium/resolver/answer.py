@@ -7,6 +7,8 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from angarium.model.tlsa import TlsaRecord
+
 Record = TypeVar("Record")
 
 
@@ -41,6 +43,7 @@ class Answer(msgspec.Struct, Generic[Record], frozen=True):
     name            canonical name: what CNAMEs led to, or the name asked for; lower case, no final dot.
     records         empty unless kind is FOUND.
     expires_mono_s  monotonic seconds until which this holds.
+    refresh_mono_s  from when on asking again makes the resolver look it up anew; 0: it does not do that.
     detail          why there are no records, for a log line or a DSN: printable ASCII; empty when FOUND.
     is_secure       a name server that is trusted with that has validated it (DNSSEC, RFC 4035 §3.2.3).
     """
@@ -51,6 +54,12 @@ class Answer(msgspec.Struct, Generic[Record], frozen=True):
     expires_mono_s: float
     detail: str = ""
     is_secure: bool = False
+    refresh_mono_s: float = 0.0
+
+    @property
+    def look_again_mono_s(self) -> float:
+        """When whoever made something of this had better ask again: before it expires where there is prefetching."""
+        return self.refresh_mono_s or self.expires_mono_s
 
 
 class Resolver(Protocol):
@@ -65,3 +74,12 @@ class Resolver(Protocol):
         FOUND as soon as one of the families has an address. When neither has, a failure outranks NO_DATA, so
         that mail never fails because half of the question got no answer.
         """
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        """TLSA records of a name with its port, "_25._tcp.mx.example.net", whether usable or not."""
+
+    async def txt(self, name: str) -> Answer[str]:
+        """TXT records, each with its strings joined; octets above 127 as Latin-1."""
+
+    async def alias(self, name: str) -> Answer[str]:
+        """The CNAME record of the name itself, not followed: the name it leads to."""

@@ -13,7 +13,9 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import msgspec
 
+from angarium.model.tlsa import TlsaRecord
 from angarium.resolver.answer import Answer, Kind, MxRecord
 
 Record = TypeVar("Record")
@@ -42,7 +44,7 @@ def interpret_mx(
     answer = _interpret(name, response, bounds, now_mono_s, _mx_record)
     if len(answer.records) < 2:
         return answer
-    return Answer(answer.kind, answer.name, tuple(sorted(answer.records)), answer.expires_mono_s)
+    return msgspec.structs.replace(answer, records=tuple(sorted(answer.records)))
 
 
 def interpret_addresses(
@@ -56,6 +58,28 @@ def interpret_names(
     name: str, response: dns.message.Message, bounds: TtlBounds, now_mono_s: float
 ) -> Answer[str]:
     """The answer to a question for PTR records."""
+    return _interpret(name, response, bounds, now_mono_s, _pointer)
+
+
+def interpret_tlsa(
+    name: str, response: dns.message.Message, bounds: TtlBounds, now_mono_s: float
+) -> Answer[TlsaRecord]:
+    """The answer to a question for TLSA records, in a stable order."""
+    answer = _interpret(name, response, bounds, now_mono_s, _tlsa_record)
+    return msgspec.structs.replace(answer, records=tuple(sorted(answer.records)))
+
+
+def interpret_texts(
+    name: str, response: dns.message.Message, bounds: TtlBounds, now_mono_s: float
+) -> Answer[str]:
+    """The answer to a question for TXT records."""
+    return _interpret(name, response, bounds, now_mono_s, _text)
+
+
+def interpret_alias(
+    name: str, response: dns.message.Message, bounds: TtlBounds, now_mono_s: float
+) -> Answer[str]:
+    """The answer to a question for the CNAME record itself."""
     return _interpret(name, response, bounds, now_mono_s, _pointer)
 
 
@@ -107,6 +131,14 @@ def _address(rdata: Any) -> str:
 
 def _pointer(rdata: Any) -> str:
     return name_text(cast(dns.name.Name, rdata.target))
+
+
+def _tlsa_record(rdata: Any) -> TlsaRecord:
+    return TlsaRecord(rdata.usage, rdata.selector, rdata.mtype, bytes(rdata.cert))
+
+
+def _text(rdata: Any) -> str:
+    return b"".join(rdata.strings).decode("latin-1")
 
 
 def _type_text(response: dns.message.Message) -> str:

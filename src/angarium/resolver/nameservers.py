@@ -85,6 +85,7 @@ class Nameservers:
                     self._first = index
                     return response
                 words = "no recursion" if rcode == dns.rcode.NOERROR else dns.rcode.to_text(rcode)
+                words += _extended(response)
                 no_answer = NoAnswer(Kind.SERVER_FAILURE, f"{asked}: {words} from {server}")
             if not is_worth_another_round:
                 break           # who said SERVFAIL or REFUSED says it again
@@ -135,6 +136,14 @@ class Nameservers:
             except dns.message.Truncated:
                 pass
         return await dns.asyncquery.tcp(query, server.address, None, server.port, backend=self._backend)
+
+
+def _extended(response: dns.message.Message) -> str:
+    """What the server adds about its failure (RFC 8914): " (dnssec bogus)". Not its free words: they are anybody's."""
+    for error in response.extended_errors()[:1]:
+        name = getattr(error.code, "name", "")
+        return f" ({name.lower().replace('_', ' ')})" if name else ""
+    return ""
 
 
 def _is_referral(response: dns.message.Message) -> bool:

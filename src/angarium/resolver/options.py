@@ -36,7 +36,8 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     cache_entries  answers kept, per worker; the least recently used goes first.
     min_ttl        a shorter TTL is taken for this; failures are remembered as long (RFC 9520 §3.2).
     max_ttl        a longer TTL is taken for this.
-    trust_ad       the name servers validate (DNSSEC), and nobody can change what they say on its way here.
+    prefetch       an answer that is asked for in the last tenth of its time is looked up anew meanwhile.
+    trust_ad       the name servers named here validate (DNSSEC), and nobody can change what they say on its way here.
     """
 
     nameservers: list[str] = []
@@ -46,6 +47,7 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     cache_entries: int = 20_000
     min_ttl: Duration = Duration(5)
     max_ttl: Duration = Duration(86_400)
+    prefetch: bool = True
     trust_ad: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +56,10 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 parse_nameserver(text)
             except ValueError as error:
                 raise ValueError(f"nameservers[{index}]: {error}") from None
+        if self.trust_ad and not self.nameservers:
+            raise ValueError(
+                "trust_ad: needs nameservers: whoever writes resolv.conf must not decide whose word counts as DNSSEC's"
+            )
         _check_range("timeout", self.timeout, Duration(0.05), Duration(60))
         _check_range("tries", self.tries, 1, 10)
         _check_range("concurrency", self.concurrency, 1, 10_000)

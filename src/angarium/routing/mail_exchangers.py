@@ -54,7 +54,7 @@ async def site_by_mx(
     if not candidates:
         raise _loop(domain)
     answers = await _addresses(candidates, resolver)
-    expires_mono_s = min(mx.expires_mono_s, *(answer.expires_mono_s for answer in answers))
+    expires_mono_s = min(mx.look_again_mono_s, *(answer.look_again_mono_s for answer in answers))
 
     hosts = []
     for record, answer in zip(candidates, answers, strict=True):

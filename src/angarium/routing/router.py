@@ -118,7 +118,7 @@ class Router:
             status = (4, 4, 3) if answer.kind.is_temporary else (4, 4, 4)
             raise RoutingTrouble(False, status, f"Next hop {next_hop.text}: {answer.detail}")
         host = Host(next_hop.host, answer.records, next_hop.port)
-        return _site_of(next_hop, host), answer.expires_mono_s
+        return _site_of(next_hop, host), answer.look_again_mono_s
 
     def _plan(self, site: Site, expires_mono_s: float) -> Plan:
         known = self._sites.get(site)
