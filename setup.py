@@ -47,7 +47,7 @@ SMTP = ["csrc/smtp/command.c", "csrc/smtp/reply.c", "csrc/smtp/path.c", "csrc/sm
         "csrc/smtp/terms.c"]
 ENVELOPE = ["csrc/spool/envelope.c", "csrc/spool/state.c"]
 SPOOL = sorted(glob.glob("csrc/spool/*.c"))
-TLS = [f"csrc/tls/{name}.c" for name in ("client_context", "context", "session", "ticket_keys")]
+TLS = [f"csrc/tls/{name}.c" for name in ("client_context", "context", "dane", "session", "ticket_keys")]
 HEADERS = sorted(glob.glob("csrc/*/*.h")) + sorted(glob.glob("src/angarium/*/*.pxd"))
 
 # dotted name -> C sources linked in beside the generated file

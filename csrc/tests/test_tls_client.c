@@ -207,6 +207,63 @@ static void test_resumption(const text *ca, tls_context *server)
     tls_client_context_free(strict);
 }
 
+static bool connect_by_records(ends *self, tls_client_context *client, tls_context *server, const tls_dane_record *records,
+                               size_t count)
+{
+    memset(self, 0, sizeof(*self));
+    self->client = tls_session_connect_dane(client, "mx.example", NULL, 0, records, count, "x");
+    if (self->client == NULL)
+        return false;
+    self->server = tls_session_new(server);
+    talk(self, 4096);
+    return self->client_result == TLS_RECEIVE_MORE && tls_session_is_established(self->client);
+}
+
+static void test_records(const text *cert, tls_context *server)
+{
+    BIO *bio = BIO_new_mem_buf(cert->data, (int)cert->length);
+    X509 *leaf = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+    uint8_t *der = NULL, digest[32], other[64] = {0};
+    unsigned digest_length;
+    int der_length = i2d_X509(leaf, &der);
+    X509_digest(leaf, EVP_sha256(), digest, &digest_length);
+    const tls_dane_record good = {3, 0, 1, digest, 32}, whole = {3, 0, 0, der, (size_t)der_length}, bad = {3, 0, 2, other, 64};
+    const struct { const char *reason; tls_dane_record records[2]; size_t count; bool is_it; } rows[] = {
+        {"digest", {good}, 1, true}, {"whole", {whole}, 1, true}, {"another", {bad}, 1, false},
+        {"any of two", {{3, 0, 1, other, 32}, good}, 2, true},
+        {"RFC 7671 §9: of two digests the stronger one", {bad, good}, 2, false}, {"none", {good}, 0, false}, {"useless", {{1, 0, 1, digest, 32}}, 1, false},
+        {"useless beside good", {{1, 0, 1, digest, 32}, good}, 2, true}, {"useless beside bad", {{0, 0, 1, digest, 32}, bad}, 2, false},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ends two;
+        tls_client_context *dane = tls_client_context_new(TLS_CLIENT_DANE);
+        CHECK(connect_by_records(&two, dane, server, rows[i].records, rows[i].count) == rows[i].is_it, "%s", rows[i].reason);
+        if (two.client != NULL)
+            CHECK(tls_session_peer_is_verified(two.client) == rows[i].is_it, "%s", rows[i].reason);
+        part(&two);
+        tls_client_context_free(dane);
+    }
+    for (uint8_t usage = 0; usage < 5; usage++)
+        for (uint8_t selector = 0; selector < 4; selector++)
+            for (uint8_t matching = 0; matching < 5; matching++)
+                for (size_t length = 0; length <= 64; length++) {
+                    const tls_dane_record record = {usage, selector, matching, other, length};
+                    bool is_good = (usage == 2 || usage == 3) && selector < 2
+                        && ((matching == 1 && length == 32) || (matching == 2 && length == 64));
+                    CHECK(tls_dane_is_usable(&record) == is_good, "%d %d %d, %zu octets", usage, selector, matching, length);
+                }
+    for (size_t length = 0; length < (size_t)der_length; length++) {
+        uint8_t *copy = malloc(length ? length : 1);
+        memcpy(copy, der, length);
+        const tls_dane_record record = {3, 0, 0, copy, length};
+        CHECK(!tls_dane_is_usable(&record), "%zu octets of a certificate", length);
+        free(copy);
+    }
+    OPENSSL_free(der);
+    X509_free(leaf);
+    BIO_free(bio);
+}
+
 static void test_own_certificate(const text *ca, const text *own, const text *own_key, const text *foreign_key, tls_context *asking)
 {
     ends two;
@@ -268,6 +325,7 @@ int main(void)
     test_strangers(&other, server);
     test_octets_at_every_cut(&cert, server);
     test_resumption(&cert, server);
+    test_records(&cert, server);
     test_damage_and_clear_text(&cert, server);
     CHECK(tls_context_ask_certificate(server, other.data, other.length) == TLS_LOAD_OK, "ask");
     test_own_certificate(&cert, &other, &other_key, &weak_key, server);

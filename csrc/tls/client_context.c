@@ -15,6 +15,10 @@
  * part by doing nothing at all. */
 static const char CIPHERS_ANY[] = "HIGH:MEDIUM:!aNULL:!eNULL:!PSK:!SRP:@SECLEVEL=0";
 
+/* Old keys and signatures of which the record itself vouches for the hash; not without encryption or authentication. Not the list of
+ * TLS_CLIENT_STRICT: RFC 7672 publishes for servers that take mail from anybody, and mail would wait for some of them. */
+static const char CIPHERS_DANE[] = "HIGH:!aNULL:!eNULL:!PSK:!SRP:@SECLEVEL=1";
+
 typedef struct kept_session {
     char *key;
     SSL_SESSION *session;
@@ -72,6 +76,18 @@ static int take_any_certificate(X509_STORE_CTX *store, void *arg)
     return 1;
 }
 
+static bool apply_profile(SSL_CTX *ctx, tls_client_profile profile)
+{
+    switch (profile) {
+    case TLS_CLIENT_STRICT:
+        return tls_profile_apply(ctx);
+    case TLS_CLIENT_DANE:
+        return SSL_CTX_dane_enable(ctx) == 1 && SSL_CTX_set_cipher_list(ctx, CIPHERS_DANE) == 1;
+    default:
+        return SSL_CTX_set_cipher_list(ctx, CIPHERS_ANY) == 1;
+    }
+}
+
 tls_client_context *tls_client_context_new(tls_client_profile profile)
 {
     tls_client_context *self = calloc(1, sizeof(*self));
@@ -79,7 +95,7 @@ tls_client_context *tls_client_context_new(tls_client_profile profile)
         return NULL;
     SSL_CTX *ctx = self->ssl_ctx = SSL_CTX_new(TLS_client_method());
     if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
-            || (profile == TLS_CLIENT_STRICT ? !tls_profile_apply(ctx) : SSL_CTX_set_cipher_list(ctx, CIPHERS_ANY) != 1)) {
+            || !apply_profile(ctx, profile)) {
         tls_client_context_free(self);
         return NULL;
     }
@@ -153,20 +169,11 @@ static bool is_numeric(const char *name)
     return inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
 }
 
-tls_session *tls_session_connect(tls_client_context *context, const char *name, const char *key)
+/* Takes `ssl` over, whatever comes of it: from here on `is_good` says whether it is prepared. */
+static tls_session *begin(tls_client_context *context, SSL *ssl, bool is_good, const char *key)
 {
-    ERR_clear_error();
-    SSL *ssl = SSL_new(context->ssl_ctx);
     char *copy = strdup(key);
-    bool is_good = ssl != NULL && copy != NULL && name[0] != 0 && strlen(name) < TLS_CLIENT_NAME_OCTETS;
-    if (is_good && is_numeric(name)) {
-        is_good = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
-    } else if (is_good) {
-        /* RFC 6125 §6.4.3: a wildcard is a whole label. SNI has no dot at its end (RFC 6066 §3). */
-        SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-        is_good = SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
-    }
-    tls_session *self = is_good ? tls_session_over(ssl, copy) : NULL;
+    tls_session *self = is_good && copy != NULL ? tls_session_over(ssl, copy) : NULL;
     if (self == NULL) {
         SSL_free(ssl);
         free(copy);
@@ -183,6 +190,48 @@ tls_session *tls_session_connect(tls_client_context *context, const char *name, 
     SSL_do_handshake(ssl);              /* says ClientHello and waits */
     ERR_clear_error();
     return self;
+}
+
+static bool is_name(const char *name)
+{
+    return name[0] != 0 && strlen(name) < TLS_CLIENT_NAME_OCTETS;
+}
+
+tls_session *tls_session_connect(tls_client_context *context, const char *name, const char *key)
+{
+    ERR_clear_error();
+    SSL *ssl = SSL_new(context->ssl_ctx);
+    bool is_good = ssl != NULL && is_name(name);
+    if (is_good && is_numeric(name)) {
+        is_good = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
+    } else if (is_good) {
+        /* RFC 6125 §6.4.3: a wildcard is a whole label. SNI has no dot at its end (RFC 6066 §3). */
+        SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+        is_good = SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+    }
+    return begin(context, ssl, is_good, key);
+}
+
+tls_session *tls_session_connect_dane(tls_client_context *context, const char *base, const char *const *more_names,
+                                      size_t more_names_count, const tls_dane_record *records, size_t record_count,
+                                      const char *key)
+{
+    ERR_clear_error();
+    SSL *ssl = SSL_new(context->ssl_ctx);
+    /* Sets SNI and the first name to look for. */
+    bool is_good = ssl != NULL && is_name(base) && !is_numeric(base) && SSL_dane_enable(ssl, base) == 1;
+    size_t usable = 0;
+    if (is_good) {
+        SSL_dane_set_flags(ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
+        SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    }
+    for (size_t i = 0; is_good && i < more_names_count; i++)
+        is_good = is_name(more_names[i]) && SSL_add1_host(ssl, more_names[i]) == 1;
+    for (size_t i = 0; is_good && i < record_count; i++)
+        if (tls_dane_is_usable(&records[i]))
+            usable += SSL_dane_tlsa_add(ssl, records[i].usage, records[i].selector, records[i].matching, records[i].data,
+                                        records[i].length) > 0;
+    return begin(context, ssl, is_good && usable > 0, key);
 }
 
 const char *tls_session_distrust(const tls_session *self)

@@ -356,7 +356,10 @@ int64_t tls_context_expires_utc_s(const tls_context *self, size_t index)
 
 const char *tls_last_reason(void)
 {
-    unsigned long code = ERR_peek_error();
+    unsigned long code = ERR_peek_error(), last = ERR_peek_last_error();
+    /* What went wrong on the way to this verdict (a key of a TLSA record that fits no signature, say) explains nothing. */
+    if (ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_REASON(last) == SSL_R_CERTIFICATE_VERIFY_FAILED)
+        code = last;
     const char *text = code ? ERR_reason_error_string(code) : NULL;
     ERR_clear_error();
     return text != NULL ? text : "unknown";

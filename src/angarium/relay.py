@@ -343,7 +343,8 @@ class Relay:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
         names = [self._hostname, *(source.ehlo for source in config.source.values() if source.ehlo)]
         ourselves = Ourselves(names, [(address.host, address.port) for address in addresses])
-        return Router(config.all_routes(), self._resolver, ourselves)
+        with_tlsa = config.shaping.default.dane and config.resolver.trust_ad
+        return Router(config.all_routes(), self._resolver, ourselves, with_tlsa=with_tlsa)
 
     async def _apply_recipients(self, config: Config) -> None:
         """Before the listeners are told of the same configuration."""

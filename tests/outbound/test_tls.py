@@ -17,6 +17,7 @@ from outbound.outgoing import Outgoing, outgoing, run, smtp_site
 from tls import authority
 
 from angarium.model.plan import Site
+from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.options import ShapingOptions
 from angarium.tls.options import CertificateOptions
@@ -454,3 +455,130 @@ async def test_a_message_that_requires_tls_gets_its_turn_beside_a_busy_queue(tmp
         assert place < 1000, "behind all others"
         assert len(server.received) == 1502
         assert len({each.connection for each in server.received}) >= 3
+
+
+def tlsa(name: str, usage: int = 3, ca: str = "authority") -> Tlsa:
+    """USABLE: of the certificate that server_tls() shows, or of its authority."""
+    issuer = authority.authority() if ca == "authority" else authority.stranger()
+    if usage == 2:
+        # Whole: the server does not send it (RFC 7671 §5.2.2).
+        der = ssl.PEM_cert_to_DER_cert(issuer.cert_pem.bytes().decode())
+        return Tlsa(TlsaState.USABLE, "mx0.example.net", (TlsaRecord(2, 0, 0, der),))
+    der = authority.der(authority.certificate(name, ca=ca))
+    return Tlsa(TlsaState.USABLE, "mx0.example.net", (TlsaRecord(usage, 0, 1, hashlib.sha256(der).digest()),))
+
+
+def with_tlsa(server: FaultServer, *found: Tlsa | None, port: int = 0, **changes: Any) -> dict[bytes, Site]:
+    here = smtp_site(server.port, *([port] if port else []))
+    hosts = tuple(msgspec.structs.replace(host, tlsa=of) for host, of in zip(here.hosts, found, strict=True))
+    return {b"*": msgspec.structs.replace(here, hosts=hosts, **changes)}
+
+
+@on_uvloop
+@pytest.mark.parametrize("policy", ["opportunistic", "encrypt"])
+async def test_a_certificate_that_tlsa_records_vouch_for(tmp_path: pathlib.Path, policy: str) -> None:
+    """Of another name, from an authority that nobody trusts: that is what usage 3 is for. It is resumed, too."""
+    limits = shaping(tmp_path, policy, connections=1, messages_per_connection=1)
+    async with (
+        fault_server(tls=server_tls("other.example", "stranger")) as server,
+        outgoing(tmp_path, with_tlsa(server, tlsa("other.example", ca="stranger")), shaping=limits) as relay,
+    ):
+        for _ in range(2):
+            event = await one(relay)
+            assert (event["event"], event["tls"]) == ("delivered", "TLSv1.3")
+            assert (event["tls_policy"], event["tls_policy_from"]) == ("dane", "TLSA")
+        assert server.resumed == 1
+
+
+@on_uvloop
+@pytest.mark.parametrize("is_offered", [True, False])
+async def test_where_tlsa_records_do_not_match_mail_waits_and_says_whose_policy_it_was(
+    tmp_path: pathlib.Path, is_offered: bool
+) -> None:
+    tls = server_tls() if is_offered else None
+    async with (
+        fault_server(tls=tls) as server,
+        outgoing(
+            tmp_path, with_tlsa(server, tlsa("other.example.net")), shaping=shaping(tmp_path, "opportunistic")
+        ) as relay,
+    ):
+        event = await one(relay)
+        assert (event["event"], event["status"]) == ("deferred", "4.7.5" if is_offered else "4.7.4")
+        assert event["reply"].endswith("(TLS policy of mx0.example.net from TLSA says dane)")
+        assert ("no matching DANE TLSA records" in event["reply"]) == is_offered
+        assert not any(each.startswith(b"MAIL") for each in server.commands)
+        assert not relay.events("tls-fallback")
+        # TLS-Required: No sets it aside (RFC 8689 §4.2.2).
+        assert (await one(relay, flags=TLS_OPTIONAL))["event"] == "delivered"
+
+
+@on_uvloop
+async def test_a_host_whose_tlsa_cannot_be_known_is_passed_over(tmp_path: pathlib.Path) -> None:
+    """RFC 7672 §2.1.2: not spoken to at all; the next one may do, and takes no blame."""
+    trouble = Tlsa(TlsaState.TROUBLE, "mx0.example.net", (), "SERVFAIL (dnssec bogus) from 127.0.0.1:53")
+    async with fault_server(tls=server_tls()) as first, fault_server(tls=server_tls("mx1.example.net")) as second:
+        both = with_tlsa(first, trouble, None, port=second.port)
+        (tmp_path / "both").mkdir()
+        async with outgoing(tmp_path / "both", both, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            assert (await one(relay))["remote"].startswith("mx1.example.net")
+            assert (first.connections, len(second.received)) == (0, 1)
+        (tmp_path / "one").mkdir()
+        alone = with_tlsa(first, trouble)
+        async with outgoing(tmp_path / "one", alone, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            event = await one(relay)
+            assert (event["event"], event["status"]) == ("deferred", "4.4.3")
+            assert event["reply"] == (
+                "TLS policy of mx0.example.net from TLSA cannot be known: SERVFAIL (dnssec bogus) from 127.0.0.1:53"
+            )
+            assert first.connections == 0
+
+
+@on_uvloop
+async def test_tlsa_records_of_no_use_ask_for_encryption(tmp_path: pathlib.Path) -> None:
+    """RFC 7672 §2.2: no certificate is wanted, and no clear text."""
+    unusable = Tlsa(TlsaState.UNUSABLE, "mx0.example.net")
+    async with fault_server(tls=server_tls("other.example", "stranger")) as server:
+        sites = with_tlsa(server, unusable)
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            event = await one(relay)
+            assert (event["event"], event["tls_policy"], event["tls_policy_from"]) == ("delivered", "encrypt", "TLSA")
+    async with fault_server() as server:
+        (tmp_path / "clear").mkdir()
+        sites = with_tlsa(server, unusable)
+        async with outgoing(tmp_path / "clear", sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            assert (await one(relay))["status"] == "4.7.4"
+
+
+@on_uvloop
+async def test_requiretls_knows_certificates_by_tlsa_too(tmp_path: pathlib.Path) -> None:
+    """RFC 8689 §4.2.1 (4): by RFC 6125 or RFC 7672."""
+    tls = server_tls("mx0.example.net", "stranger")
+    async with fault_server(tls=tls, tls_extensions=[b"REQUIRETLS"]) as server:
+        (tmp_path / "good").mkdir()
+        sites = with_tlsa(server, tlsa("mx0.example.net", 3, "stranger"))
+        async with outgoing(tmp_path / "good", sites, shaping=shaping(tmp_path, "none")) as relay:
+            event = await one(relay, flags=REQUIRETLS)
+            assert event["event"] == "delivered"
+            assert (event["tls_policy"], event["tls_policy_from"]) == ("requiretls", "TLSA")
+        (tmp_path / "bad").mkdir()
+        sites = with_tlsa(server, tlsa("other.example.net"))
+        async with outgoing(tmp_path / "bad", sites, shaping=shaping(tmp_path, "none")) as relay:
+            event = await one(relay, flags=REQUIRETLS)
+            assert (event["event"], event["status"]) == ("failed", "5.7.10")
+
+
+@on_uvloop
+async def test_domains_of_one_site_do_not_share_what_only_one_may_use(tmp_path: pathlib.Path) -> None:
+    """Usage 2, and a certificate for the one domain's name: the other's mail does not travel over that connection."""
+    async with fault_server(tls=server_tls("d.example")) as server:
+        here = with_tlsa(server, tlsa("d.example", 2))[b"*"]
+        sites = {
+            b"d.example": msgspec.structs.replace(here, more_names=("d.example",)),
+            b"e.example": msgspec.structs.replace(here, more_names=("e.example",)),
+        }
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            await relay.send([b"a@d.example", b"b@e.example"])
+            events = {event["to"]: event for event in await relay.outcomes(2)}
+            assert events["a@d.example"]["tls_policy"] == "dane"
+            assert events["b@e.example"]["status"] == "4.7.5"
+            assert "ostname mismatch" in events["b@e.example"]["reply"]

@@ -122,7 +122,7 @@ def check_certificates(config: Config, tree: Tree) -> None:
 
     shaping = config.shaping.default
     try:
-        load_client(shaping.tls_ca, shaping.tls_certificate, is_strict=True)
+        load_client(shaping.tls_ca, shaping.tls_certificate, "strict")
     except TlsMaterialError as error:
         raise tree.complain(("shaping", "default", *key_path(error.key)), error.reason) from None
 

@@ -212,7 +212,7 @@ cdef class MessageDelivery:
                 files_written.cell[0] += 1
                 text = result.encode("utf-8", "surrogateescape")
                 self.scheduler.delivered(self.ready, &self.t, i, 250, text, len(text), b"", 0, elapsed_ms, False,
-                                         NULL, NULL)
+                                         NULL, NULL, NULL, NULL)
         return self.over()
 
     cdef int over(self) except -1:

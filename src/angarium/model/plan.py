@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from angarium.model.tlsa import Tlsa
+
 # What may be asked of a way: see [shaping.default] tls.
 TlsName = Literal["opportunistic", "none", "encrypt", "required"]
 
@@ -24,12 +26,25 @@ class Host(msgspec.Struct, frozen=True, gc=False):
 
     addresses    numeric, IPv6 first or mixed as the resolver sorted them; never empty.
     preference   of its MX record, 0 for smarthosts.
+    tlsa         what DNS says about its certificate; None: nobody asked.
     """
 
     name: str
     addresses: tuple[str, ...]
     port: int = 25
     preference: int = 0
+    tlsa: Tlsa | None = None
+
+
+class StsRule(msgspec.Struct, frozen=True):
+    """What a domain asks by MTA-STS (RFC 8461 §3.2). Equal for domains that ask the same.
+
+    mode      "none" is no rule, and so None stands for it.
+    patterns  of mail exchangers, A-labels in lower case: "mx.example.net", "*.example.net".
+    """
+
+    mode: Literal["enforce", "testing"]
+    patterns: tuple[str, ...]
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -42,6 +57,9 @@ class Site(msgspec.Struct, frozen=True):
     tls       what the route asks for; "": what is asked of all.
     begins_with_tls      no STARTTLS: the handshake comes before the greeting (RFC 8314 §3.3).
     is_located_securely  its hosts' names were not found by look-ups that anybody could have answered.
+    more_names           that certificates of its hosts may bear instead of the host's, by TLSA records with usage 2
+                         (RFC 7672 §3.2.2): of the one domain whose site this is.
+    sts                  what the domain asks by MTA-STS.
     """
 
     name: str
@@ -51,6 +69,13 @@ class Site(msgspec.Struct, frozen=True):
     tls: TlsName | Literal[""] = ""
     begins_with_tls: bool = False
     is_located_securely: bool = True
+    more_names: tuple[str, ...] = ()
+    sts: StsRule | None = None
+
+    @property
+    def claims(self) -> tuple[object, ...]:
+        """By what domains of one name differ in what their mail may travel over: such do not share connections."""
+        return (self.tls, self.is_located_securely, self.more_names, self.sts)
 
 
 class Source(msgspec.Struct, frozen=True):

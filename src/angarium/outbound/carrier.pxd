@@ -45,6 +45,8 @@ cdef class Carrier:
     cdef bytes remote_octets
     cdef const char *tls_version        # static texts; NULL in clear
     cdef const char *tls_cipher
+    cdef bytes policy_name              # of TLS, and whose word it is: for the log
+    cdef bytes policy_origin
     cdef bint takes_requiretls          # messages with REQUIRETLS may be given to this peer
     cdef hand hands[CLIENT_SLOTS]       # by session slot
     cdef hand next                      # being prepared

@@ -87,7 +87,7 @@ cdef class Carrier:
         self.scheduler.delivered(self.ready, &h.t, i, s.reply.code, s.reply.text, s.reply.text_length,
                                  <const uint8_t *><const char *>self.remote_octets, len(self.remote_octets),
                                  mono_ms() - h.started_ms, s.extensions & EXTENSION_DSN != 0, self.tls_version,
-                                 self.tls_cipher)
+                                 self.tls_cipher, self.policy_name, self.policy_origin)
         return 0
 
     cdef int tell_refused(self, int slot, uint32_t i, object judgement) except -1:

@@ -33,6 +33,8 @@ from angarium.smtp.client_session cimport CLIENT_SLOTS, PHASE_FREE, RECIPIENT_AC
 from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
+import hashlib
+
 from angarium.metrics.counters import counter, gauge
 from angarium.model.errors import RemoteProtocolError
 from angarium.outbound import trouble
@@ -64,6 +66,8 @@ cdef Counter handshakes = counter("angarium_outbound_tls_handshakes_total", "TLS
 cdef Counter resumed = counter("angarium_outbound_tls_resumed_total", "Of those handshakes: of a session kept from before.")
 cdef Counter verified = counter("angarium_outbound_tls_verified_total",
                                 "Of those handshakes: with a certificate verified for the host's name.")
+cdef Counter verified_by_tlsa = counter("angarium_outbound_tls_verified_by_tlsa_total",
+                                        "Of those verified: by TLSA records (DANE).")
 cdef Counter tls_failures = counter("angarium_outbound_tls_failures_total",
                                     "TLS connections to other hosts that failed, in the handshake or later.")
 
@@ -79,6 +83,13 @@ cdef uint8_t[::1] read_view = read_buffer
 cdef const uint8_t *read_start = &read_view[0]
 cdef uint8_t plain[READ_OCTETS + TLS_PLAIN_SLACK]     # what was read, opened
 cdef uint8_t gathered[GATHER_OCTETS]
+
+
+def digest_of(tlsa, more_names):
+    """Of what a certificate was verified by: a session is only resumed where that is the same."""
+    parts = [tlsa.base, *more_names]
+    parts += [f"{each.usage} {each.selector} {each.matching} {each.data.hex()}" for each in tlsa.records]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class HelloFailed(Exception):
@@ -119,6 +130,8 @@ cdef class Connection(Carrier):
         self.session = ClientSession(hostname, is_lmtp, attempt.watches_for_loop, wants_tls,
                                      wants_tls and attempt.begins_with_tls)
         self.remote = attempt.remote
+        self.policy_name = attempt.policy.name.encode("ascii")
+        self.policy_origin = attempt.policy.origin.encode("ascii")
         self.remote_octets = attempt.remote.encode("utf-8", "replace")
         self.host_key = attempt.host_key
         self.hello = self.scheduler.loop.create_future()
@@ -303,7 +316,12 @@ cdef class Connection(Carrier):
         name, key = self.attempt.tls_name, self.attempt.host_key
         try:
             # By name and port: the machines of a cluster take each other's tickets, and who does not costs nothing.
-            self.tls = ClientTls(self.attempt.tls, name, f"{name}:{key[2]}")
+            if self.attempt.policy.tlsa is None:
+                self.tls = ClientTls(self.attempt.tls, name, f"{name}:{key[2]}")
+            else:
+                tlsa, more_names = self.attempt.policy.tlsa, self.attempt.policy.more_names
+                self.tls = ClientTls(self.attempt.tls, tlsa.base, f"{name}:{key[2]}:{digest_of(tlsa, more_names)}",
+                                     tlsa.records, more_names)
         except ValueError as error:
             self.end(trouble.of_handshake(self.remote, str(error), is_requiretls=self.attempt.policy.needs_requiretls,
                                           is_certain=True))
@@ -346,6 +364,8 @@ cdef class Connection(Carrier):
         if self.tls.is_verified:
             self.tls_level = LEVEL_VERIFIED
             verified.cell[0] += 1
+            if self.attempt.policy.tlsa is not None:
+                verified_by_tlsa.cell[0] += 1
         self.tls_version = self.tls.version_text()
         self.tls_cipher = self.tls.cipher_text()
         hello_under_tls(self.session)

@@ -22,7 +22,8 @@ from angarium.outbound import trouble
 from angarium.outbound.connection import HelloFailed
 from angarium.outbound.options import OutboundOptions
 from angarium.outbound.tls_contexts import Material, TlsContexts
-from angarium.outbound.tls_policy import Level, TlsPolicy
+from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
+from angarium.tls.certificates import ProfileName
 from angarium.tls.client import ClientContext
 
 if TYPE_CHECKING:
@@ -84,38 +85,49 @@ class Dialer:
         """
         if site.protocol == "lmtp+unix":
             return await self._dial_path(site.path, make, policy)
-        if policy.needs_requiretls and not site.is_located_securely:
+        if not is_located(policy, site):
             raise SiteUnreachable(trouble.not_located(site.name))
-        tls = await self._context(policy, material)
         targets = self.targets(site, source)
         if not targets:
             raise SiteUnreachable(trouble.of_no_address(site.name, source.name))
         judgements: list[trouble.Judgement] = []
-        for host, address in targets[: self.options.addresses_per_dial]:
+        at_hosts: dict[Host, TlsPolicy] = {}
+        for host in site.hosts:
+            verdict = at_host(policy, site, host)
+            if isinstance(verdict, TlsPolicy):
+                at_hosts[host] = verdict
+            else:
+                judgements.append(verdict)
+        usable = [(host, address) for host, address in targets if host in at_hosts]
+        for host, address in usable[: self.options.addresses_per_dial]:
+            at_this = at_hosts[host]
+            tls = await self._context(at_this, material)
             key = (host.name, address, host.port)
             remote = remote_name(host.name, address, host.port)
             # Only on port 25 do our own listeners greet the world; a filter on another port of this machine
             # may well bear our name.
             watches_for_loop = site.protocol == "smtp" and host.port == SMTP_PORT
-            is_clear = policy.may_go_clear and self._is_remembered(self.without_tls, key)
+            is_clear = at_this.may_go_clear and self._is_remembered(self.without_tls, key)
             attempt = Attempt(
                 remote,
                 key,
                 watches_for_loop,
-                policy,
+                at_this,
                 None if is_clear else tls,
                 host.name,
                 site.begins_with_tls,
             )
             connection = make(attempt)
             judgement = await self._try_address(connection, source, address, host.port, remote)
-            if judgement is not None and judgement.is_tls and policy.may_go_clear:
+            if judgement is not None and judgement.is_tls and at_this.may_go_clear:
                 self._fall_back(site, key, judgement)
                 connection = make(msgspec.structs.replace(attempt, tls=None))
                 judgement = await self._try_address(connection, source, address, host.port, remote)
             if judgement is None:
                 self.broken.pop(key, None)
                 return connection
+            if judgement.is_about_tls:
+                judgement = trouble.under_policy(judgement, host.name, at_this.origin, at_this.name)
             judgements.append(judgement)
             if judgement.scope == trouble.Scope.SITE:
                 raise SiteUnreachable(judgement)
@@ -163,7 +175,7 @@ class Dialer:
         if not policy.wants_tls:
             return None
         try:
-            return await self.contexts.get(material, is_strict=policy.floor == Level.VERIFIED)
+            return await self.contexts.get(material, _profile_of(policy))
         except TlsMaterialError as error:
             if policy.may_go_clear:
                 return None         # reported by who could not read them
@@ -211,6 +223,12 @@ class Dialer:
             connection.close_now()
             raise
         return None
+
+
+def _profile_of(policy: TlsPolicy) -> ProfileName:
+    if policy.tlsa is not None:
+        return "dane"
+    return "strict" if policy.floor == Level.VERIFIED else "any"
 
 
 def _remember(hosts: dict[HostKey, float], key: HostKey, for_s: float) -> None:

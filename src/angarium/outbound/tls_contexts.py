@@ -14,7 +14,7 @@ import msgspec
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
 from angarium.model.errors import TlsMaterialError
-from angarium.tls.certificates import Stamp, load_client, stamp_client
+from angarium.tls.certificates import ProfileName, Stamp, load_client, stamp_client
 from angarium.tls.client import ClientContext
 from angarium.tls.options import CertificateOptions
 
@@ -50,28 +50,28 @@ class TlsContexts:
         self._loop = loop
         self._journal = journal
         self._material = Material()
-        self._loaded = {True: _Loaded(), False: _Loaded()}
+        self._loaded: dict[ProfileName, _Loaded] = {}
 
-    async def get(self, material: Material, *, is_strict: bool) -> ClientContext:
-        """Strict: verifies or fails (csrc/tls/client_context.h). Raises TlsMaterialError when there never was any."""
+    async def get(self, material: Material, profile: ProfileName) -> ClientContext:
+        """See ClientContext for profiles. Raises TlsMaterialError when there never was any."""
         if material != self._material:
             self._material = material
-            self._loaded = {True: _Loaded(), False: _Loaded()}
-        loaded = self._loaded[is_strict]
+            self._loaded = {}
+        loaded = self._loaded.setdefault(profile, _Loaded())
         if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
             async with loaded.lock:
                 if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
-                    await self._look(loaded, material, is_strict)
+                    await self._look(loaded, material, profile)
         if loaded.context is None:
             raise TlsMaterialError("tls", loaded.reason)
         return loaded.context
 
-    async def _look(self, loaded: _Loaded, material: Material, is_strict: bool) -> None:
+    async def _look(self, loaded: _Loaded, material: Material, profile: ProfileName) -> None:
         stamp = await self._loop.run_in_executor(None, stamp_client, material.ca, material.certificate)
         if stamp != loaded.stamp or (loaded.context is None and not loaded.reason):
             try:
                 loaded.context = await self._loop.run_in_executor(
-                    None, lambda: load_client(material.ca, material.certificate, is_strict=is_strict)
+                    None, load_client, material.ca, material.certificate, profile
                 )
                 loaded.reason = ""
             except TlsMaterialError as error:

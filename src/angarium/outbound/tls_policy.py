@@ -1,7 +1,19 @@
 """What a connection must be, for the messages of one ready queue. Computed before one is dialled or taken again.
 
 Messages that want something else of TLS than the rest lie in ready queues of their own (queue/planner.pyx), each with
-its own pool: a message that requires TLS meets no connection without it, and keeps nobody else waiting.
+its own pool: a message that requires TLS meets no connection without it, and keeps nobody else waiting. So do domains
+that publish other policies than their neighbours at the same site.
+
+Who has a say, the first that has one:
+
+  the mail leaves by no network ........ nobody but the route
+  the message ......................... REQUIRETLS; TLS-Required: No, which sets aside all that is published (RFC 8689)
+  the operator ........................ "none"; "required", whose authorities are the operator's choice
+  TLSA records of the host ............ RFC 7672; with REQUIRETLS they are one of the ways to know a certificate
+  MTA-STS of the domain ............... RFC 8461; never instead of TLSA records (§2)
+  the operator ........................ "encrypt", "opportunistic"
+
+Nobody's word makes a policy weaker than the operator's, but for TLS-Required: No.
 """
 
 from __future__ import annotations
@@ -11,7 +23,9 @@ import ipaddress
 
 import msgspec
 
-from angarium.model.plan import Site, TlsName, TlsWish
+from angarium.model.plan import Host, Site, StsRule, TlsName, TlsWish
+from angarium.model.tlsa import Tlsa, TlsaState
+from angarium.outbound import trouble
 
 
 class Level(enum.IntEnum):
@@ -26,12 +40,20 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     """name  for status and log. wants_tls: it is tried. floor: what a connection must have before mail goes over it.
 
     needs_requiretls  and the host must offer REQUIRETLS (RFC 8689 §4.2.1).
+    origin            whose word it is: "configuration", "message", "TLSA" or "MTA-STS".
+    heeds_published   what DNS and MTA-STS say of a host may make more of it, at_host().
+    tlsa              how a certificate is verified; None: by authorities.
+    more_names        with it: names that the certificate may bear besides tlsa.base.
     """
 
     name: str
     wants_tls: bool
     floor: Level
     needs_requiretls: bool = False
+    origin: str = "configuration"
+    heeds_published: bool = False
+    tlsa: Tlsa | None = None
+    more_names: tuple[str, ...] = ()
 
     @property
     def may_go_clear(self) -> bool:
@@ -40,25 +62,90 @@ class TlsPolicy(msgspec.Struct, frozen=True):
 
 _OF_NAME: dict[str, TlsPolicy] = {
     "none": TlsPolicy("none", False, Level.CLEAR),
-    "opportunistic": TlsPolicy("opportunistic", True, Level.CLEAR),
-    "encrypt": TlsPolicy("encrypt", True, Level.ENCRYPTED),
-    "required": TlsPolicy("required", True, Level.VERIFIED),
+    "opportunistic": TlsPolicy("opportunistic", True, Level.CLEAR, heeds_published=True),
+    "encrypt": TlsPolicy("encrypt", True, Level.ENCRYPTED, heeds_published=True),
+    "required": TlsPolicy("required", True, Level.VERIFIED, heeds_published=True),
 }
-_REQUIRETLS = TlsPolicy("requiretls", True, Level.VERIFIED, needs_requiretls=True)
+_REQUIRETLS = TlsPolicy(
+    "requiretls", True, Level.VERIFIED, needs_requiretls=True, origin="message", heeds_published=True
+)
+_LOCAL = {name: msgspec.structs.replace(policy, heeds_published=False) for name, policy in _OF_NAME.items()}
+_OPTIONAL = TlsPolicy("opportunistic", True, Level.CLEAR, origin="message")
+_OPTIONAL_ENCRYPTED = TlsPolicy("encrypt", True, Level.ENCRYPTED)
 
 
 def policy_of(site: Site, wish: TlsWish, default: TlsName) -> TlsPolicy:
-    """site.tls is the route's word, `default` the one for all; `wish` is the messages' own."""
+    """For all hosts of a site, before what is published about one of them: see decide().
+
+    site.tls is the route's word, `default` the one for all; `wish` is the messages' own.
+    """
     name = site.tls or default
     if is_local(site):
-        return _OF_NAME[site.tls or "none"]
+        return _LOCAL[site.tls or "none"]
     if wish == TlsWish.REQUIRED:
         return _REQUIRETLS
     if wish == TlsWish.OPTIONAL and name != "none":
-        name = "opportunistic"          # RFC 8689 §4.2.2: tried all the same, and no reason to hold the message
+        # RFC 8689 §4.2.2: tried all the same, and no reason to hold the message. Where the dialogue begins with TLS
+        # there is no clear text to fall back to.
+        return _OPTIONAL_ENCRYPTED if site.begins_with_tls else _OPTIONAL
     if site.begins_with_tls and name in ("opportunistic", "none"):
-        name = "encrypt"                # there is no clear text to fall back to
+        name = "encrypt"
     return _OF_NAME[name]
+
+
+def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Judgement:
+    """What `policy` of the site comes to at one of its hosts; a Judgement: it may not be used now, and why."""
+    if not policy.heeds_published:
+        return policy
+    tlsa = host.tlsa
+    if tlsa is not None and policy.name != "required":
+        if tlsa.state is TlsaState.TROUBLE:
+            return trouble.unknown_tlsa(host.name, tlsa.detail)
+        if tlsa.state is TlsaState.USABLE:
+            # Named for the message where it is the message that asks; the certificate is known by TLSA all the same.
+            return msgspec.structs.replace(
+                policy,
+                name=policy.name if policy.needs_requiretls else "dane",
+                floor=Level.VERIFIED,
+                origin="TLSA",
+                tlsa=tlsa,
+                more_names=site.more_names,
+            )
+        if tlsa.state is TlsaState.UNUSABLE and policy.floor < Level.ENCRYPTED:
+            policy = msgspec.structs.replace(policy, name="encrypt", floor=Level.ENCRYPTED, origin="TLSA")
+    rule = site.sts
+    if rule is None:
+        return policy
+    if rule.mode == "testing":
+        return msgspec.structs.replace(policy, origin="MTA-STS testing") if policy.may_go_clear else policy
+    if not is_listed(host.name, rule):
+        return trouble.not_listed(host.name)
+    if policy.floor == Level.VERIFIED:
+        return policy
+    return msgspec.structs.replace(policy, name="verify", floor=Level.VERIFIED, origin="MTA-STS")
+
+
+def decide(site: Site, host: Host, wish: TlsWish, default: TlsName) -> TlsPolicy | trouble.Judgement:
+    """The policy for a message that says `wish`, on its way to `host` of `site`; a Judgement: not there, not now."""
+    return at_host(policy_of(site, wish, default), site, host)
+
+
+def is_located(policy: TlsPolicy, site: Site) -> bool:
+    """Whether the names of the site's hosts will do for messages that require TLS (RFC 8689 §4.2.1 (2)).
+
+    By DNSSEC or an operator's route, or because at_host() holds them against MTA-STS.
+    """
+    if not policy.needs_requiretls or site.is_located_securely:
+        return True
+    return site.sts is not None and site.sts.mode == "enforce"
+
+
+def is_listed(host: str, rule: StsRule) -> bool:
+    """RFC 8461 §4.1: the name of the mail exchanger, or "*." and all but its first label."""
+    return any(
+        host == pattern or (pattern.startswith("*.") and host.partition(".")[2] == pattern[2:])
+        for pattern in rule.patterns
+    )
 
 
 def is_local(site: Site) -> bool:

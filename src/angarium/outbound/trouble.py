@@ -250,6 +250,24 @@ def not_located(site: str) -> Judgement:
     return Judgement(Scope.SITE, True, Trouble(0, (5, 7, 10), text), is_about_tls=True)
 
 
+def unknown_tlsa(host: str, detail: str) -> Judgement:
+    """RFC 7672 §2.1.2: a look-up that fails is what an attacker would bring about: the host counts as unreachable."""
+    text = f"TLS policy of {host} from TLSA cannot be known: {detail}"
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 3), text), is_about_tls=True)
+
+
+def not_listed(host: str) -> Judgement:
+    """RFC 8461 §5: the domain's policy does not name this mail exchanger. It may be about to be changed: mail waits."""
+    text = f"TLS policy of the domain from MTA-STS does not name its mail exchanger {host}"
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 5), text), is_about_tls=True)
+
+
+def under_policy(judgement: Judgement, host: str, origin: str, name: str) -> Judgement:
+    """The same, and whose word it was that TLS is needed."""
+    text = f"{judgement.trouble.text} (TLS policy of {host} from {origin} says {name})"
+    return msgspec.structs.replace(judgement, trouble=msgspec.structs.replace(judgement.trouble, text=text))
+
+
 def no_material(reason: str) -> Judgement:
     """TLS is needed, and our own certificate or authorities cannot be read."""
     return Judgement(Scope.SITE, False, Trouble(0, (4, 3, 5), f"TLS is needed, and cannot be begun: {reason}"))

@@ -11,4 +11,4 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
                       const uint8_t *remote, size_t remote_length, uint16_t code,
                       uint16_t status_class, uint16_t status_subject, uint16_t status_detail,
                       const uint8_t *text, size_t text_length, uint64_t elapsed_ms, const char *tls_version,
-                      const char *tls_cipher) noexcept
+                      const char *tls_cipher, const char *tls_policy, const char *tls_policy_from) noexcept

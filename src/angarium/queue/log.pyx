@@ -56,7 +56,7 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
                       const uint8_t *remote, size_t remote_length, uint16_t code,
                       uint16_t status_class, uint16_t status_subject, uint16_t status_detail,
                       const uint8_t *text, size_t text_length, uint64_t elapsed_ms, const char *tls_version,
-                      const char *tls_cipher) noexcept:
+                      const char *tls_cipher, const char *tls_policy, const char *tls_policy_from) noexcept:
     cdef spool_recipient found
     cdef char status[24]
     cdef uint64_t now = utc_ms()
@@ -83,6 +83,8 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
     if tls_version != NULL:
         journal.text(b"tls", <const uint8_t *>tls_version, strlen(tls_version))
         journal.text(b"cipher", <const uint8_t *>tls_cipher, strlen(tls_cipher))
+        journal.text(b"tls_policy", <const uint8_t *>tls_policy, strlen(tls_policy))
+        journal.text(b"tls_policy_from", <const uint8_t *>tls_policy_from, strlen(tls_policy_from))
     journal.number(b"attempt", r.link.tally)
     journal.seconds(b"age", now - m.received_utc_ms if now > m.received_utc_ms else 0)
     journal.seconds(b"elapsed", elapsed_ms)

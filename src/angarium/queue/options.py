@@ -19,6 +19,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     tls                      "opportunistic": where offered, whatever certificate is shown, and in clear when it fails.
                              "none": never. "encrypt": with any certificate, or mail waits. "required": with a
                              certificate for the host's name from an authority that we trust, or mail waits.
+    dane                     TLSA records that DNS vouches for (resolver.trust_ad) raise "opportunistic" and "encrypt".
     tls_ca                   PEM file of authorities; absent: the system's.
     tls_certificate          ours, shown to hosts that ask for one.
     """
@@ -28,6 +29,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     messages_per_connection: int = 0
     recipients: int = 100
     tls: TlsName = "opportunistic"
+    dane: bool = True
     tls_ca: str | None = None
     tls_certificate: CertificateOptions | None = None
 

@@ -14,7 +14,7 @@ cdef class Planner(Ledger):
     cdef readonly object pool
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name, site.tls, wish) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, wish, site.claims) -> ReadyQueue
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef dict site_shares               # site name -> Share, while it has ready queues
     cdef uint32_t ready_count           # numbers given out so far

@@ -153,9 +153,9 @@ cdef class Planner(Ledger):
 
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of
-        # two domains with the same exchangers DNS may vouch for one: that must not let through mail for the other.
-        cdef int trust = wish if wish != WISH_REQUIRED or site.is_located_securely else -wish
-        cdef tuple key = (site.name, source.name, site.tls, trust)
+        # two domains with the same exchangers DNS may vouch for one, or one may have published a policy: that must neither
+        # let through nor hold up mail for the other.
+        cdef tuple key = (site.name, source.name, wish, site.claims)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
             ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish)

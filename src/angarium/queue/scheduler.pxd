@@ -44,7 +44,8 @@ cdef class Scheduler(Planner):
     # A transaction ends with settle(); every recipient in it must have got delivered/deferred/failed before.
     cdef void delivered(self, ReadyQueue ready, transaction *t, uint32_t i, uint16_t code, const uint8_t *text,
                         size_t text_length, const uint8_t *remote, size_t remote_length, uint64_t elapsed_ms,
-                        bint peer_has_dsn, const char *tls_version, const char *tls_cipher) noexcept
+                        bint peer_has_dsn, const char *tls_version, const char *tls_cipher,
+                        const char *tls_policy, const char *tls_policy_from) noexcept
     cdef void deferred(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
     cdef void failed(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept
 

@@ -243,7 +243,8 @@ cdef class Scheduler(Planner):
 
     cdef void expanded(self, message *m, recipient *r) noexcept:
         """An alias whose members are recipients of their own: over at once, but its sender is to be told (RFC 3461 §5.2.7.3)."""
-        log_outcome(self.journal, b"expanded", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL)
+        log_outcome(self.journal, b"expanded", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL,
+                    NULL, NULL)
         r.outcome = OUTCOME_DELIVERED
         self.report_due(m, r)
         self.detach(r)
@@ -358,12 +359,14 @@ cdef class Scheduler(Planner):
 
     cdef void delivered(self, ReadyQueue ready, transaction *t, uint32_t i, uint16_t code, const uint8_t *text,
                         size_t text_length, const uint8_t *remote, size_t remote_length, uint64_t elapsed_ms,
-                        bint peer_has_dsn, const char *tls_version, const char *tls_cipher) noexcept:
+                        bint peer_has_dsn, const char *tls_version, const char *tls_cipher,
+                        const char *tls_policy, const char *tls_policy_from) noexcept:
         cdef recipient *r = t.recipients[i]
         cdef message *m = t.message
         r.link.tally += 1
         log_outcome(self.journal, b"delivered", m, r, ready.site_name, ready.source_name, remote, remote_length,
-                    code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher)
+                    code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher,
+                    tls_policy, tls_policy_from)
         recipients_delivered.cell[0] += 1
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
@@ -435,7 +438,7 @@ cdef class Scheduler(Planner):
             remote = trouble.remote.encode("utf-8", "replace")
             log_outcome(self.journal, event, m, r, site, source, <const uint8_t *>(<const char *>remote), len(remote),
                         trouble.code, trouble.status[0], trouble.status[1], trouble.status[2],
-                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL)
+                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL, NULL, NULL)
             m.is_dirty = True
             if r.outcome != OUTCOME_WAITING:
                 if self.wants_failure_report(m, r):

@@ -18,25 +18,30 @@ import asyncio
 import ipaddress
 from typing import Final
 
+import msgspec
+
 from angarium.model.plan import Host, RoutingTrouble, Site
 from angarium.resolver.answer import Answer, Kind, MxRecord, Resolver
 from angarium.resolver.domain_name import is_host_name
 from angarium.routing.next_hop import SMTP_PORT
 from angarium.routing.ourselves import Ourselves
+from angarium.tls.dane import find_tlsa
 
 # Chosen: the largest providers publish five. Without a bound a hostile zone would turn one message into
 # hundreds of look-ups and connections.
 _EXCHANGERS_MAXIMUM: Final = 20
 _ADDRESSES_MAXIMUM: Final = 8
+_DANE_TA: Final = 2
 
 
 async def site_by_mx(
-    domain: str, resolver: Resolver, ourselves: Ourselves, port: int = SMTP_PORT
+    domain: str, resolver: Resolver, ourselves: Ourselves, port: int = SMTP_PORT, *, with_tlsa: bool = False
 ) -> tuple[Site, float]:
-    """The site of a domain, and until when that holds (monotonic seconds).
+    """The site of a domain, and when to look again (monotonic seconds).
 
     domain  A-labels in lower case.
     port    of every mail exchanger.
+    with_tlsa  looks up TLSA records of hosts, where DNS vouches for the MX records (RFC 7672 §2.2.1).
     Raises RoutingTrouble.
     """
     mx = await resolver.mx(domain)
@@ -57,18 +62,31 @@ async def site_by_mx(
     expires_mono_s = min(mx.look_again_mono_s, *(answer.look_again_mono_s for answer in answers))
 
     hosts = []
+    answer_of = {}
     for record, answer in zip(candidates, answers, strict=True):
         addresses = tuple(filter(_is_dialable, answer.records))[:_ADDRESSES_MAXIMUM]
         if ourselves.has_name(answer.name) or any(map(ourselves.has_address, answer.records)):
             own_preference = min(own_preference, record.preference)
         if addresses:
+            answer_of[record.host] = answer
             hosts.append(Host(record.host, addresses, port, record.preference))
     hosts = [host for host in hosts if host.preference < own_preference]
     # Names of hosts that have no address just now belong to the site as well: its name is to be stable.
     names = [record.host for record in candidates if record.preference < own_preference]
     if not hosts:
         raise _nowhere(domain, candidates, answers, own_preference, is_implicit)
-    return Site(",".join(names), "smtp", tuple(hosts), is_located_securely=mx.is_secure), expires_mono_s
+    more_names: tuple[str, ...] = ()
+    if with_tlsa and mx.is_secure:
+        found = await asyncio.gather(*(find_tlsa(host.name, port, answer_of[host.name], resolver) for host in hosts))
+        hosts = [msgspec.structs.replace(host, tlsa=tlsa) for host, (tlsa, _) in zip(hosts, found, strict=True)]
+        expires_mono_s = min(expires_mono_s, *(look_again for _, look_again in found))
+        if any(record.usage == _DANE_TA for tlsa, _ in found for record in tlsa.records):
+            # RFC 7672 §3.2.2: the second and third reference identifier. They make the site this domain's alone.
+            more_names = (domain,) if mx.name == domain else (domain, mx.name)
+    site = Site(
+        ",".join(names), "smtp", tuple(hosts), is_located_securely=mx.is_secure, more_names=more_names
+    )
+    return site, expires_mono_s
 
 
 def site_of_literal(domain: str, ourselves: Ourselves, port: int = SMTP_PORT) -> Site:

@@ -21,6 +21,7 @@ from angarium.routing.options import RouteOptions
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.route_key import RouteKey, SenderPatterns
 from angarium.routing.routes import RouteTable
+from angarium.tls.dane import find_tlsa
 
 _FOREVER: Final = float("inf")
 
@@ -35,6 +36,7 @@ class Router:
     """Routes and resolver together. A changed configuration is a new Router.
 
     port   of mail exchangers.
+    with_tlsa  looks up TLSA records: the resolver says what is secure, and DANE is wanted.
     clock  monotonic seconds, the same as the resolver's.
     """
 
@@ -45,12 +47,14 @@ class Router:
         ourselves: Ourselves,
         *,
         port: int = SMTP_PORT,
+        with_tlsa: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = RouteTable(routes)
         self._resolver = resolver
         self._ourselves = ourselves
         self._port = port
+        self._with_tlsa = with_tlsa
         self._clock = clock
         self._fixed = {hop: _fixed_plan(hop) for hop in self._routes.next_hops}
         self._senders = SenderPatterns(self._routes.senders)
@@ -89,7 +93,9 @@ class Router:
             site = site_of_literal(name, self._ourselves, self._port)
             plan = Plan(msgspec.structs.replace(site, tls=next_hop.tls), self._clock() + 60.0)
         elif next_hop.protocol == "mx":
-            site, expires_mono_s = await site_by_mx(name, self._resolver, self._ourselves, self._port)
+            site, expires_mono_s = await site_by_mx(
+                name, self._resolver, self._ourselves, self._port, with_tlsa=self._with_tlsa
+            )
             plan = self._plan(msgspec.structs.replace(site, tls=next_hop.tls), expires_mono_s)
         else:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
@@ -118,6 +124,10 @@ class Router:
             status = (4, 4, 3) if answer.kind.is_temporary else (4, 4, 4)
             raise RoutingTrouble(False, status, f"Next hop {next_hop.text}: {answer.detail}")
         host = Host(next_hop.host, answer.records, next_hop.port)
+        if self._with_tlsa and next_hop.protocol in ("smtp", "smtps"):
+            # RFC 7672 §2.2.1: an operator's word is as good as a secure MX record.
+            tlsa, look_again_mono_s = await find_tlsa(host.name, host.port, answer, self._resolver)
+            return _site_of(next_hop, msgspec.structs.replace(host, tlsa=tlsa)), look_again_mono_s
         return _site_of(next_hop, host), answer.look_again_mono_s
 
     def _plan(self, site: Site, expires_mono_s: float) -> Plan:

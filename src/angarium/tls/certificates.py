@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from angarium.model.errors import TlsMaterialError
 from angarium.tls.client import ClientContext
@@ -16,6 +17,9 @@ from angarium.tls.options import CertificateOptions, ServerTlsOptions
 
 # A PEM file is a few thousand octets, a bundle of authorities some hundred thousand: what is larger is something else.
 _FILE_OCTETS_MAX = 4 << 20
+
+# What is asked of a certificate: see ClientContext.
+ProfileName = Literal["any", "strict", "dane"]
 
 # Of each file in order: inode, size, time of change in ns; None when there is none.
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -51,11 +55,12 @@ def stamp(options: ServerTlsOptions) -> Stamp:
     return tuple(_stamp_of(path) for path in paths)
 
 
-def load_client(ca: str | None, certificate: CertificateOptions | None, *, is_strict: bool) -> ClientContext:
+def load_client(ca: str | None, certificate: CertificateOptions | None, profile: ProfileName) -> ClientContext:
     """For connections out: reads all files. Raises TlsMaterialError with the key, "tls_ca", "tls_certificate.cert"."""
-    context = ClientContext(is_strict=is_strict)
+    context = ClientContext(profile)
     try:
-        context.trust(_read("tls_ca", ca) if ca is not None else b"")
+        if profile != "dane":
+            context.trust(_read("tls_ca", ca) if ca is not None else b"")
     except TlsMaterialError as error:
         raise TlsMaterialError("tls_ca", error.reason if error.key == "tls_ca" else f"{ca}: {error.reason}") from None
     if certificate is not None:

@@ -13,6 +13,7 @@ cdef class ClientTls:
     cdef tls_session *session
     cdef readonly ClientContext context
 
+    cdef int connect_dane(self, bytes name, bytes key, tuple records, list more_names) except -1
     cdef bint is_up(self) noexcept
     cdef tls_receive_result receive(self, const uint8_t *data, size_t length, uint8_t *plain, size_t capacity,
                                     size_t *plain_length) noexcept

@@ -4,16 +4,35 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
+from libc.stdlib cimport calloc, free
 from angarium.model.octets cimport octets, octets_unref
 from angarium.tls.ctls cimport *
 
 from angarium.model.errors import RemoteProtocolError, TlsMaterialError
 
 
+cdef dict PROFILES = {"any": TLS_CLIENT_ANY, "strict": TLS_CLIENT_STRICT, "dane": TLS_CLIENT_DANE}
+
+
+cdef int fill_record(tls_dane_record *into, object record) except -1:
+    """Borrows record.data."""
+    cdef bytes data = record.data
+    into.usage, into.selector, into.matching = record.usage, record.selector, record.matching
+    into.data = <const uint8_t *><const char *>data
+    into.length = <size_t>len(data)
+    return 0
+
+
+def is_usable(record not None):
+    cdef tls_dane_record raw
+    fill_record(&raw, record)
+    return tls_dane_is_usable(&raw)
+
+
 @cython.final
 cdef class ClientContext:
-    def __cinit__(self, *, bint is_strict):
-        self.context = tls_client_context_new(TLS_CLIENT_STRICT if is_strict else TLS_CLIENT_ANY)
+    def __cinit__(self, str profile not None):
+        self.context = tls_client_context_new(PROFILES[profile])
         if self.context == NULL:
             raise MemoryError
 
@@ -47,16 +66,37 @@ cdef int check(tls_load_result result) except -1:
 
 @cython.final
 cdef class ClientTls:
-    def __cinit__(self, ClientContext context not None, str name not None, str key not None):
+    def __cinit__(self, ClientContext context not None, str name not None, str key not None, tuple records=(),
+                  tuple more_names=()):
         cdef bytes name_octets = name.encode("ascii")
         cdef bytes key_octets = key.encode("utf-8")
         self.context = context
-        self.session = tls_session_connect(context.context, name_octets, key_octets)
+        if records:
+            self.connect_dane(name_octets, key_octets, records, [each.encode("ascii") for each in more_names])
+        else:
+            self.session = tls_session_connect(context.context, name_octets, key_octets)
         if self.session == NULL:
             raise ValueError(f"no TLS for a host called {name!r}")
 
     def __dealloc__(self):
         tls_session_free(self.session)
+
+    cdef int connect_dane(self, bytes name, bytes key, tuple records, list more_names) except -1:
+        cdef size_t record_count = <size_t>len(records), name_count = <size_t>len(more_names), i
+        cdef tls_dane_record *raw = <tls_dane_record *>calloc(record_count, sizeof(tls_dane_record))
+        cdef const char **names = <const char **>calloc(name_count + 1, sizeof(char *))
+        try:
+            if raw == NULL or names == NULL:
+                raise MemoryError
+            for i in range(record_count):
+                fill_record(&raw[i], records[i])
+            for i in range(name_count):
+                names[i] = <const char *><bytes>more_names[i]
+            self.session = tls_session_connect_dane(self.context.context, name, names, name_count, raw, record_count, key)
+        finally:
+            free(raw)
+            free(names)
+        return 0
 
     cdef bint is_up(self) noexcept:
         return tls_session_is_established(self.session)

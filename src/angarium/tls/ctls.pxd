@@ -68,6 +68,16 @@ cdef extern from "tls/session.h" nogil:
     bint tls_session_exporter(const tls_session *self, uint8_t *into)
     size_t tls_session_server_end_point(const tls_session *self, uint8_t *into)
 
+cdef extern from "tls/dane.h" nogil:
+    ctypedef struct tls_dane_record:
+        uint8_t usage
+        uint8_t selector
+        uint8_t matching
+        const uint8_t *data
+        size_t length
+
+    bint tls_dane_is_usable(const tls_dane_record *record)
+
 cdef extern from "tls/client_context.h" nogil:
     ctypedef struct tls_client_context:
         pass
@@ -75,6 +85,7 @@ cdef extern from "tls/client_context.h" nogil:
     ctypedef enum tls_client_profile:
         TLS_CLIENT_ANY
         TLS_CLIENT_STRICT
+        TLS_CLIENT_DANE
 
     tls_client_context *tls_client_context_new(tls_client_profile profile)
     void tls_client_context_free(tls_client_context *self)
@@ -82,5 +93,8 @@ cdef extern from "tls/client_context.h" nogil:
     tls_load_result tls_client_context_show(tls_client_context *self, const uint8_t *cert, size_t cert_length,
                                             const uint8_t *key, size_t key_length)
     tls_session *tls_session_connect(tls_client_context *context, const char *name, const char *key)
+    tls_session *tls_session_connect_dane(tls_client_context *context, const char *base, const char **more_names,
+                                          size_t more_names_count, const tls_dane_record *records, size_t record_count,
+                                          const char *key)
     const char *tls_session_distrust(const tls_session *self)
     size_t tls_client_context_kept(const tls_client_context *self)
