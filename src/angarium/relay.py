@@ -56,6 +56,7 @@ from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
 from angarium.tls.context import ServerContext, TicketKeys
+from angarium.tls.sts_policies import StsPolicies
 from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0
@@ -100,6 +101,7 @@ class Relay:
         self._loading: set[asyncio.Task[None]] = set()
         self._compactors: list[Compactor] = []
         self._resolver = CachingResolver(config.resolver)
+        self._sts = self._sts_policies(config)
         self._scheduler = Scheduler(
             loop,
             Wheel(loop),
@@ -215,6 +217,10 @@ class Relay:
         if config.resolver != self._config.resolver:
             self._retire(self._resolver)
             self._resolver = CachingResolver(config.resolver)
+        if config.resolver != self._config.resolver or _sts_key(config) != _sts_key(self._config):
+            if self._sts is not None:
+                self._retire(self._sts)
+            self._sts = self._sts_policies(config)
         self._scheduler.reconfigure(
             router=self._router(config),
             pool=egress_pool(config.source, config.pool.default, self._hostname),
@@ -309,6 +315,8 @@ class Relay:
         while self._scheduler.states_in_flight:
             await asyncio.sleep(0.01)
         await self._admission.close()
+        if self._sts is not None:
+            await self._sts.close()
         await self._resolver.close()
 
     def close(self) -> None:
@@ -344,7 +352,17 @@ class Relay:
         names = [self._hostname, *(source.ehlo for source in config.source.values() if source.ehlo)]
         ourselves = Ourselves(names, [(address.host, address.port) for address in addresses])
         with_tlsa = config.shaping.default.dane and config.resolver.trust_ad
-        return Router(config.all_routes(), self._resolver, ourselves, with_tlsa=with_tlsa)
+        return Router(config.all_routes(), self._resolver, ourselves, with_tlsa=with_tlsa, sts=self._sts)
+
+    def _sts_policies(self, config: Config) -> StsPolicies | None:
+        if not config.shaping.default.mta_sts:
+            return None
+        path = f"{config.node.spool}/mta-sts.db"
+
+        def report(domain: str, reason: str) -> None:
+            self.journal.log("sts-failed", domain=domain, reason=reason if domain else f"{path}: {reason}")
+
+        return StsPolicies(self._resolver, path, config.shaping.default.tls_ca, report)
 
     async def _apply_recipients(self, config: Config) -> None:
         """Before the listeners are told of the same configuration."""
@@ -402,13 +420,17 @@ class Relay:
             recovery_errors.add(1)
             self.journal.log("error", where="recovery", shard=shard.name, reason=str(error))
 
-    def _retire(self, resolver: CachingResolver) -> None:
-        """Closes a resolver when the look-ups that were under way have ended."""
-        self._loop.call_later(RETIRE_S, lambda: self._loop.create_task(resolver.close()))
+    def _retire(self, source: CachingResolver | StsPolicies) -> None:
+        """Closes a resolver, or policies, when the look-ups that were under way have ended."""
+        self._loop.call_later(RETIRE_S, lambda: self._loop.create_task(source.close()))
 
     def _sweep(self) -> None:
         self._scheduler.sweep()
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+
+def _sts_key(config: Config) -> tuple[bool, str | None]:
+    return config.shaping.default.mta_sts, config.shaping.default.tls_ca
 
 
 def own_shards(existing: Sequence[int], seat: Seat) -> list[int]:

@@ -16,7 +16,7 @@ from outbound.fault_server import CLOSE, RESET, FaultServer, fault_server
 from outbound.outgoing import Outgoing, outgoing, run, smtp_site
 from tls import authority
 
-from angarium.model.plan import Site
+from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.options import ShapingOptions
@@ -582,3 +582,69 @@ async def test_domains_of_one_site_do_not_share_what_only_one_may_use(tmp_path: 
             assert events["a@d.example"]["tls_policy"] == "dane"
             assert events["b@e.example"]["status"] == "4.7.5"
             assert "ostname mismatch" in events["b@e.example"]["reply"]
+
+
+def with_rule(server: FaultServer, mode: str, *patterns: str, port: int = 0) -> Site:
+    rule = StsRule(mode, patterns)  # type: ignore[arg-type]
+    return msgspec.structs.replace(smtp_site(server.port, *([port] if port else [])), sts=rule)
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("name", "ca", "patterns", "words"),
+    [
+        ("mx0.example.net", "authority", ("mx0.example.net",), ""),
+        ("mx0.example.net", "authority", ("other.example", "*.example.net"), ""),
+        ("mx0.example.net", "stranger", ("*.example.net",), "from MTA-STS says verify"),
+        ("other.example.net", "authority", ("*.example.net",), "from MTA-STS says verify"),
+        ("mx0.example.net", "authority", ("mx1.example.net",), "does not name its mail exchanger mx0.example.net"),
+    ],
+)
+async def test_a_policy_that_is_to_be_enforced(
+    tmp_path: pathlib.Path, name: str, ca: str, patterns: tuple[str, ...], words: str
+) -> None:
+    async with fault_server(tls=server_tls(name, ca)) as server:
+        sites = {b"*": with_rule(server, "enforce", *patterns)}
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            event = await one(relay)
+            if words:
+                assert (event["event"], event["status"]) == ("deferred", "4.7.5")
+                assert words in event["reply"]
+                assert not server.received
+            else:
+                assert (event["tls_policy"], event["tls_policy_from"]) == ("verify", "MTA-STS")
+            # RFC 8689 §4.2.2
+            assert (await one(relay, flags=TLS_OPTIONAL))["event"] == "delivered"
+
+
+@on_uvloop
+async def test_a_policy_in_testing_holds_nothing_up(tmp_path: pathlib.Path) -> None:
+    async with fault_server(tls=server_tls("other.example.net", "stranger")) as server:
+        sites = {b"*": with_rule(server, "testing", "mx7.example.net")}
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            event = await one(relay)
+            assert (event["event"], event["tls_policy_from"]) == ("delivered", "MTA-STS testing")
+
+
+@on_uvloop
+async def test_one_domains_policy_holds_up_no_other_domain_of_the_site(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server:
+        sites = {b"*": smtp_site(server.port), b"strict.example": with_rule(server, "enforce", "*.example.net")}
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            await relay.send([b"a@strict.example", b"b@y.example"])
+            events = {event["to"]: event for event in await relay.outcomes(2)}
+            assert events["a@strict.example"]["status"] == "4.7.4"
+            assert events["b@y.example"]["event"] == "delivered"
+            await relay.send(b"c@y.example")
+            assert (await relay.outcomes(3))[-1]["event"] == "delivered"
+
+
+@on_uvloop
+async def test_requiretls_may_follow_mail_exchangers_that_a_policy_names(tmp_path: pathlib.Path) -> None:
+    """RFC 8689 §4.2.1 (2): found by DNSSEC, or held against MTA-STS."""
+    async with fault_server(tls=server_tls(), tls_extensions=[b"REQUIRETLS"]) as server:
+        for mode, expected in (("enforce", "delivered"), ("testing", "failed")):
+            site = msgspec.structs.replace(with_rule(server, mode, "*.example.net"), is_located_securely=False)
+            (tmp_path / mode).mkdir()
+            async with outgoing(tmp_path / mode, {b"*": site}, shaping=shaping(tmp_path, "none")) as relay:
+                assert (await one(relay, flags=REQUIRETLS))["event"] == expected

@@ -20,6 +20,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                              "none": never. "encrypt": with any certificate, or mail waits. "required": with a
                              certificate for the host's name from an authority that we trust, or mail waits.
     dane                     TLSA records that DNS vouches for (resolver.trust_ad) raise "opportunistic" and "encrypt".
+    mta_sts                  so do policies that domains publish over HTTPS (RFC 8461); TLSA records go before them.
     tls_ca                   PEM file of authorities; absent: the system's.
     tls_certificate          ours, shown to hosts that ask for one.
     """
@@ -30,6 +31,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     recipients: int = 100
     tls: TlsName = "opportunistic"
     dane: bool = True
+    mta_sts: bool = False
     tls_ca: str | None = None
     tls_certificate: CertificateOptions | None = None
 

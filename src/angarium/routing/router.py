@@ -22,6 +22,7 @@ from angarium.routing.ourselves import Ourselves
 from angarium.routing.route_key import RouteKey, SenderPatterns
 from angarium.routing.routes import RouteTable
 from angarium.tls.dane import find_tlsa
+from angarium.tls.sts_policies import StsPolicies
 
 _FOREVER: Final = float("inf")
 
@@ -37,6 +38,7 @@ class Router:
 
     port   of mail exchangers.
     with_tlsa  looks up TLSA records: the resolver says what is secure, and DANE is wanted.
+    sts    MTA-STS policies of domains; None: they are not heeded.
     clock  monotonic seconds, the same as the resolver's.
     """
 
@@ -48,6 +50,7 @@ class Router:
         *,
         port: int = SMTP_PORT,
         with_tlsa: bool = False,
+        sts: StsPolicies | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = RouteTable(routes)
@@ -55,6 +58,7 @@ class Router:
         self._ourselves = ourselves
         self._port = port
         self._with_tlsa = with_tlsa
+        self._sts = sts
         self._clock = clock
         self._fixed = {hop: _fixed_plan(hop) for hop in self._routes.next_hops}
         self._senders = SenderPatterns(self._routes.senders)
@@ -96,7 +100,11 @@ class Router:
             site, expires_mono_s = await site_by_mx(
                 name, self._resolver, self._ourselves, self._port, with_tlsa=self._with_tlsa
             )
-            plan = self._plan(msgspec.structs.replace(site, tls=next_hop.tls), expires_mono_s)
+            rule = None
+            if self._sts is not None:
+                found = await self._sts.find(name)
+                rule, expires_mono_s = found.rule, min(expires_mono_s, found.look_again_mono_s)
+            plan = self._plan(msgspec.structs.replace(site, tls=next_hop.tls, sts=rule), expires_mono_s)
         else:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
         self._plans.put(key, plan)

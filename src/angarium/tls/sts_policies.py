@@ -1,0 +1,206 @@
+"""MTA-STS policies of other domains (RFC 8461 §3.3, §5.1): asked for per domain, kept for their time.
+
+    a policy is known, its time is not up
+        TXT record gone, or cannot be had     it holds
+        with its id                           it holds; once a day it is fetched anew behind the mail
+        with another id                       that one is fetched; if that fails this one holds
+    none is known
+        no TXT record                         none
+        TXT record                            fetched; if that fails none, for 5 minutes
+
+One domain's fetch holds up that domain's mail and no other's: who waits is its plan (routing/router.py), FETCH_S and
+the wait for a turn at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from angarium.metrics.counters import counter
+from angarium.model.plan import StsRule
+from angarium.resolver.answer import Kind, Resolver
+from angarium.resolver.cache import ExpiringCache
+from angarium.tls.sts_fetch import HTTPS_PORT, StsUnavailable, fetch_policy
+from angarium.tls.sts_policy import id_of_records, parse_policy
+from angarium.tls.sts_store import Kept, StsStore
+
+fetches = counter("angarium_sts_fetches_total", "MTA-STS policies fetched.")
+failures = counter("angarium_sts_fetch_failures_total", "MTA-STS policies that could not be fetched or read.")
+
+# §5.1: "a caching mechanism for failures", and §3.3: fetched anew once a day at least.
+_FAILURE_S: Final = 300.0
+_REFRESH_S: Final = 86_400
+# Under way at once, per worker; a domain whose turn does not come in FETCH_S goes without, as if its server were slow.
+_FETCHES: Final = 20
+_REMEMBERED: Final = 20_000
+# A TXT record without a life of its own must not make a plan a minute of it.
+_LOOK_AGAIN_MINIMUM_S: Final = 60.0
+_TRUST_S: Final = 3600.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """kept: None: there is no policy. announced: the id in DNS. detail: why nothing newer is known, for people."""
+
+    kept: Kept | None
+    announced: str | None
+    look_again_mono_s: float
+    detail: str = ""
+
+    @property
+    def rule(self) -> StsRule | None:
+        return self.kept.policy.rule if self.kept is not None else None
+
+
+class _Held(msgspec.Struct, frozen=True):
+    kept: Kept
+    expires_mono_s: float
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    id: str
+    detail: str
+    expires_mono_s: float
+
+
+class StsPolicies:
+    """One worker's, on its loop; close() last.
+
+    path    of the store that workers share; None: nothing is kept.
+    ca      PEM file of authorities for the servers of policies; None: the system's.
+    report  is told (domain, reason) when a policy cannot be had; domain "" is about the store.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        path: str | None,
+        ca: str | None,
+        report: Callable[[str, str], None],
+        *,
+        port: int = HTTPS_PORT,
+        clock: Callable[[], float] = time.monotonic,
+        utc: Callable[[], float] = time.time,
+    ) -> None:
+        self._resolver = resolver
+        self._store = StsStore(path) if path is not None else None
+        self._ca = ca
+        self._report = report
+        self._port = port
+        self._clock = clock
+        self._utc = utc
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mta-sts")
+        self._held: ExpiringCache[str, _Held] = ExpiringCache(_REMEMBERED, clock)
+        self._failed: ExpiringCache[str, _Failure] = ExpiringCache(_REMEMBERED, clock)
+        self._under_way: dict[str, asyncio.Task[Kept | None]] = {}
+        self._turns = asyncio.Semaphore(_FETCHES)
+        self._trust: ssl.SSLContext | None = None
+        self._trusted_mono_s = 0.0
+
+    async def find(self, domain: str) -> Finding:
+        """The policy of a domain (A-labels, lower case). Never raises but CancelledError."""
+        answer = await self._resolver.txt(f"_mta-sts.{domain}")
+        announced = id_of_records(answer.records) if answer.kind is Kind.FOUND else None
+        look_again = max(answer.look_again_mono_s, self._clock() + _LOOK_AGAIN_MINIMUM_S)
+        kept = await self._known(domain, announced)
+        if announced is None:
+            return Finding(kept, None, look_again, answer.detail)
+        if kept is not None and kept.id == announced:
+            if self._utc() - kept.fetched_utc_s >= _REFRESH_S and self._failed.get(domain) is None:
+                self._begin(domain, announced)
+            return Finding(kept, announced, look_again)
+        failure = self._failed.get(domain)
+        if failure is None or failure.id != announced:
+            fetched = await asyncio.shield(self._begin(domain, announced))
+            if fetched is not None:
+                return Finding(fetched, announced, look_again)
+            failure = self._failed.get(domain)
+        if failure is not None:
+            look_again = min(look_again, max(failure.expires_mono_s, self._clock() + _LOOK_AGAIN_MINIMUM_S))
+        return Finding(kept, announced, look_again, failure.detail if failure is not None else "")
+
+    async def close(self) -> None:
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._store is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        self._thread.shutdown(wait=False)
+
+    async def _known(self, domain: str, announced: str | None) -> Kept | None:
+        """What holds still. The store is asked where memory has nothing of that id: another worker may have it."""
+        held = self._held.get(domain)
+        if held is not None and announced in (None, held.kept.id):
+            return held.kept
+        stored = await self._stored(domain)
+        if stored is not None and stored.expires_utc_s > self._utc():
+            if held is None or stored.fetched_utc_s > held.kept.fetched_utc_s:
+                self._hold(domain, stored)
+                return stored
+        return held.kept if held is not None else None
+
+    async def _stored(self, domain: str) -> Kept | None:
+        if self._store is None:
+            return None
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.get, domain)
+        except (sqlite3.Error, OSError) as error:
+            self._report("", str(error))
+            return None
+
+    def _hold(self, domain: str, kept: Kept) -> None:
+        self._held.put(domain, _Held(kept, self._clock() + max(0.0, kept.expires_utc_s - self._utc())))
+
+    def _begin(self, domain: str, announced: str) -> asyncio.Task[Kept | None]:
+        task = self._under_way.get(domain)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._fetch(domain, announced))
+            self._under_way[domain] = task
+            task.add_done_callback(lambda _: self._under_way.pop(domain, None))
+        return task
+
+    async def _fetch(self, domain: str, announced: str) -> Kept | None:
+        try:
+            octets = await self._fetched(domain)
+            kept = Kept(announced, parse_policy(octets), int(self._utc()))
+        except (StsUnavailable, ValueError, OSError) as error:
+            failures.add()
+            detail = f"policy {announced} of {domain}: {error}"
+            self._failed.put(domain, _Failure(announced, detail, self._clock() + _FAILURE_S))
+            self._report(domain, detail)
+            return None
+        fetches.add()
+        self._hold(domain, kept)
+        if self._store is not None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._store.put, domain, kept)
+            except (sqlite3.Error, OSError) as error:
+                self._report("", str(error))
+        return kept
+
+    async def _fetched(self, domain: str) -> bytes:
+        try:
+            await asyncio.wait_for(self._turns.acquire(), 5.0)
+        except TimeoutError:
+            raise StsUnavailable("too many policies are being fetched") from None
+        try:
+            return await fetch_policy(domain, self._resolver, await self._authorities(), self._port)
+        finally:
+            self._turns.release()
+
+    async def _authorities(self) -> ssl.SSLContext:
+        """Read in the thread, and anew once an hour: authorities are replaced, too."""
+        if self._trust is None or self._clock() - self._trusted_mono_s >= _TRUST_S:
+            self._trust = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: ssl.create_default_context(cafile=self._ca)
+            )
+            self._trusted_mono_s = self._clock()
+        return self._trust
