@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
+    "tls-policy": ("angarium.cli.tls_policy", "say how mail to a domain would be protected, and who says so"),
     "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),

@@ -1,0 +1,179 @@
+"""`angarium tls-policy`: what DNS and the domain itself say about TLS, and what this relay makes of it, host by host.
+
+Asks anew, by the configuration's name servers; the running relay may still hold an older answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from angarium.config.location import find
+
+_WISHES: Final = {"none": "NONE", "requiretls": "REQUIRED", "tls-required-no": "OPTIONAL"}
+_USAGES: Final = {0: "PKIX-TA", 1: "PKIX-EE", 2: "DANE-TA", 3: "DANE-EE"}
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "tls-policy",
+        help="say how mail to a domain would be protected, and who says so",
+        description="Looks a domain up as the relay would: route, MX hosts and whether DNS vouches for them, TLSA\n"
+        "records, MTA-STS policy; and prints what a connection to each host must be. Sends nothing. The\n"
+        "configuration file is read, no running relay is needed: policies that it keeps of earlier days are not seen.\n"
+        "Exit status 1: mail cannot go there now, and why.",
+        epilog="examples:\n"
+        "  angarium tls-policy example.net\n"
+        "  angarium tls-policy --message requiretls --json example.net",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("domain", metavar="DOMAIN", help="of a recipient")
+    parser.add_argument(
+        "--message",
+        choices=_WISHES,
+        default="none",
+        help="what the message itself says (RFC 8689); default: nothing",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: ./angarium.toml, then /etc/angarium/angarium.toml",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from angarium.config.schema import load
+
+    config, _ = load(find(args.config))
+    answer = asyncio.run(_answer(config, args.domain, _WISHES[args.message]))
+    if args.json:
+        print(msgspec.json.encode(answer).decode())
+    else:
+        _print(answer)
+    return 0 if any("policy" in host for host in answer.get("hosts", ())) else 1
+
+
+async def _answer(config: Any, domain: str, wish_name: str) -> dict[str, Any]:
+    """Keys: domain, and either reason and status, or next_hop, secure, sts, hosts."""
+    from angarium.model.plan import RoutingTrouble, TlsWish
+    from angarium.resolver.caching_resolver import CachingResolver
+    from angarium.routing.ourselves import Ourselves
+    from angarium.routing.router import Router
+    from angarium.tls.sts_policies import StsPolicies
+
+    shaping = config.shaping.default
+    resolver = CachingResolver(config.resolver)
+    sts = None
+    if shaping.mta_sts:
+        sts = StsPolicies(resolver, None, shaping.tls_ca, lambda _, reason: print(reason, file=sys.stderr))
+    addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
+    ourselves = Ourselves([config.node.own_hostname()], [(each.host, each.port) for each in addresses])
+    with_tlsa = shaping.dane and config.resolver.trust_ad
+    router = Router(config.all_routes(), resolver, ourselves, with_tlsa=with_tlsa, sts=sts)
+    try:
+        site = (await router.plan(domain.encode())).site
+        found: dict[str, Any] = {"domain": domain, "next_hop": site.name, "secure": site.is_located_securely}
+        found["dane"] = "on" if with_tlsa else f"off: {'resolver.trust_ad' if shaping.dane else 'shaping.default.dane'}"
+        if sts is not None:
+            found["sts"] = _sts(await sts.find(domain.lower()))
+        found["hosts"] = [_host(site, host, TlsWish[wish_name], shaping.tls) for host in site.hosts]
+        return found
+    except RoutingTrouble as trouble:
+        return {"domain": domain, "status": ".".join(map(str, trouble.status)), "reason": trouble.text}
+    finally:
+        if sts is not None:
+            await sts.close()
+        await resolver.close()
+
+
+def _sts(found: Any) -> dict[str, Any]:
+    if found.kept is None:
+        return {"mode": "", "reason": found.detail}
+    policy = found.kept.policy
+    return {
+        "mode": policy.mode, "id": found.kept.id, "mx": list(policy.patterns), "max_age": policy.max_age_s,
+        "reason": found.detail,
+    }  # fmt: skip
+
+
+def _host(site: Any, host: Any, wish: Any, default: Any) -> dict[str, Any]:
+    from angarium.outbound.tls_policy import TlsPolicy, decide, is_located, policy_of
+
+    found: dict[str, Any] = {"host": host.name, "preference": host.preference, "addresses": list(host.addresses)}
+    if host.tlsa is not None:
+        records = [f"{each.usage} {each.selector} {each.matching} {each.data.hex()}" for each in host.tlsa.records]
+        found["tlsa"] = {
+            "state": host.tlsa.state.value, "base": host.tlsa.base, "records": records, "reason": host.tlsa.detail
+        }  # fmt: skip
+    decision = decide(site, host, wish, default)
+    if not is_located(policy_of(site, wish, default), site):
+        found["refused"] = "the message requires TLS all the way, and DNS does not vouch for the mail exchangers"
+    elif isinstance(decision, TlsPolicy):
+        found.update(policy=decision.name, origin=decision.origin, meaning=_meaning(decision))
+    else:
+        found["refused"] = decision.trouble.text
+    return found
+
+
+def _meaning(policy: Any) -> str:
+    from angarium.outbound.tls_policy import Level
+
+    if not policy.wants_tls:
+        return "in clear"
+    also = ", and the host must offer REQUIRETLS" if policy.needs_requiretls else ""
+    if policy.tlsa is not None:
+        count = len(policy.tlsa.records)
+        which = "the TLSA record" if count == 1 else f"one of {count} TLSA records"
+        return f"encrypted, with a certificate that matches {which} of {policy.tlsa.base}{also}"
+    if policy.floor == Level.VERIFIED:
+        return f"encrypted, with a verified certificate for the host's name{also}"
+    if policy.floor == Level.ENCRYPTED:
+        return "encrypted, whatever the certificate"
+    return "encrypted where the host offers it, else in clear"
+
+
+def _print(answer: dict[str, Any]) -> None:
+    """Names and reasons come from DNS: printable, or as JSON strings."""
+    print(_plain(answer["domain"]))
+    if "reason" in answer:
+        _row("no way", f"{answer['status']} {answer['reason']}")
+        return
+    how = "DNS vouches for it, or a route names it" if answer["secure"] else "DNS does not vouch for it"
+    _row("next hop", f"{answer['next_hop']} ({how})")
+    _row("DANE", answer["dane"])
+    sts = answer.get("sts")
+    if sts is None:
+        _row("MTA-STS", "off: shaping.default.mta_sts")
+    elif sts["mode"]:
+        _row("MTA-STS", f"{sts['mode']}, id {sts['id']}, max_age {sts['max_age']} s, mx {' '.join(sts['mx'])}")
+    else:
+        _row("MTA-STS", f"none{': ' if sts['reason'] else ''}{sts['reason']}")
+    for host in answer["hosts"]:
+        print(f"\n  {_plain(host['host'])} (preference {host['preference']})")
+        _row("  addresses", " ".join(host["addresses"]))
+        tlsa = host.get("tlsa")
+        if tlsa is not None:
+            _row("  TLSA", tlsa["state"] + (f": {tlsa['reason']}" if tlsa["reason"] else f", of {tlsa['base']}"))
+            for record in tlsa["records"]:
+                words = f"{record[0:5]} ({_USAGES.get(int(record[0]), '?')}) {record[6:]}"
+                _row("", words if len(words) <= 110 else words[:107] + "...")
+        if "refused" in host:
+            _row("  not used", host["refused"])
+        else:
+            _row("  policy", f"{host['policy']} from {host['origin']}: {host['meaning']}")
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)
+
+
+def _row(key: str, value: str) -> None:
+    print(f"  {key:<12} {_plain(value)}")

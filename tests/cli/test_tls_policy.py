@@ -1,0 +1,96 @@
+"""`angarium tls-policy` against a name server of the test's own, and the example of docs/tls.md."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dns_server import DnsServer
+
+from angarium.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "ab" * 32
+RECORDS = {
+    "example.net": {"MX": ["10 mx1.example.net.", "20 mx2.example.net."]},
+    "mx1.example.net": {"A": ["192.0.2.1"]},
+    "mx2.example.net": {"A": ["192.0.2.2"]},
+    "_25._tcp.mx1.example.net": {"TLSA": [f"3 1 1 {DIGEST}"]},
+    "plain.example": {"MX": ["10 mx1.example.net."]},
+}
+SECURE = ("example.net", "mx1.example.net", "mx2.example.net", "_25._tcp.mx1.example.net")
+FAULTS = {**dict.fromkeys(SECURE, "secure"), "_25._tcp.mx2.example.net": "bogus"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Any:
+    with DnsServer(RECORDS, FAULTS) as dns:
+        path = tmp_path / "angarium.toml"
+
+        def write(more: str = "", resolver: str = "trust_ad = true") -> str:
+            path.write_text(
+                '[[listener]]\naddress = "127.0.0.1:2525"\n'
+                f'[resolver]\nnameservers = ["{dns.address}"]\n{resolver}\n{more}'
+            )
+            return str(path)
+
+        write.address = dns.address  # type: ignore[attr-defined]
+        yield write
+
+
+def tls_policy(*words: str) -> tuple[int, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main(["tls-policy", *words])
+    return status, out.getvalue()
+
+
+def hosts(*words: str) -> tuple[int, list[dict[str, Any]]]:
+    status, text = tls_policy("--json", *words)
+    return status, json.loads(text).get("hosts", [])
+
+
+def test_the_page_shows_what_is_printed(config: Any) -> None:
+    status, text = tls_policy("--config", config(), "example.net")
+    assert status == 0
+    page = (ROOT / "docs" / "tls.md").read_text()
+    assert "$ angarium tls-policy example.net\n" + text.replace(config.address, "127.0.0.1:53") in page
+
+
+def test_messages_have_a_say(config: Any) -> None:
+    path = config()
+    _, (first, second) = hosts("--config", path, "--message", "requiretls", "example.net")
+    assert (first["policy"], first["origin"]) == ("requiretls", "TLSA")
+    assert "refused" in second
+    _, found = hosts("--config", path, "--message", "tls-required-no", "example.net")
+    assert [each["policy"] for each in found] == ["opportunistic", "opportunistic"]
+
+
+def test_mail_exchangers_that_nobody_vouches_for(config: Any) -> None:
+    path = config()
+    status, (host,) = hosts("--config", path, "plain.example")
+    assert (status, host["policy"], "tlsa" in host) == (0, "opportunistic", False)
+    status, (host,) = hosts("--config", path, "--message", "requiretls", "plain.example")
+    assert (status, host["refused"][:24]) == (1, "the message requires TLS")
+
+
+def test_it_says_what_is_switched_off(config: Any) -> None:
+    _, text = tls_policy("--config", config(resolver=""), "example.net")
+    assert "DANE         off: resolver.trust_ad\n" in text
+    assert "policy     opportunistic from configuration: encrypted where the host offers it, else in clear\n" in text
+    _, text = tls_policy("--config", config("[shaping.default]\ndane = false\n"), "example.net")
+    assert "DANE         off: shaping.default.dane\n" in text
+
+
+def test_mta_sts_without_a_record(config: Any) -> None:
+    _, text = tls_policy("--config", config("[shaping.default]\nmta_sts = true\n"), "example.net")
+    assert "MTA-STS      none: _mta-sts.example.net TXT: no such domain\n" in text
+
+
+def test_a_domain_that_does_not_exist(config: Any) -> None:
+    status, text = tls_policy("--config", config(), "nowhere.example")
+    assert status == 1
+    assert "no way       5.1.2 Domain not found" in text
