@@ -51,7 +51,7 @@ def servers(*settings: dict[str, object]) -> Iterator[list[FaultServer]]:
 
 
 def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
-    _, example = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    example = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[1]
     write(tmp_path, certificate("mx1.example.net"), "mx1")
     Path(write_authority(tmp_path)).rename(tmp_path / "our-ca.pem")
     bank = {"tls": server_tls("127.0.0.1")}

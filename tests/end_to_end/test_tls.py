@@ -125,7 +125,7 @@ def test_tickets_of_one_worker_are_taken_by_the_other(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
-    example, _ = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    example = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[0]
     for kind in ("ECDSA", "RSA"):
         write(tmp_path, certificate("mx1.example.net", kind), f"mx1-{kind.lower()}")
     Path(write_authority(tmp_path)).rename(tmp_path / "our-ca.pem")

@@ -53,6 +53,7 @@ class FaultServer:
     resumed: int = 0
     shown: list[bytes] = dataclasses.field(default_factory=list)
     handshake_failures: list[str] = dataclasses.field(default_factory=list)
+    address: str = "127.0.0.1"
     port: int = 0
     received: list[Received] = dataclasses.field(default_factory=list)
     connections: int = 0
@@ -248,7 +249,7 @@ async def fault_server(*, path: str = "", **settings: object) -> AsyncIterator[F
         server = await asyncio.start_unix_server(state.serve, path, limit=1 << 20)
     else:
         tls = state.tls if state.begins_with_tls else None
-        server = await asyncio.start_server(state.serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
+        server = await asyncio.start_server(state.serve, state.address, state.port, limit=1 << 20, ssl=tls)
         state.port = server.sockets[0].getsockname()[1]
     try:
         yield state

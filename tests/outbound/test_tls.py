@@ -648,3 +648,34 @@ async def test_requiretls_may_follow_mail_exchangers_that_a_policy_names(tmp_pat
             (tmp_path / mode).mkdir()
             async with outgoing(tmp_path / mode, {b"*": site}, shaping=shaping(tmp_path, "none")) as relay:
                 assert (await one(relay, flags=REQUIRETLS))["event"] == expected
+
+
+@on_uvloop
+async def test_a_plan_that_asks_for_more_takes_no_older_connection(tmp_path: pathlib.Path) -> None:
+    """TLSA records appear, are rolled over, and cannot be known: each time the open connection is judged anew."""
+    tls = server_tls("mx0.example.net", "stranger")
+    async with fault_server(tls=tls) as server:
+        sites = to_here(server)
+        mine = tlsa("mx0.example.net", ca="stranger")
+        more = msgspec.structs.replace(mine, records=(*mine.records, TlsaRecord(3, 1, 1, bytes(32))))
+        async with outgoing(tmp_path, sites, shaping=shaping(tmp_path, "opportunistic")) as relay:
+            for found, policy, connections in (
+                (None, "opportunistic", 1), (mine, "dane", 2), (mine, "dane", 2), (more, "dane", 3), (None, "dane", 3),
+            ):  # fmt: skip
+                sites[b"*"] = with_tlsa(server, found)[b"*"]
+                relay.scheduler.reconfigure(
+                    router=relay.scheduler.router,
+                    pool=relay.scheduler.pool,
+                    shaping=relay.scheduler.shaping,
+                    options=relay.scheduler.options,
+                )
+                assert (await one(relay))["tls_policy"] == policy
+                assert server.connections == connections
+            sites[b"*"] = with_tlsa(server, Tlsa(TlsaState.TROUBLE, "mx0.example.net", (), "SERVFAIL"))[b"*"]
+            relay.scheduler.reconfigure(
+                router=relay.scheduler.router,
+                pool=relay.scheduler.pool,
+                shaping=relay.scheduler.shaping,
+                options=relay.scheduler.options,
+            )
+            assert (await one(relay))["status"] == "4.4.3"

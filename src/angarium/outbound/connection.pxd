@@ -26,6 +26,7 @@ cdef class Connection(Carrier):
     cdef readonly object hello          # asyncio.Future: None when transactions may start, or raises HelloFailed
     cdef readonly object host_key       # for the memory of broken hosts
     cdef readonly object attempt        # dialer.Attempt
+    cdef object site                    # the one it was dialled for, or found good enough for since
     cdef ClientTls tls                  # None in clear
     cdef readonly int tls_level         # tls_policy.Level, once the hello is over
     cdef int fd                         # -1: no socket

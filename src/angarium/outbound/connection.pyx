@@ -126,6 +126,7 @@ cdef class Connection(Carrier):
         self.ready = ready
         self.scheduler = <Scheduler?>ready.ledger
         self.attempt = attempt
+        self.site = ready.site
         wants_tls = attempt.tls is not None
         self.session = ClientSession(hostname, is_lmtp, attempt.watches_for_loop, wants_tls,
                                      wants_tls and attempt.begins_with_tls)

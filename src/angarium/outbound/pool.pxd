@@ -34,6 +34,7 @@ cdef class Pool(ConnectionOwner):
 
     cdef void wake(self) noexcept
     cdef int look_at_policy(self) except -1
+    cdef bint is_good_still(self, Connection connection) except -1
     cdef int encrypted_count(self) except -1
     cdef void hand_out(self, bint is_overdue) noexcept
     cdef void look_again_later(self) noexcept

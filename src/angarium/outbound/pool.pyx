@@ -19,7 +19,7 @@ from angarium.metrics.counters import counter, gauge
 from angarium.model.plan import TlsWish
 from angarium.outbound.dialer import SiteUnreachable
 from angarium.outbound.tls_contexts import Material
-from angarium.outbound.tls_policy import policy_of
+from angarium.outbound.tls_policy import at_host, is_met, policy_of
 
 cdef Counter dials_started = counter("angarium_outbound_dials_total", "Times a connection to a site was begun.")
 cdef Counter dials_failed = counter("angarium_outbound_dials_failed_total", "Dials that reached no host of a site.")
@@ -65,6 +65,17 @@ cdef class Pool(ConnectionOwner):
         self.tls_floor = self.policy.floor
         self.material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
         return 0
+
+    cdef bint is_good_still(self, Connection connection) except -1:
+        """Whether a plan made since it was dialled asks no more of its host: TLSA records come, go and change."""
+        site = self.ready.site
+        for host in site.hosts:
+            if (host.name, host.port) == (connection.host_key[0], connection.host_key[2]):
+                if not is_met(at_host(self.policy, site, host), connection.tls_level, connection.attempt.policy):
+                    return False
+                break
+        connection.site = site
+        return True
 
     # ---------------------------------------------------------------- work comes
 
@@ -133,6 +144,12 @@ cdef class Pool(ConnectionOwner):
             return False                                # another ready queue of the site has no connection
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
+        if connection.site is not self.ready.site:
+            try:
+                if not self.is_good_still(connection):
+                    return False
+            except Exception:
+                return False
         return not self.must_yield(connection)
 
     cdef void idle(self, Connection connection) noexcept:

@@ -130,6 +130,13 @@ def decide(site: Site, host: Host, wish: TlsWish, default: TlsName) -> TlsPolicy
     return at_host(policy_of(site, wish, default), site, host)
 
 
+def is_met(asked: TlsPolicy | trouble.Judgement, level: int, dialled_for: TlsPolicy) -> bool:
+    """Whether a connection of `level`, dialled for another policy, meets what is asked of its host now."""
+    if isinstance(asked, trouble.Judgement) or level < asked.floor:
+        return False
+    return asked.tlsa is None or asked.tlsa == dialled_for.tlsa
+
+
 def is_located(policy: TlsPolicy, site: Site) -> bool:
     """Whether the names of the site's hosts will do for messages that require TLS (RFC 8689 §4.2.1 (2)).
 
