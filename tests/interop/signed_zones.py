@@ -75,14 +75,11 @@ class SignedZones:
 
 def spoilt(path: Path) -> None:
     """Every signature of TLSA records in a signed zone file is made one that does not hold."""
-    lines = []
-    for line in path.read_text().splitlines():
-        words = line.split()
+    lines = [line.split() for line in path.read_text().splitlines()]
+    for words in lines:
         if "RRSIG" in words and words[words.index("RRSIG") + 1] == "TLSA":
             words[-1] = ("B" if words[-1][0] == "A" else "A") + words[-1][1:]
-            line = " ".join(words)
-        lines.append(line)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("".join(" ".join(words) + "\n" for words in lines))
 
 
 @contextlib.contextmanager
@@ -113,7 +110,7 @@ def signed_zones(
             wait_for(lambda: all(_has_keys(port, zone) for zone in set(zones) - unsigned), "Knot signs", 30)
             for zone in set(zones) - unsigned - bogus:
                 anchors.append(_ds_of(root, zone))
-            _start_unbound(stack, root, port, zones, anchors, address)
+            _start_unbound(stack, root, port, zones, anchors=anchors, address=address)
             yield SignedZones(address)
     finally:
         end(knot)
@@ -151,7 +148,7 @@ def run_in(folder: Path, name: str, *words: str) -> str:
 
 
 def _start_unbound(
-    stack: contextlib.ExitStack, root: Path, port: int, zones: dict[str, str], anchors: list[str], address: str
+    stack: contextlib.ExitStack, root: Path, port: int, zones: dict[str, str], *, anchors: list[str], address: str
 ) -> None:
     texts = [f'trust-anchor: "{" ".join(anchor.split())}"' for anchor in anchors]
     texts += ['domain-insecure: "test."'] if not anchors else []

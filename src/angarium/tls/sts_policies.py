@@ -2,7 +2,8 @@
 
     a policy is known, its time is not up
         TXT record gone, or cannot be had     it holds
-        with its id                           it holds; once a day it is fetched anew behind the mail
+        with its id                           it holds; once a day, and when half of its time is over, it is fetched
+                                              anew behind the mail
         with another id                       that one is fetched; if that fails this one holds
     none is known
         no TXT record                         none
@@ -113,7 +114,8 @@ class StsPolicies:
         if announced is None:
             return Finding(kept, None, look_again, answer.detail)
         if kept is not None and kept.id == announced:
-            if self._utc() - kept.fetched_utc_s >= _REFRESH_S and self._failed.get(domain) is None:
+            is_old = self._utc() - kept.fetched_utc_s >= min(_REFRESH_S, kept.policy.max_age_s / 2)
+            if is_old and self._failed.get(domain) is None:
                 self._begin(domain, announced)
             return Finding(kept, announced, look_again)
         failure = self._failed.get(domain)
@@ -141,11 +143,13 @@ class StsPolicies:
         if held is not None and announced in (None, held.kept.id):
             return held.kept
         stored = await self._stored(domain)
-        if stored is not None and stored.expires_utc_s > self._utc():
-            if held is None or stored.fetched_utc_s > held.kept.fetched_utc_s:
-                self._hold(domain, stored)
-                return stored
-        return held.kept if held is not None else None
+        known = held.kept if held is not None else None
+        if stored is None or stored.expires_utc_s <= self._utc():
+            return known
+        if known is not None and stored.fetched_utc_s <= known.fetched_utc_s:
+            return known
+        self._hold(domain, stored)
+        return stored
 
     async def _stored(self, domain: str) -> Kept | None:
         if self._store is None:
