@@ -94,3 +94,9 @@ def test_a_domain_that_does_not_exist(config: Any) -> None:
     status, text = tls_policy("--config", config(), "nowhere.example")
     assert status == 1
     assert "no way       5.1.2 Domain not found" in text
+
+
+def test_a_route_to_a_maildir_needs_no_policy(config: Any, tmp_path: Path) -> None:
+    route = f'[[route]]\ndomain = "here.example"\nnext_hop = "maildir:{tmp_path}/{{local}}"\n'
+    status, text = tls_policy("--config", config(route), "here.example")
+    assert (status, "by no network" in text) == (0, True)

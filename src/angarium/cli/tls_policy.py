@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print(msgspec.json.encode(answer).decode())
     else:
         _print(answer)
-    return 0 if any("policy" in host for host in answer.get("hosts", ())) else 1
+    hosts = answer.get("hosts", ())
+    return 1 if "reason" in answer or (hosts and not any("policy" in host for host in hosts)) else 0
 
 
 async def _answer(config: Any, domain: str, wish_name: str) -> dict[str, Any]:
@@ -145,6 +146,9 @@ def _print(answer: dict[str, Any]) -> None:
     print(_plain(answer["domain"]))
     if "reason" in answer:
         _row("no way", f"{answer['status']} {answer['reason']}")
+        return
+    if not answer["hosts"]:
+        _row("next hop", f"{answer['next_hop']} (mail leaves this machine by no network)")
         return
     how = "DNS vouches for it, or a route names it" if answer["secure"] else "DNS does not vouch for it"
     _row("next hop", f"{answer['next_hop']} ({how})")
