@@ -51,7 +51,7 @@ ROWS: list[tuple[TlsName, str, str, TlsWish, str]] = [
     ("opportunistic", "absent", "", NONE, "opportunistic from configuration: may go clear"),
     ("opportunistic", "usable", "", NONE, "dane from TLSA: tlsa"),
     ("opportunistic", "unusable", "", NONE, "encrypt from TLSA: any"),          # RFC 7672 §2.2
-    ("opportunistic", "trouble", "", NONE, "4.4.3"),                            # §2.1.3
+    ("opportunistic", "trouble", "", NONE, "4.4.3"),                            # §2.1.2
     ("opportunistic", "", "enforce", NONE, "verify from MTA-STS: authorities"),
     ("opportunistic", "absent", "enforce", NONE, "verify from MTA-STS: authorities"),
     ("opportunistic", "", "others", NONE, "4.7.5"),                             # RFC 8461 §5
