@@ -22,7 +22,7 @@ from angarium import __version__
 from angarium.admin.views import Facts, Listener
 from angarium.admission.tallies import Tallies
 from angarium.config.location import admin_socket
-from angarium.config.schema import Config, check_certificates, load, read_hooks
+from angarium.config.schema import Config, check_certificates, check_rules, load, read_hooks
 from angarium.events.journal import Journal
 from angarium.inbound.socket_options import SocketOptions
 from angarium.metrics import counters
@@ -92,6 +92,7 @@ class Daemon:
             privileges.become(account)
         # Now, not before: whoever reads them at a reload will be this account.
         check_certificates(self._config, tree)
+        check_rules(self._config, tree)
         self._hooks = read_hooks(self._config, tree)
         self._spool = SpoolDirectory.open(node.spool)
         undo.callback(self._spool.close)
@@ -209,6 +210,7 @@ class Daemon:
         try:
             config, tree = load(self._path)
             check_certificates(config, tree)
+            check_rules(config, tree)
             hooks = read_hooks(config, tree)
         except ConfigError:
             raise

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from angarium.admission.tallies import Tallies
+from angarium.bounces.options import make_classifier
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
 from angarium.inbound.admission import Admission
@@ -113,6 +114,7 @@ class Relay:
             options=config.queue.default,
             hostname=self._hostname,
         )
+        self._scheduler.classifier = make_classifier(config.bounces)
         self._reporter = Reporter(self._hostname, self.journal)
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
@@ -213,7 +215,9 @@ class Relay:
         """A reload. The supervisor has checked all but what the hook file does when it is run: HookFileError, and
         nothing has changed. What fails besides is an error of ours."""
         config = of_tables(tables)
+        classifier = make_classifier(config.bounces)
         self._policy.apply(config.policy, hooks)
+        self._scheduler.classifier = classifier
         if config.resolver != self._config.resolver:
             self._retire(self._resolver)
             self._resolver = CachingResolver(config.resolver)

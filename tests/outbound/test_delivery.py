@@ -310,9 +310,63 @@ async def test_some_recipients_refused_some_deferred_some_delivered(tmp_path: pa
         assert told["bad@y.example"] == ("failed", "5.1.1")
         assert told["busy@y.example"] == ("deferred", "4.2.0")
         assert told["good@y.example"][0] == told["fine@y.example"][0] == "delivered"
+        classes = {event["to"]: event.get("class") for event in relay.events("delivered", "deferred", "failed")}
+        assert (classes["bad@y.example"], classes["busy@y.example"]) == ("bad-mailbox", "mailbox-trouble")
+        assert classes["good@y.example"] is classes["fine@y.example"] is None
+
+
+@on_uvloop
+async def test_a_full_mailbox_among_others_is_not_taken_for_too_many_recipients(tmp_path: pathlib.Path) -> None:
+    def by_name(line: bytes) -> Fault:
+        return b"452 4.2.2 over quota\r\n" if b"full" in line else None
+
+    async with (
+        fault_server(faults={"RCPT": by_name}) as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ONE_CONNECTION) as relay,
+    ):
+        await relay.send([b"a@y.example", b"full@y.example", b"c@y.example"])
+        told = {event["to"]: (event["event"], event.get("class")) for event in await relay.outcomes(3)}
+        assert told["full@y.example"] == ("deferred", "mailbox-full")
+        assert sum(b"full" in command for command in server.commands) == 1
+
+
+@pytest.mark.parametrize("fault", [b"503 5.5.1 nested MAIL\r\n", b"452 4.5.3 too many messages, open another\r\n"])
+@pytest.mark.parametrize("extensions", [[b"PIPELINING"], [b"PIPELINING", b"CHUNKING"], []])
+@on_uvloop
+async def test_a_connection_that_takes_no_more_mail_is_left_for_another_without_an_attempt(
+    tmp_path: pathlib.Path, fault: bytes, extensions: list[bytes]
+) -> None:
+    mails = 0
+
+    def second_of_each(line: bytes) -> Fault:
+        nonlocal mails
+        mails += 1
+        return fault if mails % 2 == 0 else None
+
+    async with (
+        fault_server(faults={"MAIL": second_of_each}, extensions=extensions) as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ONE_CONNECTION) as relay,
+    ):
+        await asyncio.gather(*(relay.send([b"r%d@y.example" % i, b"s%d@y.example" % i]) for i in range(6)))
+        outcomes = await relay.outcomes(12)
+        assert {(event["event"], event["attempt"]) for event in outcomes} == {("delivered", 1)}
+        assert len(server.received) == 6
+        assert server.connections > 1
 
 
 # ---------------------------------------------------------------- hosts and sites
+
+
+@on_uvloop
+async def test_when_all_hosts_fail_the_line_says_so(tmp_path: pathlib.Path) -> None:
+    async with fault_server(faults={"greeting": b"554 5.7.1 blocked using dnsbl.example\r\n"}) as refusing:
+        sites = {b"*": smtp_site(1, refusing.port)}
+        async with outgoing(tmp_path, sites, shaping=ONE_CONNECTION) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert event["event"] == "deferred"
+            assert event["reply"] == "all 2 addresses failed, the last with: 5.7.1 blocked using dnsbl.example"
+            assert event["class"] == "spam-source"
 
 
 @on_uvloop

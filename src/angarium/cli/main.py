@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "tls-policy": ("angarium.cli.tls_policy", "say how mail to a domain would be protected, and who says so"),
+    "classify": ("angarium.cli.classify", "say which class a reply belongs to, and why"),
     "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),

@@ -14,6 +14,7 @@ import msgspec
 
 from angarium.admin.options import AdminOptions
 from angarium.admission.options import AdmissionOptions
+from angarium.bounces.options import BouncesOptions, RulesRefused, make_classifier
 from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
@@ -66,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: dict[str, DomainOptions] = {}
     recipients: RecipientsOptions = RecipientsOptions()
     bcc: list[BccOptions] = []
+    bounces: BouncesOptions = BouncesOptions()
 
     def all_routes(self) -> list[RouteOptions]:
         """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""
@@ -138,6 +140,14 @@ def read_hooks(config: Config, tree: Tree) -> HookSource | None:
         return read_source(config.policy.file)
     except HookFileError as error:
         raise tree.complain(("policy", "file"), str(error)) from None
+
+
+def check_rules(config: Config, tree: Tree) -> None:
+    """Reads bounces.rules. Raises ConfigError. Apart from decode(), as certificates are."""
+    try:
+        make_classifier(config.bounces)
+    except RulesRefused as error:
+        raise tree.complain(("bounces", "rules", error.index), str(error)) from None
 
 
 def of_tables(tables: dict[str, Any]) -> Config:

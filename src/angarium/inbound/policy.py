@@ -114,6 +114,7 @@ class Policy:
         attempt: int,
         age_s: float,
         elapsed_s: float,
+        bounce_class: str,
     ) -> None:
         """What queue/log.pyx calls for each line."""
         if self._teller is None or not self._teller.has_room():
@@ -134,6 +135,7 @@ class Policy:
                 attempt,
                 age_s,
                 elapsed_s,
+                bounce_class,
             )
         )
 

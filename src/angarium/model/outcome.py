@@ -13,6 +13,7 @@ class Trouble(msgspec.Struct, frozen=True):
     text     the peer's reply text (lines joined by LF, control octets already replaced) or our own words.
     remote   "host[address]:port", or "" when no peer was reached.
     delay_s  wait at least this long before the next attempt; 0: the schedule decides.
+    phase    where it was met, one of bounces.classes.PHASES; "" when that is not known (any more).
     """
 
     code: int
@@ -20,3 +21,4 @@ class Trouble(msgspec.Struct, frozen=True):
     text: str
     remote: str = ""
     delay_s: float = 0.0
+    phase: str = ""

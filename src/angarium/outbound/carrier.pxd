@@ -77,4 +77,5 @@ cdef class Carrier:
     cdef int tell_delivered(self, int slot, uint32_t i) noexcept
     cdef int settle(self, hand *h) except -1
     cdef int give_back(self, hand *h) except -1
+    cdef int keep_untried(self, int slot) noexcept
     cdef int give_back_untold(self, int slot) except -1

@@ -142,6 +142,11 @@ cdef class Carrier:
 
     cdef int give_back_untold(self, int slot) except -1:
         """Recipients of `slot` that have no outcome yet go back to the queue untried."""
+        self.keep_untried(slot)
+        return self.settle(&self.hands[slot])
+
+    cdef int keep_untried(self, int slot) noexcept:
+        """They will, when the transaction is over: settle()."""
         cdef hand *h = &self.hands[slot]
         cdef uint32_t i
         if h.untried_count == 0:
@@ -150,7 +155,7 @@ cdef class Carrier:
             if self.session.slots[slot].recipients[i] != RECIPIENT_TOLD and not h.is_untried[i]:
                 h.is_untried[i] = True
                 h.untried_count += 1
-        return self.settle(h)
+        return 0
 
 
 cdef int forget(hand *h) noexcept:

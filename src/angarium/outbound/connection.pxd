@@ -1,5 +1,5 @@
 # One outbound connection: the socket under a ClientSession, and the transactions it has in hand.
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.outbound.carrier cimport Carrier
 from angarium.queue.wheel cimport wheel_node
@@ -32,6 +32,7 @@ cdef class Connection(Carrier):
     cdef int fd                         # -1: no socket
     cdef bint is_in_pool                # the pool counts it: its hello went well
     cdef bint is_idle
+    cdef bint is_worn_out                # the peer takes no more transactions on it
     cdef bint is_busy_inside            # inside receive() or start(): others must not call in
     cdef object loss                    # Judgement kept until reads in flight come back
     cdef deadline_node deadline

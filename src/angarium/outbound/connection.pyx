@@ -253,6 +253,7 @@ cdef class Connection(Carrier):
     cdef int on_event(self, client_event *event) except -1:
         cdef client_slot *s = &self.session.slots[event.slot]
         cdef uint32_t i
+        cdef object judgement
         if event.kind == EVENT_DELIVERED:
             for i in range(s.count):
                 if s.recipients[i] == RECIPIENT_ACCEPTED:
@@ -264,7 +265,12 @@ cdef class Connection(Carrier):
         elif event.kind == EVENT_RECIPIENT_DELIVERED:
             self.tell_delivered(event.slot, event.index)
         elif event.kind == EVENT_MESSAGE_REFUSED:
-            self.tell_rest(&self.hands[event.slot], s.recipients, self.judge_reply(event))
+            judgement = self.judge_reply(event)
+            if judgement.is_untried:
+                self.is_worn_out = True
+                self.keep_untried(event.slot)
+            else:
+                self.tell_rest(&self.hands[event.slot], s.recipients, judgement)
         elif event.kind == EVENT_READY or event.kind == EVENT_STARTTLS_REFUSED:
             return self.hello_over(event)
         elif event.kind == EVENT_STARTTLS:

@@ -129,7 +129,7 @@ cdef class Pool(ConnectionOwner):
 
     cdef bint may_take(self, Connection connection) noexcept:
         cdef uint64_t limit = self.ready.messages_per_connection
-        if self.is_draining or limit and connection.taken_count >= limit:
+        if self.is_draining or connection.is_worn_out or limit and connection.taken_count >= limit:
             return False
         limit = connection.session.mail_limit               # MAILMAX, RFC 9422
         if limit and connection.taken_count >= limit:

@@ -1,5 +1,6 @@
 # One transaction out, step by step: its envelope and body at hand, what the peer cannot take, MAIL RCPT DATA, the body.
 # Which transaction comes next, and the socket, are connection.pyx's; bodies in chunks body_stream.pyx's.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EBADMSG
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -14,7 +15,7 @@ from angarium.smtp.client_dialogue cimport (
     EXTENSION_8BITMIME, EXTENSION_BINARYMIME, EXTENSION_CHUNKING, EXTENSION_DELIVERBY, EXTENSION_SMTPUTF8)
 from angarium.smtp.client_session cimport (
     BODY_BY_BDAT_LATER, BODY_BY_BDAT_NOW, BODY_BY_DATA, ClientSession, client_terms, mail_parameters)
-from angarium.queue.terms cimport has_attributes, message_terms, terms_read
+from angarium.queue.terms cimport has_attributes, message_terms, tenant_in, terms_read
 from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BINARYMIME, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE,
     SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS,
@@ -148,9 +149,12 @@ cdef void terms_to_say(const spool_envelope *envelope, client_terms *out) noexce
 
 cdef bint take(Carrier self) noexcept:
     cdef bint is_taken
+    cdef uint32_t limit = self.session.recipient_limit
+    if self.scheduler.verp is not None and not self.session.is_lmtp:
+        limit = 1                       # each has a reverse-path of its own where bounces are to tell who it was
     if self.session.domain_limit == 0:
-        return self.ready.take(&self.next.t, self.session.recipient_limit, NULL)
-    is_taken = self.ready.take(&self.next.t, self.session.recipient_limit, &self.domains)
+        return self.ready.take(&self.next.t, limit, NULL)
+    is_taken = self.ready.take(&self.next.t, limit, &self.domains)
     if is_taken:
         self.last_domain = <object>self.domains.last
     return is_taken
@@ -172,6 +176,8 @@ cdef int transmit(Carrier self) except -1:
     cdef uint32_t flags, i = 0, index = 0
     cdef int slot, by = BODY_BY_DATA
     cdef bint asks_for_delay = False
+    cdef spool_span reverse_path
+    cdef bytes traced
     flags = self.next.envelope.flags
     p.message_octets = self.next.envelope.message_octets
     p.is_8bit = flags & (SPOOL_ENVELOPE_8BIT | SPOOL_ENVELOPE_BODY_8BITMIME) != 0
@@ -188,7 +194,13 @@ cdef int transmit(Carrier self) except -1:
         # RFC 2852 §4.1.4.2: who does not know of the by-time is asked to tell of a delay instead.
         asks_for_delay = (terms.has_by and terms.by_mode == c'N' and terms.by_seconds > 0
                           and not s.extensions & EXTENSION_DELIVERBY and not s.is_lmtp)
-    slot = s.mail(self.next.envelope.reverse_path.data, self.next.envelope.reverse_path.length, &p)
+    reverse_path = self.next.envelope.reverse_path
+    if self.scheduler.verp is not None and reverse_path.length and not s.is_lmtp:
+        traced = traced_path(self, &self.next)
+        if traced is not None:
+            reverse_path.data = <const uint8_t *>PyBytes_AS_STRING(traced)
+            reverse_path.length = <uint32_t>PyBytes_GET_SIZE(traced)
+    slot = s.mail(reverse_path.data, reverse_path.length, &p)
     h = &self.hands[slot]
     swapped = h[0]
     h[0] = self.next
@@ -219,6 +231,25 @@ cdef inline uint8_t with_delay(uint8_t notify) noexcept:
     if notify & SMTP_NOTIFY_NEVER:
         return notify
     return <uint8_t>((notify or SMTP_NOTIFY_FAILURE) | SMTP_NOTIFY_DELAY)
+
+
+cdef bytes traced_path(Carrier self, hand *h):
+    """The reverse-path that a bounce will tell this recipient by, or None."""
+    cdef const uint8_t *cursor = h.envelope.recipients
+    cdef spool_recipient r
+    cdef uint32_t index = 0
+    if h.t.count != 1:                      # taken before the option was set
+        return None
+    while spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+        if index == h.t.recipients[0].index:
+            try:
+                return self.scheduler.verp(h.t.message.id, h.envelope.reverse_path.data[:h.envelope.reverse_path.length],
+                                           r.forward_path.data[:r.forward_path.length], tenant_in(&h.envelope))
+            except Exception as error:
+                self.scheduler.journal.log("error", where="verp", reason=repr(error))
+                return None
+        index += 1
+    return None
 
 
 cdef int send_body(Carrier self, int slot) except -1:

@@ -76,8 +76,27 @@ STAGE_TEXT = {
     Stage.HANDSHAKE: "the TLS handshake",
 }
 
+# As rules for classes name them (bounces/classes.py).
+PHASE = {
+    Stage.CONNECT: "connect",
+    Stage.GREETING: "greeting",
+    Stage.EHLO: "ehlo",
+    Stage.HELO: "ehlo",
+    Stage.MAIL: "mail",
+    Stage.RCPT: "rcpt",
+    Stage.DATA: "data",
+    Stage.END: "end",
+    Stage.RSET: "rset",
+    Stage.QUIT: "idle",
+    Stage.IDLE: "idle",
+    Stage.STARTTLS: "starttls",
+    Stage.HANDSHAKE: "tls",
+}
+
 # Before any mail: what goes wrong there is the host's.
 _HELLO = (Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.HANDSHAKE)
+
+RECIPIENTS_LEAST = 100  # RFC 5321 §4.5.3.1.8
 
 # (reply code, stage or None for any) -> subject and detail; the class is the code's. RFC 5248 §2.4 leaves
 # most of this to judgement: only what the code itself says is claimed.
@@ -126,9 +145,10 @@ def of_reply(
     finished_count  transactions that ended on this connection before.
     """
     at = Stage(stage)
-    if status[0] != code // 100:
+    has_own_status = status[0] == code // 100
+    if not has_own_status:
         status = status_of(code, at)
-    trouble = Trouble(code, status, text, remote)
+    trouble = Trouble(code, status, text, remote, phase=PHASE[at])
     is_permanent = code >= 500
     if at in _HELLO:
         # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
@@ -139,14 +159,27 @@ def of_reply(
         # mail; before end of data nothing of this one was tried.
         is_untried = at != Stage.END and finished_count > 0
         return Judgement(Scope.CONNECTION, False, trouble, is_untried)
+    if at == Stage.MAIL and finished_count > 0 and (code == 503 or status[1:] == (5, 3)):
+        # A command out of order, or too many of them, as the peer sees the connection: this mail was not looked at.
+        return Judgement(Scope.CONNECTION, False, trouble, is_untried=True)
     if at == Stage.RCPT:
-        is_too_many = status[1:] == (5, 3) or code == 452
+        is_too_many = _is_too_many(code, status, has_own_status, accepted_count)
         if is_too_many and accepted_count > 0:
             # RFC 5321 §4.5.3.1.10: the accepted ones go now, the rest in the next transaction;
             # 552 counts as 452 when its enhanced code says so.
             return Judgement(Scope.RECIPIENT, False, trouble, is_untried=True)
         return Judgement(Scope.RECIPIENT, is_permanent and not is_too_many, trouble)
     return Judgement(Scope.TRANSACTION, is_permanent, trouble)
+
+
+def _is_too_many(code: int, status: tuple[int, int, int], has_own_status: bool, accepted_count: int) -> bool:
+    """Whether a reply to RCPT is about how many there are, not about this one (RFC 5321 §4.5.3.1.10)."""
+    if status[1:] == (5, 3):
+        return True
+    if code == 452:
+        return not has_own_status or status[1] == 3         # 4.2.2 and the like are this mailbox's own
+    # What RFC 821 had for it. A host must take a hundred (§4.5.3.1.8): before them it is the mailbox that is full.
+    return code == 552 and not has_own_status and accepted_count >= RECIPIENTS_LEAST
 
 
 def of_loss(
@@ -157,62 +190,74 @@ def of_loss(
     verb = "timed out" if is_timeout else "connection lost"
     text = f"{verb} at {STAGE_TEXT[at]}" + (f": {reason}" if reason else "")
     if at == Stage.CONNECT or at in _HELLO:
-        return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1 if at == Stage.CONNECT else 2), text, remote))
+        trouble = Trouble(0, (4, 4, 1 if at == Stage.CONNECT else 2), text, remote, phase=PHASE[at])
+        return Judgement(Scope.HOST, False, trouble)
     if at == Stage.END:
         # The peer may have the message or not (RFC 1047): only sending it again is safe.
         text += " (the message may have been received)"
     # A kept connection that the peer closed just as we came back: the mail was not looked at.
     is_untried = at in (Stage.MAIL, Stage.RSET, Stage.IDLE) and finished_count > 0 and not is_timeout
-    return Judgement(Scope.CONNECTION, False, Trouble(0, (4, 4, 2), text, remote), is_untried)
+    return Judgement(Scope.CONNECTION, False, Trouble(0, (4, 4, 2), text, remote, phase=PHASE[at]), is_untried)
 
 
 def of_protocol_error(stage: int, remote: str, reason: str) -> Judgement:
     """The peer said something that is not SMTP, or not in its turn."""
     at = Stage(stage)
     scope = Scope.HOST if at in _HELLO else Scope.CONNECTION
-    return Judgement(
-        scope, False, Trouble(0, (4, 5, 0), f"protocol error at {STAGE_TEXT[at]}: {reason}", remote)
-    )
+    text = f"protocol error at {STAGE_TEXT[at]}: {reason}"
+    return Judgement(scope, False, Trouble(0, (4, 5, 0), text, remote, phase=PHASE[at]))
 
 
 def of_connect(error: BaseException, remote: str) -> Judgement:
     """No connection to one address."""
     if isinstance(error, TimeoutError) and not error.errno:
-        return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1), "connecting timed out", remote))
+        return Judgement(Scope.HOST, False, _at_connect((4, 4, 1), "connecting timed out", remote))
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL):
         # Ours, not the host's; the next host would meet the same.
         text = f"cannot open a connection: {os.strerror(number)}"
-        return Judgement(Scope.SITE, False, Trouble(0, (4, 3, 0), text, remote))
+        return Judgement(Scope.SITE, False, _at_connect((4, 3, 0), text, remote))
     reason = os.strerror(number) if number else str(error) or type(error).__name__
-    return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 1), f"connection failed: {reason}", remote))
+    return Judgement(Scope.HOST, False, _at_connect((4, 4, 1), f"connection failed: {reason}", remote))
+
+
+def _at_connect(status: tuple[int, int, int], text: str, remote: str = "") -> Trouble:
+    return Trouble(0, status, text, remote, phase=PHASE[Stage.CONNECT])
 
 
 def of_no_address(site: str, source: str) -> Judgement:
     """No host of the site has an address of the family of the egress source."""
     text = f"no address of {site} can be reached from source {source}"
-    return Judgement(Scope.SITE, False, Trouble(0, (4, 4, 4), text))
+    return Judgement(Scope.SITE, False, _at_connect((4, 4, 4), text))
 
 
 def of_loop(remote: str, hostname: str) -> Judgement:
     """The host greets with our own name: mail for it comes back to us (RFC 5321 §5.1, §6.3)."""
-    return Judgement(Scope.SITE, True, Trouble(0, (5, 4, 6), f"mail loops back to {hostname}", remote))
+    trouble = Trouble(0, (5, 4, 6), f"mail loops back to {hostname}", remote, phase=PHASE[Stage.GREETING])
+    return Judgement(Scope.SITE, True, trouble)
 
 
 def of_shutdown(stage: int, remote: str) -> Judgement:
     """We end before the peer has answered. Only behind end of data may it have the message."""
     is_untried = Stage(stage) != Stage.END
     text = "shutting down before the reply to end of data (the message may have been received)"
-    return Judgement(Scope.CONNECTION, False, Trouble(0, (4, 4, 2), text, remote), is_untried)
+    trouble = Trouble(0, (4, 4, 2), text, remote, phase=PHASE[Stage(stage)])
+    return Judgement(Scope.CONNECTION, False, trouble, is_untried)
 
 
 def of_site(judgements: list[Judgement]) -> Judgement:
-    """All hosts of a site were tried. Permanent only when every one said so for good (521, RFC 7504 §4)."""
+    """All hosts of a site were tried. Permanent only when every one said so for good (521, RFC 7504 §4).
+
+    Of several the text says so: one host that fails while another takes mail is no failure, and has no text at all.
+    """
     last = judgements[-1]
     is_permanent = all(each.is_permanent and each.trouble.code in (0, 521, 556) for each in judgements)
     trouble = last.trouble
     if not is_permanent and trouble.status[0] == 5:
         trouble = msgspec.structs.replace(trouble, status=(4, *trouble.status[1:]))
+    if len(judgements) > 1:
+        text = f"all {len(judgements)} addresses failed, the last with: {trouble.text}"
+        trouble = msgspec.structs.replace(trouble, text=text)
     return Judgement(Scope.SITE, is_permanent, trouble)
 
 
@@ -224,7 +269,7 @@ def of_handshake(remote: str, reason: str, *, is_requiretls: bool = False, is_ce
     """
     is_permanent = is_requiretls and is_certain
     status = (5, 7, 10) if is_permanent else (4, 7, 5)
-    trouble = Trouble(0, status, f"TLS handshake failed: {reason}", remote)
+    trouble = Trouble(0, status, f"TLS handshake failed: {reason}", remote, phase=PHASE[Stage.HANDSHAKE])
     return Judgement(Scope.HOST, is_permanent, trouble, is_tls=True, is_about_tls=True)
 
 
@@ -235,13 +280,14 @@ def no_starttls(
     is_permanent = is_requiretls and not is_temporary
     text = "TLS is needed, and the host " + (f"refuses STARTTLS: {refusal}" if refusal else "does not offer STARTTLS")
     status = (5, 7, 10) if is_permanent else (4, 7, 4)
-    return Judgement(Scope.HOST, is_permanent, Trouble(0, status, text, remote), is_about_tls=True)
+    trouble = Trouble(0, status, text, remote, phase=PHASE[Stage.STARTTLS])
+    return Judgement(Scope.HOST, is_permanent, trouble, is_about_tls=True)
 
 
 def no_requiretls(remote: str) -> Judgement:
     """RFC 8689 §4.2.1 (5): not to be given to a host that does not offer REQUIRETLS under verified TLS."""
     text = "the message requires TLS all the way, and the host does not offer REQUIRETLS"
-    return Judgement(Scope.HOST, True, Trouble(0, (5, 7, 30), text, remote), is_about_tls=True)
+    return Judgement(Scope.HOST, True, Trouble(0, (5, 7, 30), text, remote, phase=PHASE[Stage.EHLO]), is_about_tls=True)
 
 
 def not_located(site: str) -> Judgement:

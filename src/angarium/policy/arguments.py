@@ -125,6 +125,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     site, source  "" when no connection was wanted.    remote  who answered, "" when nobody did.
     code          of its reply, 0 without one.         status  enhanced, "5.1.1"; "" when there is none.
+    bounce_class  what the failure means (docs/bounces.md), "" where nothing has failed.
     """
 
     event: Literal["delivered", "deferred", "failed", "expired", "deleted"]
@@ -141,3 +142,4 @@ class Outcome(msgspec.Struct, frozen=True):
     attempt: int
     age_s: float
     elapsed_s: float
+    bounce_class: str = ""

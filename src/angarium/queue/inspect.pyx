@@ -242,7 +242,7 @@ cdef uint32_t delete_message(Scheduler scheduler, message *m, bytes domain) exce
             continue
         if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
             log_outcome(scheduler.journal, b"deleted", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL,
-                        NULL, NULL)
+                        NULL, NULL, NULL)
             r.outcome = OUTCOME_FAILED
             scheduler.detach(r)
             m.is_dirty = True

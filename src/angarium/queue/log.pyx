@@ -56,7 +56,8 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
                       const uint8_t *remote, size_t remote_length, uint16_t code,
                       uint16_t status_class, uint16_t status_subject, uint16_t status_detail,
                       const uint8_t *text, size_t text_length, uint64_t elapsed_ms, const char *tls_version,
-                      const char *tls_cipher, const char *tls_policy, const char *tls_policy_from) noexcept:
+                      const char *tls_cipher, const char *tls_policy, const char *tls_policy_from,
+                      const char *bounce_class) noexcept:
     cdef spool_recipient found
     cdef char status[24]
     cdef uint64_t now = utc_ms()
@@ -80,6 +81,8 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
         journal.text(b"status", <const uint8_t *>status, <size_t>length)
     if text_length:
         journal.text(b"reply", text, text_length)
+    if bounce_class != NULL:
+        journal.text(b"class", <const uint8_t *>bounce_class, strlen(bounce_class))
     if tls_version != NULL:
         journal.text(b"tls", <const uint8_t *>tls_version, strlen(tls_version))
         journal.text(b"cipher", <const uint8_t *>tls_cipher, strlen(tls_cipher))
@@ -92,11 +95,11 @@ cdef void log_outcome(Journal journal, const char *event, message *m, recipient 
     if journal.outcomes is not None:
         tell(journal, event, m, r, site, source, remote[:remote_length] if remote_length else b"", code,
              "%d.%d.%d" % (status_class, status_subject, status_detail) if status_class else "",
-             text[:text_length] if text_length else b"", now, elapsed_ms)
+             text[:text_length] if text_length else b"", now, elapsed_ms, bounce_class if bounce_class != NULL else b"")
 
 
 cdef void tell(Journal journal, const char *event, message *m, recipient *r, bytes site, bytes source, bytes remote,
-               uint16_t code, str status, bytes text, uint64_t now, uint64_t elapsed_ms) noexcept:
+               uint16_t code, str status, bytes text, uint64_t now, uint64_t elapsed_ms, bytes bounce_class) noexcept:
     cdef spool_recipient found
     cdef bytes reverse_path = b"", forward_path = b""
     try:
@@ -105,6 +108,6 @@ cdef void tell(Journal journal, const char *event, message *m, recipient *r, byt
             forward_path = found.forward_path.data[:found.forward_path.length]
         journal.outcomes(event.decode("ascii"), m.id, reverse_path, forward_path, m.message_octets, site, source, remote, code,
                          status, text, r.link.tally, (now - m.received_utc_ms) / 1000.0 if now > m.received_utc_ms else 0.0,
-                         elapsed_ms / 1000.0)
+                         elapsed_ms / 1000.0, bounce_class.decode("ascii"))
     except Exception as error:
         journal.log("error", where="on_outcome", reason=repr(error))

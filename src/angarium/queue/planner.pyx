@@ -124,7 +124,7 @@ cdef class Planner(Ledger):
                 self.start_resolving()
         except Exception as error:      # a bug in routing must not lose the recipient: it waits and is tried again
             self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
-            self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}"), False)
+            self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}", phase="route"), False)
 
     cdef int take_plan(self, DomainQueue domain, object plan) except -1:
         domain.plan = plan
@@ -202,10 +202,10 @@ cdef class Planner(Ledger):
             domain.only = None
             if isinstance(error, RoutingTrouble):
                 is_permanent = error.is_permanent
-                trouble = Trouble(0, error.status, error.text)
+                trouble = Trouble(0, error.status, error.text, phase="route")
             else:
                 self.journal.log("error", where="router", domain=domain.domain, reason=repr(error))
-                trouble = Trouble(0, (4, 3, 5), f"routing failed: {error}")
+                trouble = Trouble(0, (4, 3, 5), f"routing failed: {error}", phase="route")
         domain.is_resolving = False
         self.pass_on(domain, trouble, is_permanent, domain.unrouted)
         self.start_resolving()

@@ -13,6 +13,10 @@ from angarium.spool.shard cimport Shard
 cdef class Scheduler(Planner):
     cdef readonly object options
     cdef public object reporter         # queue.reports.Reporter
+    cdef public object classifier       # bounces.classifier.Classifier
+    cdef public object on_failed        # callable(class, tenant, forward_path) for each that failed or expired, or None
+    cdef public object suppressed       # callable(tenant, forward_path): why it must not be tried, or None; or None
+    cdef public object verp             # callable(id, reverse_path, forward_path, tenant): another reverse-path, or None; or None
     cdef readonly str hostname
     cdef readonly MessageIndex index
     cdef Slab slab                      # of messages with one recipient
@@ -28,6 +32,8 @@ cdef class Scheduler(Planner):
     # op.payload and op.body.
     cdef int admit(self, Shard shard, spool_op *op) except -1
     cdef void admit_recipient(self, message *m, recipient *r) noexcept
+    cdef int suppress(self, message *m, octets *envelope) except -1
+    cdef void tell_failed(self, message *m, recipient *r, object name) noexcept
     cdef void expanded(self, message *m, recipient *r) noexcept
     cdef uint8_t number_of(self, Shard shard) except? 0xff
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
@@ -35,6 +41,7 @@ cdef class Scheduler(Planner):
     cdef void admit_on_terms(self, message *m, octets *envelope) noexcept
     cdef void watch_deadline(self, message *m, const message_terms *terms) noexcept
     cdef void delay_due(self, message *m, recipient *r, bint is_asked) noexcept
+    cdef str class_of(self, object trouble)
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
     cdef void report_due(self, message *m, recipient *r) noexcept
     cdef message *make_message(self, Shard shard, octets *envelope) except NULL

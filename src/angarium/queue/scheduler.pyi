@@ -1,8 +1,10 @@
 """The scheduler of a worker: where every recipient is, from its commit to its outcome (Cython callers see more, in the .pxd)."""
 
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from typing import Protocol, final
 
+from angarium.bounces.classifier import Classifier
 from angarium.events.journal import Journal
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.queue.planner import Planner, Pool, Router
@@ -24,6 +26,14 @@ class Scheduler(Planner):
     hot_limit_octets: int
     states_in_flight: int
     reporter: Reporter | None
+    classifier: Classifier
+    on_failed: Callable[[str, bytes, bytes], object] | None
+    """Told of each recipient that failed or expired: class, tenant (b"": none), forward-path. Reports (DSN) are left out."""
+    suppressed: Callable[[bytes, bytes], str | None] | None
+    """Asked of each new recipient, (tenant, forward-path): in words why it must fail untried, or None."""
+    verp: Callable[[int, bytes, bytes, bytes], bytes | None] | None
+    """Asked before MAIL, (id, reverse-path, forward-path, tenant): the reverse-path to say instead, or None. While it is set
+    a transaction over SMTP has one recipient."""
     def __init__(
         self,
         loop: AbstractEventLoop,

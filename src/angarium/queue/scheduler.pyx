@@ -23,7 +23,7 @@ from angarium.queue.index cimport MessageIndex
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger, shard_of
 from angarium.queue.lists cimport list_append, list_init, list_remove
-from angarium.queue.log cimport log_outcome
+from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED,
@@ -34,7 +34,7 @@ from angarium.queue.planner cimport Planner
 from angarium.queue.ready cimport Egress, ReadyQueue, ready_resumed
 from angarium.queue.record cimport state_record
 from angarium.queue.shares cimport Shares
-from angarium.queue.terms cimport has_attributes, message_terms, terms_of, terms_read
+from angarium.queue.terms cimport has_attributes, message_terms, tenant_in, terms_of, terms_read
 from angarium.queue.wheel cimport Alarm, Wheel, wheel_node
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
 from angarium.queue.slab cimport Slab
@@ -48,6 +48,8 @@ import collections
 import functools
 import time
 
+from angarium.bounces.classes import UNCLASSIFIED
+from angarium.bounces.classifier import shared_classifier
 from angarium.metrics.counters import counter, gauge
 from angarium.model.errors import SpoolError
 from angarium.model.outcome import Trouble
@@ -77,7 +79,7 @@ cdef object TOO_LATE = Trouble(0, (5, 4, 7), "not delivered by the time that its
 
 cdef object too_late(object trouble):
     """The same for a recipient of whose last attempt something is known."""
-    return Trouble(trouble.code, (5, 4, 7), f"{TOO_LATE.text}; last: {trouble.text}", trouble.remote)
+    return Trouble(trouble.code, (5, 4, 7), f"{TOO_LATE.text}; last: {trouble.text}", trouble.remote, phase=trouble.phase)
 
 
 cdef void retry_due(wheel_node *node, void *context) noexcept:
@@ -127,6 +129,10 @@ cdef class Scheduler(Planner):
         self.hot_limit_octets = hot_limit_octets
         self.is_closing = False
         self.reporter = None
+        self.classifier = shared_classifier()
+        self.on_failed = None
+        self.suppressed = None
+        self.verp = None
         self.deadlines = {}
         self.retry_kind = wheel.register(retry_due, <void *>self)
         self.resume_kind = wheel.register(ready_resumed, <void *>self)
@@ -227,6 +233,8 @@ cdef class Scheduler(Planner):
         admitted.cell[0] += 1
         # A recipient may be taken, sent and settled while the others are being routed: hold the message.
         self.hold(m)
+        if self.suppressed is not None and not m.flags & SPOOL_ENVELOPE_IS_DSN:
+            self.suppress(m, op.payload)
         if m.flags & MESSAGE_HAS_TERMS:
             self.admit_on_terms(m, op.payload)
         else:
@@ -236,15 +244,47 @@ cdef class Scheduler(Planner):
         return 0
 
     cdef void admit_recipient(self, message *m, recipient *r) noexcept:
+        if r.link.where != PLACE_NOWHERE:
+            return                          # suppressed
         if r.notify & NOTIFY_EXPANDED:
             self.expanded(m, r)
         else:
             self.route(r)
 
+    cdef int suppress(self, message *m, octets *envelope) except -1:
+        """Recipients that must not be tried fail at once."""
+        cdef spool_envelope view
+        cdef spool_recipient found
+        cdef const uint8_t *cursor
+        cdef uint32_t i = 0
+        cdef bytes tenant
+        if spool_envelope_open(envelope.data, envelope.length, &view) != 0:
+            return 0
+        tenant = tenant_in(&view)
+        cursor = view.recipients
+        while i < m.recipient_count and spool_envelope_next_recipient(&view, &cursor, &found):
+            if not found.notify & NOTIFY_EXPANDED:
+                reason = self.suppressed(tenant, found.forward_path.data[:found.forward_path.length])
+                if reason is not None:
+                    self.conclude_later(&m.recipients[i], None, Trouble(0, (5, 1, 1), reason, phase="route"), True)
+            i += 1
+        return 0
+
+    cdef void tell_failed(self, message *m, recipient *r, object name) noexcept:
+        cdef spool_envelope view
+        cdef spool_recipient found
+        try:
+            if m.flags & SPOOL_ENVELOPE_IS_DSN or not envelope_recipient(m, r.index, &found):
+                return
+            spool_envelope_open(m.envelope.data, m.envelope.length, &view)      # as in envelope_recipient()
+            self.on_failed(name, tenant_in(&view), found.forward_path.data[:found.forward_path.length])
+        except Exception as error:
+            self.journal.log("error", where="on_failed", reason=repr(error))
+
     cdef void expanded(self, message *m, recipient *r) noexcept:
         """An alias whose members are recipients of their own: over at once, but its sender is to be told (RFC 3461 §5.2.7.3)."""
         log_outcome(self.journal, b"expanded", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL,
-                    NULL, NULL)
+                    NULL, NULL, NULL)
         r.outcome = OUTCOME_DELIVERED
         self.report_due(m, r)
         self.detach(r)
@@ -259,6 +299,8 @@ cdef class Scheduler(Planner):
         terms_read(&view, &terms)
         self.watch_deadline(m, &terms)
         for i in range(m.recipient_count):
+            if m.recipients[i].link.where != PLACE_NOWHERE:
+                continue                    # suppressed
             if terms.hold_until_utc_s > now_s and not m.recipients[i].notify & NOTIFY_EXPANDED:
                 self.defer(&m.recipients[i], (terms.hold_until_utc_s - now_s) * 1000)
             else:
@@ -366,7 +408,7 @@ cdef class Scheduler(Planner):
         r.link.tally += 1
         log_outcome(self.journal, b"delivered", m, r, ready.site_name, ready.source_name, remote, remote_length,
                     code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher,
-                    tls_policy, tls_policy_from)
+                    tls_policy, tls_policy_from, NULL)
         recipients_delivered.cell[0] += 1
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
@@ -402,7 +444,7 @@ cdef class Scheduler(Planner):
     cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
                        uint64_t elapsed_ms) noexcept:
         """One attempt of r has ended without delivery. r is in no list; the message's envelope is in memory if it can be."""
-        cdef bytes text, remote
+        cdef bytes text, remote, name
         cdef uint64_t now = utc_ms()
         cdef uint64_t begun_ms = m.received_utc_ms
         cdef uint64_t age_ms
@@ -434,13 +476,17 @@ cdef class Scheduler(Planner):
                 recipients_deferred.cell[0] += 1
                 if r.notify & SMTP_NOTIFY_DELAY and self.delay_report_s and age_ms >= <uint64_t>(self.delay_report_s * 1000):
                     self.delay_due(m, r, True)
+            bounce_class = self.class_of(trouble)
+            name = bounce_class.encode("ascii")
             text = trouble.text.encode("utf-8", "replace")
             remote = trouble.remote.encode("utf-8", "replace")
             log_outcome(self.journal, event, m, r, site, source, <const uint8_t *>(<const char *>remote), len(remote),
                         trouble.code, trouble.status[0], trouble.status[1], trouble.status[2],
-                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL, NULL, NULL)
+                        <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL, NULL, NULL, name)
             m.is_dirty = True
             if r.outcome != OUTCOME_WAITING:
+                if self.on_failed is not None:
+                    self.tell_failed(m, r, bounce_class)
                 if self.wants_failure_report(m, r):
                     self.report_due(m, r)
                 self.detach(r)
@@ -452,6 +498,13 @@ cdef class Scheduler(Planner):
             self.journal.log("error", where="conclude", reason=repr(error))
             delay_s = self.retry_first_s
         self.defer(r, <uint64_t>(delay_s * 1000))
+
+    cdef str class_of(self, object trouble):
+        try:
+            return self.classifier.count(trouble)
+        except Exception as error:          # what the failure means for statistics may not keep its outcome from being told
+            self.journal.log("error", where="classify", reason=repr(error))
+            return UNCLASSIFIED
 
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept:
         # Whether there is somebody to tell (null reverse-path) is known to the reporter, who reads the envelope.

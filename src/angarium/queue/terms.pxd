@@ -17,5 +17,7 @@ cdef inline bint has_attributes(const spool_envelope *view) noexcept:
 
 # What the attributes say; all zero where there are none, or where a value makes no sense.
 cdef void terms_read(const spool_envelope *view, message_terms *out) noexcept
+# Whose mail it is (SPOOL_ATTRIBUTE_TENANT), b"" when that is not said.
+cdef bytes tenant_in(const spool_envelope *view)
 # Of a message whose envelope is in memory; False, and all zero, when it is not.
 cdef bint terms_of(message *m, message_terms *out) noexcept

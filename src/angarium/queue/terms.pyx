@@ -4,7 +4,7 @@ from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from angarium.queue.message cimport message
 from angarium.spool.cspool cimport (
-    SPOOL_ATTRIBUTE_DELIVER_BY, SPOOL_ATTRIBUTE_HOLD_UNTIL, SPOOL_ATTRIBUTE_PRIORITY, SPOOL_ATTRIBUTE_SOLICIT,
+    SPOOL_ATTRIBUTE_DELIVER_BY, SPOOL_ATTRIBUTE_HOLD_UNTIL, SPOOL_ATTRIBUTE_PRIORITY, SPOOL_ATTRIBUTE_SOLICIT, SPOOL_ATTRIBUTE_TENANT,
     spool_attribute, spool_envelope, spool_envelope_next_attribute, spool_envelope_open, spool_span,
 )
 
@@ -52,6 +52,15 @@ cdef void terms_read(const spool_envelope *view, message_terms *out) noexcept:
                 out.priority = <int8_t>(text.data[at] - c'0') if at == 0 else <int8_t>(c'0' - text.data[at])
         elif attribute.key == SPOOL_ATTRIBUTE_SOLICIT:
             out.solicit = text
+
+
+cdef bytes tenant_in(const spool_envelope *view):
+    cdef spool_attribute attribute
+    cdef const uint8_t *cursor = view.end
+    while spool_envelope_next_attribute(view, &cursor, &attribute):
+        if attribute.key == SPOOL_ATTRIBUTE_TENANT:
+            return attribute.text.data[:attribute.text.length]
+    return b""
 
 
 cdef bint terms_of(message *m, message_terms *out) noexcept:
