@@ -16,7 +16,10 @@ from typing import Any
 import msgspec
 
 from angarium.admission.tallies import Tallies
+from angarium.bounces.classifier import Classifier
 from angarium.bounces.options import make_classifier
+from angarium.bounces.secret import read_or_make, secret_path
+from angarium.bounces.verp import Verp
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
 from angarium.inbound.admission import Admission
@@ -30,6 +33,7 @@ from angarium.inbound.listener import drain as drain_inbound
 from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
 from angarium.inbound.recipients import RecipientJudge, own_domain_keys
+from angarium.inbound.report_desk import ReportDesk
 from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
@@ -114,10 +118,10 @@ class Relay:
             options=config.queue.default,
             hostname=self._hostname,
         )
-        self._scheduler.classifier = make_classifier(config.bounces)
         self._reporter = Reporter(self._hostname, self.journal)
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
+        self._report_desk = ReportDesk(loop, self.journal, self._hostname)
         self._dispatcher = Dispatcher(self._scheduler)
         self._maildirs = MaildirEgress(self._scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
@@ -181,10 +185,12 @@ class Relay:
         self._intake.appointing = (
             self._admission.judges_of,
             self._policy.appoint_services,
+            self._report_desk.judges_of,
             self._policy.appoint_hooks,
             self._recipients.judges_of,
             self._policy.appoint_last,
         )
+        self._apply_bounces(config, make_classifier(config.bounces))
         self._apply_admission(config)
         self._load_watch.start()
         await self._apply_recipients(config)
@@ -217,7 +223,7 @@ class Relay:
         config = of_tables(tables)
         classifier = make_classifier(config.bounces)
         self._policy.apply(config.policy, hooks)
-        self._scheduler.classifier = classifier
+        self._apply_bounces(config, classifier)
         if config.resolver != self._config.resolver:
             self._retire(self._resolver)
             self._resolver = CachingResolver(config.resolver)
@@ -331,6 +337,7 @@ class Relay:
         self._load_watch.stop()
         self._authority.close()
         self._policy.close()
+        self._report_desk.close()
         self._recipients.close()
         for shard in self._shards:
             shard.close()
@@ -341,6 +348,16 @@ class Relay:
 
     def _set_spool_low(self, is_low: bool) -> None:
         self._intake.is_spool_low = is_low
+
+    def _apply_bounces(self, config: Config, classifier: Classifier) -> None:
+        """Before listeners are, and before the first message leaves."""
+        verp = None
+        if config.reports.verp:
+            secret = read_or_make(secret_path(config.node.spool, config.bounces.secret_file))
+            verp = Verp(config.reports.verp, [each.lower() for each in config.reports.verp_senders], secret)
+        self._scheduler.classifier = classifier
+        self._scheduler.verp = None if verp is None else verp.path_for
+        self._report_desk.apply(config.reports, verp, classifier)
 
     def _apply_admission(self, config: Config) -> None:
         """Before listeners are: they take over what there is to hold."""

@@ -12,14 +12,19 @@ from angarium.model.errors import AngariumError
 
 
 class BouncesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """rules  files of [[rule]], absolute paths, asked in this order before those that come with the program."""
+    """rules        files of [[rule]], absolute paths, asked in this order before those that come with the program.
+    secret_file  what traces (reports.verp) and hashes (suppression) are made with; "": one in the spool directory.
+    """
 
     rules: list[str] = []
+    secret_file: str = ""
 
     def __post_init__(self) -> None:
         for index, path in enumerate(self.rules):
             if not path.startswith("/") or not path.isprintable():
                 raise ValueError(f"rules[{index}]: {path!r} is not an absolute path")
+        if self.secret_file and (not self.secret_file.startswith("/") or not self.secret_file.isprintable()):
+            raise ValueError(f"secret_file: {self.secret_file!r} is not an absolute path")
 
 
 class RulesRefused(AngariumError):

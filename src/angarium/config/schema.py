@@ -15,6 +15,7 @@ import msgspec
 from angarium.admin.options import AdminOptions
 from angarium.admission.options import AdmissionOptions
 from angarium.bounces.options import BouncesOptions, RulesRefused, make_classifier
+from angarium.bounces.report_options import ReportsOptions
 from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
@@ -68,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipients: RecipientsOptions = RecipientsOptions()
     bcc: list[BccOptions] = []
     bounces: BouncesOptions = BouncesOptions()
+    reports: ReportsOptions = ReportsOptions()
 
     def all_routes(self) -> list[RouteOptions]:
         """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""

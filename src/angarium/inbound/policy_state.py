@@ -7,6 +7,9 @@ import os
 import time
 from typing import Any, Final
 
+import msgspec
+
+from angarium.bounces.verp import Trace
 from angarium.inbound.judgement import MailCase, NewRecipient, Peer
 from angarium.model.refusal import Refusal
 from angarium.policy.arguments import Client
@@ -20,7 +23,7 @@ class Visit:
 
     __slots__ = (
         "attributes", "client", "defer", "defer_helo", "fields", "helo_asked", "instead", "instead_helo", "notes",
-        "transaction",
+        "report", "transaction",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -34,6 +37,7 @@ class Visit:
         self.helo_asked = b""                       # services know of this EHLO
         self.client: Client | None = None
         self.transaction: Transaction | None = None     # the newest, perhaps over
+        self.report: PendingReport | None = None
 
     def deferral(self) -> Refusal | None:
         """What is said to the recipient, or to the message, that nobody refuses: what was wanted first (access(5),
@@ -53,6 +57,13 @@ class Visit:
 
     def helo_changed(self) -> None:
         self.defer_helo = self.instead_helo = None
+
+
+class PendingReport(msgspec.Struct, frozen=True):
+    """A transaction to an address for reports (inbound/report_desk.py). trace: what the address itself says."""
+
+    address: bytes
+    trace: Trace | None
 
 
 class Transaction:

@@ -136,6 +136,21 @@ REASONS: Final[dict[str, Reason]] = {
         "The domain is one of ours, and nobody of that name is in its list, or its next hop refused the name.",
         ("domain.recipients",),
     ),
+    "NO_REPORT_ADDRESS": Reason(
+        "no-report-address",
+        "The recipient looks like one of our traces in reverse-paths, and we have not made it: forged, or damaged.",
+        ("reports.verp",),
+    ),
+    "REPORT_APART": Reason(
+        "report-apart",
+        "An address for reports and another recipient came in one transaction; the client sends to it in another.",
+        ("reports.addresses",),
+    ),
+    "SUPPRESSED": Reason(
+        "suppressed",
+        "Mail to the recipient has failed before, or somebody has put it on the suppression list.",
+        ("suppression.action", "suppression.rules"),
+    ),
     "RECIPIENT_TROUBLE": Reason(
         "map-trouble",
         "A list of recipients or of aliases could not be read; an `error` line says which.",

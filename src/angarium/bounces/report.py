@@ -1,0 +1,357 @@
+"""What a message that came back says: bounces (RFC 3464, and what qmail, Exim, Exchange and old sendmails write) and
+feedback reports (RFC 5965).
+
+Reading only: nothing is believed here. Everything in a report but the address it was sent to (verp.py) can be made up
+by anybody. Works on the beginning of a message, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import BytesParser, HeaderParser
+from email.policy import compat32
+from typing import Final, Literal
+
+import msgspec
+
+Kind = Literal["bounce", "feedback", "auto-reply"]
+Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
+
+RECIPIENTS_MAX: Final = 100  # of one report; the rest is not looked at
+_PARTS_MAX: Final = 50
+_TEXT_MAX: Final = 500
+_FIELD_MAX: Final = 1000
+
+_ADDRESS: Final = r"[^\s<>@,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}"
+_ACTIONS: Final = ("failed", "delayed", "delivered", "relayed", "expanded")
+# "smtp; 550 5.1.1 text", "550-5.1.1 text"; the code may be missing, and so may the status.
+_DIAGNOSTIC: Final = re.compile(r"(?:^|[\s;:(])([245][0-9]{2})[ -]+(?:#?([245]\.[0-9]{1,3}\.[0-9]{1,3})[ :]*)?")
+_STATUS: Final = re.compile(r"(?<![0-9.])([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.])")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SPACE: Final = re.compile(r"\s+")
+_QUEUE_ID: Final = re.compile(r"\bid ([0-9A-HJKMNP-TV-Z]{13})\b")
+
+
+class ReportedRecipient(msgspec.Struct, frozen=True):
+    """address  original where it is told, else final. code 0, status "": not told. host: who said it, or ""."""
+
+    address: str
+    action: Action
+    code: int = 0
+    status: str = ""
+    text: str = ""
+    host: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """form         what wrote it: "rfc3464", "arf", "qmail", "exim", "sendmail", "exchange", "auto-reply".
+    feedback_type   of feedback: "abuse", "fraud", "virus", "not-spam", "auth-failure", "other" ...
+    queue_id        ours, where the returned header fields have a Received field of ours. message_id: returned likewise.
+    return_paths    addresses that the returned message was sent from: one may be a trace (verp.py).
+    """
+
+    kind: Kind
+    form: str
+    recipients: tuple[ReportedRecipient, ...] = ()
+    feedback_type: str = ""
+    message_id: str = ""
+    queue_id: str = ""
+    return_paths: tuple[str, ...] = ()
+
+
+def read_report(octets: bytes, hostname: str = "") -> Report | None:
+    """octets: a message or its beginning. hostname: of the Received fields that are ours. None: it is no report."""
+    message = BytesParser(policy=compat32).parsebytes(octets)
+    parts = _parts(message)
+    by_type: dict[str, Message] = {}
+    for part in parts:
+        by_type.setdefault(part.get_content_type(), part)
+    returned = _returned(by_type)
+    if "message/feedback-report" in by_type:
+        return _feedback(by_type["message/feedback-report"], returned, hostname)
+    for kind in ("message/delivery-status", "message/global-delivery-status"):
+        if kind in by_type and (found := _delivery_status(by_type[kind])):
+            return _with_original(Report("bounce", "rfc3464", found), returned, hostname)
+    if _is_auto_reply(message):
+        return _with_original(Report("auto-reply", "auto-reply"), _original_of(message), hostname)
+    text = _text(parts)
+    for form, reader in (("exim", _exim), ("qmail", _qmail), ("sendmail", _sendmail), ("exchange", _exchange)):
+        if failed := reader(message, text):
+            if returned is None:
+                returned = _returned_text(text)
+            return _with_original(Report("bounce", form, tuple(failed[:RECIPIENTS_MAX])), returned, hostname)
+    return None
+
+
+# ---------------------------------------------------------------- MIME
+
+
+def _parts(message: Message) -> list[Message]:
+    """The parts outside of the message that came back, itself first."""
+    found: list[Message] = []
+    waiting = [message]
+    while waiting and len(found) < _PARTS_MAX:
+        part = waiting.pop(0)
+        found.append(part)
+        payload = part.get_payload()
+        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
+            waiting.extend(each for each in payload if isinstance(each, Message))
+    return found
+
+
+def _field(message: Message, name: str) -> str:
+    """Its value in one line without control characters; "" when there is none."""
+    value = message.get(name)
+    return "" if value is None else _one_line(str(value)[:_FIELD_MAX])
+
+
+def _one_line(text: str) -> str:
+    # compat32 keeps octets above 127 as surrogates
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _SPACE.sub(" ", _CONTROL.sub(" ", text)).strip()
+
+
+def _typed(value: str) -> str:
+    """ "rfc822; user@y.example" without its type."""
+    kind, semicolon, rest = value.partition(";")
+    return rest.strip() if semicolon else kind.strip()
+
+
+def _address(value: str) -> str:
+    """The mailbox in a field of a report, "" when there is none."""
+    value = _typed(value).strip("<> ")
+    return value if re.fullmatch(_ADDRESS, value) else ""
+
+
+def _returned(by_type: dict[str, Message]) -> Message | None:
+    """The header section that came back, as its own part."""
+    for kind in ("message/rfc822", "message/global"):
+        payload = by_type[kind].get_payload() if kind in by_type else None
+        if isinstance(payload, list) and payload and isinstance(payload[0], Message):
+            return payload[0]
+    for kind in ("text/rfc822-headers", "message/rfc822-headers", "message/global-headers"):
+        if kind in by_type:
+            return HeaderParser(policy=compat32).parsestr(_content(by_type[kind]).lstrip("\r\n"))
+    return None
+
+
+def _content(part: Message) -> str:
+    payload = part.get_payload()
+    if isinstance(payload, list):
+        return "\n".join(str(each) for each in payload)
+    octets = part.get_payload(decode=True)
+    if not isinstance(octets, bytes):
+        return ""
+    return octets.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def _text(parts: list[Message]) -> str:
+    for part in parts:
+        if part.get_content_type() == "text/plain" and not isinstance(part.get_payload(), list):
+            return _content(part)
+    return ""
+
+
+def _with_original(report: Report, returned: Message | None, hostname: str) -> Report:
+    if returned is None:
+        return report
+    queue_id = ""
+    for value in returned.get_all("Received", [])[:100]:
+        line = _one_line(str(value)[:_FIELD_MAX])
+        if hostname and f"by {hostname.lower()} " in line.lower() and (match := _QUEUE_ID.search(line)):
+            queue_id = match[1]
+            break
+    paths = [each.strip("<> ") for each in (_field(returned, "Return-Path"), _field(returned, "X-Envelope-From"))]
+    return msgspec.structs.replace(
+        report,
+        message_id=report.message_id or _field(returned, "Message-ID")[:_TEXT_MAX],
+        queue_id=queue_id,
+        return_paths=(*report.return_paths, *(each for each in paths if re.fullmatch(_ADDRESS, each))),
+    )
+
+
+# ---------------------------------------------------------------- RFC 3464, RFC 6533
+
+
+def _groups(part: Message) -> Iterator[Message]:
+    """The groups of fields, that of the message first."""
+    payload = part.get_payload()
+    if part.get_content_type() == "message/delivery-status" and isinstance(payload, list):
+        yield from (each for each in payload if isinstance(each, Message))
+        return
+    for group in re.split(r"\n[ \t]*\n", _content(part).replace("\r\n", "\n").strip()):
+        yield HeaderParser(policy=compat32).parsestr(group)
+
+
+def _delivery_status(part: Message) -> tuple[ReportedRecipient, ...]:
+    found: list[ReportedRecipient] = []
+    reporter = ""
+    for group in _groups(part):
+        reporter = reporter or _typed(_field(group, "Reporting-MTA"))
+        final = _address(_field(group, "Final-Recipient"))
+        original = _address(_field(group, "Original-Recipient"))
+        if not (final or original):
+            continue
+        action = _field(group, "Action").lower().partition(" ")[0]
+        status = _STATUS.search(_field(group, "Status"))
+        diagnostic = _typed(_field(group, "Diagnostic-Code"))
+        code, said = _code_and_status(diagnostic)
+        own = status[1] if status is not None else ""
+        # X.0.0 says less than what the host said itself
+        if said and (not own or own.endswith(".0.0")):
+            own = said
+        if action not in _ACTIONS:
+            action = {"4": "delayed", "2": "delivered"}.get(own[:1], "failed")
+        found.append(
+            ReportedRecipient(
+                original or final,
+                action,  # type: ignore[arg-type]
+                code,
+                own,
+                diagnostic[:_TEXT_MAX],
+                _typed(_field(group, "Remote-MTA")) or reporter,
+            )
+        )
+        if len(found) == RECIPIENTS_MAX:
+            break
+    return tuple(found)
+
+
+def _code_and_status(text: str) -> tuple[int, str]:
+    match = _DIAGNOSTIC.search(text)
+    code = int(match[1]) if match is not None else 0
+    status = match[2] if match is not None and match[2] else ""
+    if not status and (loose := _STATUS.search(text)):
+        status = loose[1]
+    if code and status and int(status[0]) != code // 100:
+        status = ""
+    return code, status
+
+
+# ---------------------------------------------------------------- RFC 5965
+
+
+def _feedback(part: Message, returned: Message | None, hostname: str) -> Report:
+    payload = part.get_payload()
+    fields = payload[0] if isinstance(payload, list) and payload and isinstance(payload[0], Message) else None
+    if fields is None:
+        fields = HeaderParser(policy=compat32).parsestr(_content(part).lstrip("\r\n"))
+    addresses = [
+        address
+        for value in fields.get_all("Original-Rcpt-To", [])[:RECIPIENTS_MAX]
+        if (address := _address(_one_line(str(value)[:_FIELD_MAX])))
+    ]
+    host = _typed(_field(fields, "Reporting-MTA")) or _field(fields, "User-Agent")
+    sender = _address(_field(fields, "Original-Mail-From"))
+    report = Report(
+        "feedback",
+        "arf",
+        tuple(ReportedRecipient(address, "delivered", host=host) for address in addresses),
+        feedback_type=(_field(fields, "Feedback-Type").lower() or "other")[:50],
+        return_paths=(sender,) if sender else (),
+    )
+    return _with_original(report, returned, hostname)
+
+
+# ---------------------------------------------------------------- others
+
+
+def _is_auto_reply(message: Message) -> bool:
+    """RFC 3834, and what was there before it."""
+    submitted = _field(message, "Auto-Submitted").lower()
+    if submitted.startswith("auto-replied"):
+        return True
+    if (
+        message.get("X-Autoreply")
+        or message.get("X-Autorespond")
+        or _field(message, "Precedence").lower() == "auto_reply"
+    ):
+        return True
+    return _field(message, "X-Auto-Response-Suppress") != "" and not submitted and "In-Reply-To" in message
+
+
+def _original_of(reply: Message) -> Message:
+    original = Message(policy=compat32)
+    original["Message-ID"] = _field(reply, "In-Reply-To")
+    return original
+
+
+_COPY: Final = re.compile(
+    r"^\s*-{2,}.*(?:copy of the message|original message|message header|below this line|unsent message"
+    r"|returned message).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _returned_text(text: str) -> Message | None:
+    match = _COPY.search(text)
+    return None if match is None else HeaderParser(policy=compat32).parsestr(text[match.end() :].lstrip("\r\n"))
+
+
+def _before_copy(text: str) -> str:
+    match = _COPY.search(text)
+    return text if match is None else text[: match.start()]
+
+
+def _failed(address: str, text: str) -> ReportedRecipient:
+    text = _one_line(text)[-_FIELD_MAX:]
+    code, status = _code_and_status(text)
+    return ReportedRecipient(address, "failed", code, status, text[:_TEXT_MAX])
+
+
+def _exim(message: Message, text: str) -> list[ReportedRecipient]:
+    """X-Failed-Recipients, and below each indented address what was said to it."""
+    failed = [each.strip() for each in _field(message, "X-Failed-Recipients").split(",")]
+    failed = [each for each in failed if re.fullmatch(_ADDRESS, each)]
+    body = _before_copy(text)
+    found = []
+    for address in failed:
+        begin = re.search(rf"^[ \t]+{re.escape(address)}\b.*$", body, re.MULTILINE | re.IGNORECASE)
+        said = ""
+        if begin is not None:
+            said = re.split(r"\n\s*\n|\n {2}\S", body[begin.end() :], maxsplit=1)[0]
+        found.append(_failed(address, said))
+    return found
+
+
+def _qmail(_: Message, text: str) -> list[ReportedRecipient]:
+    """QSBMF: paragraphs that begin with "<address>:"."""
+    body = _before_copy(text)
+    if not re.match(r"\s*Hi\. This is\b|\s*Hi\. The MTA program\b", body):
+        return []
+    paragraphs = re.findall(rf"^<({_ADDRESS})>:[ \t]*\n((?:[^\n]+\n?)*)", body, re.MULTILINE)
+    return [_failed(address, said) for address, said in paragraphs[:RECIPIENTS_MAX]]
+
+
+def _sendmail(_: Message, text: str) -> list[ReportedRecipient]:
+    """ "----- The following addresses had ... -----", and a transcript."""
+    match = re.search(
+        r"^\s*-{3,} The following addresses (?:had|have) (.*delivery problems|.*errors) -{3,}\s*\n(.*?)"
+        r"(?=^\s*-{3,}|\Z)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+    if match is None:
+        return []
+    transcript = re.search(
+        r"^\s*-{3,} Transcript of session follows -{3,}\s*\n(.*?)(?=^\s*-{3,}|\Z)", text, re.M | re.S
+    )
+    said = transcript[1] if transcript is not None else ""
+    found = []
+    for address in re.findall(rf"^\s*[\"']?(?:\|.*?)?<?({_ADDRESS})>?", match[2], re.MULTILINE)[:RECIPIENTS_MAX]:
+        lines = [line for line in said.splitlines() if address.lower() in line.lower() and not line.startswith(">>>")]
+        if not lines:
+            lines = [line for line in said.splitlines() if line.startswith("<<<")] or said.splitlines()
+        found.append(_failed(address, lines[-1].removeprefix("<<< ") if lines else ""))
+    return found
+
+
+def _exchange(_: Message, text: str) -> list[ReportedRecipient]:
+    """ "did not reach the following recipient(s):", each with a date and an indented reason."""
+    match = re.search(r"did not reach the following recipient\(s\):\s*\n(.*)", text, re.DOTALL)
+    if match is None:
+        return []
+    blocks = re.findall(rf"^[ \t]*['\"<]?({_ADDRESS})['\">]? on [^\n]*\n((?:[ \t]+[^\n]*\n?)*)", match[1], re.MULTILINE)
+    return [_failed(address, said) for address, said in blocks[:RECIPIENTS_MAX]]

@@ -1,0 +1,161 @@
+"""What came back is understood, whoever wrote it; flufl.bounce, which knows fifty forms, is asked the same."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import random
+from pathlib import Path
+
+import pytest
+from flufl.bounce import all_failures
+
+from angarium.bounces.classifier import Classifier
+from angarium.bounces.report import RECIPIENTS_MAX, Report, read_report
+from angarium.mime.dsn import ReportedMessage, ReportedRecipient, compose_dsn
+from angarium.model.outcome import Trouble
+
+FOLDER = Path(__file__).with_name("reports")
+FOREIGN = Path(__file__).parents[2] / ".." / "shared" / "data" / "messages"
+CLASSIFIER = Classifier()
+
+
+def octets_of(name: str, to: str = "bounces@b.example.net", sender: str = "news@example.net") -> bytes:
+    text = (FOLDER / f"{name}.eml").read_text().replace("@TO@", to).replace("@FROM@", sender)
+    return text.replace("\n", "\r\n").encode()
+
+
+def class_of(report: Report) -> str:
+    (one,) = report.recipients
+    return CLASSIFIER.verdict(one.code, one.status, one.text, phase="report", mx=one.host).name
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "action", "code", "status", "bounce_class"),
+    [
+        ("postfix", "rfc3464", "failed", 550, "5.1.1", "bad-mailbox"),
+        ("delayed", "rfc3464", "delayed", 452, "4.2.2", "mailbox-full"),
+        # 5.1.10 is "null MX" in the registry; the words know better
+        ("exchange-online", "rfc3464", "failed", 550, "5.1.10", "bad-mailbox"),
+        ("utf8", "rfc3464", "failed", 552, "5.2.2", "mailbox-full"),
+        ("qmail", "qmail", "failed", 550, "5.1.1", "bad-mailbox"),
+        ("exim", "exim", "failed", 550, "5.1.1", "bad-mailbox"),
+        ("sendmail", "sendmail", "failed", 550, "", "bad-mailbox"),
+        ("exchange-old", "exchange", "failed", 0, "", "bad-mailbox"),
+    ],
+)
+def test_a_bounce_is_understood(
+    *, name: str, form: str, action: str, code: int, status: str, bounce_class: str
+) -> None:
+    report = read_report(octets_of(name), "relay.example.net")
+    assert report is not None
+    (one,) = report.recipients
+    assert (report.kind, report.form) == ("bounce", form)
+    assert (one.address, one.action, one.code, one.status) == ("u2@y.example", action, code, status)
+    assert class_of(report) == bounce_class
+    if name != "exchange-old":  # it returns nothing of the message
+        assert report.message_id == "<1@example.net>"
+
+
+def test_the_returned_header_names_our_message() -> None:
+    report = read_report(octets_of("postfix"), "relay.example.net")
+    assert report is not None
+    assert (report.queue_id, report.return_paths) == ("00TR4Q8500003", ("news@example.net",))
+    other = read_report(octets_of("postfix"), "other.example.net")
+    assert other is not None
+    assert other.queue_id == ""
+
+
+def test_feedback_is_understood() -> None:
+    report = read_report(octets_of("arf"), "relay.example.net")
+    assert report is not None
+    assert (report.kind, report.feedback_type, report.message_id) == ("feedback", "abuse", "<1@example.net>")
+    assert [each.address for each in report.recipients] == ["u2@y.example"]
+    assert report.return_paths == ("news@example.net",)
+    assert report.queue_id == "00TR4Q8500003"
+
+
+def test_an_automatic_answer_is_no_bounce_and_a_persons_is_nothing() -> None:
+    report = read_report(octets_of("vacation"))
+    assert report is not None
+    assert (report.kind, report.message_id) == ("auto-reply", "<1@example.net>")
+    assert read_report(octets_of("person")) is None
+
+
+@pytest.mark.parametrize("name", ["postfix", "exchange-online", "qmail", "exim", "sendmail", "exchange-old"])
+def test_another_program_finds_the_same_recipient(name: str) -> None:
+    _, permanent = all_failures(email.message_from_bytes(octets_of(name)))
+    assert permanent == {b"u2@y.example"}
+
+
+def test_whatever_is_cut_off_or_broken_raises_nothing() -> None:
+    chance = random.Random(5965)
+    for path in sorted(FOLDER.glob("*.eml")):
+        whole = octets_of(path.stem)
+        for end in range(0, len(whole), 37):
+            read_report(whole[:end], "relay.example.net")
+        for _ in range(100):
+            broken = bytearray(whole)
+            for _ in range(chance.randrange(1, 30)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            read_report(bytes(broken), "relay.example.net")
+
+
+def test_a_report_about_very_many_is_read_so_far_and_no_further() -> None:
+    group = "Final-Recipient: rfc822; u{}@y.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
+    head, _, rest = octets_of("postfix").partition(b"Final-Recipient")
+    groups = "".join(group.format(number) for number in range(1000)).encode()
+    report = read_report(head + groups + b"Final-Recipient" + rest)
+    assert report is not None
+    assert len(report.recipients) == RECIPIENTS_MAX
+
+
+def test_no_control_character_of_a_report_gets_through() -> None:
+    evil = octets_of("postfix").replace(b"User unknown\r\n\r\n--B1", b"no \x1b[2J\x00\x07 user\r\n\r\n--B1")
+    report = read_report(evil)
+    assert report is not None
+    assert report.recipients[0].text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "outcome"),
+    [(550, (5, 1, 1), "failed"), (452, (4, 2, 2), "expired"), (450, (4, 2, 0), "delayed")],
+)
+def test_our_own_reports_are_understood_by_us_and_by_others(
+    code: int, status: tuple[int, int, int], outcome: str
+) -> None:
+    message = ReportedMessage(
+        reverse_path=b"news@example.net",
+        content=b"Message-ID: <1@example.net>\r\n\r\nx\r\n",
+        message_octets=35,
+        received_utc_s=1795700000.0,
+        queue_id="00TR4Q8500003",
+    )
+    trouble = Trouble(code, status, "no", "mx.y.example[192.0.2.9]:25")
+    recipient = ReportedRecipient(forward_path=b"u2@y.example", outcome=outcome, trouble=trouble)  # type: ignore[arg-type]
+    dsn = compose_dsn(
+        message, [recipient], hostname="relay.example.net", dsn_id="00TR4Q8500004", now_utc_s=1795700100.0
+    ).octets
+    report = read_report(dsn, "relay.example.net")
+    assert report is not None
+    assert (report.kind, report.recipients[0].address) == ("bounce", "u2@y.example")
+    assert report.recipients[0].action == ("delayed" if outcome == "delayed" else "failed")
+    assert report.message_id == "<1@example.net>"
+    temporary, permanent = all_failures(email.message_from_bytes(dsn))
+    assert (temporary if outcome == "delayed" else permanent) == {b"u2@y.example"}
+    parsed = email.message_from_bytes(dsn, policy=email.policy.default)
+    assert [part.get_content_type() for part in parsed.iter_parts()][:2] == ["text/plain", "message/delivery-status"]
+    assert not [defect for part in parsed.walk() for defect in part.defects]
+
+
+@pytest.mark.skipif(not FOREIGN.is_dir(), reason="no messages from elsewhere beside this checkout")
+def test_messages_from_elsewhere_are_read_without_an_error() -> None:
+    paths = sorted(FOREIGN.rglob("*.eml"))
+    assert paths
+    for path in paths:
+        octets = path.read_bytes()
+        report = read_report(octets)
+        if report is not None and report.form == "rfc3464":
+            _, permanent = all_failures(email.message_from_bytes(octets))
+            failed = {each.address.encode() for each in report.recipients if each.action == "failed"}
+            assert failed == permanent, path
