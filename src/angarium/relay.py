@@ -11,6 +11,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from angarium.admission.tallies import Tallies
 from angarium.bounces.classifier import Classifier
 from angarium.bounces.options import make_classifier
 from angarium.bounces.secret import read_or_make, secret_path
+from angarium.bounces.suppression import FILE_NAME
 from angarium.bounces.verp import Verp
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
@@ -34,6 +36,7 @@ from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
 from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.inbound.report_desk import ReportDesk
+from angarium.inbound.suppression_desk import SuppressionDesk
 from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics.counters import counter
@@ -122,6 +125,8 @@ class Relay:
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
         self._report_desk = ReportDesk(loop, self.journal, self._hostname)
+        self._suppression_desk = SuppressionDesk(loop, self.journal)
+        self._report_desk.on_bounce = self._suppression_desk.failed
         self._dispatcher = Dispatcher(self._scheduler)
         self._maildirs = MaildirEgress(self._scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
@@ -188,6 +193,7 @@ class Relay:
             self._report_desk.judges_of,
             self._policy.appoint_hooks,
             self._recipients.judges_of,
+            self._suppression_desk.judges_of,
             self._policy.appoint_last,
         )
         self._apply_bounces(config, make_classifier(config.bounces))
@@ -317,6 +323,7 @@ class Relay:
         for shard in self._shards:
             shard.hurry()
         await self._reporter.drain()
+        await self._suppression_desk.drain()
         await self._policy.drain(min(deadline_s, OUTCOMES_S))
         for compactor in self._compactors:
             await compactor.stop()
@@ -338,6 +345,7 @@ class Relay:
         self._authority.close()
         self._policy.close()
         self._report_desk.close()
+        self._suppression_desk.close()
         self._recipients.close()
         for shard in self._shards:
             shard.close()
@@ -351,12 +359,17 @@ class Relay:
 
     def _apply_bounces(self, config: Config, classifier: Classifier) -> None:
         """Before listeners are, and before the first message leaves."""
-        verp = None
-        if config.reports.verp:
+        verp, secret = None, b""
+        if config.reports.verp or config.suppression.action != "off":
             secret = read_or_make(secret_path(config.node.spool, config.bounces.secret_file))
+        self._suppression_desk.apply(config.suppression, Path(config.node.spool) / FILE_NAME, secret)
+        if config.reports.verp:
             verp = Verp(config.reports.verp, [each.lower() for each in config.reports.verp_senders], secret)
         self._scheduler.classifier = classifier
         self._scheduler.verp = None if verp is None else verp.path_for
+        desk = self._suppression_desk
+        self._scheduler.on_failed = desk.failed if desk.counts else None
+        self._scheduler.suppressed = desk.suppressed if desk.looks_at_admission else None
         self._report_desk.apply(config.reports, verp, classifier)
 
     def _apply_admission(self, config: Config) -> None:

@@ -20,7 +20,8 @@ ATTACKS = [
     "Octets smuggled through XCLIENT and XFORWARD", "Control octets in reports", "Log injection",
     "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
     "AUTH over plaintext",
-    "Oversize or malformed SASL", "Header bombs", "MIME bombs", "100,000 recipients", "Slowloris", "Connection floods",
+    "Oversize or malformed SASL", "Header bombs", "MIME bombs",
+    "Forged bounces and complaints", "100,000 recipients", "Slowloris", "Connection floods",
     "Memory growth by one session", "HTTP cross-protocol posts",
 ]  # fmt: skip
 

@@ -200,6 +200,13 @@ def test_the_index_leaves_out_no_rule_that_holds() -> None:
         assert OWN.verdict(code, status, text, phase=phase, mx=mx).name == slow, reply
 
 
+def test_words_are_found_over_the_ends_of_lines_that_repeat_the_code() -> None:
+    text = "5.1.1 The email account that you tried to reach does\n5.1.1 not\n5.1.1 exist. gsmtp"
+    assert words_of(text) == "the email account that you tried to reach does not exist. gsmtp"
+    assert OWN.name_of(Trouble(550, (5, 0, 0), text)) == "bad-mailbox"
+    assert words_of("5.1.1") == ""
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 10)
     here = Classifier()

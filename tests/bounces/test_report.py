@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,49 @@ def test_a_report_about_very_many_is_read_so_far_and_no_further() -> None:
     report = read_report(head + groups + b"Final-Recipient" + rest)
     assert report is not None
     assert len(report.recipients) == RECIPIENTS_MAX
+
+
+DASHES = b"----- The following addresses had errors -----\r\n"
+BOMBS = {
+    "nested parts": b"".join(
+        b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(1500)
+    ),
+    "nested parts and lines": b"".join(
+        b"Content-Type: multipart/x; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(300)
+    )
+    + b"x\r\n" * 15000,
+    "nested messages": b"Content-Type: message/rfc822\r\n\r\n" * 2000,
+    "parts": b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 8000,
+    "fields": b"A: b\r\n" * 10000,
+    "parameters": b"Content-Type: text/plain; " + b'a*0*="x"; ' * 6000,
+    "dashes": b"\r\n" + DASHES + b"-" * 60000,
+    "rules": b"\r\n" + b"--- --- " * 8000,
+    "empty lines": b"\r\n" * 32000,
+    "spaces": b"\r\n" + b" " * 64000,
+    "qmail": b"\r\nHi. This is the\r\n" + b"<a@b>:\r\n" * 8000,
+    "exchange": b"\r\ndid not reach the following recipient(s):\r\n\r\n" + b"a@b on x\r\n" * 6000,
+    "exim": b"X-Failed-Recipients: "
+    + b",".join(b"a%d@b.c" % n for n in range(90))
+    + b"\r\n\r\n"
+    + b" a1@b.c\r\n" * 5000,
+    "sendmail": b"\r\n"
+    + DASHES
+    + b"a@b.c\r\n" * 90
+    + b"----- Transcript of session follows -----\r\n"
+    + b"x\r\n" * 18000,
+    "groups": b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\n"
+    + b"Content-Type: message/global-delivery-status\r\n\r\n"
+    + b"A: b\r\n\r\n" * 7000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_nothing_made_to_be_expensive_takes_long(name: str) -> None:
+    """Milliseconds each; with expressions over several lines two of them took minutes."""
+    begun = time.process_time()
+    with contextlib.suppress(RecursionError):  # the library's: to the desk it is no report
+        read_report(BOMBS[name][: 64 << 10], "relay.example.net")
+    assert time.process_time() - begun < 2.0
 
 
 def test_no_control_character_of_a_report_gets_through() -> None:

@@ -8,7 +8,7 @@ by anybody. Works on the beginning of a message, whatever is in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import BytesParser, HeaderParser
 from email.policy import compat32
@@ -23,6 +23,10 @@ RECIPIENTS_MAX: Final = 100  # of one report; the rest is not looked at
 _PARTS_MAX: Final = 50
 _TEXT_MAX: Final = 500
 _FIELD_MAX: Final = 1000
+_LINE_MAX: Final = 500
+_LINES_MAX: Final = 2000
+_SAID_MAX: Final = 50  # lines about one recipient
+_BOUNDARIES_MAX: Final = 30
 
 _ADDRESS: Final = r"[^\s<>@,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}"
 _ACTIONS: Final = ("failed", "delayed", "delivered", "relayed", "expanded")
@@ -63,7 +67,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def read_report(octets: bytes, hostname: str = "") -> Report | None:
     """octets: a message or its beginning. hostname: of the Received fields that are ours. None: it is no report."""
-    message = BytesParser(policy=compat32).parsebytes(octets)
+    message = BytesParser(policy=compat32).parsebytes(_shallow(octets))
     parts = _parts(message)
     by_type: dict[str, Message] = {}
     for part in parts:
@@ -76,16 +80,29 @@ def read_report(octets: bytes, hostname: str = "") -> Report | None:
             return _with_original(Report("bounce", "rfc3464", found), returned, hostname)
     if _is_auto_reply(message):
         return _with_original(Report("auto-reply", "auto-reply"), _original_of(message), hostname)
-    text = _text(parts)
+    lines = _lines_of(_text(parts))
+    copy = _copy_begins(lines)
     for form, reader in (("exim", _exim), ("qmail", _qmail), ("sendmail", _sendmail), ("exchange", _exchange)):
-        if failed := reader(message, text):
-            if returned is None:
-                returned = _returned_text(text)
+        if failed := reader(message, lines[:copy]):
+            if returned is None and copy < len(lines):
+                text = "\n".join(lines[copy + 1 :]).lstrip("\n")
+                returned = HeaderParser(policy=compat32).parsestr(text)
             return _with_original(Report("bounce", form, tuple(failed[:RECIPIENTS_MAX])), returned, hostname)
     return None
 
 
 # ---------------------------------------------------------------- MIME
+
+
+def _shallow(octets: bytes) -> bytes:
+    """As far as it names few enough boundaries: the library looks at each line once for every part that is open."""
+    at = -1
+    folded = octets.lower()
+    for _ in range(_BOUNDARIES_MAX + 1):
+        at = folded.find(b"boundary", at + 1)
+        if at < 0:
+            return octets
+    return octets[:at]
 
 
 def _parts(message: Message) -> list[Message]:
@@ -278,80 +295,115 @@ def _original_of(reply: Message) -> Message:
     return original
 
 
-_COPY: Final = re.compile(
-    r"^\s*-{2,}.*(?:copy of the message|original message|message header|below this line|unsent message"
-    r"|returned message).*$",
-    re.IGNORECASE | re.MULTILINE,
+# Of those without MIME the text is read line by line: no expression ever sees more than one line.
+_COPY: Final = (
+    "copy of the message",
+    "original message",
+    "message header",
+    "below this line",
+    "unsent message",
+    "returned message",
 )
 
 
-def _returned_text(text: str) -> Message | None:
-    match = _COPY.search(text)
-    return None if match is None else HeaderParser(policy=compat32).parsestr(text[match.end() :].lstrip("\r\n"))
+def _lines_of(text: str) -> list[str]:
+    return [line[:_LINE_MAX] for line in text.split("\n", _LINES_MAX)[:_LINES_MAX]]
 
 
-def _before_copy(text: str) -> str:
-    match = _COPY.search(text)
-    return text if match is None else text[: match.start()]
+def _copy_begins(lines: list[str]) -> int:
+    """The line behind which the message that came back stands; how many lines there are when none does."""
+    for number, line in enumerate(lines):
+        text = line.lstrip(" \t")
+        if text.startswith("--") and any(words in text.lower() for words in _COPY):
+            return number
+    return len(lines)
 
 
-def _failed(address: str, text: str) -> ReportedRecipient:
-    text = _one_line(text)[-_FIELD_MAX:]
+def _failed(address: str, lines: list[str]) -> ReportedRecipient:
+    text = _one_line(" ".join(lines[:_SAID_MAX]))[-_FIELD_MAX:]
     code, status = _code_and_status(text)
     return ReportedRecipient(address, "failed", code, status, text[:_TEXT_MAX])
 
 
-def _exim(message: Message, text: str) -> list[ReportedRecipient]:
+def _until(lines: list[str], begin: int, is_end: Callable[[str], bool]) -> list[str]:
+    found = []
+    for line in lines[begin:]:
+        if is_end(line):
+            break
+        found.append(line)
+    return found
+
+
+def _is_blank(line: str) -> bool:
+    return not line.strip()
+
+
+def _exim(message: Message, lines: list[str]) -> list[ReportedRecipient]:
     """X-Failed-Recipients, and below each indented address what was said to it."""
-    failed = [each.strip() for each in _field(message, "X-Failed-Recipients").split(",")]
-    failed = [each for each in failed if re.fullmatch(_ADDRESS, each)]
-    body = _before_copy(text)
-    found = []
-    for address in failed:
-        begin = re.search(rf"^[ \t]+{re.escape(address)}\b.*$", body, re.MULTILINE | re.IGNORECASE)
-        said = ""
-        if begin is not None:
-            said = re.split(r"\n\s*\n|\n {2}\S", body[begin.end() :], maxsplit=1)[0]
-        found.append(_failed(address, said))
-    return found
+    failed: dict[str, str] = {}
+    for each in _field(message, "X-Failed-Recipients").split(","):
+        if re.fullmatch(_ADDRESS, each.strip()):
+            failed[each.strip().lower()] = each.strip()
+    said: dict[str, list[str]] = {}
+    for number, line in enumerate(lines if failed else ()):
+        words = line.split(None, 1)
+        if words and line[0] in " \t" and words[0].lower() in failed and words[0].lower() not in said:
+            said[words[0].lower()] = _until(lines, number + 1, _is_next_of_exim)
+    return [_failed(address, said.get(key, [])) for key, address in failed.items()]
 
 
-def _qmail(_: Message, text: str) -> list[ReportedRecipient]:
+def _is_next_of_exim(line: str) -> bool:
+    """Blank, or another address: those have two spaces in front, what was said has four."""
+    return _is_blank(line) or (line.startswith("  ") and not line[2:3].isspace())
+
+
+def _qmail(_: Message, lines: list[str]) -> list[ReportedRecipient]:
     """QSBMF: paragraphs that begin with "<address>:"."""
-    body = _before_copy(text)
-    if not re.match(r"\s*Hi\. This is\b|\s*Hi\. The MTA program\b", body):
+    first = next((line for line in lines if not _is_blank(line)), "")
+    if not first.startswith(("Hi. This is", "Hi. The MTA program")):
         return []
-    paragraphs = re.findall(rf"^<({_ADDRESS})>:[ \t]*\n((?:[^\n]+\n?)*)", body, re.MULTILINE)
-    return [_failed(address, said) for address, said in paragraphs[:RECIPIENTS_MAX]]
-
-
-def _sendmail(_: Message, text: str) -> list[ReportedRecipient]:
-    """ "----- The following addresses had ... -----", and a transcript."""
-    match = re.search(
-        r"^\s*-{3,} The following addresses (?:had|have) (.*delivery problems|.*errors) -{3,}\s*\n(.*?)"
-        r"(?=^\s*-{3,}|\Z)",
-        text,
-        re.MULTILINE | re.DOTALL,
-    )
-    if match is None:
-        return []
-    transcript = re.search(
-        r"^\s*-{3,} Transcript of session follows -{3,}\s*\n(.*?)(?=^\s*-{3,}|\Z)", text, re.M | re.S
-    )
-    said = transcript[1] if transcript is not None else ""
-    found = []
-    for address in re.findall(rf"^\s*[\"']?(?:\|.*?)?<?({_ADDRESS})>?", match[2], re.MULTILINE)[:RECIPIENTS_MAX]:
-        lines = [line for line in said.splitlines() if address.lower() in line.lower() and not line.startswith(">>>")]
-        if not lines:
-            lines = [line for line in said.splitlines() if line.startswith("<<<")] or said.splitlines()
-        found.append(_failed(address, lines[-1].removeprefix("<<< ") if lines else ""))
+    found: list[ReportedRecipient] = []
+    for number, line in enumerate(lines):
+        match = re.fullmatch(rf"<({_ADDRESS})>:\s*", line)
+        if match is not None and len(found) < RECIPIENTS_MAX:
+            found.append(_failed(match[1], _until(lines, number + 1, _is_blank)))
     return found
 
 
-def _exchange(_: Message, text: str) -> list[ReportedRecipient]:
+def _is_rule(line: str) -> bool:
+    return line.lstrip(" \t").startswith("---")
+
+
+def _sendmail(_: Message, lines: list[str]) -> list[ReportedRecipient]:
+    """ "----- The following addresses had ... -----", and a transcript."""
+    sections: dict[str, list[str]] = {}
+    for number, line in enumerate(lines):
+        if not _is_rule(line):
+            continue
+        title = line.strip(" \t-").lower()
+        if title.startswith("the following addresses") and title.endswith(("errors", "delivery problems")):
+            sections.setdefault("addresses", _until(lines, number + 1, _is_rule))
+        elif title.startswith("transcript of session follows"):
+            sections.setdefault("transcript", _until(lines, number + 1, _is_rule))
+    transcript = sections.get("transcript", [])[:_SAID_MAX]
+    answers = [line for line in transcript if line.startswith("<<<")]
+    found = []
+    for line in sections.get("addresses", [])[:RECIPIENTS_MAX]:
+        match = re.search(_ADDRESS, line)
+        if match is None:
+            continue
+        about = [each for each in transcript if match[0].lower() in each.lower() and not each.startswith(">>>")]
+        said = (about or answers or transcript)[-1:]
+        found.append(_failed(match[0], [each.removeprefix("<<< ") for each in said]))
+    return found
+
+
+def _exchange(_: Message, lines: list[str]) -> list[ReportedRecipient]:
     """ "did not reach the following recipient(s):", each with a date and an indented reason."""
-    match = re.search(r"did not reach the following recipient\(s\):\s*\n(.*)", text, re.DOTALL)
-    if match is None:
-        return []
-    blocks = re.findall(rf"^[ \t]*['\"<]?({_ADDRESS})['\">]? on [^\n]*\n((?:[ \t]+[^\n]*\n?)*)", match[1], re.MULTILINE)
-    return [_failed(address, said) for address, said in blocks[:RECIPIENTS_MAX]]
+    begin = next((n for n, line in enumerate(lines) if "did not reach the following recipient(s):" in line), len(lines))
+    found: list[ReportedRecipient] = []
+    for number in range(begin + 1, len(lines)):
+        match = re.match(rf"\s*['\"<]?({_ADDRESS})['\">]? on ", lines[number])
+        if match is not None and len(found) < RECIPIENTS_MAX:
+            found.append(_failed(match[1], _until(lines, number + 1, lambda line: line[:1] not in (" ", "\t"))))
+    return found

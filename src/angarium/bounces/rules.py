@@ -21,6 +21,7 @@ from angarium.model.errors import AngariumError
 _CODE: Final = re.compile(r"[245]([0-9]{2}|[0-9]x|xx)|none", re.ASCII)
 _STATUS: Final = re.compile(r"[245*]\.([0-9]{1,3}|\*)\.([0-9]{1,3}|\*)", re.ASCII)
 _HEAD: Final = re.compile(r"\s*\[\[\s*rule\s*\]\]", re.ASCII)
+_LINE_STATUS: Final = re.compile(r"^[245]\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)", re.MULTILINE | re.ASCII)
 _SPACE: Final = re.compile(r"\s+")
 FILE_OCTETS_MAX: Final = 4 << 20
 
@@ -103,7 +104,12 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 def words_of(text: str) -> str:
-    """A reply's text as rules see it."""
+    """A reply's text as rules see it: one line, without the enhanced status code that each of its lines begins with."""
+    return folded(_LINE_STATUS.sub("", text))
+
+
+def folded(text: str) -> str:
+    """Lower case, runs of white space as one space."""
     return _SPACE.sub(" ", text).strip().lower()
 
 
@@ -148,7 +154,7 @@ def _rule(table: Any, path: Path, line: int, lines: Sequence[str]) -> Rule:
         written = msgspec.convert(table, _Written)
         if written.class_ not in CLASSES:
             raise ValueError(f'class: there is no class "{written.class_}"')
-        texts = tuple(words_of(each) for each in _list(written.text))
+        texts = tuple(folded(each) for each in _list(written.text))
         if "" in texts:
             raise ValueError("text: empty, it would match everything")
         matches = tuple(_pattern(each) for each in _list(written.match))
@@ -220,6 +226,6 @@ def _lines(patterns: list[str], first: int, lines: Sequence[str]) -> dict[str, i
         escaped = each.replace("\\", "\\\\").replace('"', '\\"')
         for number, line in enumerate(lines):
             if f"'{each}'" in line or f'"{escaped}"' in line:
-                found[each] = found[words_of(each)] = first + number
+                found[each] = found[folded(each)] = first + number
                 break
     return found

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "tls-policy": ("angarium.cli.tls_policy", "say how mail to a domain would be protected, and who says so"),
     "classify": ("angarium.cli.classify", "say which class a reply belongs to, and why"),
+    "suppress": ("angarium.cli.suppress", "look into the suppression list, add to it, remove from it"),
     "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),

@@ -16,6 +16,7 @@ from angarium.admin.options import AdminOptions
 from angarium.admission.options import AdmissionOptions
 from angarium.bounces.options import BouncesOptions, RulesRefused, make_classifier
 from angarium.bounces.report_options import ReportsOptions
+from angarium.bounces.suppression_options import SuppressionOptions
 from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
@@ -70,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bcc: list[BccOptions] = []
     bounces: BouncesOptions = BouncesOptions()
     reports: ReportsOptions = ReportsOptions()
+    suppression: SuppressionOptions = SuppressionOptions()
 
     def all_routes(self) -> list[RouteOptions]:
         """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""

@@ -23,7 +23,7 @@ class Visit:
 
     __slots__ = (
         "attributes", "client", "defer", "defer_helo", "fields", "helo_asked", "instead", "instead_helo", "notes",
-        "report", "transaction",
+        "report", "tenant", "transaction",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,6 +38,7 @@ class Visit:
         self.client: Client | None = None
         self.transaction: Transaction | None = None     # the newest, perhaps over
         self.report: PendingReport | None = None
+        self.tenant = b""                           # of the newest MAIL, where suppression lists are asked
 
     def deferral(self) -> Refusal | None:
         """What is said to the recipient, or to the message, that nobody refuses: what was wanted first (access(5),
