@@ -134,3 +134,35 @@ def test_the_command_says_what_it_does_and_what_is_wrong(tmp_path: Path) -> None
             refused = relay.command("suppress", *words)
             assert refused.returncode == 2
             assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_reload_begins_and_ends_it_and_changes_its_rules(tmp_path: Path) -> None:
+    on = '[suppression]\naction = "refuse"\n'
+    with NextHop(faults=UNKNOWN) as hop, clean_relay(tmp_path, hop.route) as relay:
+        relay.write_config(hop.route + on)
+        assert relay.command("reload").returncode == 0
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "gone@y.example")
+        wait_until_listed(relay, "gone@y.example")
+        assert rcpt(relay, "gone@y.example")[0] == 550
+        relay.write_config(hop.route)
+        assert relay.command("reload").returncode == 0
+        assert rcpt(relay, "gone@y.example")[0] == 250
+        relay.write_config(hop.route + on + '[suppression.rules]\nmailbox-full = { keep = "1d" }\n')
+        assert relay.command("reload").returncode == 0
+        assert rcpt(relay, "gone@y.example")[0] == 550  # what was listed stays so
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "gone.too@y.example")
+        wait_for(lambda: len(relay.events("failed")) == 2, "another fails")
+        assert relay.command("suppress", "check", "gone.too@y.example").returncode == 1
+
+
+def test_a_secret_that_is_none_keeps_the_old_configuration(tmp_path: Path) -> None:
+    bad = tmp_path / "secret"
+    bad.write_bytes(b"short")
+    with NextHop() as hop, clean_relay(tmp_path, hop.route) as relay:
+        relay.write_config(hop.route + f'[suppression]\naction = "refuse"\n[bounces]\nsecret_file = "{bad}"\n')
+        refused = relay.command("reload")
+        assert refused.returncode == 2
+        assert "5 octets, and a secret has 32" in refused.stderr
+        assert rcpt(relay, "a@y.example")[0] == 250

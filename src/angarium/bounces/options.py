@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from angarium.bounces.classifier import Classifier
+from angarium.bounces.classifier import Classifier, shared_classifier
 from angarium.bounces.rules import OWN_RULES, RuleError, read_file
 from angarium.model.errors import AngariumError
 
@@ -37,6 +37,8 @@ class RulesRefused(AngariumError):
 
 def make_classifier(options: BouncesOptions) -> Classifier:
     """Reads the rule files. Raises RulesRefused of the first that cannot be used."""
+    if not options.rules:
+        return shared_classifier()      # read by the supervisor, and inherited by its workers
     rules = []
     for index, path in enumerate(options.rules):
         try:

@@ -57,7 +57,7 @@ class SuppressionDesk:
         self._forgetting: asyncio.TimerHandle | None = None
 
     def apply(self, options: SuppressionOptions, path: Path, secret: bytes) -> None:
-        """Opens the list when it is wanted. Raises SuppressionError; then nothing has changed."""
+        """Opens the list when it is wanted. Raises SuppressionError; then there is no list until the next time."""
         wanted = None if options.action == "off" else (path, options, secret)
         if wanted == self._opened:
             return
