@@ -122,7 +122,10 @@ TLS = '[listener.tls]\ncertificates = [{ cert = "/a", key = "/b" }]\n'
 REFUSALS = [
     ("", "listener: none: a relay needs at least one [[listener]]"),
     ("listner = []\n", "listner: unknown key"),
-    (LISTENER + "[auth]\ncredentials = 'hook'\n", "auth.credentials: a hook is to know them, but policy.file names none"),
+    (
+        LISTENER + "[auth]\ncredentials = 'hook'\n",
+        "auth.credentials: a hook is to know them, but policy.file names none",
+    ),
     ("[node]\nworker = 2\n", "node.worker: unknown key"),
     ("[node]\nworkers = '2'\n", "node.workers: expected integer, got string"),
     ("[node]\nworkers = 65\n", "node.workers: between 0 (one per core) and 64, got 65"),
