@@ -27,7 +27,7 @@ class SideTls:
         if policy.wants_tls:
             material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
             try:
-                context = await self._contexts.get(material, is_strict=policy.floor == Level.VERIFIED)
+                context = await self._contexts.get(material, "strict" if policy.floor == Level.VERIFIED else "any")
             except TlsMaterialError:
                 if not policy.may_go_clear:
                     raise
