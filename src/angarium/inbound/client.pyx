@@ -123,6 +123,7 @@ cdef class Client:
                           or self.tls is not None and self.introduced is None     # the certificate is the peer's
                           and self.context.is_relay_certificate(self.tls))
         self.session.is_trusted = self.context.is_submission and self.may_relay
+        self.session.is_stranger = not self.may_relay
         if self.context.takes_claims or self.session.extensions is not None:
             claims_offer(self)
         if self.context.is_auth_offered or self.session.mechanisms is not None:

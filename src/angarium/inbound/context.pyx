@@ -110,6 +110,7 @@ cdef class InboundContext:
         settings = make_settings(
             hostname, max_message_octets=options.max_message_octets, max_recipients=options.max_recipients,
             max_line_octets=options.max_line_octets, max_errors=options.max_errors, max_junk=options.max_junk,
+            max_refused_recipients=options.max_refused_recipients,
             starttls=options.tls is not None and options.tls.offers_starttls,
             requires_tls=options.tls is not None and options.tls.required,
             requiretls=options.tls is not None and options.tls.requiretls, auth_required=options.auth.required,

@@ -73,6 +73,9 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_line_octets     in messages, with CRLF. RFC 5321 §4.5.3.1.6: 1000 must be taken, more may be;
                         programs that forget to fold are common, so the default leaves them twice that.
     max_errors          commands refused in one session before 421.
+    max_refused_recipients
+                        more than were accepted, of a client that may not relay and has not authenticated, before
+                        421; 0: no bound.
     max_junk            commands that lead to no message (EHLO, RSET, NOOP, VRFY, HELP) between two messages; then 421.
     command_timeout     for a whole command, from our last reply on (RFC 5321 §4.5.3.2.7: five minutes).
     data_timeout        between two blocks of message data (§4.5.3.2.5).
@@ -97,6 +100,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_sessions: int = 20000
     max_line_octets: int = 2048
     max_errors: int = 20
+    max_refused_recipients: int = 20
     max_junk: int = 100
     command_timeout: Duration = Duration(limits.SERVER_TIMEOUT_S)
     data_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
@@ -128,6 +132,7 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         _require("max_sessions", 1, self.max_sessions, 1_000_000)
         _require("max_line_octets", limits.TEXT_LINE_OCTETS, self.max_line_octets, 16 << 20)
         _require("max_errors", 1, self.max_errors, 10_000)
+        _require("max_refused_recipients", 0, self.max_refused_recipients, 100_000)
         _require("max_junk", 10, self.max_junk, 10_000_000)
         _require("command_timeout", 1, self.command_timeout, 3600)
         _require("data_timeout", 1, self.data_timeout, 3600)

@@ -99,8 +99,7 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     cdef size_t before = transaction.envelope.length
     cdef uint32_t count_before = transaction.recipient_count
     if refusal is not None:
-        client.tell_refusal(path, PyBytes_GET_SIZE(forward_path), refusal)
-        client.session.refuse(refusal.reply)
+        refuse_as(client, path, <uint32_t>PyBytes_GET_SIZE(forward_path), refusal)
         client.resume()
         return
     try:
@@ -160,10 +159,21 @@ cdef void deny(Client client, const uint8_t *path, uint32_t length) noexcept:
     if instead is RELAYING:
         refuse(client, path, length, RELAY_DENIED)
     else:
-        client.tell_refusal(path, length, instead)
-        client.session.refuse(instead.reply)
+        refuse_as(client, path, length, instead)
+
+
+cdef void refuse_as(Client client, const uint8_t *path, uint32_t length, object refusal) noexcept:
+    """With a reply and a reason of somebody else's."""
+    cdef bytes reply = refusal.reply
+    cdef bytes said = client.session.count_refused_rcpt(reply)
+    if said is reply:
+        client.tell_refusal(path, length, refusal)
+    else:
+        client.tell_rejected_path(path, length, said)
+    client.session.refuse(said)
 
 
 cdef void refuse(Client client, const uint8_t *path, uint32_t length, bytes reply) noexcept:
+    reply = client.session.count_refused_rcpt(reply)
     client.tell_rejected_path(path, length, reply)
     client.session.refuse(reply)

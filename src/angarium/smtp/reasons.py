@@ -46,6 +46,12 @@ REASONS: Final[dict[str, Reason]] = {
         "One session had too many commands refused; the lines before this one say which.",
         ("listener.max_errors",),
     ),
+    "TOO_MANY_REFUSED_RECIPIENTS": Reason(
+        "too-many-refused-recipients",
+        "A client without relay rights had too many recipients refused in one session; "
+        "the lines before this one say which.",
+        ("listener.max_refused_recipients",),
+    ),
     "INTERNAL_ERROR": Reason("internal-error", "Something went wrong inside; an `error` line says what."),
     "PROXY_HEADER_BAD": Reason(
         "proxy-header-bad",

@@ -17,6 +17,7 @@ TIMEOUT = b"421 4.4.2 %s Timeout, closing\r\n"
 TOO_SLOW = b"421 4.4.2 %s Message data comes too slowly, closing\r\n"
 SHUTTING_DOWN = b"421 4.3.2 %s Shutting down\r\n"
 TOO_MANY_ERRORS = b"421 4.7.0 %s Too many errors\r\n"
+TOO_MANY_REFUSED_RECIPIENTS = b"421 4.7.0 %s Too many recipients refused\r\n"
 INTERNAL_ERROR = b"421 4.3.0 %s Internal error, closing\r\n"
 # Of the connection of a listed balancer: nobody is told but the operator.
 PROXY_HEADER_BAD = b"500 5.5.2 Not a PROXY header\r\n"

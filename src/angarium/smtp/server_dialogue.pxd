@@ -43,6 +43,8 @@ cdef class ServerDialogue:
     cdef readonly uint32_t recipient_count
     cdef readonly uint32_t refused_recipient_count
     cdef readonly uint32_t error_count
+    cdef readonly uint32_t denied_count         # RCPT of a stranger refused for good, and for now, since the last message
+    cdef readonly uint32_t put_off_count
     cdef readonly uint32_t junk_count   # commands since the last message that lead to none
     cdef uint64_t chunk_left
     cdef uint64_t chunk_octets
@@ -57,6 +59,7 @@ cdef class ServerDialogue:
     cdef public bint takes_xclient
     cdef public bint takes_xforward
     cdef public bint takes_etrn
+    cdef public bint is_stranger        # RCPT that are refused count (count_refused_rcpt)
     cdef public bint is_trusted         # submission: MAIL without AUTH is allowed
     cdef readonly bytes argument        # of EVENT_XCLIENT, EVENT_XFORWARD and EVENT_ETRN
     cdef bytes completed                # what `path` points into when it was given a domain
@@ -87,6 +90,8 @@ cdef class ServerDialogue:
     cdef void say_refusal(self, bytes reply) noexcept
     # Says `reply` and counts an error: EVENT_REFUSED; at max_errors the session ends instead.
     cdef server_event tell_refusal(self, bytes reply) noexcept
+    # What is said to a RCPT that is to be refused with `reply`: the same, or the 421 of a session that has had too many.
+    cdef bytes count_refused_rcpt(self, bytes reply)
     # Says `reply` and ends the session: what follows cannot be trusted to be commands.
     cdef server_event fail(self, bytes reply) noexcept
     cdef void end_session(self) noexcept    # the last reply was said

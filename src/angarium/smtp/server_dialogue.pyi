@@ -17,12 +17,15 @@ class ServerDialogue:
     recipient_count: int
     refused_recipient_count: int
     error_count: int
+    denied_count: int
+    put_off_count: int
     mechanisms: bytes | None
     auth_needs_tls: bool
     extensions: bytes | None
     takes_xclient: bool
     takes_xforward: bool
     takes_etrn: bool
+    is_stranger: bool
     is_trusted: bool
     argument: bytes | None
     identity: bytes | None

@@ -13,6 +13,7 @@ from angarium.smtp import limits
 
 cdef enum:
     REPLY_LIMIT = 512                           # limits.REPLY_LINE_OCTETS
+    PUT_OFF_LIMIT = 1000                        # RCPT answered 4xx between two messages: Postfix's smtpd_recipient_overshoot_limit
     REFUSAL_ID_SUFFIX = 3 + REFUSAL_ID_OCTETS   # " [4GK2V9QX]"
 
 assert REPLY_LIMIT == limits.REPLY_LINE_OCTETS
@@ -77,6 +78,22 @@ cdef class ServerDialogue:
         self.say_refusal(reply)
         self.refusal = reply
         return EVENT_REFUSED
+
+    cdef bytes count_refused_rcpt(self, bytes reply):
+        """Of strangers only: who may relay, and who has said who he is, has no need to guess. As many as were accepted in the
+        transaction are forgiven, so that old lists get through; what was only accepted and never sent to is not."""
+        if not self.is_stranger or self.identity is not None or self.settings.max_refused_recipients == 0:
+            return reply
+        if reply[0] == c'5':
+            self.denied_count += 1
+            if self.denied_count > self.settings.max_refused_recipients + self.recipient_count:
+                return self.settings.refused_rcpt_reply
+        else:
+            # It tells nothing of the recipient, and who sends the rest later does right; but it is a line of the log each.
+            self.put_off_count += 1
+            if self.put_off_count > PUT_OFF_LIMIT and self.put_off_count > self.settings.max_recipients:
+                return self.settings.refused_rcpt_reply
+        return reply
 
     cdef server_event fail(self, bytes reply) noexcept:
         """Says `reply` and ends the session: what follows cannot be trusted to be commands."""

@@ -53,8 +53,11 @@ cdef server_event rcpt_command(ServerDialogue self, const uint8_t *line, smtp_co
     if self.recipient_count >= self.settings.max_recipients:
         # No error of the client: it does right to go on and to send the rest later (RFC 5321 §4.5.3.1.10).
         self.refused_recipient_count += 1
-        self.say_refusal(TOO_MANY_RECIPIENTS)
-        self.refusal = TOO_MANY_RECIPIENTS
+        reply = self.count_refused_rcpt(TOO_MANY_RECIPIENTS)
+        if reply is not TOO_MANY_RECIPIENTS:
+            return self.fail(reply)
+        self.say_refusal(reply)
+        self.refusal = reply
         return EVENT_REFUSED
     self.path = line + command.path.mailbox.offset
     self.path_length = command.path.mailbox.length

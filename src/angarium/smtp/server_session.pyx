@@ -252,6 +252,8 @@ cdef class ServerSession(ServerDialogue):
             repeats = self.recipient_count - 1 if self.settings.is_lmtp else 0
             self.end_transaction()
             self.error_count = 0
+            self.denied_count = 0
+            self.put_off_count = 0
             self.junk_count = 0
             self.say_octets(reply, length)
             if repeats:

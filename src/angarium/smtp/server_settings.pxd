@@ -15,6 +15,7 @@ cdef class ServerSettings:
     cdef readonly bytes slow_reply
     cdef readonly bytes shutdown_reply
     cdef readonly bytes errors_reply
+    cdef readonly bytes refused_rcpt_reply
     cdef readonly bytes trouble_reply
     cdef readonly bytes too_many_reply
     cdef readonly bint starttls
@@ -25,6 +26,7 @@ cdef class ServerSettings:
     cdef readonly uint32_t max_recipients
     cdef readonly uint32_t max_line_octets
     cdef readonly uint32_t max_errors
+    cdef readonly uint32_t max_refused_recipients
     cdef readonly uint32_t max_junk
     cdef readonly uint32_t run_octets
     cdef readonly uint32_t command_timeout_s

@@ -17,6 +17,8 @@ class ServerSettings:
     requires_tls         MAIL in clear gets 530.
     requiretls           REQUIRETLS is offered under TLS (RFC 8689).
     max_errors           commands refused before 421 4.7.0.
+    max_refused_recipients  RCPT that ServerSession.count_refused_rcpt() lets be refused for good, more than were accepted, before
+                         421 4.7.0; 0: no bound.
     max_junk             commands that lead to no message (EHLO, RSET, NOOP, VRFY, HELP) before 421 4.7.0; a message
                          that was taken begins anew.
     run_octets           from here on message data may be taken away while it arrives (event Body).
@@ -48,6 +50,7 @@ class ServerSettings:
     slow_reply: bytes
     shutdown_reply: bytes
     errors_reply: bytes
+    refused_rcpt_reply: bytes
     trouble_reply: bytes
     too_many_reply: bytes
     starttls: bool
@@ -59,6 +62,7 @@ class ServerSettings:
     max_line_octets: int
     max_errors: int
     max_junk: int
+    max_refused_recipients: int
     run_octets: int
     command_timeout_s: int
     block_timeout_s: int
@@ -104,4 +108,5 @@ class ServerSettings:
         no_soliciting: str | bytes | None = None,
         max_messages: int = 0,
         announces_limits: bool = False,
+        max_refused_recipients: int = 20,
     ) -> None: ...

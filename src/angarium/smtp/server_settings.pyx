@@ -13,7 +13,8 @@ cdef class ServerSettings:
                  command_timeout_s=limits.SERVER_TIMEOUT_S, block_timeout_s=limits.DATA_BLOCK_TIMEOUT_S,
                  auth_required=False, lmtp=False, must_qualify=False, completion=None, RefusalIds refusal_ids=None,
                  tells_refusal_ids=False, max_junk=100, binarymime=False, priority=False,
-                 deliver_by_minimum_s=-1, hold_max_s=0, no_soliciting=None, max_messages=0, announces_limits=False):
+                 deliver_by_minimum_s=-1, hold_max_s=0, no_soliciting=None, max_messages=0, announces_limits=False,
+                 max_refused_recipients=20):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -24,6 +25,7 @@ cdef class ServerSettings:
         self.max_line_octets = max_line_octets
         self.max_errors = max_errors
         self.max_junk = max_junk
+        self.max_refused_recipients = max_refused_recipients
         self.starttls = starttls
         self.requires_tls = requires_tls
         self.requiretls = requiretls
@@ -45,6 +47,7 @@ cdef class ServerSettings:
         self.slow_reply = replies.TOO_SLOW % name
         self.shutdown_reply = replies.SHUTTING_DOWN % name
         self.errors_reply = replies.TOO_MANY_ERRORS % name
+        self.refused_rcpt_reply = replies.TOO_MANY_REFUSED_RECIPIENTS % name
         self.trouble_reply = replies.INTERNAL_ERROR % name
         self.too_many_reply = replies.GREETING_TOO_MANY % name
         lines = [name, b"SIZE %d" % max_message_octets, b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING",
