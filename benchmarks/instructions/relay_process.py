@@ -18,6 +18,7 @@ import uvloop
 
 from angarium.admission.tallies import Tallies
 from angarium.config import schema
+from angarium.inbound.quota import Counts
 from angarium.model.address import ListenAddress
 from angarium.process.supervisor import Seat
 from angarium.queue.shares import Shares
@@ -50,7 +51,7 @@ async def serve(directory: Path, next_hop_port: int) -> None:
         loop,
         config,
         Shares(worker_count=1),
-        Shares(worker_count=1),
+        Counts(worker_count=1),
         tallies=Tallies(),
         spool=spool,
         sockets=[(address, intake)],

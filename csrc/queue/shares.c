@@ -38,10 +38,55 @@ static uint32_t connections_of(const shares_entry *entry)
     return sum;
 }
 
+static uint32_t first_of(const shares_table *self, uint64_t key)
+{
+    return (uint32_t)(key ^ key >> 32) & (self->slots - 1);
+}
+
+uint32_t shares_seek(const shares_table *self, uint64_t key)
+{
+    uint32_t mask = self->slots - 1, first = first_of(self, key);
+    for (uint32_t i = 0; i < NEIGHBOURS; i++) {
+        uint64_t seen = atomic_load(&self->entries[(first + i) & mask].key);
+        if (seen == key)
+            return (first + i) & mask;
+        if (seen == 0)                  /* keys are replaced, never taken away: nothing lies behind a gap */
+            break;
+    }
+    return UINT32_MAX;
+}
+
+/* The entry that is missed least, given to `key`; UINT32_MAX: none may go, or another worker was faster. */
+static uint32_t take_over(shares_table *self, uint32_t first, uint64_t key, uint64_t now_ns)
+{
+    uint32_t mask = self->slots - 1, least = UINT32_MAX;
+    uint64_t least_arrival = UINT64_MAX, least_key = 0;
+    for (uint32_t i = 0; i < NEIGHBOURS; i++) {
+        uint32_t slot = (first + i) & mask;
+        shares_entry *entry = &self->entries[slot];
+        uint64_t seen = atomic_load(&entry->key), arrival = atomic_load(&entry->arrival_ns);
+        if (connections_of(entry) != 0 || arrival >= least_arrival)
+            continue;
+        least = slot;
+        least_key = seen;
+        least_arrival = arrival;
+        if (arrival <= now_ns)
+            break;
+    }
+    /* A worker may count itself in between the look and the swap: it then sees another key behind its own
+     * count and steps back (SHARES_STALE). */
+    if (least == UINT32_MAX || !atomic_compare_exchange_strong(&self->entries[least].key, &least_key, key))
+        return UINT32_MAX;
+    /* Another worker may already count for the new key: what it took is forgotten, one event at the most. */
+    if (least_arrival > now_ns)
+        atomic_store(&self->entries[least].arrival_ns, 0);
+    return least;
+}
+
 uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns)
 {
     uint32_t mask = self->slots - 1;
-    uint32_t first = (uint32_t)(key ^ key >> 32) & mask;
+    uint32_t first = first_of(self, key);
     for (uint32_t i = 0; i < NEIGHBOURS; i++) {
         uint32_t slot = (first + i) & mask;
         uint64_t seen = atomic_load(&self->entries[slot].key);
@@ -52,17 +97,12 @@ uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns)
                 return slot;
         }
     }
-    for (uint32_t i = 0; i < NEIGHBOURS; i++) {
-        uint32_t slot = (first + i) & mask;
-        shares_entry *entry = &self->entries[slot];
-        uint64_t seen = atomic_load(&entry->key);
-        if (seen == key)
-            return slot;
-        /* A worker may count itself in between the look and the swap: it then sees another key behind its own
-         * count and steps back (SHARES_STALE). */
-        if (connections_of(entry) == 0 && atomic_load(&entry->arrival_ns) <= now_ns &&
-            atomic_compare_exchange_strong(&entry->key, &seen, key))
-            return slot;
+    for (int tries = 0; tries < 3; tries++) {
+        uint32_t taken = take_over(self, first, key, now_ns);
+        if (taken == UINT32_MAX)
+            taken = shares_seek(self, key);         /* the faster one may have done it for the same key */
+        if (taken != UINT32_MAX)
+            return taken;
     }
     return UINT32_MAX;
 }
@@ -120,7 +160,9 @@ uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key,
     const shares_entry *entry = &self->entries[slot];
     uint64_t tolerance = interval_ns * (burst - 1);
     uint64_t arrival = atomic_load(&entry->arrival_ns);
-    if (atomic_load(&entry->key) != key || arrival <= now_ns || arrival - now_ns <= tolerance)
+    if (atomic_load(&entry->key) != key)
+        return SHARES_RATE_STALE;
+    if (arrival <= now_ns || arrival - now_ns <= tolerance)
         return 0;
     return arrival - now_ns - tolerance;
 }

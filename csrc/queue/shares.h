@@ -6,6 +6,11 @@
  * then: two workers racing for the last place may both step back, but never both take it. The rate is GCRA
  * with one theoretical arrival time per site, moved by compare-and-swap.
  *
+ * A full neighbourhood makes room: an entry without connections goes when its count has been given back, and if there is none,
+ * the one that has least to give back. So whoever makes up keys pushes out what he made up, and who has used up his count
+ * keeps it longest. What must not be pushed out by others at all has a table of its own (inbound/quota.py). Callers hash keys
+ * with a secret, so that nobody chooses his neighbours.
+ *
  * It is not fair by itself: a worker that finds no place leaves a mark (`wanted`), and workers with idle
  * connections to the site give them up when they see it.
  */
@@ -26,10 +31,13 @@ size_t shares_table_octets(uint32_t slots);
 /* Makes a table of zeroed memory. */
 void shares_table_init(shares_table *self, uint32_t slots);
 
-/* The slot of `key` (not 0), found or made; UINT32_MAX when its neighbourhood is full of busy sites: the caller then keeps
- * to its own share (limit / workers). A slot may be given to another site once nothing is counted in it, so callers
+/* The slot of `key` (not 0), found or made; UINT32_MAX when all of its neighbourhood has connections: the caller then keeps
+ * to its own share (limit / workers). A slot without connections may be given to another site at any time, so callers
  * pass the key to every call and look the slot up anew when told SHARES_STALE. */
 uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns);
+
+/* The same without making one: UINT32_MAX when nothing is counted for `key`. To look must push nobody out. */
+uint32_t shares_seek(const shares_table *self, uint64_t key);
 
 typedef enum shares_result { SHARES_TAKEN = 0, SHARES_NONE, SHARES_STALE } shares_result;
 
@@ -47,7 +55,7 @@ bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, 
 uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);
 
-/* The same question without taking: nanoseconds until one would be given, 0: now. A slot of another site: 0. */
+/* The same question without taking: nanoseconds until one would be given, 0: now; or SHARES_RATE_STALE. */
 uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);
 

@@ -24,6 +24,7 @@ from angarium.admission.tallies import Tallies
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, check_rules, load, read_hooks
 from angarium.events.journal import Journal
+from angarium.inbound.quota import Counts
 from angarium.inbound.socket_options import SocketOptions
 from angarium.metrics import counters
 from angarium.metrics.counters import counter
@@ -101,8 +102,7 @@ class Daemon:
         undo.callback(_unlink, own_socket.path)
         self._shares = Shares(worker_count=node.worker_count())
         self._tickets = TicketKeys()
-        # Not the same table: clients, who are many and not ours, must not crowd out sites.
-        self._counts = Shares(worker_count=node.worker_count())
+        self._counts = Counts(worker_count=node.worker_count())
         self._tallies = Tallies()
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None

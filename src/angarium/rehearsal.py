@@ -37,6 +37,7 @@ from angarium.inbound.limits import is_exempt
 from angarium.inbound.listener import drain
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.policy import Policy
+from angarium.inbound.quota import Counts
 from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.model.plan import Plan, Site
 from angarium.outbound.side_tls import SideTls
@@ -128,7 +129,7 @@ class Rehearsal:
         self._scheduler.set_egress("smtp", Egress())
         self._intake = Intake(self._shard, self._scheduler, self._journal, wheel, loop)
         self._intake.etrn = EtrnDesk(_try_nothing)
-        self._authority = _Believing(loop, self._journal, Shares())
+        self._authority = _Believing(loop, self._journal, Counts())
         self._policy = Policy(
             loop, self._journal, partial(_WatchedHook, told=self._note), partial(_WatchedService, told=self._note)
         )

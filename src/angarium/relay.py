@@ -34,6 +34,7 @@ from angarium.inbound.listener import Listener
 from angarium.inbound.listener import drain as drain_inbound
 from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
+from angarium.inbound.quota import Counts
 from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.inbound.report_desk import ReportDesk
 from angarium.inbound.suppression_desk import SuppressionDesk
@@ -89,7 +90,7 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         shares: Shares,
-        counts: Shares,
+        counts: Counts,
         *,
         tallies: Tallies,
         tickets: TicketKeys | None = None,
@@ -151,7 +152,7 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         shares: Shares,
-        counts: Shares,
+        counts: Counts,
         *,
         tallies: Tallies,
         spool: SpoolDirectory,

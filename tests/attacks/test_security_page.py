@@ -21,7 +21,8 @@ ATTACKS = [
     "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
     "AUTH over plaintext",
     "Oversize or malformed SASL", "Header bombs", "MIME bombs",
-    "Forged bounces and complaints", "100,000 recipients", "Recipients guessed", "Slowloris", "Connection floods",
+    "Forged bounces and complaints", "100,000 recipients", "Recipients guessed", "Tables of counts flooded",
+    "Slowloris", "Connection floods",
     "Memory growth by one session", "HTTP cross-protocol posts",
 ]  # fmt: skip
 

@@ -13,8 +13,8 @@ from inbound.smtp_peer import SmtpPeer
 
 from angarium.inbound.authority import Authority
 from angarium.inbound.options import ListenerAuthOptions
+from angarium.inbound.quota import Counts
 from angarium.model.units import Duration
-from angarium.queue.shares import Shares
 from angarium.sasl.credential_file import HASHER, Entry, changing
 from angarium.sasl.options import AuthOptions, CredentialSource
 from angarium.sasl.scram import make_keys
@@ -40,7 +40,7 @@ async def auth_harness(
     tls = {"tls": options.pop("tls")} if "tls" in options else {}
     options = {"failure_delay": Duration(0), **options}
     async with intake_harness(folder, auth=auth, relay_from=[], **tls) as harness:
-        authority = Authority(harness.loop, harness.journal, Shares())
+        authority = Authority(harness.loop, harness.journal, Counts())
         authority.apply(AuthOptions(credentials=source, **options))
         harness.intake.authority = authority
         try:

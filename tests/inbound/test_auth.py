@@ -14,8 +14,8 @@ from inbound.smtp_peer import SmtpPeer
 
 from angarium.inbound.authority import Authority
 from angarium.inbound.options import ListenerAuthOptions
+from angarium.inbound.quota import HOUR_NS, Allowance, Counts, Quota
 from angarium.model.units import Duration
-from angarium.queue.shares import Shares
 from angarium.sasl.options import AuthOptions, CredentialSource, QuotaOptions
 from angarium.sasl.steps import Unavailable
 
@@ -331,11 +331,11 @@ def test_failures_are_counted_for_all_workers(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with auth_harness(tmp_path) as harness:
-            shares = Shares(worker_count=2)
+            counts = Counts(worker_count=2)
             options = AuthOptions(
                 credentials=CredentialSource.decode(f"file:{tmp_path}/credentials"), failures_per_identity=3
             )
-            workers = [Authority(harness.loop, harness.journal, shares) for _ in range(2)]
+            workers = [Authority(harness.loop, harness.journal, counts) for _ in range(2)]
             for worker in workers:
                 worker.apply(options)
             client: Any = type("Client", (), {"network": b"net"})()
@@ -433,3 +433,20 @@ def test_what_was_hashed_a_moment_ago_is_not_hashed_again(tmp_path: Path) -> Non
 def test_clear_is_only_the_tests_own() -> None:
     assert CLEAR.is_offered and not ListenerAuthOptions().is_offered
     assert ListenerAuthOptions().allow_plaintext_from == []
+
+
+def test_invented_identities_make_no_quota_and_no_other_failure_be_forgotten() -> None:
+    # One table held them all, and counted nothing more once 65,536 names were in it.
+    counts = Counts()
+    options = QuotaOptions(messages_per_hour=1)
+    assert Quota(counts.sent, "alice@x.example", options).take_message()
+    attacked = Allowance(counts.failures_of_identities, "alice@x.example", 5, HOUR_NS)
+    address = Allowance(counts.failures_of_addresses, "c0000207", 5, HOUR_NS)
+    for allowance in (attacked, address):
+        assert [allowance.take() for _ in range(6)] == [True] * 5 + [False]
+    for number in range(100_000):
+        Allowance(counts.failures_of_identities, f"invented {number}", 5, HOUR_NS).take()
+    late = Allowance(counts.failures_of_identities, "invented late", 5, HOUR_NS)
+    assert [late.take() for _ in range(6)] == [True] * 5 + [False]
+    assert late.wait_ns() and attacked.wait_ns() and address.wait_ns()
+    assert not Quota(counts.sent, "alice@x.example", options).take_message()

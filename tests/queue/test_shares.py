@@ -127,3 +127,75 @@ def test_looking_at_a_rate_takes_nothing_of_it() -> None:
         assert share.wait_ns(hour_ns, 3) == 0
     assert 0 < share.peek_ns(hour_ns, 3) <= hour_ns
     assert share.wait_ns(hour_ns, 3) > 0
+
+
+HOUR_NS = 3600 * 10**9
+
+
+def test_a_full_table_forgets_what_has_least_to_give_back_and_goes_on_counting() -> None:
+    # Counts lapsed in a full table: whoever could make up names had only to make up enough of them.
+    shares = Shares(slots=16)
+    spent = shares.share("spent")
+    for _ in range(5):
+        assert spent.wait_ns(HOUR_NS, 5) == 0
+    for number in range(1000):
+        made_up = shares.share(f"made up {number}")
+        assert made_up.wait_ns(HOUR_NS, 5) == 0
+        assert made_up.wait_ns(HOUR_NS, 1) > 0, "counted, though the table is full"
+    assert shares.share("spent").peek_ns(HOUR_NS, 5) > 0
+    assert spent.wait_ns(HOUR_NS, 5) > 0
+
+
+def test_who_is_pushed_out_counts_anew_and_not_for_the_one_who_came() -> None:
+    shares = Shares(slots=16)
+    old = shares.share("old")
+    assert old.wait_ns(HOUR_NS, 2) == 0
+    others = [shares.share(f"site {number}") for number in range(16)]
+    for share in others:
+        for _ in range(2):
+            assert share.wait_ns(HOUR_NS, 2) == 0
+    assert old.peek_ns(HOUR_NS, 1) == 0, "forgotten"
+    assert sum(share.peek_ns(HOUR_NS, 2) > 0 for share in others) == 16
+    assert old.wait_ns(HOUR_NS, 2) == 0
+    assert old.peek_ns(HOUR_NS, 1) > 0
+
+
+def test_what_has_been_given_back_goes_before_what_has_not() -> None:
+    shares = Shares(slots=16)
+    kept = [shares.share(f"kept {number}") for number in range(15)]
+    assert all(share.wait_ns(HOUR_NS, 1) == 0 for share in kept)
+    assert shares.share("over at once").wait_ns(1, 1) == 0
+    for number in range(100):
+        assert shares.share(f"short {number}").wait_ns(1, 1) == 0
+    assert all(share.peek_ns(HOUR_NS, 1) > 0 for share in kept)
+
+
+def test_to_look_takes_no_place_and_pushes_nobody_out() -> None:
+    shares = Shares(slots=16)
+    kept = [shares.share(f"kept {number}") for number in range(16)]
+    assert all(share.wait_ns(HOUR_NS, 1) == 0 for share in kept)
+    for number in range(1000):
+        assert shares.share(f"looked at {number}").peek_ns(HOUR_NS, 1) == 0
+    assert all(share.peek_ns(HOUR_NS, 1) > 0 for share in kept)
+
+
+def test_connections_are_never_pushed_out() -> None:
+    shares = Shares(slots=16)
+    site = shares.share("site")
+    assert site.try_connection(1)
+    for number in range(1000):
+        shares.share(f"made up {number}").wait_ns(HOUR_NS, 1)
+    assert shares.share("site").machine_count == 1
+    assert not shares.share("site").try_connection(1)
+
+
+def test_nobody_can_know_his_neighbours() -> None:
+    """Keys depend on a secret of the table: names that push out one another here do not do so there."""
+
+    def pushed_out(shares: Shares) -> set[int]:
+        shared = [shares.share(f"site {number}") for number in range(64)]
+        for share in shared:
+            share.wait_ns(HOUR_NS, 1)
+        return {number for number, share in enumerate(shared) if share.peek_ns(HOUR_NS, 1) == 0}
+
+    assert len({frozenset(pushed_out(Shares(slots=32))) for _ in range(8)}) > 1

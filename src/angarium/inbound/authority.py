@@ -16,10 +16,9 @@ from typing import Final, Protocol
 
 from angarium.events.journal import Journal
 from angarium.inbound.hook_backend import HookBackend
-from angarium.inbound.quota import HOUR_NS, Allowance, Quota
+from angarium.inbound.quota import HOUR_NS, Allowance, Counts, Quota
 from angarium.metrics.counters import counter
 from angarium.policy.hooks import BoundHook
-from angarium.queue.shares import Shares
 from angarium.sasl.backend import Backend, Conversation, Peer
 from angarium.sasl.dovecot import DovecotBackend
 from angarium.sasl.exchange import MECHANISMS
@@ -97,13 +96,13 @@ class Authority:
         self,
         loop: asyncio.AbstractEventLoop,
         journal: Journal,
-        shares: Shares,
+        counts: Counts,
         hook: Callable[[], BoundHook | None] = lambda: None,
     ) -> None:
         self.loop = loop
         self.journal = journal
         self.options = AuthOptions()
-        self._shares = shares
+        self._counts = counts
         self._hook = hook
         self._backend: Backend | None = None
         self._greeting: asyncio.Task[None] | None = None
@@ -148,7 +147,7 @@ class Authority:
 
     def rights_of(self, identity: str) -> Rights:
         options = self.options.quota.get(identity) or self.options.quota.get("*")
-        quota = None if options is None else Quota(self._shares, identity, options)
+        quota = None if options is None else Quota(self._counts.sent, identity, options)
         return Rights(Senders(identity, self.options.senders), quota)
 
     def admit(self, identity: str) -> None:
@@ -180,11 +179,12 @@ class Authority:
             self._failures_of_identity(identity).take()
 
     def _failures_of_address(self, client: Client) -> Allowance:
-        name = f"failures address {client.network.hex()}"
-        return Allowance(self._shares, name, self.options.failures_per_address, HOUR_NS)
+        table, name = self._counts.failures_of_addresses, client.network.hex()
+        return Allowance(table, name, self.options.failures_per_address, HOUR_NS)
 
     def _failures_of_identity(self, identity: str) -> Allowance:
-        return Allowance(self._shares, f"failures identity {identity}", self.options.failures_per_identity, HOUR_NS)
+        table = self._counts.failures_of_identities
+        return Allowance(table, identity, self.options.failures_per_identity, HOUR_NS)
 
     def _make(self, options: AuthOptions) -> Backend | None:
         source = options.credentials

@@ -1,8 +1,8 @@
 """Counts that hold for the whole machine and are given back steadily: failures of AUTH, and what an identity may send.
 
-Each is GCRA in the table of shares (csrc/queue/shares.h), which all workers see: `count` at once, and then one every
-period/count. Nothing is kept over a restart. Where the table has no room a count is not held at all: it has 65,536
-places, and one is free again when its count has been given back.
+Each is GCRA in a table of shares (csrc/queue/shares.h), which all workers see: `count` at once, and then one every
+period/count. Nothing is kept over a restart. A table has 65,536 places; when a new name finds none near its own, what
+has least to give back is forgotten for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,22 @@ from angarium.sasl.options import QuotaOptions
 
 HOUR_NS: Final = 3600 * 10**9
 DAY_NS: Final = 24 * HOUR_NS
+
+
+class Counts:
+    """The tables, mapped once before the fork. Strangers name addresses by having them, and identities by inventing
+    them: each kind has its own table, so that a flood of one makes no other be forgotten, and quotas are among known
+    identities only."""
+
+    def __init__(self, worker_count: int = 1) -> None:
+        self.sent = Shares(worker_count)
+        self.failures_of_addresses = Shares(worker_count)
+        self.failures_of_identities = Shares(worker_count)
+
+    def attach(self, worker: int) -> None:
+        """In the worker, behind the fork."""
+        for table in (self.sent, self.failures_of_addresses, self.failures_of_identities):
+            table.attach(worker)
 
 
 class Allowance:

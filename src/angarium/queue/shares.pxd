@@ -16,6 +16,7 @@ cdef extern from "queue/shares.h" nogil:
     size_t shares_table_octets(uint32_t slots)
     void shares_table_init(shares_table *self, uint32_t slots)
     uint32_t shares_find(shares_table *self, uint64_t key, uint64_t now_ns)
+    uint32_t shares_seek(const shares_table *self, uint64_t key)
     shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t key, unsigned worker,
                                          uint32_t limit, uint64_t now_ns)
     void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
@@ -32,6 +33,7 @@ cdef class Shares:
     """The table, mapped once before the fork and inherited; one per daemon."""
     cdef shares_table *table
     cdef size_t octets
+    cdef bytes secret
     cdef readonly unsigned worker
     cdef readonly unsigned worker_count
 

@@ -28,7 +28,7 @@ class Share:
     def wait_ns(self, interval_ns: int, burst: int) -> int:
         """Takes one message of the site's rate: 0, or nanoseconds to wait."""
     def peek_ns(self, interval_ns: int, burst: int) -> int:
-        """Nanoseconds until wait_ns() would take one, without taking it; 0 when the table had no room."""
+        """Nanoseconds until wait_ns() would take one, without taking it or a place in the table."""
     @property
     def wanted(self) -> bool:
         """Another worker asked in vain within the last half second."""

@@ -6,6 +6,7 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_W
 from angarium.model.clock cimport mono_ns
 
 import hashlib
+import os
 
 
 cdef uint64_t WANTED_NS = 500000000     # as between workers (csrc/queue/shares.h)
@@ -27,6 +28,7 @@ cdef class Shares:
             self.table = NULL
             raise MemoryError()
         shares_table_init(self.table, slots)
+        self.secret = os.urandom(16)
         self.worker = 0
         self.worker_count = worker_count
 
@@ -47,8 +49,8 @@ cdef class Shares:
     def share(self, str site):
         cdef Share self_ = Share.__new__(Share)
         self_.shares = self
-        self_.key = int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little") | 1
-        self_.slot = shares_find(self.table, self_.key, mono_ns())
+        self_.key = int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8, key=self.secret).digest(), "little") | 1
+        self_.slot = shares_seek(self.table, self_.key)
         return self_
 
 
@@ -117,9 +119,15 @@ cdef class Share:
         return 0
 
     def peek_ns(self, uint64_t interval_ns, uint32_t burst):
-        if self.slot == <uint32_t>-1:
-            return 0
-        return shares_rate_wait(self.shares.table, self.slot, self.key, interval_ns, burst, mono_ns())
+        cdef uint64_t now = mono_ns()
+        cdef uint64_t wait = SHARES_RATE_STALE
+        if self.slot != <uint32_t>-1:
+            wait = shares_rate_wait(self.shares.table, self.slot, self.key, interval_ns, burst, now)
+        if wait == SHARES_RATE_STALE and self.own == 0:
+            self.slot = shares_seek(self.shares.table, self.key)
+            if self.slot != <uint32_t>-1:
+                wait = shares_rate_wait(self.shares.table, self.slot, self.key, interval_ns, burst, now)
+        return 0 if wait == SHARES_RATE_STALE else wait
 
     # For tests and the admin API.
     def try_connection(self, uint32_t limit):
