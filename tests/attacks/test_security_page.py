@@ -19,7 +19,7 @@ ATTACKS = [
     "Control octets in AUTH identities", "Control octets in PROXY values",
     "Octets smuggled through XCLIENT and XFORWARD", "Control octets in reports", "Log injection",
     "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
-    "AUTH over plaintext",
+    "AUTH over plaintext", "Passwords for a false next hop",
     "Oversize or malformed SASL", "Header bombs", "MIME bombs",
     "Forged bounces and complaints", "100,000 recipients", "Recipients guessed", "Tables of counts flooded",
     "Slowloris", "Connection floods",

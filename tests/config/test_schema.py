@@ -309,3 +309,39 @@ def test_values_beyond_all_sense_are_refused_as_configuration_errors(tmp_path: P
     with pytest.raises(ConfigError) as refused:
         load(path)
     assert what in str(refused.value)
+
+
+LOGIN = '[recipients.call_ahead.auth."smtp://hop.example"]\nuser = "relay"\npassword_file = "/etc/angarium/hop"\n'
+ROUTE = '[[route]]\nnext_hop = "smtp://hop.example:25"\n'
+DOMAIN = '[domain."x.example"]\nnext_hop = "smtp://hop.example"\n'
+STRICT = '[shaping.default]\ntls = "required"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "unproved"),
+    [
+        (LOGIN, "opportunistic"),                                   # no route: nothing says otherwise
+        (LOGIN + ROUTE, "opportunistic"),
+        (LOGIN + ROUTE + 'tls = "encrypt"\n', "encrypt"),
+        (LOGIN + STRICT + ROUTE + 'tls = "none"\n', "none"),
+        (LOGIN + STRICT + ROUTE + ROUTE + 'domain = "x.example"\ntls = "encrypt"\n', "encrypt"),
+        (LOGIN + DOMAIN + ROUTE + 'tls = "required"\n', "opportunistic"),
+        (LOGIN + ROUTE + 'tls = "required"\n', None),
+        (LOGIN + STRICT, None),
+        (LOGIN + STRICT + ROUTE, None),
+        (LOGIN + "allow_unverified = true\n" + ROUTE + 'tls = "encrypt"\n', None),
+    ],
+)  # fmt: skip
+def test_a_password_for_a_next_hop_wants_tls_that_proves_who_gets_it(
+    tmp_path: Path, text: str, unproved: str | None
+) -> None:
+    file = tmp_path / "angarium.toml"
+    file.write_text(LISTENER + text)
+    if unproved is None:
+        assert load(file)
+        return
+    with pytest.raises(ConfigError) as refusal:
+        load(file)
+    said = str(refusal.value)
+    assert f'tls = "{unproved}" does not prove who gets the password' in said
+    assert 'recipients.call_ahead.auth."smtp://hop.example"' in said and "allow_unverified = true" in said

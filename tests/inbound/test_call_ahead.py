@@ -230,3 +230,25 @@ def test_what_keeps_us_from_logging_in_keeps_us_from_asking(
         assert not any(b"c2VjcmV0" in line for line in hop.said if hop.offers == b"HELP")
 
     run(main())
+
+
+@pytest.mark.parametrize("tls", ["opportunistic", "encrypt"])
+@pytest.mark.parametrize("may", [False, True])
+def test_a_password_goes_to_an_unverified_next_hop_only_where_that_is_allowed(
+    tmp_path: Path, tls: str, may: bool
+) -> None:
+    async def main() -> None:
+        hop = SecureHop(tls, tmp_path, ca="somebody else")
+        await hop.start()
+        (tmp_path / "password").write_text("secret\n")
+        login = {"user": "relay", "password_file": str(tmp_path / "password"), "allow_unverified": may}
+        port, hop.start = hop.port, lambda: asyncio.sleep(0)  # type: ignore[method-assign,assignment]
+        said, why = await asked(hop, tmp_path, auth={f"smtp://{NAME}:{port}": login})
+        if may:
+            assert (said, why) == ("250 2.1.5", "") and "AUTH" in hop.seen
+        else:
+            assert said == "451 4.4.1"
+            assert why.endswith(f"no password for a certificate that is not verified; the policy is {tls}")
+            assert not {"AUTH", "MAIL"} & set(hop.seen)
+
+    run(main())

@@ -27,6 +27,7 @@ from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions, ShapingOptions
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
+from angarium.routing.next_hop import parse_next_hop
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions, domain_key
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
@@ -106,6 +107,7 @@ def decode(tree: Tree) -> Config:
     _check_sources(config, tree)
     _check_services(config, tree)
     _check_domains(config, tree)
+    _check_logins(config, tree)
     return config
 
 
@@ -184,6 +186,22 @@ def _check_domains(config: Config, tree: Tree) -> None:
         seen[key] = name
         if options.alias_of and domain_key(options.alias_of) == key:
             raise tree.complain(("domain", name, "alias_of"), "leads to itself")
+
+
+def _check_logins(config: Config, tree: Tree) -> None:
+    """A password goes to next hops that prove who they are, or where the operator says that it may go without."""
+    policies: dict[str, set[str]] = {}
+    usual = config.shaping.default.tls
+    for route in config.all_routes():
+        policies.setdefault(parse_next_hop(route.next_hop).text, set()).add(route.tls or usual)
+    for text, login in config.recipients.call_ahead.auth.items():
+        unproved = policies.get(parse_next_hop(text).text, {usual}) - {"required"}
+        if unproved and not login.allow_unverified:
+            raise tree.complain(
+                ("recipients", "call_ahead", "auth", text),
+                f'tls = "{min(unproved)}" does not prove who gets the password: set tls = "required" in each [[route]]'
+                f" to {text} or in [shaping.default], or allow_unverified = true here",
+            )
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

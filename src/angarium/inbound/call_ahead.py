@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from angarium.inbound.call_dialogue import CannotAsk, Dialogue, Question, TlsTrouble
+from angarium.inbound.call_dialogue import CannotAsk, Dialogue, Login, Question, TlsTrouble
 from angarium.metrics.counters import counter
 from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Plan, RoutingTrouble, Site
@@ -138,8 +138,8 @@ class CallAhead:
             except (OSError, EOFError) as error:
                 raise CannotAsk(f"connection lost: {error}") from None
 
-    async def _login(self, site: Site) -> tuple[str, str] | None:
-        """Identity and password for this next hop; None: no AUTH there."""
+    async def _login(self, site: Site) -> Login | None:
+        """Who we are to this next hop; None: no AUTH there."""
         for text, login in self.options.auth.items():
             if parse_next_hop(text).text == site.name:
                 try:
@@ -148,7 +148,7 @@ class CallAhead:
                 except (OSError, ValueError) as error:
                     reason = getattr(error, "strerror", None) or "not UTF-8"
                     raise CannotAsk(f"{login.password_file}: {reason}") from None
-                return login.user, password.removesuffix("\n").removesuffix("\r")
+                return Login(login.user, password.removesuffix("\n").removesuffix("\r"), login.allow_unverified)
         return None
 
 

@@ -28,14 +28,22 @@ class TlsTrouble(CannotAsk):
     """TLS with the host failed. Without TLS it may go."""
 
 
+class Login(msgspec.Struct, frozen=True):
+    """allow_unverified: the password is told also to whom no certificate vouches for."""
+
+    identity: str
+    password: str
+    allow_unverified: bool = False
+
+
 class Question(msgspec.Struct, frozen=True):
-    """What is said. hello: the verb. login: identity and password, or None: no AUTH."""
+    """What is said. hello: the verb. login: None: no AUTH."""
 
     hello: bytes
     hostname: bytes
     reverse_path: bytes
     mailbox: bytes
-    login: tuple[str, str] | None = None
+    login: Login | None = None
 
 
 class Dialogue:
@@ -60,7 +68,7 @@ class Dialogue:
         if terms.needs_tls and self._tls is None:
             raise CannotAsk(f"no TLS, and the policy is {terms.policy}")
         if question.login is not None:
-            await self._log_in(*question.login)
+            await self._log_in(question.login, terms)
         needs_utf8 = not question.mailbox.isascii()
         if needs_utf8 and b"SMTPUTF8" not in self._offers:
             raise CannotAsk("the next hop does not know SMTPUTF8")
@@ -113,15 +121,18 @@ class Dialogue:
             raise TlsTrouble(f"TLS: the certificate is not verified, and the policy is {terms.policy}")
         self._tls = tls
 
-    async def _log_in(self, identity: str, password: str) -> None:
+    async def _log_in(self, login: Login, terms: TlsTerms) -> None:
         if self._tls is None:
             raise CannotAsk("AUTH is for TLS only, and there is none")
+        # A policy of a hook or a service may have less than the configuration was checked for (config/schema.py).
+        if not self._tls.is_verified and not login.allow_unverified:
+            raise CannotAsk(f"no password for a certificate that is not verified; the policy is {terms.policy}")
         offered = {word for line in self._offers if line.startswith(b"AUTH ") for word in line.split()[1:]}
         if b"PLAIN" in offered:
-            reply = await self._say(b"AUTH PLAIN " + base64.b64encode(f"\0{identity}\0{password}".encode()))
+            reply = await self._say(b"AUTH PLAIN " + base64.b64encode(f"\0{login.identity}\0{login.password}".encode()))
         elif b"LOGIN" in offered:
             reply = await self._say(b"AUTH LOGIN")
-            for word in (identity, password):
+            for word in (login.identity, login.password):
                 if reply[0] == 334:
                     reply = await self._say(base64.b64encode(word.encode()))
         else:

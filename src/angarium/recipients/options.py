@@ -64,10 +64,15 @@ class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class LoginOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who we are to a next hop. password_file: absolute; its first line is the password."""
+    """Who we are to a next hop.
+
+    password_file     absolute; its first line is the password.
+    allow_unverified  it is told to whoever answers there with TLS, whatever certificate is shown.
+    """
 
     user: str
     password_file: str
+    allow_unverified: bool = False
 
     def __post_init__(self) -> None:
         if not self.user or not self.user.isprintable():
