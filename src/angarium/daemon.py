@@ -30,6 +30,7 @@ from angarium.metrics import counters
 from angarium.metrics.counters import counter
 from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
+from angarium.model.printable import printable
 from angarium.process import notify, privileges
 from angarium.process.activation import passed_sockets
 from angarium.process.control import Apply, ControlError
@@ -114,7 +115,7 @@ class Daemon:
         status = self._supervisor.run()
         self._journal.flush()
         if self._supervisor.failure:
-            print(f"angarium: {self._supervisor.failure}", file=sys.stderr)
+            print(f"angarium: {printable(self._supervisor.failure)}", file=sys.stderr)
         return status
 
     # What the supervisor asks of its Owner.

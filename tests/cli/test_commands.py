@@ -172,6 +172,52 @@ def test_send_tells_what_the_server_says(tmp_path: Path) -> None:
     assert gone.stderr.endswith("Connection refused\n")
 
 
+@pytest.mark.parametrize("option", ["--to", "--from"])
+@pytest.mark.parametrize("text", ["", "a\nb@x", "<a@b>", "a@b> SIZE=1", "a b@x", '"a"@b> x', "a\x1b[31m@b"])
+def test_what_is_no_mailbox_is_said_without_asking_the_server(option: str, text: str) -> None:
+    done = angarium("send", "--to", "a@b.example", option, text, "--body", "x", "--server", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(
+        f"error: argument {option}: {text!r} is not a mailbox such as bob@example.com"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "--config", "/nowhere/\x1b[31m"),
+        ("send", "--to", "a@b.example", "--body", "x", "--server", "h\x1b[31m:25"),
+        ("send", "--to", "a@b.example", "/nowhere/\x1b[31m"),
+        ("status", "--admin", "\x1b[31m"),
+        ("\x1b[31m",),
+        ("reload", "\x1b[31m"),
+    ],
+)
+def test_no_control_octet_gets_to_the_operators_terminal(words: tuple[str, ...]) -> None:
+    done = angarium(*words)
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr and "\\x1b[31m" in done.stderr
+
+
+def test_what_a_server_says_is_one_line_without_control_octets() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as lines:
+                connection.sendall(b"220 x\r\n")
+                for line in lines:
+                    refused = b"550-5.7.1 \x1b[31mred\r\n550 5.7.1 more\r\n"
+                    connection.sendall({b"mail": refused, b"QUIT": b"221 bye\r\n"}.get(line[:4], b"250 ok\r\n"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = angarium("send", "--server", address, "--from", "a@b.example", "--to", "a@b.example", "--body", "x")
+        thread.join()
+    assert done.stderr == f"angarium: {address}: 550 5.7.1 \\x1b[31mred 5.7.1 more\n"
+
+
 def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     """`angarium queue list | head -1`"""
     import os

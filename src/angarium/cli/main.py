@@ -11,10 +11,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from angarium import __version__
 from angarium.model.errors import AngariumError
+from angarium.model.printable import printable
 
 # name -> (module, one line). The lines stand here so that `angarium --help` loads none of the modules.
 COMMANDS: Final = {
@@ -37,10 +38,15 @@ COMMANDS: Final = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0 done, 1 not wholly done, 2 refused."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="angarium",
         description="A mail transfer agent whose 250 means stable storage, and fast.",
         epilog="commands:\n"
@@ -67,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # `angarium queue list | head`: what the reader did not want is not an error of ours.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
-        print(f"angarium: {error}", file=sys.stderr)
+        # A path, a key or a reply in it may be anybody's.
+        print(f"angarium: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

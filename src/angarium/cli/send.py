@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 from angarium.model.errors import AngariumError
+from angarium.model.printable import printable
+
+_QUOTED: Final = re.compile(r'^"(?:[^"\\]|\\.)*"')
 
 
 class NotSent(AngariumError):
@@ -31,7 +35,11 @@ def add_parser(subparsers: Any) -> None:
         "--server", default="127.0.0.1:2525", metavar="HOST:PORT", help="default: %(default)s"
     )
     parser.add_argument(
-        "--from", dest="reverse_path", default="", metavar="MAILBOX", help="reverse-path; default: this user"
+        "--from",
+        dest="reverse_path",
+        metavar="MAILBOX",
+        type=_reverse_path,
+        help='reverse-path; default: this user; "<>": the null one',
     )
     parser.add_argument(
         "--to",
@@ -39,11 +47,23 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         required=True,
         metavar="MAILBOX",
+        type=_mailbox,
         help="may be given several times",
     )
     parser.add_argument("--subject", metavar="TEXT", help="of the message made here")
     parser.add_argument("--body", metavar="TEXT", help="make a message with this text")
     parser.add_argument("--quiet", action="store_true", help="print nothing when it was taken")
+
+
+def _mailbox(text: str) -> str:
+    """What smtplib would send as it stands. Whether it is one for the server, the server says."""
+    if not text or not text.isprintable() or set(_QUOTED.sub("", text)) & set('<> "'):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mailbox such as bob@example.com")
+    return text
+
+
+def _reverse_path(text: str) -> str:
+    return text if text == "<>" else _mailbox(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
         # smtplib refuses line ends in addresses; octets that are not UTF-8 cannot be sent.
         raise NotSent(f"an address cannot be sent: {error}") from None
     for mailbox, text in refused.items():
-        print(f"angarium: {mailbox}: {text}", file=sys.stderr)
+        print(f"angarium: {printable(f'{mailbox}: {text}')}", file=sys.stderr)
     if not args.quiet:
-        print(reply)
+        print(printable(reply))
     return 1 if refused else 0
 
 
@@ -86,7 +106,7 @@ def _transact(
     for mailbox in forward_paths:
         code, text = smtp.rcpt(mailbox)
         if code // 100 != 2:
-            refused[mailbox] = f"{code} {text.decode(errors='replace')}"
+            refused[mailbox] = _reply(code, text)
     if len(refused) == len(forward_paths):
         raise smtplib.SMTPException("; ".join(f"{mailbox}: {text}" for mailbox, text in refused.items()))
     return _expect(smtp.data(message)), refused
@@ -98,7 +118,7 @@ def _expect(reply: tuple[int, bytes]) -> str:
     code, text = reply
     if code // 100 != 2:
         raise smtplib.SMTPResponseException(code, text)
-    return f"{code} {text.decode(errors='replace')}"
+    return _reply(code, text)
 
 
 def _message(args: argparse.Namespace, reverse_path: str) -> bytes:
@@ -153,4 +173,9 @@ def _this_user() -> str:
 def _reply_of(error: Exception) -> str:
     code = getattr(error, "smtp_code", None)
     text = getattr(error, "smtp_error", b"")
-    return f"{code} {text.decode(errors='replace')}" if code else str(error)
+    return _reply(code, text) if code else str(error)
+
+
+def _reply(code: int, text: bytes) -> str:
+    """In one line."""
+    return f"{code} {' '.join(text.decode(errors='replace').splitlines())}"

@@ -29,6 +29,7 @@ from angarium.measure.rules import (
 )
 from angarium.measure.sink import EXTENSIONS, Sink
 from angarium.measure.sizes import parse_octets
+from angarium.model.printable import printable
 
 if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
             record = Record(args.record) if args.record else None
             maildir = Maildir(args.maildir) if args.maildir else None
         except OSError as trouble:
-            print(f"angarium sink: {trouble}", file=sys.stderr)
+            print(f"angarium sink: {printable(trouble)}", file=sys.stderr)
             return 2
         if record is not None:
             kept.callback(record.close)

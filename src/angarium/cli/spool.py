@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from angarium.config.location import find, read_location
 from angarium.model.errors import AngariumError, SpoolCorrupt, SpoolError
+from angarium.model.printable import printable
 from angarium.model.units import Duration
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def _export(path: str, args: argparse.Namespace) -> int:
     else:
         print(f"{len(exported)} messages in {args.to}")
     for line in lost:
-        print(f"angarium: not exported: {line}", file=sys.stderr)
+        print(f"angarium: not exported: {printable(line)}", file=sys.stderr)
     return max(_tell_damage(contents.damage), 1 if lost else 0)
 
 
