@@ -83,7 +83,7 @@ def test_a_map_that_is_replaced_gives_no_wrong_answer(tmp_path: Path) -> None:
     for kind, write in WRITERS.items():
         write(tmp_path / f"map.{kind}", 0)
         tables += f'[domain."{kind}.example"]\nrecipients = ["{kind}:{tmp_path}/map.{kind}"]\n'
-    listener = "relay_from = []\nmax_errors = 10000\nmax_junk = 1000"
+    listener = "relay_from = []\nmax_errors = 10000\nmax_refused_recipients = 0\nmax_junk = 1000"
     with clean_relay(tmp_path, tables + maildir_route(tmp_path), listener=listener) as relay:
         askers = [Asker(relay.port, f"{kind}.example") for kind in WRITERS]
         for asker in askers:

@@ -23,7 +23,8 @@ def nmap(port: int, *scripts: str) -> str:
 
 
 def test_nmap_finds_no_open_relay(tmp_path: Path) -> None:
-    listener = 'relay_from = ["192.0.2.0/24"]\nrelay_to = ["ours.example"]\nmax_errors = 100'
+    bounds = "max_errors = 100\nmax_refused_recipients = 100"
+    listener = f'relay_from = ["192.0.2.0/24"]\nrelay_to = ["ours.example"]\n{bounds}'
     with NextHop() as hop, clean_relay(tmp_path, hop.route, listener=listener) as relay:
         told = nmap(relay.port, "smtp-open-relay")
         assert "Server doesn't seem to be an open relay, all tests failed" in told, told
