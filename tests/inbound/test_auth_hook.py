@@ -16,8 +16,8 @@ from inbound.policy_harness import apply_policy, policy_harness
 from inbound.smtp_peer import SmtpPeer
 
 from angarium.inbound.authority import Authority
+from angarium.inbound.quota import Counts
 from angarium.model.units import Duration
-from angarium.queue.shares import Shares
 from angarium.sasl.options import AuthOptions, CredentialSource
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,7 +35,7 @@ def on_auth(credentials):
 @asynccontextmanager
 async def hook_harness(folder: Path, hooks: str, **policy: Any) -> AsyncIterator[IntakeHarness]:
     async with policy_harness(folder, hooks, listener={"auth": CLEAR, "relay_from": []}, **policy) as harness:
-        authority = Authority(harness.loop, harness.journal, Shares(), harness.policy.auth_hook)  # type: ignore[attr-defined]
+        authority = Authority(harness.loop, harness.journal, Counts(), harness.policy.auth_hook)  # type: ignore[attr-defined]
         authority.apply(AuthOptions(credentials=CredentialSource.decode("hook"), failure_delay=Duration(0)))
         harness.intake.authority = authority
         try:
