@@ -36,6 +36,7 @@ unavailable_total = counter("angarium_auth_unavailable_total", "AUTH exchanges a
 limited_total = counter("angarium_auth_limited_total", "AUTH exchanges not tried: too many failures before.")
 
 
+KNOWN_MAXIMUM: Final = 64     # of a session: people have few, and a program with more is no slower than it was
 _NOT_IN_ADDRESS: Final = frozenset(b" \t\r\n()<>,:;") | frozenset(range(32)) | {127}
 
 
@@ -65,25 +66,39 @@ class Client(Protocol):
 
 
 class Rights:
-    """What an identity may do."""
+    """What an identity may do. Made anew by a reload, so what has been found good stays so."""
 
     def __init__(self, senders: Senders, quota: Quota | None) -> None:
         self._senders = senders
         self._quota = quota
+        self._known_paths: set[bytes] = set()
+        self._known_addresses: set[bytes] = set()
 
     def refuses_mail(self, reverse_path: bytes) -> bytes | None:
         """The reply to MAIL when it must be no. Takes one message of the quota otherwise."""
-        if not self._senders.may_use(reverse_path):
-            return replies.SENDER_NOT_OWN
+        if reverse_path not in self._known_paths:
+            if not self._senders.may_use(reverse_path):
+                return replies.SENDER_NOT_OWN
+            _remember(self._known_paths, reverse_path)
         return None if self._quota is None or self._quota.take_message() else replies.QUOTA_EXCEEDED
 
     def may_send_as(self, address: bytes) -> bool:
         """Whether a From field may name this address, as it stands there; blanks and comments in it are never right."""
-        return not set(address) & _NOT_IN_ADDRESS and self._senders.may_use(address)
+        if address in self._known_addresses:
+            return True
+        if set(address) & _NOT_IN_ADDRESS or not self._senders.may_use(address):
+            return False
+        _remember(self._known_addresses, address)
+        return True
 
     def refuses_rcpt(self) -> bytes | None:
         """The reply to RCPT when it must be no. Takes one recipient of the quota otherwise."""
         return None if self._quota is None or self._quota.take_recipient() else replies.QUOTA_EXCEEDED
+
+
+def _remember(known: set[bytes], address: bytes) -> None:
+    if len(known) < KNOWN_MAXIMUM:
+        known.add(address)
 
 
 class Authority:
