@@ -63,8 +63,8 @@ def test_dialogues_of_all_workers_are_shown_as_they_happen(tmp_path: Path) -> No
         said(relay.port, b"HELO last.example", b"RCPT TO:<b@y.example>", b"QUIT")
         wait_for(lambda: any(line.endswith("C: HELO last.example") for line in tracer.lines), "the last is shown")
         assert any("S: 503 5.5.1 MAIL first" in line for line in tracer.lines)
-        assert tracer.stop() == 130
-        assert elsewhere.stop() == 130
+        assert tracer.stop() == -signal.SIGINT
+        assert elsewhere.stop() == -signal.SIGINT
         assert elsewhere.lines == []
         as_json = Tracer(relay, "--client", "127.0.0.1/32", "--json")
 
@@ -73,7 +73,7 @@ def test_dialogues_of_all_workers_are_shown_as_they_happen(tmp_path: Path) -> No
             return any(json.loads(line)["event"] == "command" for line in as_json.lines)
 
         wait_for(is_told, "events come as JSON")
-        assert as_json.stop() == 130
+        assert as_json.stop() == -signal.SIGINT
         assert relay.stop() == 0
 
 
