@@ -73,6 +73,7 @@ class Rights:
         self._quota = quota
         self._known_paths: set[bytes] = set()
         self._known_addresses: set[bytes] = set()
+        self.known_from: bytes | None = None    # submitted.pyx: what From said last, and might say
 
     def refuses_mail(self, reverse_path: bytes) -> bytes | None:
         """The reply to MAIL when it must be no. Takes one message of the quota otherwise."""

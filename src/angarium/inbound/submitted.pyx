@@ -3,7 +3,7 @@
 # has to fit into the first run of a streamed message (128 KiB). A message that needs nothing is not copied.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport strlen
+from libc.string cimport memcmp, strlen
 from angarium.inbound.client cimport Client
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.mime.cheader cimport *
@@ -47,7 +47,7 @@ cdef void submitted_fix(Client client, octets **body, bint is_last) noexcept:
     if completed != end and completion_length == 0:
         refuse(client, UNQUALIFIED_HEADER)
         return
-    if client.context.submission.asks:
+    if client.context.submission.asks and not is_from_known(client, header, end):
         try:
             facts = header_facts(header, end, completion)
             reply = client.context.submission.refusal(facts, client.rights)
@@ -55,6 +55,7 @@ cdef void submitted_fix(Client client, octets **body, bint is_last) noexcept:
                 refuse(client, reply)
                 return
             sender = client.context.submission.sender(facts, client.session.identity)
+            remember_from(client, facts)
         except Exception as error:
             client.context.intake.journal.log("error", where="submission", reason=repr(error))
             refuse(client, LOCAL_TROUBLE)
@@ -62,6 +63,35 @@ cdef void submitted_fix(Client client, octets **body, bint is_last) noexcept:
     if needs_date or needs_id or sender is not None or completed != end:
         if rebuild(client, body, end, completed, how == MIME_HEADER_BODY, needs_date, needs_id, sender) != 0:
             refuse(client, NO_MEMORY)
+
+
+cdef bint is_from_known(Client client, const uint8_t *header, size_t length) noexcept:
+    """Whether all there is to say of From was said of an earlier message of this session: one field, and the same address."""
+    cdef size_t at = 0, inner = 0
+    cdef mime_field field
+    cdef mime_mailbox mailbox
+    cdef bint is_found = False
+    cdef bytes known = client.rights.known_from if client.rights is not None else None
+    if known is None or client.context.submission.options.add_sender:       # a reload may just have wanted it
+        return False
+    while mime_field_next(header, length, &at, &field):
+        if field.kind != MIME_FIELD_FROM:
+            continue
+        if is_found or not mime_mailbox_next(header + field.value, field.end - field.value, &inner, &mailbox):
+            return False
+        is_found = True
+        if (not mailbox.has_domain or mailbox.end - mailbox.start != <size_t>PyBytes_GET_SIZE(known)
+                or memcmp(header + field.value + mailbox.start, PyBytes_AS_STRING(known), mailbox.end - mailbox.start) != 0
+                or mime_mailbox_next(header + field.value, field.end - field.value, &inner, &mailbox)):
+            return False
+    return is_found
+
+
+cdef int remember_from(Client client, object facts) except -1:
+    # Where a Sender field may have to be added every message is looked at.
+    if client.rights is not None and not client.context.submission.options.add_sender and len(facts.from_addresses) == 1:
+        client.rights.known_from = facts.from_addresses[0]
+    return 0
 
 
 cdef void refuse(Client client, bytes reply) noexcept:
