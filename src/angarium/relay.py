@@ -125,7 +125,7 @@ class Relay:
         self._reporter = Reporter(self._hostname, self.journal)
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
-        self._report_desk = ReportDesk(loop, self.journal, self._hostname)
+        self._report_desk = ReportDesk(loop, self.journal, self._hostname, sys.stdout.fileno())
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
         self._dispatcher = Dispatcher(self._scheduler)

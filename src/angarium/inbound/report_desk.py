@@ -1,12 +1,15 @@
 """Reports of other hosts, taken in at chosen addresses: read, told to the log, then dropped or forwarded.
 
 A judge like others, but one that says no only to addresses that look like traces of ours and are not. A message is read
-by a thread, at most max_octets of it, before it is answered: once 250 is said its event has been logged.
+by a thread, at most max_octets of it, before it is answered. Of one that is dropped nothing stays but its event: 250 is
+said when that is on stable storage, as far as the log is a file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -20,7 +23,7 @@ from angarium.events.journal import Journal
 from angarium.inbound.judgement import Answer, Judges, MailCase, MessageCase, NewRecipient, RcptCase
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.policy_state import PendingReport, visit_of
-from angarium.metrics.counters import counter
+from angarium.metrics.counters import counter, registry
 from angarium.mime.notify import Notify
 from angarium.model.refusal import Refusal
 from angarium.smtp import replies
@@ -28,12 +31,16 @@ from angarium.smtp import replies
 NOBODY: Final = Judges()
 FORGED: Final = Refusal(replies.NO_REPORT_ADDRESS, "no-report-address")
 APART: Final = Refusal(replies.REPORT_APART, "report-apart")
+NOT_KEPT: Final = Refusal(replies.LOCAL_TROUBLE, "local-trouble")
 
 _HELP: Final = "Messages to addresses for reports, for each kind."
 reports_total = {
     kind: counter("angarium_in_reports_total", _HELP, {"kind": kind})
     for kind in ("bounce", "feedback", "auto-reply", "unrecognised", "forged")
 }
+
+# The journal's own: lines that a full disk has cost.
+lines_dropped = next(each for each in registry() if each.name == "angarium_log_lines_dropped_total")
 
 # RFC 5965 §7.3 and the registry behind it.
 FEEDBACK_CLASSES: Final = {
@@ -50,15 +57,17 @@ Bounced = Callable[[str, bytes, bytes], object]
 class ReportDesk:
     """One per worker; apply() before the first listener is made, and at each reload. close() last.
 
+    log_fd     what the journal writes to.
     on_bounce  told (class, tenant, forward-path) of failures and complaints of recipients that a trace of ours names.
     """
 
     on_bounce: Bounced | None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, hostname: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, hostname: str, log_fd: int) -> None:
         self._loop = loop
         self._journal = journal
         self._hostname = hostname
+        self._log_fd = log_fd
         self._options = ReportsOptions()
         self._classifier: Classifier
         self._verp: Verp | None = None
@@ -118,6 +127,7 @@ class ReportDesk:
 
     async def _take(self, case: MessageCase, pending: PendingReport) -> Refusal | None:
         content = case.content[: self._options.max_octets]
+        lost = lines_dropped.value
         try:
             report = await self._loop.run_in_executor(self._thread, read_report, content, self._hostname)
         except Exception as error:
@@ -132,7 +142,19 @@ class ReportDesk:
         options = self._options
         if options.forward_to and (options.forward == "all" or (options.forward == "unrecognised" and report is None)):
             case.recipients = [NewRecipient(options.forward_to.encode("ascii"), b"", Notify.NEVER)]
-        return None
+            return None
+        return None if await self._is_kept(lost) else NOT_KEPT
+
+    async def _is_kept(self, lost_before: int) -> bool:
+        """Whether what was logged is on stable storage. A pipe or terminal has none: it is as good as its reader."""
+        self._journal.flush()
+        try:
+            await self._loop.run_in_executor(self._thread, os.fdatasync, self._log_fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+                self._journal.log("error", where="reports", reason=f"the log cannot be synced: {error.strerror}")
+                return False
+        return lines_dropped.value == lost_before
 
     def _unrecognised(self, pending: PendingReport, reason: str) -> None:
         reports_total["unrecognised"].add(1)
