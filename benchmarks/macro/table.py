@@ -106,7 +106,7 @@ def render(measures: Sequence[Measure]) -> str:
     for m in measures:
         verdict = {True: "met", False: "NOT MET", None: ""}[m["is_met"]]
         if m["is_met"] is False and is_at_limit(m):
-            verdict = f"the tools' limit: {m['of_tools']:.0%} of it"
+            verdict += f": {m['of_tools']:.0%} of what the tools do alone"
         lines.append(
             (
                 m["title"],
