@@ -9,9 +9,11 @@ Generated C goes under build/, never beside the sources.
 
 import glob
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FUZZ = os.environ.get("ANGARIUM_FUZZ") == "1"
 SANITIZE = FUZZ or os.environ.get("ANGARIUM_SANITIZE") == "1"
@@ -148,8 +150,31 @@ def extensions() -> list[Extension]:
     return chosen
 
 
+class BuildExtensions(build_ext):
+    """Compiles each C source once, before the extensions: of two that shared it and were built at once, one could link
+    the object that the other was just writing anew, which the linker takes for an empty file without a word."""
+
+    def build_extensions(self) -> None:
+        linked = [[source for source in ext.sources if source.startswith("csrc/")] for ext in self.extensions]
+        with ThreadPoolExecutor(self.parallel or 1) as pool:
+            objects = dict(pool.map(self.compile_once, sorted(set().union(*linked))))
+        for ext, sources in zip(self.extensions, linked, strict=True):
+            ext.sources = [source for source in ext.sources if source not in sources]
+            ext.depends = [*ext.depends, *sources]
+            ext.extra_objects = [objects[source] for source in sources]
+        super().build_extensions()
+
+    def compile_once(self, source: str) -> tuple[str, str]:
+        built = self.compiler.object_filenames([source], output_dir=self.build_temp)[0]
+        if self.force or not os.path.exists(built) or any(os.path.getmtime(needed) > os.path.getmtime(built)
+                                                          for needed in [source, *HEADERS]):
+            self.compiler.compile([source], output_dir=self.build_temp, include_dirs=["csrc"], extra_postargs=CFLAGS)
+        return source, built
+
+
 # Directives are compiled in and not seen in the time stamps: debug and release must not share generated files.
-setup(ext_modules=cythonize(extensions(), build_dir="build/cython-debug" if DEBUG else "build/cython",
+setup(cmdclass={"build_ext": BuildExtensions},
+      ext_modules=cythonize(extensions(), build_dir="build/cython-debug" if DEBUG else "build/cython",
                             include_path=["src"],
                             compiler_directives=DIRECTIVES,
                             nthreads=0))
