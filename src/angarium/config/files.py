@@ -12,13 +12,25 @@ import re
 import tomllib
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from angarium.model.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_TABLE_DEPTH: Final = 3
+
+
+class Place(NamedTuple):
+    """Where a key was written: file, line (from 1) and the key as the file spells it."""
+
+    file: Path
+    line: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} {self.key}"
 
 
 class Tree:
@@ -32,6 +44,8 @@ class Tree:
         self.tables: dict[str, Any] = {}
         self.files: list[Path] = []
         self._origins: dict[KeyPath, tuple[Path, KeyPath]] = {}
+        self._texts: dict[Path, str] = {}
+        self._lines: dict[Path, dict[KeyPath, int]] = {}
 
     def complain(self, path: KeyPath, text: str) -> ConfigError:
         """An error about a key, as the file it stands in spells it: `a.toml: listener[0].address: text`."""
@@ -42,9 +56,49 @@ class Tree:
         where = f"{spell(path)}: " if path else ""
         return ConfigError(f"{self.files[0]}: {where}{text}" if self.files else f"{where}{text}")
 
-    def merge(self, table: dict[str, Any], file: Path) -> None:
+    def place(self, path: KeyPath) -> Place | None:
+        """Where a key was set; None: nowhere.
+
+        path  of a key that a file has: none inside its value.
+        """
+        from angarium.config.lines import lines_of  # only who asks pays for it
+
+        if (origin := self._origins.get(path)) is None:
+            return None
+        file, local = origin
+        if file not in self._lines:
+            self._lines[file] = lines_of(self._texts.get(file, ""))
+        lines = self._lines[file]
+        # A key of an inline table has the line of the key that the table belongs to.
+        line = next((lines[local[:n]] for n in range(len(local), 0, -1) if local[:n] in lines), 1)
+        return Place(file, line, spell(local))
+
+    def file_of(self, path: KeyPath) -> Path:
+        """The file that set a key."""
+        return self._origins[path][0]
+
+    def merge(self, table: dict[str, Any], file: Path, text: str = "") -> None:
         """Adds what one file says. Raises ConfigError when a key is already set by another file."""
+        self._texts[file] = text
         self._merge(self.tables, table, (), file)
+
+    def merge_beneath(self, table: dict[str, Any], file: Path, text: str) -> None:
+        """Adds what one file says of keys that are not set yet."""
+        self._texts[file] = text
+        self.files.append(file)
+        self._merge_beneath(self.tables, table, (), file)
+
+    def _merge_beneath(self, into: dict[str, Any], table: dict[str, Any], path: KeyPath, file: Path) -> None:
+        for key, value in table.items():
+            here = (*path, key)
+            known = into.get(key)
+            # [shaping.LEVEL.NAME]: a value below that (retry = { ... }) is one key's, and is not mixed with another's.
+            if isinstance(value, dict) and isinstance(known, dict | None) and len(here) <= _TABLE_DEPTH:
+                self._origins.setdefault(here, (file, here))
+                self._merge_beneath(into.setdefault(key, {}), value, here, file)
+            elif known is None:
+                self._origins[here] = (file, here)
+                into[key] = value
 
     def _merge(self, into: dict[str, Any], table: dict[str, Any], path: KeyPath, file: Path) -> None:
         for key, value in table.items():
@@ -101,22 +155,10 @@ def _read_into(tree: Tree, path: Path, chain: tuple[Path, ...]) -> None:
         raise ConfigError(f"{path}: {error}") from None
     if real in chain:
         raise ConfigError(f"{chain[-1]}: include: {path} is already being read")
-    try:
-        octets = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        table = tomllib.loads(octets.decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at octet {error.start}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    except ValueError as error:
-        # TOMLDecodeError, or a number that Python refuses to read.
-        raise ConfigError(f"{path}: {error}") from None
+    table, text = read_table(path)
     patterns = table.pop("include", [])
     tree.files.append(path)
-    tree.merge(table, path)
+    tree.merge(table, path, text)
     if not isinstance(patterns, list):
         raise ConfigError(f"{path}: include: expected an array of file names")
     for index, pattern in enumerate(patterns):
@@ -134,6 +176,24 @@ def _read_into(tree: Tree, path: Path, chain: tuple[Path, ...]) -> None:
             raise ConfigError(f"{path}: include[{index}]: {missing}: no such file")
         for name in names:
             _read_into(tree, Path(name), (*chain, real))
+
+
+def read_table(path: Path) -> tuple[dict[str, Any], str]:
+    """One file, and its text. Raises ConfigError."""
+    try:
+        octets = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        text = octets.decode()
+        return tomllib.loads(text), text
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at octet {error.start}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        # TOMLDecodeError, or a number that Python refuses to read.
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _is_array_of_tables(value: object) -> bool:
