@@ -17,10 +17,11 @@ from angarium.metrics import counters
 from angarium.model.plan import Host, Plan, RoutingTrouble, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.queue.injection import inject
-from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool

@@ -154,6 +154,15 @@ uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint6
     }
 }
 
+void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns)
+{
+    shares_entry *entry = &self->entries[slot];
+    uint64_t arrival = atomic_load(&entry->arrival_ns);
+    while (atomic_load(&entry->key) == key && arrival >= interval_ns)
+        if (atomic_compare_exchange_weak(&entry->arrival_ns, &arrival, arrival - interval_ns))
+            return;
+}
+
 uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns)
 {

@@ -55,6 +55,9 @@ bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, 
 uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);
 
+/* Takes the last shares_rate_take() back: what it was taken for did not happen. A slot of another site: nothing. */
+void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns);
+
 /* The same question without taking: nanoseconds until one would be given, 0: now; or SHARES_RATE_STALE. */
 uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);

@@ -49,6 +49,7 @@ from angarium.policy.hooks import BoundHook
 from angarium.policy.service import PolicyService
 from angarium.queue.ready import Egress
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
@@ -123,7 +124,7 @@ class Rehearsal:
         wheel = Wheel(loop)
         self._scheduler = Scheduler(
             loop, wheel, self._journal, Shares(), router=_Nowhere(),
-            pool=egress_pool(config.source, config.pool.default, hostname), shaping=config.shaping.default,
+            pool=egress_pool(config.source, config.pool.default, hostname), shaping=Shaping(config.shaping),
             options=config.queue.default, hostname=hostname,
         )  # fmt: skip
         self._scheduler.set_egress("smtp", Egress())
@@ -184,7 +185,7 @@ class Rehearsal:
         )
         router = Router(config.all_routes(), self._resolver, Ourselves([hostname], []))
         side_tls = SideTls(asyncio.get_running_loop(), self._journal)
-        side_tls.shaping = config.shaping.default
+        side_tls.shaping = Shaping(config.shaping)
         await self._recipients.apply(config.domain, config.recipients, config.bcc, router.plan, side_tls.terms)
         intake.own_domains = own_domain_keys(config.domain)
         tls = load(options.tls, None) if options.tls is not None else None

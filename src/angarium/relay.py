@@ -54,6 +54,7 @@ from angarium.queue.compaction import Compactor
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
@@ -118,7 +119,7 @@ class Relay:
             shares,
             router=self._router(config),
             pool=egress_pool(config.source, config.pool.default, self._hostname),
-            shaping=config.shaping.default,
+            shaping=Shaping(config.shaping),
             options=config.queue.default,
             hostname=self._hostname,
         )
@@ -241,7 +242,7 @@ class Relay:
         self._scheduler.reconfigure(
             router=self._router(config),
             pool=egress_pool(config.source, config.pool.default, self._hostname),
-            shaping=config.shaping.default,
+            shaping=Shaping(config.shaping),
             options=config.queue.default,
         )
         self._authority.apply(config.auth)
@@ -401,7 +402,7 @@ class Relay:
 
     async def _apply_recipients(self, config: Config) -> None:
         """Before the listeners are told of the same configuration."""
-        self._side_tls.shaping = config.shaping.default
+        self._side_tls.shaping = Shaping(config.shaping)
         plan = self._scheduler.router.plan
         await self._recipients.apply(config.domain, config.recipients, config.bcc, plan, self._side_tls.terms)
         self._intake.own_domains = own_domain_keys(config.domain)

@@ -18,6 +18,8 @@ import pytest
 from angarium.config.schema import Config, load
 from angarium.model.errors import ConfigError
 from angarium.model.units import decode_unit
+from angarium.queue.options import RetryOptions
+from angarium.queue.shaping_options import Overrides, ShapingOptions
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -85,8 +87,12 @@ def leaves(kind: Any, section: str = "", prefix: str = "") -> dict[str, tuple[An
     """Key as the page writes it, "listener.address", "queue.retry.first": (type, default or NODEFAULT)."""
     found: dict[str, tuple[Any, Any]] = {}
     for field in msgspec.structs.fields(kind):
+        # Tables of [shaping] have the keys of [shaping.default], which have their rows.
+        if issubclass(kind, Overrides) and field.name in (*ShapingOptions.__struct_fields__, "unset"):
+            continue
         of = next((each for each in get_args(field.type) if is_struct(each)), field.type)  # a table or none
-        if not is_struct(of):
+        is_one_value = of is RetryOptions and section == "shaping"      # its keys have rows in [queue.default]
+        if not is_struct(of) or is_one_value:
             found[f"{section}.{prefix}{field.name}"] = (field.type, default_of(field))
         elif not section:
             found |= leaves(of, field.name)

@@ -47,7 +47,7 @@ sources = { ip-1 = 1, "ip 2" = 3 }
 
 [shaping.default]
 connections = 32
-rate        = "100/s"
+message_rate = "100/s"
 
 [queue.default]
 retry   = { first = "5m", factor = 2.0, max = "4h", jitter = 0.1 }
@@ -93,7 +93,7 @@ def test_every_key_of_the_design_is_read(tmp_path: Path) -> None:
     assert config.route[0].next_hop == "smtp://127.0.0.1:10026"
     assert config.source["ip 2"].address == "192.0.2.2"
     assert config.pool.default.sources == {"ip-1": 1, "ip 2": 3}
-    assert (config.shaping.default.connections, config.shaping.default.rate) == (32, 100.0)
+    assert (config.shaping.default.connections, config.shaping.default.message_rate) == (32, 100.0)
     assert config.queue.default.retry.first == 300
     assert config.queue.default.max_age == 432000
     assert config.resolver.nameservers == ["127.0.0.1:53"]
@@ -113,7 +113,8 @@ def test_a_relay_needs_five_lines(tmp_path: Path) -> None:
 
 def test_a_rate_of_none_is_unlimited(tmp_path: Path) -> None:
     assert (
-        config_of(tmp_path, LISTENER + '[shaping.default]\nrate = "none"\n').shaping.default.rate == math.inf
+        config_of(tmp_path, f'{LISTENER}[shaping.default]\nmessage_rate = "none"\n').shaping.default.message_rate
+        == math.inf
     )
 
 
@@ -187,8 +188,11 @@ REFUSALS = [
         "pool.default.sources.a: expected integer, got string",
     ),
     (LISTENER + "[pool.other]\n", "pool.other: unknown key"),
-    (LISTENER + "[shaping.domain.x]\n", "shaping.domain: unknown key"),
-    (LISTENER + "[shaping.default]\nrate = 100\n", 'shaping.default.rate: expected a rate such as "100/s"'),
+    (LISTENER + "[shaping.host.x]\n", "shaping.host: unknown key"),
+    (
+        LISTENER + "[shaping.default]\nmessage_rate = 100\n",
+        'shaping.default.message_rate: expected a rate such as "100/s"',
+    ),
     (LISTENER + "[shaping.default]\nconnections = 0\n", "shaping.default.connections: between 1 and 65535"),
     (LISTENER + "[queue.default]\nmax_age = 5\n", 'queue.default.max_age: expected a duration such as "90s"'),
     (
@@ -297,7 +301,7 @@ def test_the_examples_are_good(tmp_path: Path, example: Path) -> None:
         ('include=["' + "x" * 5000 + '"]', "include[0]"),
         ('[node]\nspool="/tmp/a\\u0000b"', "control character"),
         ('[queue.default]\nmax_age="999999999999999999d"', "longer than ten years"),
-        ('[shaping.default]\nrate="99999999999999999999/s"', "more than a million a second"),
+        ('[shaping.default]\nmessage_rate="99999999999999999999/s"', "more than a million a second"),
         ('[[listener]]\naddress="127.0.0.1:25"\nmax_message_octets="' + "9" * 400 + 'MiB"', "expected a size"),
     ],
     ids=["nesting", "digits", "include", "nul", "age", "rate", "size"],

@@ -33,7 +33,7 @@ def refusal(config: Path) -> str:
         (GOOD + "[[route]]\ndomain = '*'\nnext_hop = 'nowhere'\n", "route[0].next_hop"),
         (GOOD + "[pool.default]\nsources = { a = 1 }\n", "pool.default.sources.a"),
         (GOOD + "[queue.default]\nmax_age = 5\n", "queue.default.max_age"),
-        (GOOD + "[shaping.default]\nrate = '100'\n", "shaping.default.rate"),
+        (GOOD + "[shaping.default]\nmessage_rate = '100'\n", "shaping.default.message_rate"),
         (GOOD + "[resolver]\nnameservers = ['dns.example']\n", "resolver.nameservers[0]"),
         (GOOD + "[admin]\naddress = '0.0.0.0:8025'\n", "admin.address"),
         ('[node]\nspool = "{spool}"\n', "listener"),

@@ -21,9 +21,10 @@ from angarium.inbound.options import ListenerOptions
 from angarium.model.address import ListenAddress
 from angarium.model.plan import Plan, Site, Source
 from angarium.model.units import decode_unit
-from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.queue.options import QueueOptions
 from angarium.queue.ready import Egress
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool

@@ -15,7 +15,8 @@ from tls.authority import certificate, write_authority
 
 from angarium.model.plan import Host, Plan, Site
 from angarium.outbound.side_tls import SideTls
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.tls.terms import TlsTerms
 
 NAME = "hop.example"
@@ -31,7 +32,7 @@ class SecureHop(NextHop):
         self, tls: str, folder: Path, *, ca: str = "authority", offers: bytes = b"STARTTLS", own: str = ""
     ) -> None:
         super().__init__()
-        self.shaping = ShapingOptions(tls=tls, tls_ca=write_authority(folder))  # type: ignore[arg-type]
+        self.shaping = Shaping(ShapingOptions(tls=tls, tls_ca=write_authority(folder)))  # type: ignore[arg-type]
         self.ca = ca
         self.offers = offers
         self.own = own

@@ -17,7 +17,7 @@ from outbound.outgoing import outgoing, run
 from tls import authority
 
 from angarium.model.tlsa import TlsaState
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.resolver.caching_resolver import CachingResolver
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.ourselves import Ourselves

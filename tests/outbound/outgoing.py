@@ -19,8 +19,10 @@ from angarium.model.plan import Host, Plan, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.injection import inject
-from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.spool.shard import Shard
@@ -61,7 +63,7 @@ class Outgoing:
         directory: pathlib.Path,
         sites: dict[bytes, Site],
         *,
-        shaping: ShapingOptions,
+        shaping: Shaping | ShapingOptions,
         options: OutboundOptions,
         source: Source,
         hot_limit_octets: int,
@@ -149,7 +151,7 @@ async def outgoing(
     directory: pathlib.Path,
     sites: dict[bytes, Site],
     *,
-    shaping: ShapingOptions | None = None,
+    shaping: Shaping | ShapingOptions | None = None,
     options: OutboundOptions | None = None,
     source: Source | None = None,
     hot_limit_octets: int = 16 << 20,

@@ -13,8 +13,9 @@ from outbound.fault_server import CLOSE, RESET, SILENCE, Fault, fault_server
 from outbound.outgoing import HOSTNAME, MESSAGE, Outgoing, outgoing, run, smtp_site, until
 
 from angarium.model.plan import Host, Site, Source
+from angarium.model.units import Duration
 from angarium.outbound.options import OutboundOptions
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping_options import ShapingOptions
 
 FLAG_8BIT, FLAG_SMTPUTF8, FLAG_BODY_8BITMIME, FLAG_DOT_LINE, FLAG_NO_FINAL_CRLF = 1, 2, 4, 8, 16
 BDAT = [b"PIPELINING", b"CHUNKING"]
@@ -79,8 +80,8 @@ async def test_under_load_body_and_next_transaction_leave_together(tmp_path: pat
 
 @on_uvloop
 async def test_connection_is_kept_for_the_next_message_and_left_with_quit(tmp_path: pathlib.Path) -> None:
-    options = OutboundOptions(idle_s=0.3)
-    async with fault_server() as server, outgoing(tmp_path, to_here(server.port), options=options) as relay:
+    shaping = ShapingOptions(idle_time=Duration(0.3))
+    async with fault_server() as server, outgoing(tmp_path, to_here(server.port), shaping=shaping) as relay:
         for i in range(3):
             await relay.send(b"b@y.example")
             await relay.outcomes(i + 1)
@@ -713,9 +714,8 @@ async def another_worker_takes_two_places(relay: Outgoing, site: Site) -> None:
 async def test_idle_surplus_goes_when_another_worker_asks(tmp_path: pathlib.Path) -> None:
     async with fault_server(faults={"END": b"250 ok\r\n"}) as server:
         site = smtp_site(server.port)
-        options = OutboundOptions(idle_s=60)
-        shaping = ShapingOptions(connections=4)
-        async with outgoing(tmp_path, {b"*": site}, options=options, shaping=shaping, workers=2) as relay:
+        shaping = ShapingOptions(connections=4, idle_time=Duration(60))
+        async with outgoing(tmp_path, {b"*": site}, shaping=shaping, workers=2) as relay:
             await asyncio.gather(*(relay.send(b"r%d@y.example" % i) for i in range(100)))
             await relay.outcomes(100)
             (pool,) = relay.dispatcher.status()

@@ -11,7 +11,7 @@ from outbound.fault_server import fault_server
 from outbound.outgoing import outgoing, smtp_site
 from outbound.test_delivery import on_uvloop, to_here
 
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.spool.envelope import Attribute, Flag
 
 BINARY = b"Subject: binary\r\n\r\n\x00\r\n.\r\n\n\r\xff" + bytes(range(256)) + b"no end"

@@ -18,7 +18,7 @@ from outbound.outgoing import outgoing, smtp_site, until
 from outbound.test_delivery import on_uvloop
 
 from angarium.outbound.options import OutboundOptions
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping_options import ShapingOptions
 
 SMTP_SINK = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
 needs_sink = pytest.mark.skipif(not os.path.exists(SMTP_SINK), reason="Debian's postfix is not installed")

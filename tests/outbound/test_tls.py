@@ -18,8 +18,8 @@ from tls import authority
 
 from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
-from angarium.outbound.options import OutboundOptions
-from angarium.queue.options import ShapingOptions
+from angarium.model.units import Duration
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.tls.options import CertificateOptions
 
 REQUIRETLS, TLS_OPTIONAL = 2048, 4096
@@ -150,10 +150,10 @@ def broken_tls() -> ssl.SSLContext:
 
 @on_uvloop
 async def test_opportunistic_goes_in_clear_once_a_handshake_fails_and_remembers_it(tmp_path: pathlib.Path) -> None:
-    options = OutboundOptions(idle_s=0.1, site_pause_first_s=0.2)
+    limits = shaping(tmp_path, "opportunistic", idle_time=Duration(0.1))
     async with (
         fault_server(tls=broken_tls()) as server,
-        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "opportunistic"), options=options) as relay,
+        outgoing(tmp_path, to_here(server), shaping=limits) as relay,
     ):
         assert (await one(relay))["event"] == "delivered"
         assert server.connections == 2

@@ -12,7 +12,8 @@ from queue_harness import MESSAGE, NextHop, Queue, run, until
 from angarium.model.plan import Host, RoutingTrouble, Site, Source
 from angarium.model.units import Duration, Rate
 from angarium.queue import inspect, orders
-from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+from angarium.queue.options import QueueOptions, RetryOptions
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.egress_pool import EgressPool
 
 HOUR_MS = 3_600_000
@@ -364,7 +365,7 @@ def test_new_routes_take_mail_out_of_ready_queues(tmp_path):
 def test_the_rate_limit_spaces_messages(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
-        queue = Queue(directory, await hop.start(), shaping=ShapingOptions(rate=Rate.decode("2/s")))
+        queue = Queue(directory, await hop.start(), shaping=ShapingOptions(message_rate=Rate.decode("2/s")))
         for number in range(4):
             await queue.send(f"r{number}@y.example")
         await until(lambda: len(hop.messages) >= 1)

@@ -15,7 +15,8 @@ from queue_harness import NextHop, Queue, run, until
 from angarium.model.units import Duration
 from angarium.queue import orders
 from angarium.queue.inspect import id_text
-from angarium.queue.options import QueueOptions, RetryOptions, ShapingOptions
+from angarium.queue.options import QueueOptions, RetryOptions
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.spool.envelope import Attribute, Flag
 
 DELAY = 8

@@ -34,9 +34,10 @@ from angarium.measure.spool_load import SpoolLoad
 from angarium.metrics.counters import registry
 from angarium.model.plan import Plan, RoutingTrouble, Source
 from angarium.queue.compaction import Compactor
-from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.queue.options import QueueOptions
 from angarium.queue.recovery import recover
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool

@@ -33,12 +33,17 @@ _TOML_NAMES: Final = {
 }
 
 
-def decode_tables(tree: Tree, kind: type[T]) -> T:
-    """The whole tree as `kind`. Raises ConfigError with file, key path and reason."""
+def decode_tables(tree: Tree, kind: type[T], tables: dict[str, Any] | None = None) -> T:
+    """The whole tree as `kind`, or these tables, which were made of it.
+
+    Raises ConfigError with file, key path and reason.
+    """
+    if tables is None:
+        tables = tree.tables
     try:
-        return _convert(tree.tables, kind)
+        return _convert(tables, kind)
     except msgspec.ValidationError as error:
-        path, text = _locate(tree.tables, kind, str(error))
+        path, text = _locate(tables, kind, str(error))
         raise tree.complain(path, text) from None
 
 

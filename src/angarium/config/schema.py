@@ -20,11 +20,14 @@ from angarium.bounces.suppression_options import SuppressionOptions
 from angarium.config.decode import decode_tables, key_path
 from angarium.config.files import Tree, read_tree
 from angarium.config.node import NodeOptions
+from angarium.config.shaping_files import add_shaping_files
+from angarium.config.unset import without_unset
 from angarium.inbound.options import ListenerOptions
 from angarium.model.errors import TlsMaterialError
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
-from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.queue.options import QueueOptions
+from angarium.queue.shaping_options import ShapingTables
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.next_hop import parse_next_hop
@@ -38,12 +41,6 @@ class PoolTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[pool.*]: which sources mail leaves from; absent: all sources, evenly."""
 
     default: PoolOptions = PoolOptions()
-
-
-class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[shaping.*]: limits per site."""
-
-    default: ShapingOptions = ShapingOptions()
 
 
 class QueueTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,12 +81,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> tuple[Config, Tree]:
     """Reads and checks everything. Raises ConfigError: `FILE: listener[0].address: reason`."""
     tree = read_tree(path)
+    add_shaping_files(tree)
     return decode(tree), tree
 
 
 def decode(tree: Tree) -> Config:
     """The tree as a Config, references checked. Raises ConfigError."""
-    config = decode_tables(tree, Config)
+    config = decode_tables(tree, Config, without_unset(tree.tables))
     if not config.listener:
         raise tree.complain(("listener",), "none: a relay needs at least one [[listener]]")
     seen: dict[str, int] = {}
@@ -205,7 +203,12 @@ def _check_logins(config: Config, tree: Tree) -> None:
 
 
 def _check_sources(config: Config, tree: Tree) -> None:
-    """Pools name sources that exist."""
+    """Pools and [shaping.source.NAME] name sources that exist."""
+    for name in config.shaping.source:
+        if name not in config.source and (config.source or name != "default"):
+            known = difflib.get_close_matches(name, config.source, n=1)
+            hint = f'; did you mean "{known[0]}"?' if known else ""
+            raise tree.complain(("shaping", "source", name), f"there is no [source.{name}]{hint}")
     for name in config.pool.default.sources:
         if name not in config.source:
             known = difflib.get_close_matches(name, config.source, n=1)

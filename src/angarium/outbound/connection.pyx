@@ -26,10 +26,11 @@ from angarium.queue.scheduler cimport Scheduler
 from angarium.smtp.client_dialogue cimport (
     CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
-    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_REQUIRETLS, STAGE_IDLE,
+    EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_PIPELINING, EXTENSION_REQUIRETLS, STAGE_IDLE,
     STAGE_STARTTLS, client_event)
 from angarium.smtp.client_hello cimport hello_under_tls
-from angarium.smtp.client_session cimport CLIENT_SLOTS, PHASE_FREE, RECIPIENT_ACCEPTED, ClientSession, client_slot
+from angarium.smtp.client_session cimport (
+    CLIENT_SLOTS, PHASE_FREE, RECIPIENT_ACCEPTED, ClientSession, PhaseTimeouts, client_slot)
 from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
@@ -121,7 +122,7 @@ cdef class ConnectionOwner:
 cdef class Connection(Carrier):
 
     def __cinit__(self, ConnectionOwner owner not None, ReadyQueue ready not None, int deadline_kind,
-                  bytes hostname not None, *, bint is_lmtp, attempt not None):
+                  bytes hostname not None, *, bint is_lmtp, attempt not None, PhaseTimeouts timeouts=None):
         self.owner = owner
         self.ready = ready
         self.scheduler = <Scheduler?>ready.ledger
@@ -129,7 +130,7 @@ cdef class Connection(Carrier):
         self.site = ready.site
         wants_tls = attempt.tls is not None
         self.session = ClientSession(hostname, is_lmtp, attempt.watches_for_loop, wants_tls,
-                                     wants_tls and attempt.begins_with_tls)
+                                     wants_tls and attempt.begins_with_tls, timeouts)
         self.remote = attempt.remote
         self.policy_name = attempt.policy.name.encode("ascii")
         self.policy_origin = attempt.policy.origin.encode("ascii")
@@ -308,6 +309,8 @@ cdef class Connection(Carrier):
         elif policy.needs_requiretls and not self.session.extensions & EXTENSION_REQUIRETLS:
             judgement = trouble.no_requiretls(self.remote)
         if judgement is None:
+            if self.ready.avoids_pipelining:
+                self.session.extensions &= ~<uint32_t>EXTENSION_PIPELINING
             self.takes_requiretls = policy.needs_requiretls or is_local(self.ready.site)
             if not self.hello.done():
                 self.hello.set_result(None)

@@ -23,6 +23,7 @@ from angarium.outbound.connection import HelloFailed
 from angarium.outbound.options import OutboundOptions
 from angarium.outbound.tls_contexts import Material, TlsContexts
 from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
+from angarium.queue.shaping_options import AddressFamily, ShapingOptions
 from angarium.tls.certificates import ProfileName
 from angarium.tls.client import ClientContext
 
@@ -35,6 +36,9 @@ SMTP_PORT = 25
 fallbacks = counter(
     "angarium_outbound_tls_fallbacks_total", "Hosts that were tried again in clear because TLS with them failed."
 )
+
+_PREFERS_IPV6 = {"prefer-ipv4": False, "prefer-ipv6": True}
+_ONLY = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
 HostKey = tuple[str, str, int]
 
@@ -74,22 +78,23 @@ class Dialer:
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
 
     async def dial(
-        self, site: Site, source: Source, make: Make, policy: TlsPolicy, material: Material
+        self, site: Site, source: Source, make: Make, policy: TlsPolicy, material: Material, *, limits: ShapingOptions
     ) -> Connection:
         """A connection that is ready for transactions.
 
         Hosts by rising preference, equal ones in random order (RFC 5321 §5.1); hosts that failed a moment ago
-        come last. `make(attempt)` gives a fresh protocol object for each try. Where the policy lets mail go in clear,
-        a host with which TLS fails is tried once more without.
+        come last. `limits` say for how long one address is tried, and of which family it is. `make(attempt)` gives a
+        fresh protocol object for each try. Where the policy lets mail go in clear, a host with which TLS fails is tried
+        once more without.
         Raises SiteUnreachable when every try has failed.
         """
         if site.protocol == "lmtp+unix":
-            return await self._dial_path(site.path, make, policy)
+            return await self._dial_path(site.path, make, policy, limits.connect_timeout)
         if not is_located(policy, site):
             raise SiteUnreachable(trouble.not_located(site.name))
-        targets = self.targets(site, source)
+        targets = self.targets(site, source, limits.address_family)
         if not targets:
-            raise SiteUnreachable(trouble.of_no_address(site.name, source.name))
+            raise SiteUnreachable(trouble.of_no_address(site.name, source.name, _ONLY.get(limits.address_family, "")))
         judgements: list[trouble.Judgement] = []
         at_hosts: dict[Host, TlsPolicy] = {}
         for host in site.hosts:
@@ -118,11 +123,12 @@ class Dialer:
                 site.begins_with_tls,
             )
             connection = make(attempt)
-            judgement = await self._try_address(connection, source, address, host.port, remote)
+            target = (address, host.port, remote)
+            judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
             if judgement is not None and judgement.is_tls and at_this.may_go_clear:
                 self._fall_back(site, key, judgement)
                 connection = make(msgspec.structs.replace(attempt, tls=None))
-                judgement = await self._try_address(connection, source, address, host.port, remote)
+                judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
             if judgement is None:
                 self.broken.pop(key, None)
                 return connection
@@ -135,7 +141,9 @@ class Dialer:
                 self.remember_broken(key)
         raise SiteUnreachable(trouble.of_site(judgements))
 
-    def targets(self, site: Site, source: Source) -> list[tuple[Host, str]]:
+    def targets(
+        self, site: Site, source: Source, address_family: AddressFamily = "any"
+    ) -> list[tuple[Host, str]]:
         """Host and address pairs in the order they are to be tried."""
         now_mono = time.monotonic()
         by_preference: dict[int, list[Host]] = {}
@@ -145,7 +153,13 @@ class Dialer:
         for preference in sorted(by_preference):
             equals = by_preference[preference]
             random.shuffle(equals)
-            found.extend((host, address) for host in equals for address in host.addresses)
+            group = [(host, address) for host in equals for address in host.addresses]
+            if address_family in _PREFERS_IPV6:
+                wants_ipv6 = _PREFERS_IPV6[address_family]
+                group.sort(key=lambda each: (":" in each[1]) != wants_ipv6)
+            found.extend(group)
+        if address_family in _ONLY:
+            found = [(host, address) for host, address in found if (":" in address) == (address_family == "ipv6")]
         if source.address:
             is_ipv6 = ":" in source.address
             found = [(host, address) for host, address in found if (":" in address) == is_ipv6]
@@ -181,10 +195,10 @@ class Dialer:
                 return None         # reported by who could not read them
             raise SiteUnreachable(trouble.no_material(str(error))) from None
 
-    async def _dial_path(self, path: str, make: Make, policy: TlsPolicy) -> Connection:
+    async def _dial_path(self, path: str, make: Make, policy: TlsPolicy, timeout_s: float) -> Connection:
         connection = make(Attempt(path, (path, "", 0), False, policy))
         try:
-            async with asyncio.timeout(self.options.connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self.loop.create_unix_connection(lambda: connection, path)  # type: ignore[type-var]
         except OSError as error:
             connection.hello.cancel()
@@ -196,11 +210,11 @@ class Dialer:
         return connection
 
     async def _try_address(
-        self, connection: Connection, source: Source, address: str, port: int, remote: str
+        self, connection: Connection, source: Source, address: str, port: int, remote: str, *, timeout_s: float
     ) -> trouble.Judgement | None:
         local = (source.address, 0) if source.address else None
         try:
-            async with asyncio.timeout(self.options.connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self.loop.create_connection(  # type: ignore[type-var]
                     lambda: connection,
                     address,

@@ -21,4 +21,4 @@ class Dispatcher(Egress):
         everything else goes back untried. Call once.
         """
     def status(self) -> list[dict[str, Any]]:
-        """One entry a pool: site, source, waiting, busy, idle, dialling, window, average_ms."""
+        """One entry a pool: site, source, kind (shaping.kind_text()), waiting, busy, idle, dialling, window, average_ms."""

@@ -10,6 +10,7 @@ import asyncio
 
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
+from angarium.queue.shaping import kind_text
 
 
 cdef void deadline_over(wheel_node *node, void *context) noexcept:
@@ -82,7 +83,7 @@ cdef class Dispatcher(Egress):
         cdef Pool pool
         return [
             {
-                "site": pool.ready.site.name, "source": pool.ready.source.name, "waiting": pool.ready.count,
+                "site": pool.ready.site.name, "source": pool.ready.source.name, "kind": kind_text(pool.ready.kind), "waiting": pool.ready.count,
                 "busy": pool.busy_count, "idle": pool.idle_count, "dialling": len(pool.dials),
                 "tls": pool.policy.name, "encrypted": pool.encrypted_count(),
                 "window": int(pool.window), "average_ms": round(pool.average_ms, 1),

@@ -6,9 +6,7 @@ import msgspec
 
 
 class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """connect_timeout_s    for one address; Linux itself would try for two minutes.
-    idle_s               an unused connection is kept this long for the next message, then QUIT.
-    broken_host_s        a host that could not be reached is tried last for this long.
+    """broken_host_s        a host that could not be reached is tried last for this long.
     without_tls_s        a host with which TLS failed is spoken to in clear for this long, where the policy allows it.
     site_pause_first_s   after a dial to all hosts of a site failed, the next one comes this much later,
     site_pause_max_s     doubling up to this.
@@ -16,8 +14,6 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     window_first         connections dialled to a site before the first success.
     """
 
-    connect_timeout_s: float = 30.0
-    idle_s: float = 5.0
     broken_host_s: float = 180.0
     without_tls_s: float = 600.0
     site_pause_first_s: float = 5.0

@@ -26,14 +26,14 @@ cdef class Pool(ConnectionOwner):
     cdef readonly object policy         # tls_policy.TlsPolicy
     cdef int tls_floor                  # of it: what a connection must have (tls_policy.Level)
     cdef object material                # tls_contexts.Material
-    cdef object shaping                 # that the three were made of
+    cdef object limits                  # shaping.Limits that these were made of
     cdef bint is_due                    # distribute() follows in this turn of the loop
     cdef bint is_patient                # messages wait; look_again() follows within RECHECK_S
     cdef bint is_watching               # whether another worker wants places
     cdef readonly bint is_draining
 
     cdef void wake(self) noexcept
-    cdef int look_at_policy(self) except -1
+    cdef int look_at_limits(self) except -1
     cdef bint is_good_still(self, Connection connection) except -1
     cdef int encrypted_count(self) except -1
     cdef void hand_out(self, bint is_overdue) noexcept

@@ -56,14 +56,15 @@ cdef class Pool(ConnectionOwner):
         self.average_ms = PATIENCE_MS + 1       # unknown: nothing waits for a busy connection
         self.site_pause_s = options.site_pause_first_s
         self.dial_after_s = 0.0
-        self.idle_ms = <uint64_t>(options.idle_s * 1000)
-        self.look_at_policy()
+        self.look_at_limits()
 
-    cdef int look_at_policy(self) except -1:
-        self.shaping = self.ready.ledger.shaping
-        self.policy = policy_of(self.ready.site, TlsWish(self.ready.wish), self.shaping.tls)
+    cdef int look_at_limits(self) except -1:
+        self.limits = self.ready.limits
+        shaping = self.limits.options
+        self.policy = policy_of(self.ready.site, TlsWish(self.ready.wish), shaping.tls)
         self.tls_floor = self.policy.floor
-        self.material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
+        self.material = Material(shaping.tls_ca, shaping.tls_certificate)
+        self.idle_ms = <uint64_t>(shaping.idle_time * 1000)
         return 0
 
     cdef bint is_good_still(self, Connection connection) except -1:
@@ -134,9 +135,9 @@ cdef class Pool(ConnectionOwner):
         limit = connection.session.mail_limit               # MAILMAX, RFC 9422
         if limit and connection.taken_count >= limit:
             return False
-        if self.shaping is not self.ready.ledger.shaping:
+        if self.limits is not self.ready.limits:
             try:
-                self.look_at_policy()
+                self.look_at_limits()
             except Exception:
                 return False
         if self.ready.share.is_wanted_beside(self.ready.number) and \
@@ -248,10 +249,10 @@ cdef class Pool(ConnectionOwner):
                 if not self.ready.may_connect():
                     return                      # the scheduler wakes us when there is a place
                 dials_started.cell[0] += 1
-                if self.shaping is not self.ready.ledger.shaping:
-                    self.look_at_policy()
+                if self.limits is not self.ready.limits:
+                    self.look_at_limits()
                 task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make,
-                                                              self.policy, self.material))
+                                                              self.policy, self.material, limits=self.limits.options))
                 self.dials.add(task)
                 task.add_done_callback(self.dialled)
         except Exception as error:
@@ -261,7 +262,7 @@ cdef class Pool(ConnectionOwner):
         """A connection for the dialer to try."""
         cdef bytes hostname = (self.ready.source.ehlo or self.scheduler.hostname).encode("ascii")
         return Connection(self, self.ready, self.deadline_kind, hostname,
-                          is_lmtp=self.ready.site.protocol != "smtp", attempt=attempt)
+                          is_lmtp=self.ready.site.protocol != "smtp", attempt=attempt, timeouts=self.limits.timeouts)
 
     def dialled(self, task):
         cdef Connection connection

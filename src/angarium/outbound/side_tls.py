@@ -9,7 +9,7 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Site, TlsWish
 from angarium.outbound.tls_contexts import Material, TlsContexts
 from angarium.outbound.tls_policy import Level, policy_of
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping import Shaping
 from angarium.tls.terms import TlsTerms
 
 
@@ -18,14 +18,15 @@ class SideTls:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
         self._contexts = TlsContexts(loop, journal)
-        self.shaping = ShapingOptions()
+        self.shaping = Shaping()
 
     async def terms(self, site: Site) -> TlsTerms:
         """Raises TlsMaterialError: the policy needs what cannot be loaded."""
-        policy = policy_of(site, TlsWish.NONE, self.shaping.tls)
+        limits = self.shaping.limits(site, "").options
+        policy = policy_of(site, TlsWish.NONE, limits.tls)
         context = None
         if policy.wants_tls:
-            material = Material(self.shaping.tls_ca, self.shaping.tls_certificate)
+            material = Material(limits.tls_ca, limits.tls_certificate)
             try:
                 context = await self._contexts.get(material, "strict" if policy.floor == Level.VERIFIED else "any")
             except TlsMaterialError:

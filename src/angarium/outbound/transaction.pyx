@@ -217,7 +217,9 @@ cdef int transmit(Carrier self) except -1:
     if s.extensions & EXTENSION_CHUNKING:
         # One round trip instead of two. A larger body, or one that some recipient may still cost, waits for the
         # replies to RCPT, and then BDAT is worth it only where DATA would have to look at every octet.
-        if h.t.count == 1 and h.body != NULL and h.body.length <= BDAT_NOW_OCTETS:
+        if self.ready.avoids_bdat and not flags & SPOOL_ENVELOPE_BINARYMIME:    # which DATA cannot carry (RFC 3030 §3)
+            pass
+        elif h.t.count == 1 and h.body != NULL and h.body.length <= BDAT_NOW_OCTETS:
             by = BODY_BY_BDAT_NOW
         elif flags & (SPOOL_ENVELOPE_DOT_LINE | SPOOL_ENVELOPE_NO_FINAL_CRLF | SPOOL_ENVELOPE_BINARYMIME):
             by = BODY_BY_BDAT_LATER

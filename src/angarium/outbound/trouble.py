@@ -225,9 +225,9 @@ def _at_connect(status: tuple[int, int, int], text: str, remote: str = "") -> Tr
     return Trouble(0, status, text, remote, phase=PHASE[Stage.CONNECT])
 
 
-def of_no_address(site: str, source: str) -> Judgement:
-    """No host of the site has an address of the family of the egress source."""
-    text = f"no address of {site} can be reached from source {source}"
+def of_no_address(site: str, source: str, family: str = "") -> Judgement:
+    """No host of the site has an address of the family of the egress source, or of the one that shaping insists on."""
+    text = f"no address of {site} can be reached from source {source}" + (f" over {family} only" if family else "")
     return Judgement(Scope.SITE, False, _at_connect((4, 4, 4), text))
 
 

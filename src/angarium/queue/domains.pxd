@@ -9,7 +9,10 @@ cdef class DomainQueue:
     cdef wheel_node head
     cdef readonly uint32_t count        # all live recipients of the domain, wherever they are
     cdef readonly uint32_t unrouted
-    cdef readonly bytes key             # domain in lower case; behind a NUL its route (routing/route_key.py), when it has one
+    # Domain in lower case; behind a NUL its route (routing/route_key.py), when it has one. In front of the route stand "@", its
+    # tenant and a NUL when limits look at that (tenant_route()).
+    cdef readonly bytes key
+    cdef readonly object kind           # shaping.Kind of its mail by its plan, or None
     cdef readonly object plan
     cdef readonly double plan_expires_mono_s
     cdef ReadyQueue only                # the usual case: one source
@@ -17,6 +20,10 @@ cdef class DomainQueue:
     cdef bint is_resolving
 
     cdef bint is_of(self, bytes domain) noexcept    # whatever its route
+
+# What find_or_add() takes for a message of a tenant whose limits are its own; route: None for none.
+cdef bytes tenant_route(bytes tenant, bytes route)
+
 
 cdef class DomainTable:
     """All domain queues of a worker by key. Owns a reference to each."""

@@ -3,12 +3,13 @@
 from typing import final
 
 from angarium.model.plan import Plan
+from angarium.queue.shaping import Kind
 
 @final
 class DomainQueue:
     """One recipient domain and route, its plan, and who waits for one.
 
-    key  domain in lower case; behind a NUL its route (routing/route_key.py), when it has one.
+    key  domain in lower case; behind a NUL its tenant, where limits look at that, and its route (routing/route_key.py).
     """
 
     count: int
@@ -17,7 +18,12 @@ class DomainQueue:
     @property
     def domain(self) -> bytes: ...
     @property
+    def tenant(self) -> bytes: ...
+    @property
     def route(self) -> bytes: ...
+    @property
+    def route_key(self) -> bytes: ...
+    kind: Kind | None
     plan: Plan | None
     plan_expires_mono_s: float
 

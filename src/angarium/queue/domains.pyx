@@ -33,14 +33,31 @@ cdef class DomainQueue:
         return self.key.partition(b"\0")[0]
 
     @property
+    def tenant(self):
+        route = self.key.partition(b"\0")[2]
+        return route[1:].partition(b"\0")[0] if route.startswith(b"@") else b""
+
+    @property
     def route(self):
-        return self.key.partition(b"\0")[2]
+        route = self.key.partition(b"\0")[2]
+        return route.partition(b"\0")[2] if route.startswith(b"@") else route
+
+    @property
+    def route_key(self):
+        """For the router, who knows of no tenants."""
+        if not self.tenant:
+            return self.key
+        return self.domain + b"\0" + self.route if self.route else self.domain
 
     cdef bint is_of(self, bytes domain) noexcept:
         cdef const char *key = self.key
         cdef Py_ssize_t length = len(domain)
         # bytes end with a NUL of their own, so that a key without a route ends like one with it.
         return len(self.key) >= length and key[length] == 0 and memcmp(key, <const char *>domain, length) == 0
+
+
+cdef bytes tenant_route(bytes tenant, bytes route):
+    return b"@" + tenant + (b"\0" + route if route is not None else b"")
 
 
 cdef bytes TOO_LONG = b">too long"      # no next hop is written like that: whoever is routed there waits

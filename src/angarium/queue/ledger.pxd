@@ -2,7 +2,7 @@ from libc.stdint cimport uint64_t
 from angarium.events.journal cimport Journal
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient, transaction
-from angarium.queue.shares cimport Shares
+from angarium.queue.shares cimport Share, Shares
 from angarium.queue.wheel cimport Wheel
 from angarium.spool.shard cimport Shard
 
@@ -14,9 +14,13 @@ cdef class Ledger:
     cdef readonly Journal journal
     cdef readonly Shares shares
     cdef readonly object loop
-    cdef readonly object shaping
+    cdef readonly object shaping        # shaping.Shaping
+    cdef dict shares_held               # name -> Share, while a ready queue is counted there
     cdef list shards                    # by their number; None: not met yet. Kept as long as the Ledger.
     cdef int resume_kind
+
+    cdef Share hold_share(self, str name)
+    cdef void drop_share(self, Share share) noexcept
 
     # A transaction ends: every recipient in it has an outcome or has been given back.
     cdef void settle(self, transaction *t) noexcept

@@ -3,7 +3,7 @@
 from asyncio import AbstractEventLoop
 
 from angarium.events.journal import Journal
-from angarium.queue.options import ShapingOptions
+from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 
@@ -14,4 +14,4 @@ class Ledger:
     journal: Journal
     shares: Shares
     loop: AbstractEventLoop
-    shaping: ShapingOptions
+    shaping: Shaping

@@ -3,9 +3,16 @@ from libc.stdint cimport uint64_t
 
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient, transaction
+from angarium.queue.shares cimport Share
 
 
 cdef class Ledger:
+    cdef Share hold_share(self, str name):
+        return None
+
+    cdef void drop_share(self, Share share) noexcept:
+        pass
+
     cdef void settle(self, transaction *t) noexcept:
         pass
 

@@ -1,49 +1,10 @@
-"""What the operator may set about the queue: [shaping.default] and [queue.default]."""
+"""What the operator may set about the queue: [queue.default]. Limits towards sites: shaping_options.py."""
 
 from __future__ import annotations
 
 import msgspec
 
-from angarium.model.plan import TlsName
-from angarium.model.units import Duration, Rate
-from angarium.tls.options import CertificateOptions, require_path
-
-
-class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Limits per site, over all workers of the machine.
-
-    connections              at once to one site.
-    rate                     messages to one site; absent: no limit. Smooth (GCRA), a burst of a tenth of a second.
-    messages_per_connection  then QUIT and a new one; 0: no limit.
-    recipients               in one transaction (RFC 5321 §4.5.3.1.8: 100 are always allowed).
-    tls                      "opportunistic": where offered, whatever certificate is shown, and in clear when it fails.
-                             "none": never. "encrypt": with any certificate, or mail waits. "required": with a
-                             certificate for the host's name from an authority that we trust, or mail waits.
-    dane                     TLSA records that DNS vouches for (resolver.trust_ad) raise "opportunistic" and "encrypt".
-    mta_sts                  so do policies that domains publish over HTTPS (RFC 8461); TLSA records go before them.
-    tls_ca                   PEM file of authorities; absent: the system's.
-    tls_certificate          ours, shown to hosts that ask for one.
-    """
-
-    connections: int = 32
-    rate: Rate | None = None
-    messages_per_connection: int = 0
-    recipients: int = 100
-    tls: TlsName = "opportunistic"
-    dane: bool = True
-    mta_sts: bool = False
-    tls_ca: str | None = None
-    tls_certificate: CertificateOptions | None = None
-
-    def __post_init__(self) -> None:
-        if self.tls_ca is not None:
-            require_path("tls_ca", self.tls_ca)
-        if not 1 <= self.connections <= 65535:
-            raise ValueError("connections: between 1 and 65535")
-        if self.messages_per_connection < 0:
-            raise ValueError("messages_per_connection: 0 (no limit) or more")
-        if not 1 <= self.recipients <= 100000:
-            raise ValueError("recipients: between 1 and 100000")
+from angarium.model.units import Duration
 
 
 class RetryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -11,12 +11,12 @@ cdef class Planner(Ledger):
     """Which ready queue a recipient belongs in: domains, plans, ready queues."""
     cdef readonly object router
     cdef object route_of_sender         # callable, or None: no route looks at senders
+    cdef object tenants                 # frozenset, or None: no limits look at tenants
     cdef readonly object pool
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name, wish, site.claims) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, wish, site.claims, kind) -> ReadyQueue
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
-    cdef dict site_shares               # site name -> Share, while it has ready queues
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
     cdef object to_resolve              # deque of DomainQueue
@@ -30,12 +30,14 @@ cdef class Planner(Ledger):
     cdef bint is_closing
 
     cdef bytes route_of(self, const spool_envelope *view)
+    cdef bytes next_hop_of(self, const spool_envelope *view)
+    cdef bytes tenant_of(self, const spool_envelope *view)
     # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
     cdef void route(self, recipient *r) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1

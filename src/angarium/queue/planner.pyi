@@ -6,8 +6,9 @@ from typing import Protocol
 from angarium.model.plan import Plan, Source
 from angarium.queue.domains import DomainQueue, DomainTable
 from angarium.queue.ledger import Ledger
-from angarium.queue.options import ShapingOptions
 from angarium.queue.ready import Egress, ReadyQueue
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.troubles import Troubles
 
 class Router(Protocol):
@@ -30,7 +31,7 @@ class Planner(Ledger):
     pool: Pool
     troubles: Troubles
     domains: DomainTable
-    def plan_anew(self, *, router: Router, pool: Pool, shaping: ShapingOptions) -> None:
+    def plan_anew(self, *, router: Router, pool: Pool, shaping: Shaping | ShapingOptions) -> None:
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def set_egress(self, protocol: str, egress: Egress) -> None:
         """Who serves ready queues whose site speaks `protocol`."""

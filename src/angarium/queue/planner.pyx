@@ -4,15 +4,16 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns
-from angarium.queue.domains cimport DomainQueue, DomainTable
+from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
 from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, message_of, recipient
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.ready cimport WISH_NONE, WISH_OPTIONAL, WISH_REQUIRED, Egress, ReadyQueue
 from angarium.queue.troubles cimport Troubles
+from angarium.queue.shares cimport Share
 from angarium.spool.cspool cimport (
-    SPOOL_ATTRIBUTE_ROUTE, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
+    SPOOL_ATTRIBUTE_ROUTE, SPOOL_ATTRIBUTE_TENANT, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
     spool_envelope_find_attribute, spool_span)
 
 import collections
@@ -20,6 +21,7 @@ import functools
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import RoutingTrouble
+from angarium.queue.shaping import Shaping
 
 cdef enum:
     PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
@@ -36,7 +38,7 @@ cdef class Planner(Ledger):
         self.domains = DomainTable()
         self.ready = {}
         self.ready_numbers = {}
-        self.site_shares = {}
+        self.shares_held = {}
         self.egresses = {}
         self.to_resolve = collections.deque()
         self.to_reroute = collections.deque()
@@ -48,7 +50,8 @@ cdef class Planner(Ledger):
         self.router = router
         self.route_of_sender = getattr(router, "route_of_sender", None)
         self.pool = pool
-        self.shaping = shaping
+        self.shaping = shaping if isinstance(shaping, Shaping) else Shaping(shaping)
+        self.tenants = self.shaping.tenants
         self.generation += 1
         is_under_way = bool(self.to_reroute)
         self.to_reroute = collections.deque(self.ready.values())
@@ -86,10 +89,39 @@ cdef class Planner(Ledger):
         """Who serves ready queues whose site speaks `protocol` (model.plan.Site.protocol)."""
         self.egresses[protocol] = egress
 
+    cdef Share hold_share(self, str name):
+        cdef Share share = self.shares_held.get(name)
+        if share is None:
+            share = self.shares_held[name] = self.shares.share_of(name)
+        share.queue_count += 1
+        return share
+
+    cdef void drop_share(self, Share share) noexcept:
+        if share is None:
+            return
+        share.queue_count -= 1
+        if share.queue_count == 0:
+            self.shares_held.pop(share.name, None)
+
     # ---- from domain to ready queue ----
 
     cdef bytes route_of(self, const spool_envelope *view):
-        """The route of a message whose recipients queue apart from others of their domain; None: it has none."""
+        """The route and tenant of a message whose recipients queue apart from others of their domain; None: it has neither."""
+        cdef bytes tenant = self.tenant_of(view) if self.tenants is not None else None
+        if tenant is not None:
+            return tenant_route(tenant, self.next_hop_of(view))
+        return self.next_hop_of(view)
+
+    cdef bytes tenant_of(self, const spool_envelope *view):
+        """None where no limits look at the message's."""
+        cdef spool_span text
+        cdef bytes tenant
+        if view.end == view.chunks or not spool_envelope_find_attribute(view, SPOOL_ATTRIBUTE_TENANT, &text):
+            return None
+        tenant = text.data[:text.length]
+        return tenant if tenant in self.tenants else None
+
+    cdef bytes next_hop_of(self, const spool_envelope *view):
         cdef spool_span text
         if view.end != view.chunks and spool_envelope_find_attribute(view, SPOOL_ATTRIBUTE_ROUTE, &text):
             return b">" + text.data[:text.length]
@@ -107,7 +139,7 @@ cdef class Planner(Ledger):
         cdef ReadyQueue ready = None
         try:
             if domain.generation != self.generation and not domain.is_resolving:
-                self.take_plan(domain, self.router.plan_now(domain.key))
+                self.take_plan(domain, self.router.plan_now(domain.route_key))
             if domain.only is not None and not message_of(r).flags & OWN_WISH and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
@@ -134,8 +166,9 @@ cdef class Planner(Ledger):
             return 0
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
+        domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
         if self.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, self.pool.only, WISH_NONE)
+            domain.only = self.ready_queue_of(plan.site, self.pool.only, WISH_NONE, domain.kind)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
@@ -149,19 +182,17 @@ cdef class Planner(Ledger):
         source = self.pool.only
         if source is None:
             source = self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
-        return self.ready_queue_of(domain.plan.site, source, wish)
+        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind)
 
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish):
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of
         # two domains with the same exchangers DNS may vouch for one, or one may have published a policy: that must neither
         # let through nor hold up mail for the other.
-        cdef tuple key = (site.name, source.name, wish, site.claims)
+        cdef tuple key = (site.name, source.name, wish, site.claims, kind)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish)
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind)
             ready.key = key
-            ready.share = self.site_shares.setdefault(site.name, ready.share)
-            ready.share.queue_count += 1
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
             self.ready_count += 1
@@ -177,7 +208,7 @@ cdef class Planner(Ledger):
         try:
             while self.to_resolve and len(self.plan_tasks) < PLANS_AT_ONCE and not self.is_closing:
                 domain = self.to_resolve.popleft()
-                task = self.loop.create_task(self.router.plan(domain.key))
+                task = self.loop.create_task(self.router.plan(domain.route_key))
                 self.plan_tasks.add(task)
                 task.add_done_callback(functools.partial(self.planned, domain, self.generation))
         except Exception as error:
@@ -280,9 +311,7 @@ cdef class Planner(Ledger):
                 or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
         self.ready.pop(ready.key, None)
-        ready.share.queue_count -= 1
-        if ready.share.queue_count == 0:
-            self.site_shares.pop(ready.site.name, None)
+        ready.let_go()
         self.ready_numbers.pop(ready.number, None)
         return True
 

@@ -35,8 +35,13 @@ cdef struct domain_budget:              # domains that recipients may still be o
     uint32_t left                       # others; each change counts, who comes back to a domain uses up another
 
 
+cdef struct pace:                       # GCRA (csrc/queue/shares.h)
+    uint64_t interval_ns                # 0: no limit
+    uint32_t burst
+
+
 cdef class ReadyQueue:
-    """Recipients ready for one site by one egress source, which want the same of TLS: by falling priority, first in first out
+    """Recipients ready for one site by one egress source, which want the same of TLS and are of one kind (shaping.py): by falling priority, first in first out
     in each. While some go before others, every sixteenth message is one of those that would wait: each lower priority in turn."""
     cdef wheel_node head                # list of recipient.link: priority 0
     cdef ready_levels *levels           # NULL until the first other priority comes
@@ -54,13 +59,28 @@ cdef class ReadyQueue:
     cdef readonly double paused_until_mono_s
     cdef double rate_until_mono_s       # end of the pause that the rate asked for last
     cdef readonly str last_trouble
-    cdef Share share
+    cdef readonly object kind           # shaping.Kind, or None
+    cdef readonly object limits         # shaping.Limits in force
+    cdef Share share                    # where connections are counted
+    cdef uint32_t places                # of them, taken for this queue
+    cdef Share dial_share               # where connections begun are counted
+    cdef Share rate_share               # where messages are
+    cdef Share tenant_share             # and the tenant's besides
     cdef Ledger ledger
-    cdef uint64_t rate_interval_ns      # 0: no limit
-    cdef uint32_t rate_burst
+    cdef bint is_paced                  # one of the two next has an interval
+    cdef pace rate
+    cdef pace tenant_rate
+    cdef pace dial_rate
+    cdef bint is_dial_awaited
     cdef readonly uint32_t connection_limit
     cdef readonly uint32_t recipient_limit
     cdef readonly uint32_t messages_per_connection
+    cdef bint avoids_pipelining
+    cdef bint avoids_bdat
+    cdef double retry_first_s           # of its own; 0: as for all mail
+    cdef double retry_factor
+    cdef double retry_max_s
+    cdef double retry_jitter
     cdef bint is_deferring
     cdef bint is_waking
 
@@ -84,7 +104,11 @@ cdef class ReadyQueue:
     cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
     cpdef fail_all(self, object trouble)
     cdef void configure(self) noexcept
+    cdef int count_by(self, object limits) except -1
+    cdef void let_go(self) noexcept                                         # it is forgotten: nothing is counted for it
+    cdef uint64_t take_rate(self) noexcept                                  # one message: 0, or ns to wait
     cdef void await_rate(self, uint64_t wait_ns) noexcept
+    cdef void await_dial(self, uint64_t wait_ns) noexcept
 
 
 # The wheel's callback for ReadyQueue.resume.

@@ -4,6 +4,7 @@ from typing import final
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source
+from angarium.queue.shaping import Kind, Limits
 
 class Egress:
     """Takes recipients out of ready queues; subclassed in Cython by outbound/ and mailbox/."""
@@ -18,6 +19,8 @@ class ReadyQueue:
     site: Site
     source: Source
     wish: int
+    kind: Kind | None
+    limits: Limits
     site_name: bytes
     source_name: bytes
     egress: Egress
@@ -41,4 +44,4 @@ class ReadyQueue:
         """The same for good."""
     @property
     def connections(self) -> int:
-        """Connections of the whole machine to the site."""
+        """Of the whole machine, counted where this queue's are (queue/shaping.py)."""

@@ -12,6 +12,7 @@ from angarium.model.clock cimport TURN_NS, mono_ns
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
+from angarium.queue.shares cimport Share
 from angarium.queue.wheel cimport wheel_node
 
 cdef extern from * nogil:
@@ -20,6 +21,7 @@ cdef extern from * nogil:
 import time
 
 from angarium.metrics.counters import gauge
+from angarium.queue.shaping import scope_name
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
 
@@ -32,13 +34,25 @@ cdef class Egress:
 
 
 cdef size_t resume_offset = 0
+cdef str DIALS = "\n dials "            # connections begun are not messages: a count of their own
+
+
+cdef int pace_of(object rate, pace *out) except -1:
+    if rate is None or not rate.is_limited:
+        out.interval_ns = 0
+        out.burst = 1
+    else:
+        out.interval_ns = <uint64_t>(1e9 / rate)
+        # A tenth of a second's worth at once, so that a high rate does not need a timer for each message.
+        out.burst = max(1, <uint32_t>(rate / 10))
+    return 0
 
 
 @cython.final
 cdef class ReadyQueue:
     """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
 
-    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE):
+    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None):
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
@@ -49,28 +63,66 @@ cdef class ReadyQueue:
         self.site = site
         self.source = source
         self.wish = <uint8_t>wish
+        self.kind = kind
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
-        self.share = ledger.shares.share(site.name)
+        self.share = ledger.hold_share(site.name)
+        self.rate_share = ledger.hold_share(site.name)
         self.paused_until_mono_s = 0.0
         self.last_trouble = ""
         self.configure()
 
     cdef void configure(self) noexcept:
-        shaping = self.ledger.shaping
         try:
-            self.connection_limit = shaping.connections
-            self.recipient_limit = shaping.recipients
-            self.messages_per_connection = shaping.messages_per_connection
-            if shaping.rate is None or not shaping.rate.is_limited:
-                self.rate_interval_ns = 0
-                self.rate_burst = 1
-            else:
-                self.rate_interval_ns = <uint64_t>(1e9 / shaping.rate)
-                # A tenth of a second's worth at once, so that a high rate does not need a timer for each message.
-                self.rate_burst = max(1, <uint32_t>(shaping.rate / 10))
+            limits = self.ledger.shaping.limits(self.site, self.source.name, self.kind)
+            self.count_by(limits)
+            options = limits.options
+            self.connection_limit = options.connections
+            self.recipient_limit = options.recipients_per_transaction
+            self.messages_per_connection = options.messages_per_connection
+            self.avoids_pipelining = not options.pipelining
+            self.avoids_bdat = not options.bdat
+            self.retry_first_s = 0.0
+            if options.retry is not None:
+                self.retry_factor = options.retry.factor
+                self.retry_max_s = options.retry.max
+                self.retry_jitter = options.retry.jitter
+                self.retry_first_s = options.retry.first
+            pace_of(options.message_rate, &self.rate)
+            pace_of(limits.tenant_rate, &self.tenant_rate)
+            pace_of(options.connection_rate, &self.dial_rate)
+            self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
+            self.limits = limits
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
+
+    cdef int count_by(self, object limits) except -1:
+        """From now on where `limits` say; places taken so far are counted there too."""
+        cdef Share old, new = self.ledger.hold_share(scope_name(self.site, limits.connection_scope))
+        cdef uint32_t i
+        old, self.share = self.share, new
+        if old is not None and old is not new:
+            for i in range(self.places):
+                old.give_connection()
+                new.take_connection(<uint32_t>-1)       # they are there, whatever the limit
+            if old.wanted_by == self.number:
+                old.wanted_by = 0
+        self.ledger.drop_share(old)
+        old, self.dial_share = self.dial_share, self.ledger.hold_share(DIALS + scope_name(self.site, limits.dial_scope)) \
+            if limits.options.connection_rate is not None else None
+        self.ledger.drop_share(old)
+        old, self.rate_share = self.rate_share, self.ledger.hold_share(scope_name(self.site, limits.rate_scope))
+        self.ledger.drop_share(old)
+        old, self.tenant_share = self.tenant_share, self.ledger.hold_share(scope_name(self.site, limits.tenant_scope)) \
+            if limits.tenant_rate is not None else None
+        self.ledger.drop_share(old)
+        return 0
+
+    cdef void let_go(self) noexcept:
+        self.ledger.drop_share(self.share)
+        self.ledger.drop_share(self.dial_share)
+        self.ledger.drop_share(self.rate_share)
+        self.ledger.drop_share(self.tenant_share)
 
     def __dealloc__(self):
         free(self.levels)
@@ -165,8 +217,8 @@ cdef class ReadyQueue:
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
             return False
-        if self.rate_interval_ns:
-            wait_ns = self.share.take_message(self.rate_interval_ns, self.rate_burst)
+        if self.is_paced:
+            wait_ns = self.take_rate()
             if wait_ns:
                 self.await_rate(wait_ns)
                 return False
@@ -233,10 +285,27 @@ cdef class ReadyQueue:
             self.paused_until_mono_s = until
             self.ledger.wheel.arm(&self.resume, <uint64_t>(max(seconds, 0.0) * 1000))
 
+    cdef uint64_t take_rate(self) noexcept:
+        # Half the burst gathers while we wait: the bucket never runs over, so the rate is reached all the same, with few
+        # timers.
+        cdef uint64_t wait_ns = 0
+        if self.tenant_rate.interval_ns:
+            wait_ns = self.tenant_share.message_wait(self.tenant_rate.interval_ns, self.tenant_rate.burst)
+            if wait_ns:
+                return wait_ns + self.tenant_rate.burst // 2 * self.tenant_rate.interval_ns
+        if self.rate.interval_ns:
+            wait_ns = self.rate_share.take_message(self.rate.interval_ns, self.rate.burst)
+            if wait_ns:
+                return wait_ns + self.rate.burst // 2 * self.rate.interval_ns
+        if self.tenant_rate.interval_ns:
+            wait_ns = self.tenant_share.take_message(self.tenant_rate.interval_ns, self.tenant_rate.burst)
+            if wait_ns and self.rate.interval_ns:       # another worker was faster
+                self.rate_share.give_message(self.rate.interval_ns)
+        return wait_ns
+
     cdef void await_rate(self, uint64_t wait_ns) noexcept:
-        # Not by the wheel, whose ticks of 100 ms would halve a rate of ten a second. Half the burst gathers meanwhile:
-        # the bucket never runs over, so the rate is reached all the same, with few timers.
-        cdef double wait_s = <double>(wait_ns + self.rate_burst // 2 * self.rate_interval_ns) / 1e9
+        # Not by the wheel, whose ticks of 100 ms would halve a rate of ten a second.
+        cdef double wait_s = <double>wait_ns / 1e9
         self.rate_until_mono_s = self.paused_until_mono_s = time.monotonic() + wait_s
         try:
             self.ledger.loop.call_later(wait_s, self.rate_allows)
@@ -251,7 +320,20 @@ cdef class ReadyQueue:
             self.egress.wake(self)
 
     cpdef bint may_connect(self):
+        cdef uint64_t wait_ns
+        if self.dial_rate.interval_ns:
+            wait_ns = self.dial_share.message_wait(self.dial_rate.interval_ns, self.dial_rate.burst)
+            if wait_ns:
+                self.await_dial(wait_ns)
+                return False
         if self.share.take_connection(self.connection_limit):
+            if self.dial_rate.interval_ns:
+                wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
+                if wait_ns:                     # another worker was faster
+                    self.share.give_connection()
+                    self.await_dial(wait_ns)
+                    return False
+            self.places += 1
             if self.share.wanted_by == self.number:
                 self.share.wanted_by = 0
             return True
@@ -261,7 +343,23 @@ cdef class ReadyQueue:
             self.ledger.wheel.arm(&self.resume, 100)
         return False
 
+    cdef void await_dial(self, uint64_t wait_ns) noexcept:
+        if self.is_dial_awaited:
+            return
+        try:
+            self.ledger.loop.call_later(<double>wait_ns / 1e9, self.dial_allowed)
+            self.is_dial_awaited = True
+        except Exception:
+            pass                                # the loop is closing: mail stays in the spool
+
+    def dial_allowed(self):
+        self.is_dial_awaited = False
+        if self.count:
+            self.egress.wake(self)
+
     cpdef connection_closed(self):
+        if self.places:
+            self.places -= 1
         self.share.give_connection()
 
     cpdef bint is_contended(self):
@@ -293,7 +391,7 @@ cdef class ReadyQueue:
 
     @property
     def connections(self):
-        """Connections of the whole machine to the site."""
+        """Of the whole machine, counted where this queue's are."""
         return self.share.machine_count
 
 

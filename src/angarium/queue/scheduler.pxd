@@ -67,7 +67,7 @@ cdef class Scheduler(Planner):
     cdef void defer(self, recipient *r, uint64_t delay_ms) noexcept
     cdef void undefer(self, recipient *r) noexcept
     cdef bint take_out(self, recipient *r) noexcept
-    cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept
+    cdef double retry_delay_s(self, message *m, recipient *r, double least_s, ReadyQueue ready) noexcept
 
     # Envelope and body of a message in hand. fetch() reads what is not in memory (the envelope, and the body when it lies
     # in one chunk of at most 1 MiB) and calls done(error) on the loop: 0 or an errno (EBADMSG: damaged).

@@ -6,8 +6,10 @@ from typing import Protocol, final
 
 from angarium.bounces.classifier import Classifier
 from angarium.events.journal import Journal
-from angarium.queue.options import QueueOptions, ShapingOptions
+from angarium.queue.options import QueueOptions
 from angarium.queue.planner import Planner, Pool, Router
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 
@@ -43,12 +45,14 @@ class Scheduler(Planner):
         *,
         router: Router,
         pool: Pool,
-        shaping: ShapingOptions,
+        shaping: Shaping | ShapingOptions,
         options: QueueOptions,
         hostname: str,
         hot_limit_octets: int = ...,
     ) -> None: ...
-    def reconfigure(self, *, router: Router, pool: Pool, shaping: ShapingOptions, options: QueueOptions) -> None:
+    def reconfigure(
+        self, *, router: Router, pool: Pool, shaping: Shaping | ShapingOptions, options: QueueOptions
+    ) -> None:
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def reported(self, pointer: int, indexes: list[int] | None, error: int) -> None:
         """The reporter's answer: these recipients (None: all) need no report any more (0), or try again later."""

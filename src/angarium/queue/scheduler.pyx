@@ -491,7 +491,7 @@ cdef class Scheduler(Planner):
                     self.report_due(m, r)
                 self.detach(r)
                 return
-            delay_s = self.retry_delay_s(m, r, trouble.delay_s)
+            delay_s = self.retry_delay_s(m, r, trouble.delay_s, ready)
             # The last attempt falls on the expiry itself, so that giving up is not late by up to a whole interval.
             delay_s = min(delay_s, max((self.max_age_s * 1000 - age_ms) / 1000.0, 1.0))
         except Exception as error:
@@ -603,18 +603,21 @@ cdef class Scheduler(Planner):
             return False
         return True
 
-    cdef double retry_delay_s(self, message *m, recipient *r, double least_s) noexcept:
+    cdef double retry_delay_s(self, message *m, recipient *r, double least_s, ReadyQueue ready) noexcept:
         """first * factor^(attempts - 1), capped; the jitter is the same for all recipients of a message at the same
         attempt, so that they travel together again."""
-        cdef double delay = self.retry_first_s
+        cdef double delay = self.retry_first_s, factor = self.retry_factor, most = self.retry_max_s
+        cdef double jitter = self.retry_jitter
         cdef int i
         cdef uint64_t mixed = (m.id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
+        if ready is not None and ready.retry_first_s > 0.0:
+            delay, factor, most, jitter = ready.retry_first_s, ready.retry_factor, ready.retry_max_s, ready.retry_jitter
         for i in range(1, r.link.tally):
-            delay *= self.retry_factor
-            if delay >= self.retry_max_s:
-                delay = self.retry_max_s
+            delay *= factor
+            if delay >= most:
+                delay = most
                 break
-        delay *= 1.0 + self.retry_jitter * (<double>(mixed >> 40) / <double>(1 << 23) - 1.0)
+        delay *= 1.0 + jitter * (<double>(mixed >> 40) / <double>(1 << 23) - 1.0)
         return max(delay, least_s, 0.1)
 
     # ---- what follows from outcomes ----

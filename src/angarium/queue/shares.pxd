@@ -23,6 +23,7 @@ cdef extern from "queue/shares.h" nogil:
     bint shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
     uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
+    void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns)
     uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
     uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
@@ -37,10 +38,14 @@ cdef class Shares:
     cdef readonly unsigned worker
     cdef readonly unsigned worker_count
 
+    cdef Share share_of(self, str name)
+
 
 cdef class Share:
-    """One site's entry as one worker sees it; all its ready queues of the site have the same object."""
+    """One entry as one worker sees it: of a site, or of that part of its mail which a table of [shaping] counts apart
+    (shaping.py). All its ready queues that are counted there have the same object."""
     cdef Shares shares
+    cdef readonly str name
     cdef uint64_t key
     cdef uint32_t slot
     cdef readonly uint32_t own          # connections of this worker
@@ -54,3 +59,6 @@ cdef class Share:
     cdef bint is_wanted(self) noexcept
     cdef bint is_wanted_beside(self, uint32_t number) noexcept     # by another ready queue of this worker, just now
     cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept    # 0, or ns to wait
+    cdef uint64_t counted_wait(self, uint64_t interval_ns, uint32_t burst) noexcept
+    cdef uint64_t message_wait(self, uint64_t interval_ns, uint32_t burst) noexcept    # the same without taking
+    cdef void give_message(self, uint64_t interval_ns) noexcept                        # what was taken last, unused

@@ -13,20 +13,23 @@ class Shares:
         """From now on this process counts as `worker` (0..63)."""
     def forget_worker(self, worker: int) -> None:
         """A worker died: its connections are counted no more. Supervisor only."""
-    def share(self, site: str) -> Share:
-        """The entry of a site, by name."""
+    def share(self, name: str) -> Share:
+        """The entry of a site, or of what else is counted, by name."""
 
 @final
 class Share:
     """One site as this worker sees it."""
 
     own: int
+    name: str
     def try_connection(self, limit: int) -> bool:
         """Takes one of `limit` places of the machine; False when all are taken."""
     def give_back(self) -> None:
         """Gives one place back."""
     def wait_ns(self, interval_ns: int, burst: int) -> int:
         """Takes one message of the site's rate: 0, or nanoseconds to wait."""
+    def give_message_back(self, interval_ns: int) -> None:
+        """What wait_ns() took last was not used."""
     def peek_ns(self, interval_ns: int, burst: int) -> int:
         """Nanoseconds until wait_ns() would take one, without taking it or a place in the table."""
     @property

@@ -46,10 +46,15 @@ cdef class Shares:
             raise ValueError(f"worker {worker} is not below {SHARES_WORKERS_MAX}")
         shares_forget_worker(self.table, worker)
 
-    def share(self, str site):
+    def share(self, str name):
+        return self.share_of(name)
+
+    cdef Share share_of(self, str name):
         cdef Share self_ = Share.__new__(Share)
         self_.shares = self
-        self_.key = int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8, key=self.secret).digest(), "little") | 1
+        self_.name = name
+        self_.key = int.from_bytes(hashlib.blake2b(
+            name.encode("utf-8", "surrogateescape"), digest_size=8, key=self.secret).digest(), "little") | 1
         self_.slot = shares_seek(self.table, self_.key)
         return self_
 
@@ -118,7 +123,8 @@ cdef class Share:
         self.own_arrival_ns = now + interval_ns
         return 0
 
-    def peek_ns(self, uint64_t interval_ns, uint32_t burst):
+    cdef uint64_t counted_wait(self, uint64_t interval_ns, uint32_t burst) noexcept:
+        """Until the table would give one; SHARES_RATE_STALE: it counts nothing for this name."""
         cdef uint64_t now = mono_ns()
         cdef uint64_t wait = SHARES_RATE_STALE
         if self.slot != <uint32_t>-1:
@@ -127,6 +133,24 @@ cdef class Share:
             self.slot = shares_seek(self.shares.table, self.key)
             if self.slot != <uint32_t>-1:
                 wait = shares_rate_wait(self.shares.table, self.slot, self.key, interval_ns, burst, now)
+        return wait
+
+    cdef uint64_t message_wait(self, uint64_t interval_ns, uint32_t burst) noexcept:
+        cdef uint64_t now
+        cdef uint64_t wait = self.counted_wait(interval_ns, burst)
+        if wait != SHARES_RATE_STALE:
+            return wait
+        now = mono_ns()
+        return self.own_arrival_ns - now if self.own_arrival_ns > now else 0
+
+    cdef void give_message(self, uint64_t interval_ns) noexcept:
+        if self.slot != <uint32_t>-1:
+            shares_rate_give(self.shares.table, self.slot, self.key, interval_ns)
+        else:
+            self.own_arrival_ns -= min(self.own_arrival_ns, interval_ns * self.shares.worker_count)
+
+    def peek_ns(self, uint64_t interval_ns, uint32_t burst):
+        cdef uint64_t wait = self.counted_wait(interval_ns, burst)
         return 0 if wait == SHARES_RATE_STALE else wait
 
     # For tests and the admin API.
@@ -135,6 +159,9 @@ cdef class Share:
 
     def give_back(self):
         self.give_connection()
+
+    def give_message_back(self, uint64_t interval_ns):
+        self.give_message(interval_ns)
 
     def wait_ns(self, uint64_t interval_ns, uint32_t burst):
         return self.take_message(interval_ns, burst)

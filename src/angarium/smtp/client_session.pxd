@@ -54,7 +54,13 @@ cdef struct mail_parameters:
     const client_terms *terms           # NULL: none
 
 
+cdef class PhaseTimeouts:
+    cdef uint64_t of_stage_ms[13]
+    cdef uint64_t block_ms              # for a block of the body to leave
+
+
 cdef class ClientSession(ClientDialogue):
+    cdef PhaseTimeouts timeouts
     cdef smtp_stuff_state stuff
     cdef client_slot slots[CLIENT_SLOTS]
     cdef readonly uint32_t reply_count  # complete replies so far

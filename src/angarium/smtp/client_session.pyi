@@ -36,6 +36,24 @@ class Event(NamedTuple):
     is_over: bool
 
 @final
+class PhaseTimeouts:
+    """How long a session waits, in seconds, by what it waits for (RFC 5321 §4.5.3.2): hello is EHLO, HELO and RSET, handshake
+    STARTTLS and TLS, block the next piece of the body to leave, end the reply behind the body."""
+
+    def __init__(
+        self,
+        *,
+        greeting: float = ...,
+        hello: float = ...,
+        handshake: float = ...,
+        mail: float = ...,
+        rcpt: float = ...,
+        data: float = ...,
+        block: float = ...,
+        end: float = ...,
+    ) -> None: ...
+
+@final
 class ClientSession(ClientDialogue):
     """One connection's dialogue, from the greeting to QUIT. Memory is bounded: 3 KiB and the commands not yet taken.
 
@@ -44,6 +62,7 @@ class ClientSession(ClientDialogue):
     watches_for_loop  a greeting with our own name ends the session (RFC 5321 §6.3).
     wants_tls         STARTTLS where it is offered (RFC 3207).
     begins_with_tls   a handshake comes before the greeting (RFC 8314 §3.3).
+    timeouts          None: those that RFC 5321 §4.5.3.2 asks for.
     Raises ValueError.
     """
 
@@ -55,6 +74,7 @@ class ClientSession(ClientDialogue):
         watches_for_loop: bool = False,
         wants_tls: bool = False,
         begins_with_tls: bool = False,
+        timeouts: PhaseTimeouts | None = None,
     ) -> None: ...
     def after_handshake(self) -> None:
         """TLS is up: all that was learnt in clear is forgotten, and EHLO is said again (RFC 3207 §4.2).

@@ -65,22 +65,32 @@ cdef uint8_t *LEGAL = [
 ]
 
 cdef uint64_t QUIT_TIMEOUT_MS = 5000        # judged: politeness has a price, mail does not depend on it
-cdef uint64_t BLOCK_TIMEOUT_MS = limits.DATA_BLOCK_TIMEOUT_S * 1000
-cdef uint64_t HANDSHAKE_TIMEOUT_MS = limits.HANDSHAKE_TIMEOUT_S * 1000
-cdef uint64_t TIMEOUT_MS[13]
-TIMEOUT_MS[<int>STAGE_CONNECT] = 0
-TIMEOUT_MS[<int>STAGE_GREETING] = limits.GREETING_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_EHLO] = limits.MAIL_TIMEOUT_S * 1000      # §4.5.3.2 names no time for EHLO and RSET
-TIMEOUT_MS[<int>STAGE_HELO] = limits.MAIL_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_MAIL] = limits.MAIL_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_RCPT] = limits.RCPT_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_DATA] = limits.DATA_INITIATION_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_END] = limits.DATA_TERMINATION_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_RSET] = limits.MAIL_TIMEOUT_S * 1000
-TIMEOUT_MS[<int>STAGE_QUIT] = QUIT_TIMEOUT_MS
-TIMEOUT_MS[<int>STAGE_IDLE] = 0
-TIMEOUT_MS[<int>STAGE_STARTTLS] = HANDSHAKE_TIMEOUT_MS
-TIMEOUT_MS[<int>STAGE_HANDSHAKE] = HANDSHAKE_TIMEOUT_MS
+
+
+@cython.final
+cdef class PhaseTimeouts:
+    """How long a session waits, by what it waits for; seconds."""
+
+    def __cinit__(self, *, double greeting=limits.GREETING_TIMEOUT_S, double hello=limits.MAIL_TIMEOUT_S,
+                  double handshake=limits.HANDSHAKE_TIMEOUT_S, double mail=limits.MAIL_TIMEOUT_S,
+                  double rcpt=limits.RCPT_TIMEOUT_S, double data=limits.DATA_INITIATION_TIMEOUT_S,
+                  double block=limits.DATA_BLOCK_TIMEOUT_S, double end=limits.DATA_TERMINATION_TIMEOUT_S):
+        self.of_stage_ms[<int>STAGE_CONNECT] = self.of_stage_ms[<int>STAGE_IDLE] = 0
+        self.of_stage_ms[<int>STAGE_GREETING] = <uint64_t>(greeting * 1000)
+        # §4.5.3.2 names no time for EHLO and RSET
+        self.of_stage_ms[<int>STAGE_EHLO] = self.of_stage_ms[<int>STAGE_HELO] = <uint64_t>(hello * 1000)
+        self.of_stage_ms[<int>STAGE_RSET] = <uint64_t>(hello * 1000)
+        self.of_stage_ms[<int>STAGE_MAIL] = <uint64_t>(mail * 1000)
+        self.of_stage_ms[<int>STAGE_RCPT] = <uint64_t>(rcpt * 1000)
+        self.of_stage_ms[<int>STAGE_DATA] = <uint64_t>(data * 1000)
+        self.of_stage_ms[<int>STAGE_END] = <uint64_t>(end * 1000)
+        self.of_stage_ms[<int>STAGE_QUIT] = QUIT_TIMEOUT_MS
+        self.of_stage_ms[<int>STAGE_STARTTLS] = <uint64_t>(handshake * 1000)
+        self.of_stage_ms[<int>STAGE_HANDSHAKE] = <uint64_t>(handshake * 1000)
+        self.block_ms = <uint64_t>(block * 1000)
+
+
+cdef PhaseTimeouts USUAL_TIMEOUTS = PhaseTimeouts()
 
 STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
                "STARTTLS", "handshake")
@@ -104,7 +114,7 @@ cdef class ClientSession(ClientDialogue):
     # `input` is the caller's and valid only while it feeds.
 
     def __cinit__(self, bytes hostname not None, bint is_lmtp=False, bint watches_for_loop=False,
-                  bint wants_tls=False, bint begins_with_tls=False):
+                  bint wants_tls=False, bint begins_with_tls=False, PhaseTimeouts timeouts=None):
         if len(hostname) == 0 or len(hostname) > limits.DOMAIN_OCTETS:
             raise ValueError("hostname must have 1 to 255 octets")
         self.hostname = hostname
@@ -112,6 +122,7 @@ cdef class ClientSession(ClientDialogue):
         self.is_lmtp = is_lmtp
         self.watches_for_loop = watches_for_loop
         self.wants_tls = wants_tls
+        self.timeouts = USUAL_TIMEOUTS if timeouts is None else timeouts
         self.state = CLIENT_HANDSHAKE if begins_with_tls else CLIENT_GREETING
         forget_offer(self)
         smtp_reply_reset(&self.reply)
@@ -458,11 +469,11 @@ cdef class ClientSession(ClientDialogue):
 
     cdef uint64_t deadline_ms(self) noexcept:
         if self.state == CLIENT_HANDSHAKE:
-            return HANDSHAKE_TIMEOUT_MS
+            return self.timeouts.of_stage_ms[<int>STAGE_HANDSHAKE]
         if self.ring_count:
-            return TIMEOUT_MS[self.ring[self.ring_head].stage]
+            return self.timeouts.of_stage_ms[self.ring[self.ring_head].stage]
         if self.slots[0].phase == PHASE_BODY or self.slots[1].phase == PHASE_BODY:
-            return BLOCK_TIMEOUT_MS
+            return self.timeouts.block_ms
         return 0
 
     # ---------------------------------------------------------------- the Python face

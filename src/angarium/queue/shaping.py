@@ -1,0 +1,231 @@
+"""Which limits hold for the mail of one ready queue, among whom they are counted, and which table said so.
+
+default < provider < site < domain < source < tenant: the narrowest table that has a key decides it. Asked when a ready
+queue is made and when the configuration changes, never for a message; answers for the same tables are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from angarium.model.plan import Site
+from angarium.model.units import Rate
+from angarium.queue.options import RetryOptions
+from angarium.queue.shaping_options import Overrides, ShapingOptions, ShapingTables, domain_pattern
+from angarium.resolver.domain_name import to_a_labels
+from angarium.smtp.client_session import PhaseTimeouts
+
+# What of a domain queue's mail is not like other mail for the same site: provider (by its `domains`), domain table,
+# tenant; "" for none.
+Kind = tuple[str, str, str]
+
+KEYS: Final = ShapingOptions.__struct_fields__
+
+_BUILT_IN: Final = ShapingOptions()
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One table of the configuration: ("shaping", "provider", "google"), say."""
+
+    path: tuple[str, ...]
+    keys: Overrides | ShapingOptions
+
+    def has(self, key: str) -> bool:
+        if isinstance(self.keys, Overrides):
+            return self.keys.has(key)
+        return bool(getattr(self.keys, key) != getattr(_BUILT_IN, key))
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What holds for one ready queue.
+
+    options      the values in force.
+    set_by       key -> the table that decided it; a key that no table has is not in it.
+    tenant_rate  message_rate of the tenant, which holds besides options.message_rate.
+    timeouts     options.*_timeout for sessions; None: the built-in ones.
+    *_scope      behind a site's name, or in its place when they begin with NUL (shared over sites): among whom
+                 connections, connection_rate, message_rate and tenant_rate are counted.
+    """
+
+    options: ShapingOptions
+    set_by: dict[str, Table]
+    tenant_rate: Rate | None
+    timeouts: PhaseTimeouts | None
+    connection_scope: str = ""
+    dial_scope: str = ""
+    rate_scope: str = ""
+    tenant_scope: str = ""
+
+    @property
+    def retry(self) -> RetryOptions | None:
+        return self.options.retry
+
+
+def kind_text(kind: Kind | None) -> str:
+    """For people: "domain bank.example, tenant shop"; "" for other mail."""
+    parts = zip(("provider", "domain", "tenant"), kind or (), strict=False)
+    return ", ".join(f"{level} {name}" for level, name in parts if name)
+
+
+def scope_name(site: Site, scope: str) -> str:
+    """The name under which something is counted (queue/shares.pyx)."""
+    return scope if scope.startswith("\0") else site.name + scope
+
+
+class Shaping:
+    """[shaping.*] of one configuration; a changed one is a new object. One per worker."""
+
+    def __init__(self, tables: ShapingTables | ShapingOptions | None = None) -> None:
+        """ShapingOptions alone: the same for all mail."""
+        if not isinstance(tables, ShapingTables):
+            self.default = tables or ShapingOptions()
+            tables = ShapingTables()
+        else:
+            self.default = tables.default
+        self._tables = tables
+        self._default = Table(("shaping", "default"), self.default)
+        self._is_plain = not (tables.provider or tables.site or tables.domain or tables.source or tables.tenant)
+        self._has_kinds = bool(tables.domain or tables.tenant or any(each.domains for each in tables.provider.values()))
+        self._provider_of_host: dict[str, str] = {}
+        self._provider_of_domain: dict[str, str] = {}
+        for name, provider in tables.provider.items():
+            for pattern in provider.mx:     # of two with the same pattern the first counts
+                self._provider_of_host.setdefault(pattern.removeprefix("*").lower(), name)
+            for pattern in provider.domains:
+                self._provider_of_domain.setdefault(domain_pattern(pattern), name)
+        self._domains = {domain_pattern(name): name for name in tables.domain}
+        self._sites = {name.lower(): name for name in tables.site}
+        # For the queue: None when no message's tenant matters, so that none is looked for.
+        self.tenants = frozenset(name.encode() for name in tables.tenant) or None
+        self._known: dict[tuple[str, str, str, Kind | None], Limits] = {}
+
+    def kind_of(self, site: Site, domain: bytes, tenant: bytes = b"") -> Kind | None:
+        """What tells the mail of a domain queue apart from other mail for the site; None: nothing."""
+        if not self._has_kinds:
+            return None
+        name = _normal(domain)
+        provider = _closest(self._provider_of_domain, name)
+        if provider == self._provider_of_site(site):
+            provider = ""
+        tenant_name = tenant.decode("utf-8", "replace")
+        kind = (provider, _closest(self._domains, name), tenant_name if tenant_name in self._tables.tenant else "")
+        return kind if any(kind) else None
+
+    def limits(self, site: Site, source: str, kind: Kind | None = None) -> Limits:
+        """What holds for mail to a site from a source."""
+        provider = site_table = ""
+        if not self._is_plain:
+            provider = (kind[0] if kind else "") or self._provider_of_site(site)
+            site_table = self._site_table(site)
+            if source not in self._tables.source:
+                source = ""
+        else:
+            source, kind = "", None
+        key = (provider, site_table, source, kind)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._resolve(provider, site_table, source, kind)
+        return known
+
+    def _resolve(self, provider: str, site_table: str, source: str, kind: Kind | None) -> Limits:
+        by_domains, domain, tenant = kind or ("", "", "")
+        tables = self._tables
+        # From wide to narrow, each with its scope.
+        levels: list[tuple[Table, str]] = [(self._default, "")]
+
+        def add(level: str, name: str, of: dict[str, Any], scope: str, is_shared: bool = False) -> None:
+            if name in of:          # a name that a reload has taken away is still in the kinds of ready queues
+                levels.append((Table(("shaping", level, name), of[name]), ("\0" if is_shared else "") + scope))
+
+        shared = provider in tables.provider and tables.provider[provider].share
+        # A site whose hosts are the provider's counts as a whole; by domains it is some of the site's mail.
+        add("provider", provider, tables.provider, f"\n provider {provider}" if shared or by_domains else "", shared)
+        add("site", site_table, tables.site, "")
+        add("domain", domain, tables.domain, f"\n domain {domain}")
+        shared = source in tables.source and tables.source[source].share
+        add("source", source, tables.source, f"\n source {source}", shared)
+        shared = tenant in tables.tenant and tables.tenant[tenant].share
+        add("tenant", tenant, tables.tenant, f"\n tenant {tenant}", shared)
+
+        values: dict[str, Any] = {}
+        set_by: dict[str, Table] = {}
+        scopes: dict[str, str] = {}
+        tenant_rate: Rate | None = None
+        for table, scope in levels:
+            is_tenant = table.path[1] == "tenant"
+            for key in KEYS:
+                if not table.has(key):
+                    continue
+                value = getattr(table.keys, key)
+                if is_tenant and key == "message_rate":
+                    tenant_rate = value
+                    scopes["tenant"] = scope
+                    set_by["tenant"] = table
+                    continue
+                values[key] = getattr(_BUILT_IN, key) if value is None else value
+                set_by[key] = table
+                scopes[key] = scope
+        options = ShapingOptions(**values)
+        return Limits(
+            options, set_by, tenant_rate, _timeouts(options),
+            scopes.get("connections", ""), scopes.get("connection_rate", ""), scopes.get("message_rate", ""),
+            scopes.get("tenant", ""),
+        )  # fmt: skip
+
+    def _provider_of_site(self, site: Site) -> str:
+        """By the foremost host: an operator behind a filter is the filter's customer."""
+        if not self._provider_of_host:
+            return ""
+        host = _host_names(site)[0]
+        if (found := self._provider_of_host.get(host)) is not None:
+            return found
+        dot = host.find(".")
+        while dot != -1:
+            if (found := self._provider_of_host.get(host[dot:])) is not None:
+                return found
+            dot = host.find(".", dot + 1)
+        return ""
+
+    def _site_table(self, site: Site) -> str:
+        if not self._sites:
+            return ""
+        return next((self._sites[name] for name in (site.name.lower(), *_host_names(site)) if name in self._sites), "")
+
+
+def _host_names(site: Site) -> list[str]:
+    """By preference, those without an address just now too; of a next hop that the operator named, its host."""
+    if site.protocol in ("lmtp+unix", "maildir"):
+        return [site.name]
+    if "://" in site.name:
+        return [host.name.lower() for host in site.hosts] or [site.name]
+    return site.name.lower().split(",")
+
+
+def _normal(domain: bytes) -> str:
+    try:
+        return to_a_labels(domain)
+    except ValueError:
+        return domain.decode("utf-8", "replace").lower()    # an address literal
+
+
+def _closest(patterns: dict[str, str], name: str) -> str:
+    """Of "example.com", ".example.com", ".com" the first that is there."""
+    if not patterns:
+        return ""
+    if (found := patterns.get(name)) is not None:
+        return found
+    dot = name.find(".")
+    while dot != -1 and not name.startswith("["):
+        if (found := patterns.get(name[dot:])) is not None:
+            return found
+        dot = name.find(".", dot + 1)
+    return ""
+
+
+def _timeouts(options: ShapingOptions) -> PhaseTimeouts | None:
+    keys = [key for key in KEYS if key.endswith("_timeout") and key != "connect_timeout"]
+    if all(getattr(options, key) == getattr(_BUILT_IN, key) for key in keys):
+        return None
+    return PhaseTimeouts(**{key.removesuffix("_timeout"): getattr(options, key) for key in keys})

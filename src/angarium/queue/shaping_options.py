@@ -1,0 +1,266 @@
+"""What the operator may set about the way to a site: [shaping.*]. How the tables come together: shaping.py."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from angarium.model.plan import TlsName
+from angarium.model.units import Duration, Rate
+from angarium.queue.options import RetryOptions
+from angarium.resolver.domain_name import to_a_labels
+from angarium.smtp import limits
+from angarium.tls.options import CertificateOptions, require_path
+
+AddressFamily = Literal["any", "prefer-ipv4", "prefer-ipv6", "ipv4", "ipv6"]
+
+# How a table says that a key of a wider one does not hold: then it is as if nobody had set it.
+UNSET: Final = "unset"
+UNSET_KEYS: Final = "(unset)"       # where config/unset.py puts the names of such keys
+
+_TIMEOUTS: Final = (
+    "connect_timeout", "greeting_timeout", "hello_timeout", "handshake_timeout", "mail_timeout", "rcpt_timeout",
+    "data_timeout", "block_timeout", "end_timeout",
+)  # fmt: skip
+_TIMEOUT_MAXIMUM_S: Final = 3600.0
+_IDLE_MAXIMUM_S: Final = 3600.0
+_TENANT_CHARACTERS: Final = 128     # policy/decisions.py
+
+
+def domain_pattern(text: str) -> str:
+    """"Example.COM" or ".example.com" in normal form. Raises ValueError."""
+    dot = "." if text.startswith(".") else ""
+    try:
+        return dot + to_a_labels(text.removeprefix(".").encode())
+    except ValueError:
+        raise ValueError(f'"{text}" is neither a domain nor ".domain"') from None
+
+
+def check_values(options: Any) -> None:
+    """What ShapingOptions and Overrides have in common. Raises ValueError that begins with the key."""
+    for key, least, most, reason in (
+        ("connections", 1, 65535, "between 1 and 65535"),
+        ("messages_per_connection", 0, 1 << 31, "0 (no limit) or more"),
+        ("recipients_per_transaction", 1, 100000, "between 1 and 100000"),
+    ):
+        value = getattr(options, key)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{key}: {reason}")
+    for key in _TIMEOUTS:
+        value = getattr(options, key)
+        if value is not None and not 0 < value <= _TIMEOUT_MAXIMUM_S:
+            raise ValueError(f"{key}: more than 0 and at most 1h")
+    if options.idle_time is not None and options.idle_time > _IDLE_MAXIMUM_S:
+        raise ValueError("idle_time: at most 1h")
+    if options.tls_ca is not None:
+        require_path("tls_ca", options.tls_ca)
+
+
+class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What holds towards a site, over all workers of the machine. The defaults are those of a key that nobody sets.
+
+    connections              at once.
+    connection_rate          connections begun; None: no limit. Smooth (GCRA), with a burst of a tenth of a second.
+    message_rate             messages; likewise.
+    messages_per_connection  then QUIT and a new one; 0: no limit.
+    recipients_per_transaction  (RFC 5321 §4.5.3.1.8: 100 are always allowed).
+    idle_time                an unused connection is kept this long for the next message, then QUIT.
+    connect_timeout          for one address; Linux itself would try for two minutes.
+    greeting_timeout ... end_timeout  for the reply (RFC 5321 §4.5.3.2): the greeting; EHLO, HELO and RSET; STARTTLS and
+                             the handshake; MAIL; RCPT; DATA; for the next block of the body to leave; behind the body.
+    address_family           of hosts that have addresses of both.
+    tls                      "opportunistic": where offered, whatever certificate is shown, and in clear when it fails.
+                             "none": never. "encrypt": with any certificate, or mail waits. "required": with a
+                             certificate for the host's name from an authority that we trust, or mail waits.
+    dane                     TLSA records that DNS vouches for (resolver.trust_ad) raise "opportunistic" and "encrypt".
+    mta_sts                  so do policies that domains publish over HTTPS (RFC 8461); TLSA records go before them.
+    tls_ca                   PEM file of authorities; absent: the system's.
+    tls_certificate          ours, shown to hosts that ask for one.
+    pipelining, bdat         used where offered. A binary message (RFC 3030 §3) cannot do without BDAT, and uses it.
+    retry                    when a deferred recipient is tried again; None: as [queue.default] says.
+    """
+
+    connections: int = 32
+    connection_rate: Rate | None = None
+    message_rate: Rate | None = None
+    messages_per_connection: int = 0
+    recipients_per_transaction: int = 100
+    idle_time: Duration = Duration(5)
+    connect_timeout: Duration = Duration(30)
+    greeting_timeout: Duration = Duration(limits.GREETING_TIMEOUT_S)
+    hello_timeout: Duration = Duration(limits.MAIL_TIMEOUT_S)       # §4.5.3.2 names no time for EHLO and RSET
+    handshake_timeout: Duration = Duration(limits.HANDSHAKE_TIMEOUT_S)
+    mail_timeout: Duration = Duration(limits.MAIL_TIMEOUT_S)
+    rcpt_timeout: Duration = Duration(limits.RCPT_TIMEOUT_S)
+    data_timeout: Duration = Duration(limits.DATA_INITIATION_TIMEOUT_S)
+    block_timeout: Duration = Duration(limits.DATA_BLOCK_TIMEOUT_S)
+    end_timeout: Duration = Duration(limits.DATA_TERMINATION_TIMEOUT_S)
+    address_family: AddressFamily = "any"
+    tls: TlsName = "opportunistic"
+    dane: bool = True
+    mta_sts: bool = False
+    tls_ca: str | None = None
+    tls_certificate: CertificateOptions | None = None
+    pipelining: bool = True
+    bdat: bool = True
+    retry: RetryOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+class ShapingDefault(ShapingOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.default]"""
+
+    def __post_init__(self) -> None:
+        if self.retry is not None:
+            raise ValueError("retry: for all mail it is set in [queue.default]")
+        check_values(self)
+
+
+class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same keys where they hold for some mail only; None: not set here.
+
+    unset  keys that were written "unset".
+    """
+
+    REFUSED: ClassVar[dict[str, str]] = {}      # keys that mean nothing in this table, and why
+
+    connections: int | None = None
+    connection_rate: Rate | None = None
+    message_rate: Rate | None = None
+    messages_per_connection: int | None = None
+    recipients_per_transaction: int | None = None
+    idle_time: Duration | None = None
+    connect_timeout: Duration | None = None
+    greeting_timeout: Duration | None = None
+    hello_timeout: Duration | None = None
+    handshake_timeout: Duration | None = None
+    mail_timeout: Duration | None = None
+    rcpt_timeout: Duration | None = None
+    data_timeout: Duration | None = None
+    block_timeout: Duration | None = None
+    end_timeout: Duration | None = None
+    address_family: AddressFamily | None = None
+    tls: TlsName | None = None
+    dane: bool | None = None
+    mta_sts: bool | None = None
+    tls_ca: str | None = None
+    tls_certificate: CertificateOptions | None = None
+    pipelining: bool | None = None
+    bdat: bool | None = None
+    retry: RetryOptions | None = None
+    unset: tuple[str, ...] = msgspec.field(default=(), name=UNSET_KEYS)
+
+    def __post_init__(self) -> None:
+        for key, reason in {**_FOR_ALL, **self.REFUSED}.items():
+            if getattr(self, key) is not None or key in self.unset:
+                raise ValueError(f"{key}: {reason}")
+        check_values(self)
+
+    def has(self, key: str) -> bool:
+        """Whether this table decides the key, be it by unsetting it."""
+        return getattr(self, key) is not None or key in self.unset
+
+
+# What is published about TLS is looked up for a plan, before it is known which tables hold. And one context for all
+# sites: a handshake is the dearest part of a connection, and contexts are kept for reuse.
+_FOR_ALL: Final = {
+    key: "can only be set in [shaping.default], for all sites"
+    for key in ("dane", "mta_sts", "tls_ca", "tls_certificate")
+}
+
+
+class ProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.provider.NAME]: a site whose foremost host matches `mx`, and mail for `domains` wherever it goes.
+
+    mx       "mx.example.com" or "*.example.com" (all below it).
+    domains  "example.com" or ".example.com" (all below it).
+    share    connections and rates are counted together for all sites of the provider, not for each.
+    """
+
+    mx: list[str] = []
+    domains: list[str] = []
+    share: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for index, pattern in enumerate(self.mx):
+            try:
+                if pattern.removeprefix("*.").find("*") >= 0:
+                    raise ValueError
+                to_a_labels(pattern.removeprefix("*.").encode())
+            except ValueError:
+                raise ValueError(f'mx[{index}]: "{pattern}" is neither a host name nor "*." and a domain') from None
+        for index, pattern in enumerate(self.domains):
+            try:
+                domain_pattern(pattern)
+            except ValueError as error:
+                raise ValueError(f"domains[{index}]: {error}") from None
+
+
+class SiteShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.site.NAME]: the site with this name, or one of whose hosts has it."""
+
+
+class DomainShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.domain.NAME]: mail for this domain, over connections of its own."""
+
+
+class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.source.NAME]: mail that leaves from [source.NAME]. share: one count for all sites."""
+
+    REFUSED = {"address_family": "the address in [source] decides it"}
+
+    share: bool = False
+
+
+class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.tenant.NAME]: mail to which a hook has given this tenant. share: one count for all sites.
+
+    message_rate holds besides the one of the site.
+    """
+
+    REFUSED = {
+        key: "is a connection's, and a tenant has no connections apart from those of the site: "
+        "set it for provider, site, domain or source"
+        for key in ShapingOptions.__struct_fields__
+        if key not in ("message_rate", "recipients_per_transaction", "retry", *_FOR_ALL)
+    }
+
+    share: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "message_rate" in self.unset:
+            raise ValueError("message_rate: the rate of the site holds for every tenant, and cannot be unset for one")
+
+
+class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[shaping.*]: from the widest to the narrowest; the narrowest table that has a key decides it.
+
+    files  more such tables, which yield to those written here: a path, or "@shipped" (config/shaping_files.py).
+    """
+
+    files: list[str] = []
+    default: ShapingDefault = ShapingDefault()
+    provider: dict[str, ProviderShaping] = {}
+    site: dict[str, SiteShaping] = {}
+    domain: dict[str, DomainShaping] = {}
+    source: dict[str, SourceShaping] = {}
+    tenant: dict[str, TenantShaping] = {}
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        for name in self.domain:
+            try:
+                key = domain_pattern(name)
+            except ValueError as error:
+                raise ValueError(f"domain: {error}") from None
+            if key in seen:
+                raise ValueError(f'domain: "{name}" is the same domain as "{seen[key]}"')
+            seen[key] = name
+        for name in self.tenant:
+            if not name or len(name) > _TENANT_CHARACTERS or not name.isprintable():
+                raise ValueError(f"tenant: {name!r} is not 1 to {_TENANT_CHARACTERS} printable characters")

@@ -1,0 +1,183 @@
+"""Which table of [shaping] decides a key, and among whom limits are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from angarium.model.plan import Host, Site
+from angarium.model.units import Duration, Rate
+from angarium.queue.options import RetryOptions
+from angarium.queue.shaping import Limits, Shaping, scope_name
+from angarium.queue.shaping_options import (
+    DomainShaping,
+    ProviderShaping,
+    ShapingDefault,
+    ShapingOptions,
+    ShapingTables,
+    SiteShaping,
+    SourceShaping,
+    TenantShaping,
+)
+
+SITE = Site("mx1.big.example,mx2.big.example", "smtp", (Host("mx2.big.example", ("192.0.2.2",)),))
+OTHER = Site("mx.small.example", "smtp", (Host("mx.small.example", ("192.0.2.3",)),))
+
+
+def limits(
+    tables: ShapingTables, *, domain: str = "a.example", source: str = "", tenant: str = "", site: Site = SITE
+) -> Limits:
+    shaping = Shaping(tables)
+    return shaping.limits(site, source, shaping.kind_of(site, domain.encode(), tenant.encode()))
+
+
+EVERYWHERE = {
+    "default": ShapingDefault(connections=1),
+    "provider": {"big": ProviderShaping(mx=["*.big.example"], connections=2)},
+    "site": {"mx1.big.example": SiteShaping(connections=3)},
+    "domain": {"a.example": DomainShaping(connections=4)},
+    "source": {"ip-1": SourceShaping(connections=5)},
+}
+
+
+@pytest.mark.parametrize(
+    ("levels", "wanted"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)], ids=list(EVERYWHERE)
+)
+def test_the_narrowest_table_that_has_a_key_decides_it(levels: int, wanted: int) -> None:
+    tables = ShapingTables(**dict(list(EVERYWHERE.items())[:levels]))  # type: ignore[arg-type]
+    found = limits(tables, source="ip-1")
+    assert found.options.connections == wanted
+    assert found.set_by["connections"].path[1] == list(EVERYWHERE)[levels - 1]
+
+
+def test_keys_that_a_narrow_table_does_not_have_come_from_wider_ones() -> None:
+    tables = ShapingTables(
+        default=ShapingDefault(idle_time=Duration(7)),
+        provider={"big": ProviderShaping(mx=["*.big.example"], connections=2, messages_per_connection=20)},
+        domain={"a.example": DomainShaping(messages_per_connection=5)},
+    )
+    found = limits(tables).options
+    assert (found.idle_time, found.connections, found.messages_per_connection) == (7, 2, 5)
+
+
+def test_a_table_for_others_decides_nothing() -> None:
+    tables = ShapingTables(**EVERYWHERE)  # type: ignore[arg-type]
+    assert limits(tables, domain="b.example").options.connections == 3
+    assert limits(tables, site=OTHER, domain="b.example").options.connections == 1
+    assert limits(tables, site=OTHER, domain="b.example", source="ip-2").options.connections == 1
+
+
+@pytest.mark.parametrize("level", ["provider", "site", "domain", "source"])
+def test_unset_is_as_if_no_wider_table_had_the_key(level: str) -> None:
+    unset = {
+        "provider": {"provider": {"big": ProviderShaping(mx=["*.big.example"], unset=("message_rate",))}},
+        "site": {"site": {"mx1.big.example": SiteShaping(unset=("message_rate",))}},
+        "domain": {"domain": {"a.example": DomainShaping(unset=("message_rate",))}},
+        "source": {"source": {"ip-1": SourceShaping(unset=("message_rate",))}},
+    }[level]
+    tables = ShapingTables(default=ShapingDefault(message_rate=Rate(5.0), connections=3), **unset)  # type: ignore[arg-type]
+    found = limits(tables, source="ip-1")
+    assert found.options.message_rate is None
+    assert found.options.connections == 3
+    assert limits(tables, domain="b.example", site=OTHER).options.message_rate == 5
+
+
+def test_a_provider_is_known_by_the_foremost_host_of_a_site_only() -> None:
+    tables = ShapingTables(provider={"big": ProviderShaping(mx=["mx2.big.example"], connections=2)})
+    assert limits(tables).options.connections == 32
+    assert limits(tables, site=Site("mx2.big.example", "smtp")).options.connections == 2
+
+
+def test_the_longer_pattern_of_hosts_wins() -> None:
+    tables = ShapingTables(
+        provider={
+            "all": ProviderShaping(mx=["*.example"], connections=2),
+            "big": ProviderShaping(mx=["*.big.example"], connections=3),
+        }
+    )
+    assert limits(tables).options.connections == 3
+    assert limits(tables, site=OTHER).options.connections == 2
+
+
+def test_a_provider_by_domains_is_known_whatever_the_hosts() -> None:
+    tables = ShapingTables(provider={"p": ProviderShaping(domains=["a.example", ".sub.example"], connections=2)})
+    assert limits(tables).options.connections == 2
+    assert limits(tables, domain="x.y.sub.example").options.connections == 2
+    assert limits(tables, domain="sub.example").options.connections == 32
+
+
+def test_a_site_is_named_by_its_whole_name_or_any_of_its_hosts() -> None:
+    for name in (SITE.name, "mx2.big.example", "MX1.Big.Example"):
+        assert limits(ShapingTables(site={name: SiteShaping(connections=2)})).options.connections == 2
+    smarthost = Site("smtp://192.0.2.9:25", "smtp", (Host("192.0.2.9", ("192.0.2.9",)),))
+    for name in ("192.0.2.9", "smtp://192.0.2.9:25"):
+        assert limits(ShapingTables(site={name: SiteShaping(connections=2)}), site=smarthost).options.connections == 2
+
+
+def scope(found: Limits, site: Site = SITE) -> str:
+    return scope_name(site, found.connection_scope)
+
+
+def test_limits_are_counted_among_the_mail_they_were_set_for() -> None:
+    tables = ShapingTables(**EVERYWHERE)  # type: ignore[arg-type]
+    plain = limits(tables, domain="b.example")
+    of_domain = limits(tables)
+    of_source = limits(tables, source="ip-1")
+    assert scope(plain) == SITE.name
+    assert len({scope(plain), scope(of_domain), scope(of_source)}) == 3
+    # Another key of the same mail, which the domain's table does not have, is counted with the site's other mail.
+    assert scope_name(SITE, of_domain.rate_scope) == SITE.name
+
+
+def test_a_shared_provider_has_one_count_for_all_its_sites() -> None:
+    site = Site("mx9.big.example", "smtp")
+    for share, count in ((True, 1), (False, 2)):
+        tables = ShapingTables(provider={"big": ProviderShaping(mx=["*.big.example"], connections=2, share=share)})
+        assert len({scope(limits(tables)), scope(limits(tables, site=site), site)}) == count
+
+
+def test_the_rate_of_a_tenant_holds_besides_that_of_the_site() -> None:
+    tables = ShapingTables(
+        default=ShapingDefault(message_rate=Rate(5.0)),
+        tenant={"shop": TenantShaping(message_rate=Rate(9.0), retry=RetryOptions(factor=3.0))},
+    )
+    found = limits(tables, tenant="shop")
+    assert (found.options.message_rate, found.tenant_rate) == (5.0, 9.0)
+    assert found.retry is not None and found.retry.factor == 3.0
+    assert scope_name(SITE, found.rate_scope) == SITE.name != scope_name(SITE, found.tenant_scope)
+    assert limits(tables, tenant="else").tenant_rate is None
+
+
+def test_domains_in_any_spelling_meet_their_table() -> None:
+    tables = ShapingTables(
+        domain={"Bücher.example": DomainShaping(connections=2), ".corp.example": DomainShaping(connections=3)}
+    )
+    assert limits(tables, domain="xn--bcher-kva.example").options.connections == 2
+    assert limits(tables, domain="BÜCHER.example").options.connections == 2
+    assert limits(tables, domain="a.b.corp.example").options.connections == 3
+    assert limits(tables, domain="[192.0.2.1]").options.connections == 32
+
+
+def test_the_same_tables_give_the_same_object() -> None:
+    shaping = Shaping(ShapingTables(**EVERYWHERE))  # type: ignore[arg-type]
+    assert shaping.limits(SITE, "ip-1") is shaping.limits(SITE, "ip-1")
+    assert shaping.limits(OTHER, "ip-2") is shaping.limits(OTHER, "ip-3")
+    assert Shaping(ShapingOptions()).kind_of(SITE, b"a.example") is None
+
+
+def test_what_a_table_cannot_mean_is_refused_with_the_reason() -> None:
+    for kind, key, value, reason in (
+        (TenantShaping, "connections", 3, "a tenant has no connections apart"),
+        (TenantShaping, "tls", "required", "a tenant has no connections apart"),
+        (SourceShaping, "address_family", "ipv4", "the address in [source] decides it"),
+        (DomainShaping, "tls_ca", "/ca.pem", "only be set in [shaping.default]"),
+        (SiteShaping, "dane", False, "only be set in [shaping.default]"),
+        (TenantShaping, "mta_sts", True, "only be set in [shaping.default]"),
+        (ShapingDefault, "retry", RetryOptions(), "set in [queue.default]"),
+        (SiteShaping, "end_timeout", 0.0, "more than 0"),
+        (ProviderShaping, "mx", ["mx.*.example"], "neither a host name nor"),
+        (ProviderShaping, "domains", ["*.example"], "neither a domain nor"),
+    ):
+        with pytest.raises(ValueError, match=key + r".*" + reason.replace("[", r"\[")):
+            kind(**{key: value})
+    with pytest.raises(ValueError, match="cannot be unset"):
+        TenantShaping(unset=("message_rate",))
