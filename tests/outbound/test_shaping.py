@@ -1,4 +1,4 @@
-"""What [shaping] says, seen from the other side of the connection."""
+"""What [shaping] says, seen from the other side of the connection; and how concurrency follows what a site shows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from outbound.outgoing import MESSAGE, Outgoing, outgoing, run, smtp_site, until
 from angarium.model.plan import Host, Site, Source
 from angarium.model.units import Duration, Rate
 from angarium.outbound.connection import Connection
+from angarium.outbound.options import OutboundOptions
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import (
@@ -253,3 +254,86 @@ async def test_places_taken_before_a_reload_are_given_back_where_they_are_counte
         await send(relay, 3)
         await relay.outcomes(8)
         assert ready.connections == 1
+
+
+# ---- feedback
+
+
+def window(relay: Outgoing) -> int:
+    return int(relay.dispatcher.status()[0]["window"])
+
+
+@on_uvloop
+async def test_the_window_grows_with_successes_up_to_the_limit(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server() as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ShapingOptions(connections=12)) as relay,
+    ):
+        await send(relay, 100)
+        await relay.outcomes(100)
+        assert window(relay) == 12
+
+
+@on_uvloop
+async def test_a_421_halves_what_is_in_use_at_once_and_successes_bring_it_back_slowly(tmp_path: pathlib.Path) -> None:
+    """Once the window had grown far beyond the connections that there were: halving it meant nothing."""
+    is_busy = False
+
+    def end(_: bytes) -> Fault:
+        nonlocal is_busy
+        if is_busy:
+            is_busy = False
+            return b"421 4.7.0 too much\r\n"
+        return None
+
+    async with (
+        fault_server(faults={"END": end}) as server,
+        outgoing(tmp_path, to_here(server.port), shaping=ShapingOptions(connections=8)) as relay,
+    ):
+        await send(relay, 500)
+        await relay.outcomes(500)
+        assert window(relay) == 8
+        is_busy = True
+        await relay.send(b"busy@y.example")
+        await relay.outcomes(501)
+        narrowed = window(relay)
+        assert narrowed <= 4
+        await send(relay, narrowed)
+        await relay.outcomes(501 + narrowed)
+        assert window(relay) <= narrowed + 1, "one more for each round, not for each success"
+        await send(relay, 200)
+        await relay.outcomes(701 + narrowed)
+        assert window(relay) == 8
+
+
+@on_uvloop
+async def test_one_trouble_that_ends_all_connections_counts_once(tmp_path: pathlib.Path) -> None:
+    is_bad = True
+
+    def mail(_: bytes) -> Fault:
+        return b"421 4.3.2 going down\r\n" if is_bad else None
+
+    async with (
+        fault_server(faults={"MAIL": mail}) as server,
+        outgoing(
+            tmp_path, to_here(server.port), shaping=ShapingOptions(), options=OutboundOptions(site_pause_first_s=0.2)
+        ) as relay,
+    ):
+        await send(relay, 8)
+        await until(lambda: len(relay.events("deferred")) >= 1)
+        assert window(relay) >= 3       # 8 were begun
+        is_bad = False
+        await send(relay, 1)
+        await until(lambda: relay.events("delivered"))
+
+
+@on_uvloop
+async def test_a_dead_site_is_asked_by_one_connection(tmp_path: pathlib.Path) -> None:
+    options = OutboundOptions(site_pause_first_s=60)
+    async with (
+        fault_server(faults={"greeting": b"421 4.3.2 too busy\r\n"}) as server,
+        outgoing(tmp_path, to_here(server.port), options=options) as relay,
+    ):
+        await send(relay, 8)
+        await until(lambda: len(relay.events("deferred")) == 8)
+        assert window(relay) == 1

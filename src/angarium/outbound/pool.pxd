@@ -19,6 +19,9 @@ cdef class Pool(ConnectionOwner):
     cdef readonly uint32_t idle_count
     cdef readonly uint32_t busy_count
     cdef readonly double window         # connections at most, by what the site has shown so far
+    cdef double threshold               # up to here it grows by one a success, from here by one for each of a round
+    cdef bint is_narrowed               # connections above it are to leave
+    cdef double narrowed_s              # mono; when it was last halved
     cdef readonly double average_ms     # from MAIL to the last reply, recent transactions
     cdef double site_pause_s
     cdef double dial_after_s            # mono
@@ -35,6 +38,7 @@ cdef class Pool(ConnectionOwner):
     cdef void wake(self) noexcept
     cdef int look_at_limits(self) except -1
     cdef bint is_good_still(self, Connection connection) except -1
+    cdef void narrow(self) noexcept
     cdef int encrypted_count(self) except -1
     cdef void hand_out(self, bint is_overdue) noexcept
     cdef void look_again_later(self) noexcept

@@ -36,7 +36,8 @@ cdef double RECHECK_S = 0.1
 cdef double TURN_PAUSE_S = 0.3       # longer than a worker without a place waits before it asks again
 cdef enum:
     TURN_TRANSACTIONS = 100     # judged: a connection's set-up costs about as much as ten
-cdef double WINDOW_MAX = 100000.0   # the operator's limit (may_connect) is the one that counts
+cdef double NEVER_NARROWED = 100000.0    # above any limit: a site that has shown no trouble gets all that is allowed soon
+cdef double NARROW_PAUSE_S = 1.0     # judged: longer than one cause takes to end all connections, shorter than a try again
 
 
 @cython.final
@@ -56,6 +57,8 @@ cdef class Pool(ConnectionOwner):
         self.average_ms = PATIENCE_MS + 1       # unknown: nothing waits for a busy connection
         self.site_pause_s = options.site_pause_first_s
         self.dial_after_s = 0.0
+        self.threshold = NEVER_NARROWED
+        self.narrowed_s = -NARROW_PAUSE_S
         self.look_at_limits()
 
     cdef int look_at_limits(self) except -1:
@@ -140,6 +143,10 @@ cdef class Pool(ConnectionOwner):
                 self.look_at_limits()
             except Exception:
                 return False
+        if self.is_narrowed:
+            if self.busy_count + self.idle_count > self.window:
+                return False
+            self.is_narrowed = False
         if self.ready.share.is_wanted_beside(self.ready.number) and \
                 (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS):
             return False                                # another ready queue of the site has no connection
@@ -206,8 +213,8 @@ cdef class Pool(ConnectionOwner):
 
     cdef void finished(self, Connection connection, uint64_t elapsed_ms) noexcept:
         self.average_ms += (<double>elapsed_ms - self.average_ms) / 8.0
-        if self.window < WINDOW_MAX:
-            self.window += 1.0
+        if self.window < self.ready.connection_limit:
+            self.window += 1.0 if self.window < self.threshold else 1.0 / self.window
         self.site_pause_s = self.options.site_pause_first_s
 
     cdef void closed(self, Connection connection, object judgement) noexcept:
@@ -219,7 +226,7 @@ cdef class Pool(ConnectionOwner):
         try:
             self.ready.connection_closed()
             if judgement is not None and not was_idle:      # a peer may tire of an idle connection before we do
-                self.window = max(1.0, self.window / 2)
+                self.narrow()
                 if connection.finished_count == 0:
                     # It greets but takes no mail: not to be dialled again at once for every message that waits.
                     self.dialer.remember_broken(connection.host_key)
@@ -299,10 +306,11 @@ cdef class Pool(ConnectionOwner):
     cdef void site_failed(self, object judgement) noexcept:
         """No host took a connection. While others work that only slows dialling; else nobody is left to wait for."""
         try:
-            self.window = max(1.0, self.window / 2)
+            self.narrow()
             if self.dials:
                 return                          # the last of them decides
             if not self.connections:
+                self.window = 1.0               # one is enough to find out whether the site is back
                 if judgement.is_permanent:
                     self.ready.fail_all(judgement.trouble)
                 else:
@@ -310,6 +318,19 @@ cdef class Pool(ConnectionOwner):
             self.put_off_dialling()
         except Exception as error:
             self.scheduler.journal.log("error", where="site failed", site=self.ready.site.name, reason=repr(error))
+
+    cdef void narrow(self) noexcept:
+        """A connection was refused, thrown out (421), lost or too slow: half of those that there are must do. Connections that
+        one trouble ends together count once."""
+        cdef double now_s = mono_ms() / 1000.0
+        if now_s - self.narrowed_s < NARROW_PAUSE_S:
+            return
+        self.narrowed_s = now_s
+        # Of those in use, not of those allowed: a window that was never filled would have to be halved for long. The one
+        # that has just gone counts.
+        self.window = max(1.0, min(self.window, 1.0 + len(self.connections) + len(self.dials)) / 2)
+        self.threshold = self.window
+        self.is_narrowed = True
 
     cdef int put_off_dialling(self) except -1:
         """One dial an interval to a dead site, not one a message."""
