@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "queue": ("angarium.cli.queue", "list, show, retry or delete queued mail"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
     "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),
+    "shaping": ("angarium.cli.shaping", "show the limits for a domain, and what sets them"),
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "tls-policy": ("angarium.cli.tls_policy", "say how mail to a domain would be protected, and who says so"),
