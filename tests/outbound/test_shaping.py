@@ -86,6 +86,46 @@ async def test_connections_of_a_shared_provider_are_counted_over_its_sites(tmp_p
 
 
 @on_uvloop
+async def test_an_idle_connection_makes_room_for_another_site_that_counts_with_it(tmp_path: pathlib.Path) -> None:
+    """It would have kept the only place for a minute."""
+    async with fault_server() as first, fault_server() as second:
+        sites = {b"a.example": smtp_site(first.port), b"b.example": smtp_site(second.port)}
+        provider = ProviderShaping(mx=["*.example.net"], connections=1, share=True, idle_time=Duration(60))
+        async with outgoing(tmp_path, sites, shaping=Shaping(ShapingTables(provider={"p": provider}))) as relay:
+            for number in range(3):
+                await send(relay, 1, b"a.example")
+                await relay.outcomes(number * 2 + 1)
+                await send(relay, 1, b"b.example")
+                await relay.outcomes(number * 2 + 2)
+            assert first.connections == second.connections == 3
+
+
+@on_uvloop
+async def test_a_ready_queue_is_forgotten_though_another_site_of_its_provider_is_busy(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as first, fault_server() as second:
+        sites = {b"a.example": smtp_site(first.port), b"b.example": smtp_site(second.port)}
+        provider = ProviderShaping(mx=["*.example.net"], share=True)
+        tables = ShapingTables(
+            provider={"p": provider}, site={sites[b"a.example"].name: SiteShaping(idle_time=Duration(0.1))}
+        )
+        async with outgoing(tmp_path, sites, shaping=Shaping(tables)) as relay:
+            await send(relay, 1, b"a.example")
+            await send(relay, 1, b"b.example")
+            await relay.outcomes(2)
+            await until(lambda: first.open_now == 0)
+            assert second.open_now == 1
+            scheduler = relay.scheduler     # plans that never expire keep their ready queues
+            anew = Shaping(tables)
+            scheduler.reconfigure(router=scheduler.router, pool=scheduler.pool, shaping=anew, options=QueueOptions())
+
+            def is_forgotten() -> bool:
+                relay.scheduler.sweep()
+                return [ready.site for ready in relay.scheduler.ready_queues()] == [sites[b"b.example"]]
+
+            await until(is_forgotten)
+
+
+@on_uvloop
 async def test_connections_begun_keep_to_their_rate(tmp_path: pathlib.Path) -> None:
     begun: list[float] = []
     shaping = ShapingOptions(connection_rate=Rate.decode("20/s"), messages_per_connection=1)

@@ -163,7 +163,7 @@ cdef class Pool(ConnectionOwner):
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)
         self.scheduler.wheel.arm(&connection.deadline.node, self.idle_ms)
-        if not self.is_watching and self.surplus() > 0:
+        if not self.is_watching and (self.surplus() > 0 or not self.ready.counts_alone()):
             try:
                 self.loop.call_later(RECHECK_S, self.watch_others)
                 self.is_watching = True
@@ -197,9 +197,17 @@ cdef class Pool(ConnectionOwner):
         cdef Connection below
         cdef int64_t surplus = self.surplus()
         self.is_watching = False
-        if connection is None or surplus <= 0:
+        if connection is None:
             return
-        if self.ready.share.is_wanted():
+        if self.ready.share.is_wanted_beside(self.ready.number):
+            # Of this worker, for another site or from another source. One in each look: it asks for no more.
+            connection.expired()
+            connection = self.idle_top
+            if connection is None:
+                return
+        if surplus <= 0 and self.ready.counts_alone():
+            return
+        if surplus > 0 and self.ready.share.is_wanted():
             while connection is not None and surplus > 0:
                 below = connection.next_idle
                 connection.expired()

@@ -307,7 +307,7 @@ cdef class Planner(Ledger):
         return forgotten
 
     cdef bint sweep_ready(self, ReadyQueue ready) except -1:
-        if ready.count or ready.share.own or ready.resume.next != NULL or ready.is_deferring or ready in self.swept_in_use \
+        if ready.count or ready.places or ready.resume.next != NULL or ready.is_deferring or ready in self.swept_in_use \
                 or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
         self.ready.pop(ready.key, None)

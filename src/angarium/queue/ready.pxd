@@ -62,6 +62,7 @@ cdef class ReadyQueue:
     cdef readonly object kind           # shaping.Kind, or None
     cdef readonly object limits         # shaping.Limits in force
     cdef Share share                    # where connections are counted
+    cdef bint is_shared                 # over sites
     cdef uint32_t places                # of them, taken for this queue
     cdef Share dial_share               # where connections begun are counted
     cdef Share rate_share               # where messages are
@@ -105,6 +106,7 @@ cdef class ReadyQueue:
     cpdef fail_all(self, object trouble)
     cdef void configure(self) noexcept
     cdef int count_by(self, object limits) except -1
+    cdef bint counts_alone(self) noexcept                                   # no other ready queue's connections do, or soon may
     cdef void let_go(self) noexcept                                         # it is forgotten: nothing is counted for it
     cdef uint64_t take_rate(self) noexcept                                  # one message: 0, or ns to wait
     cdef void await_rate(self, uint64_t wait_ns) noexcept

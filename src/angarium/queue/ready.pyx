@@ -100,6 +100,7 @@ cdef class ReadyQueue:
         """From now on where `limits` say; places taken so far are counted there too."""
         cdef Share old, new = self.ledger.hold_share(scope_name(self.site, limits.connection_scope))
         cdef uint32_t i
+        self.is_shared = limits.connection_scope.startswith("\0")
         old, self.share = self.share, new
         if old is not None and old is not new:
             for i in range(self.places):
@@ -117,6 +118,9 @@ cdef class ReadyQueue:
             if limits.tenant_rate is not None else None
         self.ledger.drop_share(old)
         return 0
+
+    cdef bint counts_alone(self) noexcept:
+        return not self.is_shared and self.share.queue_count == (2 if self.rate_share is self.share else 1)
 
     cdef void let_go(self) noexcept:
         self.ledger.drop_share(self.share)

@@ -50,7 +50,7 @@ cdef class Share:
     cdef uint32_t slot
     cdef readonly uint32_t own          # connections of this worker
     cdef uint64_t own_arrival_ns        # GCRA when the table has no room for the site
-    cdef uint32_t queue_count           # ready queues that have it
+    cdef uint32_t queue_count           # ready queues that have it; twice, if for connections and messages
     cdef uint32_t wanted_by             # number of the ready queue that asked in vain last; 0: none
     cdef uint64_t wanted_ns             # when
 
