@@ -333,6 +333,11 @@ STRICT = '[shaping.default]\ntls = "required"\n'
         (LOGIN + ROUTE + 'tls = "required"\n', None),
         (LOGIN + STRICT, None),
         (LOGIN + STRICT + ROUTE, None),
+        (LOGIN + STRICT + '[shaping.site."hop.example"]\ntls = "encrypt"\n', "encrypt"),
+        (LOGIN + STRICT + '[shaping.site."smtp://hop.example:25"]\ntls = "none"\n' + ROUTE, "none"),
+        (LOGIN + STRICT + '[shaping.provider.hop]\nmx = ["*.example"]\ntls = "unset"\n' + ROUTE, "opportunistic"),
+        (LOGIN + '[shaping.provider.hop]\nmx = ["*.example"]\ntls = "required"\n' + ROUTE, None),
+        (LOGIN + '[shaping.site."hop.example"]\ntls = "required"\n' + ROUTE, None),
         (LOGIN + "allow_unverified = true\n" + ROUTE + 'tls = "encrypt"\n', None),
     ],
 )  # fmt: skip

@@ -24,13 +24,15 @@ from angarium.config.shaping_files import add_shaping_files
 from angarium.config.unset import without_unset
 from angarium.inbound.options import ListenerOptions
 from angarium.model.errors import TlsMaterialError
+from angarium.model.plan import Host, Site, TlsName
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions
+from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
-from angarium.routing.next_hop import parse_next_hop
+from angarium.routing.next_hop import NextHop, parse_next_hop
 from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions, domain_key
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
@@ -189,16 +191,23 @@ def _check_domains(config: Config, tree: Tree) -> None:
 def _check_logins(config: Config, tree: Tree) -> None:
     """A password goes to next hops that prove who they are, or where the operator says that it may go without."""
     policies: dict[str, set[str]] = {}
-    usual = config.shaping.default.tls
+    shaping = Shaping(config.shaping)
+
+    def usual(hop: NextHop) -> TlsName:
+        """What is asked of the site whatever the domain and source: so questions are asked (outbound/side_tls.py)."""
+        return shaping.limits(Site(hop.text, "smtp", (Host(hop.host, (), hop.port),)), "").options.tls
+
     for route in config.all_routes():
-        policies.setdefault(parse_next_hop(route.next_hop).text, set()).add(route.tls or usual)
+        hop = parse_next_hop(route.next_hop)
+        policies.setdefault(hop.text, set()).add(route.tls or usual(hop))
     for text, login in config.recipients.call_ahead.auth.items():
-        unproved = policies.get(parse_next_hop(text).text, {usual}) - {"required"}
+        hop = parse_next_hop(text)
+        unproved = policies.get(hop.text, {usual(hop)}) - {"required"}
         if unproved and not login.allow_unverified:
             raise tree.complain(
                 ("recipients", "call_ahead", "auth", text),
                 f'tls = "{min(unproved)}" does not prove who gets the password: set tls = "required" in each [[route]]'
-                f" to {text} or in [shaping.default], or allow_unverified = true here",
+                f" to {text} or in [shaping] for its site, or allow_unverified = true here",
             )
 
 
