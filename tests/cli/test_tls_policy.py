@@ -69,6 +69,26 @@ def test_messages_have_a_say(config: Any) -> None:
     assert [each["policy"] for each in found] == ["opportunistic", "opportunistic"]
 
 
+def test_narrower_tables_say_what_is_asked_of_their_mail(config: Any) -> None:
+    # mx1 has TLSA records, which say nothing of a host for which the operator asks for authorities.
+    path = config('[shaping.site."mx1.example.net"]\ntls = "required"\n')
+    _, found = hosts("--config", path, "example.net")
+    assert [(each["policy"], each["origin"]) for each in found] == [("required", "configuration")] * 2
+    path = config('[shaping.domain."plain.example"]\ntls = "encrypt"\n')
+    _, (host,) = hosts("--config", path, "PLAIN.example")
+    assert host["policy"] == "encrypt"
+    sources = '[source.one]\nehlo = "one.example"\n[source.two]\nehlo = "two.example"\n'
+    path = config(sources + '[shaping.source.two]\ntls = "none"\n')
+    policies = [hosts("--config", path, *words, "plain.example")[1][0]["policy"] for words in ((), ("--source", "two"))]
+    assert policies == ["opportunistic", "none"]
+
+
+def test_a_source_that_does_not_exist_is_refused(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = tls_policy("--config", config(), "--source", "three", "plain.example")
+    assert status == 1
+    assert "there is no [source.three]; there are: none is configured" in capsys.readouterr().err
+
+
 def test_mail_exchangers_that_nobody_vouches_for(config: Any) -> None:
     path = config()
     status, (host,) = hosts("--config", path, "plain.example")

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from angarium.config.location import find
+from angarium.model.errors import ConfigError
 
 _WISHES: Final = {"none": "NONE", "requiretls": "REQUIRED", "tls-required-no": "OPTIONAL"}
 _USAGES: Final = {0: "PKIX-TA", 1: "PKIX-EE", 2: "DANE-TA", 3: "DANE-EE"}
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
         default="none",
         help="what the message itself says (RFC 8689); default: nothing",
     )
+    parser.add_argument("--source", default="", metavar="NAME", help="of [source.NAME]; default: the only one")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--config",
@@ -53,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from angarium.config.schema import load
 
     config, _ = load(find(args.config))
-    answer = asyncio.run(_answer(config, args.domain, _WISHES[args.message]))
+    if args.source and args.source not in config.source:
+        known = ", ".join(config.source) or "none is configured"
+        raise ConfigError(f"there is no [source.{args.source}]; there are: {known}")
+    source = args.source or (next(iter(config.source)) if len(config.source) == 1 else "")
+    answer = asyncio.run(_answer(config, args.domain, source, _WISHES[args.message]))
     if args.json:
         print(msgspec.json.encode(answer).decode())
     else:
@@ -62,30 +68,33 @@ def run(args: argparse.Namespace) -> int:
     return 1 if "reason" in answer or (hosts and not any("policy" in host for host in hosts)) else 0
 
 
-async def _answer(config: Any, domain: str, wish_name: str) -> dict[str, Any]:
+async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict[str, Any]:
     """Keys: domain, and either reason and status, or next_hop, secure, sts, hosts."""
     from angarium.model.plan import RoutingTrouble, TlsWish
+    from angarium.queue.shaping import Shaping
     from angarium.resolver.caching_resolver import CachingResolver
     from angarium.routing.ourselves import Ourselves
     from angarium.routing.router import Router
     from angarium.tls.sts_policies import StsPolicies
 
-    shaping = config.shaping.default
+    for_all = config.shaping.default
+    shaping = Shaping(config.shaping)
     resolver = CachingResolver(config.resolver)
     sts = None
-    if shaping.mta_sts:
-        sts = StsPolicies(resolver, None, shaping.tls_ca, lambda _, reason: print(reason, file=sys.stderr))
+    if for_all.mta_sts:
+        sts = StsPolicies(resolver, None, for_all.tls_ca, lambda _, reason: print(reason, file=sys.stderr))
     addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
     ourselves = Ourselves([config.node.own_hostname()], [(each.host, each.port) for each in addresses])
-    with_tlsa = shaping.dane and config.resolver.trust_ad
+    with_tlsa = for_all.dane and config.resolver.trust_ad
     router = Router(config.all_routes(), resolver, ourselves, with_tlsa=with_tlsa, sts=sts)
     try:
         site = (await router.plan(domain.encode())).site
         found: dict[str, Any] = {"domain": domain, "next_hop": site.name, "secure": site.is_located_securely}
-        found["dane"] = "on" if with_tlsa else f"off: {'resolver.trust_ad' if shaping.dane else 'shaping.default.dane'}"
+        found["dane"] = "on" if with_tlsa else f"off: {'resolver.trust_ad' if for_all.dane else 'shaping.default.dane'}"
         if sts is not None:
             found["sts"] = _sts(await sts.find(domain.lower()))
-        found["hosts"] = [_host(site, host, TlsWish[wish_name], shaping.tls) for host in site.hosts]
+        limits = shaping.limits(site, source, shaping.kind_of(site, domain.lower().encode()))
+        found["hosts"] = [_host(site, host, TlsWish[wish_name], limits.options.tls) for host in site.hosts]
         return found
     except RoutingTrouble as trouble:
         return {"domain": domain, "status": ".".join(map(str, trouble.status)), "reason": trouble.text}
