@@ -199,3 +199,15 @@ def test_nobody_can_know_his_neighbours() -> None:
         return {number for number, share in enumerate(shared) if share.peek_ns(HOUR_NS, 1) == 0}
 
     assert len({frozenset(pushed_out(Shares(slots=32))) for _ in range(8)}) > 1
+
+
+def test_a_message_that_was_not_sent_is_given_back_to_the_rate():
+    shares = Shares(2)
+    share = shares.share("site")
+    interval_ns = 3_600_000_000_000
+    assert share.wait_ns(interval_ns, 1) == 0
+    assert share.peek_ns(interval_ns, 1) > 0
+    share.give_message_back(interval_ns)
+    assert share.peek_ns(interval_ns, 1) == 0
+    assert share.wait_ns(interval_ns, 1) == 0
+    assert share.wait_ns(interval_ns, 1) > 0
