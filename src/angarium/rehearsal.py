@@ -53,7 +53,7 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
-from angarium.routing.egress_pool import egress_pool
+from angarium.routing.egress_rules import egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.sasl.backend import Backend, Conversation, OwnConversation, Peer
@@ -124,7 +124,7 @@ class Rehearsal:
         wheel = Wheel(loop)
         self._scheduler = Scheduler(
             loop, wheel, self._journal, Shares(), router=_Nowhere(),
-            pool=egress_pool(config.source, config.pool.default, hostname), shaping=Shaping(config.shaping),
+            pool=egress_pools(config.source, config.pool, config.egress, hostname), shaping=Shaping(config.shaping),
             options=config.queue.default, hostname=hostname,
         )  # fmt: skip
         self._scheduler.set_egress("smtp", Egress())

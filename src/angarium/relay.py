@@ -58,9 +58,10 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
-from angarium.routing.egress_pool import egress_pool
+from angarium.routing.egress_rules import EgressPools, egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
+from angarium.routing.source_health import SourceHealth
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
@@ -112,13 +113,14 @@ class Relay:
         self._compactors: list[Compactor] = []
         self._resolver = CachingResolver(config.resolver)
         self._sts = self._sts_policies(config)
+        self._health = SourceHealth()
         self._scheduler = Scheduler(
             loop,
             Wheel(loop),
             self.journal,
             shares,
             router=self._router(config),
-            pool=egress_pool(config.source, config.pool.default, self._hostname),
+            pool=self._pools(config),
             shaping=Shaping(config.shaping),
             options=config.queue.default,
             hostname=self._hostname,
@@ -129,7 +131,7 @@ class Relay:
         self._report_desk = ReportDesk(loop, self.journal, self._hostname, sys.stdout.fileno())
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
-        self._dispatcher = Dispatcher(self._scheduler)
+        self._dispatcher = Dispatcher(self._scheduler, health=self._health)
         self._maildirs = MaildirEgress(self._scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
@@ -241,10 +243,11 @@ class Relay:
             self._sts = self._sts_policies(config)
         self._scheduler.reconfigure(
             router=self._router(config),
-            pool=egress_pool(config.source, config.pool.default, self._hostname),
+            pool=self._pools(config),
             shaping=Shaping(config.shaping),
             options=config.queue.default,
         )
+        self._dispatcher.sources.keep(config.sources())
         self._authority.apply(config.auth)
         self._apply_admission(config)
         await self._apply_recipients(config)
@@ -278,7 +281,23 @@ class Relay:
             "loading": len(self._loading),
             "shards": [shard.statistics() for shard in self._shards],
             "outbound": self._dispatcher.status(),
+            "suspended": self._dispatcher.sources.shown(),
         }
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Every configured source as this worker has it: admin.views.SourceView."""
+        used = self._dispatcher.by_source()
+        suspended = self._dispatcher.sources.shown()
+        return [
+            {
+                "name": source.name,
+                "addresses": [address for address in (source.address, source.address6) if address],
+                "ehlo": source.ehlo,
+                **used.get(source.name, {}),
+                "suspended": [each for each in suspended if each["source"] == source.name],
+            }
+            for source in self._config.sources()
+        ]
 
     async def listing(self, query: Listing) -> tuple[int, list[dict[str, Any]]]:
         """A page; with a state asked for, as many pages as it takes to fill one."""
@@ -382,6 +401,9 @@ class Relay:
 
     def _contexts(self) -> list[InboundContext]:
         return [listener.context for listener in self._listeners.values()]
+
+    def _pools(self, config: Config) -> EgressPools:
+        return egress_pools(config.source, config.pool, config.egress, self._hostname, self._health)
 
     def _router(self, config: Config) -> Router:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]

@@ -15,7 +15,7 @@ import pytest
 from angarium.admin.api import application
 from angarium.admin.prometheus import exposition
 from angarium.admin.server import AdminServer
-from angarium.admin.views import BadQuery, Health, QueuePage, Status
+from angarium.admin.views import BadQuery, Health, QueuePage, SourcesView, SourceView, Status, Suspended
 from angarium.model.address import ListenAddress
 from angarium.model.errors import ConfigError
 from angarium.process.control import ControlError
@@ -56,6 +56,9 @@ class Pretended:
 
     async def refusal(self, id_: str) -> dict[str, Any] | None:
         return {"id": id_, "reason": "relay-denied"} if id_ == "4GK2V9QX" else None
+
+    async def sources(self) -> SourcesView:
+        return SourcesView([SourceView("a", ["192.0.2.1"], "a.example", 1, 2, [Suspended("192.0.2.1", "no", 1.0)])])
 
     async def retry(self, *, id_: str | None, domain: str | None) -> int:
         self.asked.append(("retry", id_, domain))
@@ -105,6 +108,8 @@ def test_reading(api: Api) -> None:
     assert api.ask("GET", "/health") == (200, {"status": "ok", "workers": 2, "workers_ready": 2})
     assert api.ask("GET", "/metrics") == (200, b"angarium_x 1\n")
     assert api.ask("GET", "/v1/status")[1]["version"] == "1"
+    (source,) = api.ask("GET", "/v1/sources")[1]["sources"]
+    assert (source["name"], source["suspended"][0]["reason"]) == ("a", "no")
     assert api.ask("GET", "/v1/queue/A") == (200, {"id": "A"})
     assert api.ask("GET", "/v1/queue/C") == (404, {"error": "C is not in the queue"})
 

@@ -92,7 +92,7 @@ def test_every_key_of_the_design_is_read(tmp_path: Path) -> None:
     ]
     assert config.route[0].next_hop == "smtp://127.0.0.1:10026"
     assert config.source["ip 2"].address == "192.0.2.2"
-    assert config.pool.default.sources == {"ip-1": 1, "ip 2": 3}
+    assert config.pool["default"].sources == {"ip-1": 1, "ip 2": 3}
     assert (config.shaping.default.connections, config.shaping.default.message_rate) == (32, 100.0)
     assert config.queue.default.retry.first == 300
     assert config.queue.default.max_age == 432000
@@ -176,7 +176,7 @@ REFUSALS = [
     (LISTENER + "[source.a]\nadress = '192.0.2.1'\n", "source.a.adress: unknown key"),
     (
         LISTENER + "[source.a]\n[source.'b c']\naddress = 7\n",
-        'source."b c".address: expected string, got integer',
+        'source."b c".address: expected string or array, got integer',
     ),
     (LISTENER + "[pool.default]\nsources = { a = 1 }\n", "pool.default.sources.a: there is no [source.a]"),
     (
@@ -187,7 +187,14 @@ REFUSALS = [
         LISTENER + "[source.a]\n[pool.default]\nsources = { a = 'x' }\n",
         "pool.default.sources.a: expected integer, got string",
     ),
-    (LISTENER + "[pool.other]\n", "pool.other: unknown key"),
+    (LISTENER + "[pool.other]\nweights = {}\n", "pool.other.weights: unknown key"),
+    (LISTENER + "[[egress]]\npool = 'bulk'\n[pool.bulk2]\n", 'egress[0].pool: there is no [pool.bulk]; did you mean "bulk2"?'),
+    (LISTENER + "[[egress]]\npool = 'default'\ndomain = 'a..b'\n", 'egress[0].domain: "a..b" is neither'),
+    (LISTENER + "[pool.\"a\\u0000b\"]\n", "pool: the name 'a\\x00b': 1 to 128 printable characters"),
+    (
+        LISTENER + "[source.a]\naddress = ['192.0.2.1', '192.0.2.2']\n",
+        'source.a.address: "192.0.2.2" is the second of its family; write a source for each',
+    ),
     (LISTENER + "[shaping.host.x]\n", "shaping.host: unknown key"),
     (
         LISTENER + "[shaping.default]\nmessage_rate = 100\n",

@@ -58,14 +58,18 @@ class FaultServer:
     received: list[Received] = dataclasses.field(default_factory=list)
     connections: int = 0
     open_now: int = 0
+    peak: int = 0                   # of open_now
     commands: list[bytes] = dataclasses.field(default_factory=list)
     reads: list[list[bytes]] = dataclasses.field(default_factory=list)
     quits: int = 0
+    peers: list[str] = dataclasses.field(default_factory=list)      # addresses, of each connection
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_now += 1
+        self.peak = max(self.peak, self.open_now)
         self.reads.append([])
+        self.peers.append(str((writer.get_extra_info("peername") or ("",))[0]))
         try:
             await Dialogue(self, self.connections, reader, writer).run()
         except ssl.SSLError as error:

@@ -25,6 +25,8 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
+from angarium.routing.egress_rules import EgressPools
+from angarium.routing.source_health import SourceHealth
 from angarium.spool.shard import Shard
 
 HOSTNAME = "relay.example.org"
@@ -68,6 +70,8 @@ class Outgoing:
         source: Source,
         hot_limit_octets: int,
         workers: int,
+        pools: EgressPools | None = None,
+        health: SourceHealth | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.directory = directory
@@ -85,13 +89,13 @@ class Outgoing:
             self.journal,
             self.shares,
             router=TableRouter(sites),
-            pool=OneSource(source),
+            pool=pools or OneSource(source),
             shaping=shaping,
             options=QueueOptions(retry=RetryOptions(first=3600)),
             hostname=HOSTNAME,
             hot_limit_octets=hot_limit_octets,
         )
-        self.dispatcher = Dispatcher(self.scheduler, options)
+        self.dispatcher = Dispatcher(self.scheduler, options, health=health)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self.scheduler.set_egress(protocol, self.dispatcher)
         self.maildirs = MaildirEgress(self.scheduler)
@@ -156,6 +160,8 @@ async def outgoing(
     source: Source | None = None,
     hot_limit_octets: int = 16 << 20,
     workers: int = 1,
+    pools: EgressPools | None = None,
+    health: SourceHealth | None = None,
 ) -> AsyncIterator[Outgoing]:
     relay = Outgoing(
         directory,
@@ -165,6 +171,8 @@ async def outgoing(
         source=source or Source("default"),
         hot_limit_octets=hot_limit_octets,
         workers=workers,
+        pools=pools,
+        health=health,
     )
     try:
         yield relay

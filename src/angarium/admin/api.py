@@ -3,6 +3,7 @@
     GET    /health                         200 while all workers serve, else 503
     GET    /metrics                        Prometheus text
     GET    /v1/status                      version, addresses, workers and their figures
+    GET    /v1/sources                     egress sources, what of them is suspended
     GET    /v1/queue?after=&limit=&domain=&state=
     GET    /v1/queue/{id}
     DELETE /v1/queue/{id}                  without a DSN
@@ -32,7 +33,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from angarium.admin import prometheus
-from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RefusalView, RetryOrder, Status
+from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RefusalView, RetryOrder, SourcesView, Status
 from angarium.model.errors import AngariumError, ConfigError
 from angarium.smtp.reasons import OF_OTHER, of_word
 
@@ -51,6 +52,8 @@ class Backend(Protocol):
     async def metrics(self) -> bytes: ...
 
     async def status(self) -> Status: ...
+
+    async def sources(self) -> SourcesView: ...
 
     async def queue(self, *, after: str, limit: int, domain: str | None, state: str | None) -> QueuePage:
         """Raises BadQuery for an `after` that is not from an earlier page."""
@@ -83,6 +86,9 @@ def application(backend: Backend) -> ASGIApp:
 
     async def status(request: Request) -> Response:
         return _json(await backend.status())
+
+    async def sources(request: Request) -> Response:
+        return _json(await backend.sources())
 
     async def queue(request: Request) -> Response:
         query = _query(request, {"after", "limit", "domain", "state"})
@@ -149,6 +155,7 @@ def application(backend: Backend) -> ASGIApp:
                 Route("/health", health, methods=["GET"]),
                 Route("/metrics", metrics, methods=["GET"]),
                 Route("/v1/status", status, methods=["GET"]),
+                Route("/v1/sources", sources, methods=["GET"]),
                 Route("/v1/queue", queue, methods=["GET"]),
                 Route("/v1/queue", delete_several, methods=["DELETE"]),
                 Route("/v1/queue/retry", retry, methods=["POST"]),

@@ -71,6 +71,33 @@ class Status(msgspec.Struct):
     recipients: int = 0
 
 
+class Suspended(msgspec.Struct):
+    """An address of a source that cannot be used, "" of one without any; in how many workers that is so."""
+
+    address: str
+    reason: str
+    since_utc_s: float
+    tries: int = 0
+    workers: int = 1
+
+
+class SourceView(msgspec.Struct):
+    """An egress source. connections: open now. waiting: recipients that may leave from it now."""
+
+    name: str
+    addresses: list[str]
+    ehlo: str
+    connections: int = 0
+    waiting: int = 0
+    suspended: list[Suspended] = []
+
+
+class SourcesView(msgspec.Struct):
+    """All egress sources, in order of configuration."""
+
+    sources: list[SourceView]
+
+
 class QueuePage(msgspec.Struct):
     """Some messages. next: give it as `after` for the next page; None: there is none."""
 

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "serve": ("angarium.cli.serve", "run the relay"),
     "check": ("angarium.cli.check", "check a configuration file"),
     "status": ("angarium.cli.status", "show how the running relay is"),
+    "sources": ("angarium.cli.sources", "show egress sources, suspended ones, and warm-ups"),
     "queue": ("angarium.cli.queue", "list, show, retry or delete queued mail"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
     "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),

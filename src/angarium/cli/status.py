@@ -36,4 +36,8 @@ def run(args: argparse.Namespace) -> int:
             state = "serves" if worker["is_ready"] else "starting"
             up = Duration(round(worker["up_s"]))
             print(f"worker {worker['number']:<3} {worker['error'] or state}, pid {worker['pid']}, up {up}")
+        # Each worker finds out by itself: one line for all that have.
+        found = [each for worker in status["workers"] for each in worker["figures"].get("suspended", [])]
+        for source, reason in sorted({(each["source"], each["reason"]) for each in found}):
+            print(f"suspended  source {source}: {reason}")
     return 0 if all(worker["is_ready"] and not worker["error"] for worker in status["workers"]) else 1

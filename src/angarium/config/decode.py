@@ -65,9 +65,9 @@ def _locate(tables: dict[str, Any], kind: type[Any], complaint: str) -> tuple[Ke
                 _convert(alone, kind)
             except msgspec.ValidationError as error:
                 new_parts, new_text = _split(str(error))
-                if new_parts[: depth + 1] == parts[: depth + 1]:
-                    parts, text, tables = new_parts, new_text, alone
-                    parts[depth] = name
+                # Free names that were found before are free in every complaint.
+                if all(new in (old, ...) for new, old in zip(new_parts, parts[: depth + 1], strict=False)):
+                    parts, text, tables = [*parts[:depth], name, *new_parts[depth + 1 :]], new_text, alone
                     break
         else:
             parts = parts[:depth]

@@ -7,6 +7,7 @@ Here is also what no single Struct can know: references between tables.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from angarium.config.shaping_files import add_shaping_files
 from angarium.config.unset import without_unset
 from angarium.inbound.options import ListenerOptions
 from angarium.model.errors import TlsMaterialError
-from angarium.model.plan import Host, Site, TlsName
+from angarium.model.plan import Host, Site, Source, TlsName
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions
@@ -32,17 +33,12 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
+from angarium.routing.egress_pool import source_of
 from angarium.routing.next_hop import NextHop, parse_next_hop
-from angarium.routing.options import PoolOptions, RouteOptions, SourceOptions, domain_key
+from angarium.routing.options import LABEL_CHARACTERS, EgressOptions, PoolOptions, RouteOptions, SourceOptions, domain_key
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
-
-
-class PoolTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[pool.*]: which sources mail leaves from; absent: all sources, evenly."""
-
-    default: PoolOptions = PoolOptions()
 
 
 class QueueTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listener: list[ListenerOptions] = []
     route: list[RouteOptions] = []
     source: dict[str, SourceOptions] = {}
-    pool: PoolTables = PoolTables()
+    pool: dict[str, PoolOptions] = {}
+    egress: list[EgressOptions] = []
     shaping: ShapingTables = ShapingTables()
     queue: QueueTables = QueueTables()
     resolver: ResolverOptions = ResolverOptions()
@@ -72,6 +69,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounces: BouncesOptions = BouncesOptions()
     reports: ReportsOptions = ReportsOptions()
     suppression: SuppressionOptions = SuppressionOptions()
+
+    def sources(self) -> list[Source]:
+        """[source.*] as values; without any, the one that there always is."""
+        hostname = self.node.own_hostname()
+        made = [source_of(name, options, hostname) for name, options in self.source.items()]
+        return made or [Source("default", "", hostname)]
 
     def all_routes(self) -> list[RouteOptions]:
         """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""
@@ -212,14 +215,26 @@ def _check_logins(config: Config, tree: Tree) -> None:
 
 
 def _check_sources(config: Config, tree: Tree) -> None:
-    """Pools and [shaping.source.NAME] name sources that exist."""
+    """Pools and [shaping.source.NAME] name sources that exist, rules name pools that do."""
+    for kind, names in (("source", config.source), ("pool", config.pool)):
+        for name in names:
+            if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
+                raise tree.complain((kind,), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
+    for pool, options in config.pool.items():
+        for name in options.sources:
+            if name not in config.source:
+                hint = _hint(name, config.source)
+                raise tree.complain(("pool", pool, "sources", name), f"there is no [source.{name}]{hint}")
     for name in config.shaping.source:
         if name not in config.source and (config.source or name != "default"):
-            known = difflib.get_close_matches(name, config.source, n=1)
-            hint = f'; did you mean "{known[0]}"?' if known else ""
+            hint = _hint(name, config.source)
             raise tree.complain(("shaping", "source", name), f"there is no [source.{name}]{hint}")
-    for name in config.pool.default.sources:
-        if name not in config.source:
-            known = difflib.get_close_matches(name, config.source, n=1)
-            hint = f'; did you mean "{known[0]}"?' if known else ""
-            raise tree.complain(("pool", "default", "sources", name), f"there is no [source.{name}]{hint}")
+    for index, rule in enumerate(config.egress):
+        if rule.pool != "default" and rule.pool not in config.pool:
+            hint = _hint(rule.pool, config.pool)
+            raise tree.complain(("egress", index, "pool"), f"there is no [pool.{rule.pool}]{hint}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""

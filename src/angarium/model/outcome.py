@@ -14,6 +14,7 @@ class Trouble(msgspec.Struct, frozen=True):
     remote   "host[address]:port", or "" when no peer was reached.
     delay_s  wait at least this long before the next attempt; 0: the schedule decides.
     phase    where it was met, one of bounces.classes.PHASES; "" when that is not known (any more).
+    is_of_source  it lies with the egress source, or with what the peer thinks of it: another may do better.
     """
 
     code: int
@@ -22,3 +23,4 @@ class Trouble(msgspec.Struct, frozen=True):
     remote: str = ""
     delay_s: float = 0.0
     phase: str = ""
+    is_of_source: bool = False

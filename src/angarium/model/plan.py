@@ -78,12 +78,31 @@ class Site(msgspec.Struct, frozen=True):
         return (self.tls, self.is_located_securely, self.more_names, self.sts)
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """Over all workers; 0: none.
+
+    connections      at once. connection_rate: new ones a second. rate: messages a second.
+    """
+
+    connections: int = 0
+    connection_rate: float = 0.0
+    rate: float = 0.0
+
+
 class Source(msgspec.Struct, frozen=True):
-    """An egress source. `address` "" means: let the kernel choose."""
+    """An egress source.
+
+    address   its own, of either family; "": the kernel chooses.
+    address6  its IPv6 address, where `address` is IPv4 and it has both.
+    limits    towards all sites together; None: none. site_limits: towards each of them, besides the site's own.
+    """
 
     name: str
     address: str = ""
     ehlo: str = ""
+    address6: str = ""
+    limits: Limits | None = None
+    site_limits: Limits | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source
 from angarium.outbound import trouble
 from angarium.outbound.connection import HelloFailed
+from angarium.outbound.egress_socket import SourceUnusable, bound_socket, local_address
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.source_watch import SourceWatch
 from angarium.outbound.tls_contexts import Material, TlsContexts
 from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
@@ -66,10 +69,21 @@ class SiteUnreachable(Exception):
         self.judgement = judgement
 
 
-class Dialer:
-    """Opens connections for all pools of a worker."""
+class SourceDown(SiteUnreachable):
+    """The egress source cannot be used; nothing is known of the site."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: OutboundOptions, journal: Journal) -> None:
+
+class Dialer:
+    """Opens connections for all pools of a worker. sources: is told of those that cannot be used; None: nobody is."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: OutboundOptions,
+        journal: Journal,
+        sources: SourceWatch | None = None,
+    ) -> None:
+        self.sources = sources
         self.loop = loop
         self.options = options
         self.journal = journal
@@ -86,7 +100,7 @@ class Dialer:
         come last. `limits` say for how long one address is tried, and of which family it is. `make(attempt)` gives a
         fresh protocol object for each try. Where the policy lets mail go in clear, a host with which TLS fails is tried
         once more without.
-        Raises SiteUnreachable when every try has failed.
+        Raises SiteUnreachable when every try has failed, SourceDown when the source could not even be tried.
         """
         if site.protocol == "lmtp+unix":
             return await self._dial_path(site.path, make, policy, limits.connect_timeout)
@@ -95,8 +109,10 @@ class Dialer:
         targets = self.targets(site, source, limits.address_family)
         if not targets:
             raise SiteUnreachable(trouble.of_no_address(site.name, source.name, _ONLY.get(limits.address_family, "")))
+        targets, why_not = self._of_usable(targets, source)
         judgements: list[trouble.Judgement] = []
         at_hosts: dict[Host, TlsPolicy] = {}
+        was_tried = False
         for host in site.hosts:
             verdict = at_host(policy, site, host)
             if isinstance(verdict, TlsPolicy):
@@ -105,6 +121,8 @@ class Dialer:
                 judgements.append(verdict)
         usable = [(host, address) for host, address in targets if host in at_hosts]
         for host, address in usable[: self.options.addresses_per_dial]:
+            if why_not and self._why_not(source, address):
+                continue                # found out by a try before this one
             at_this = at_hosts[host]
             tls = await self._context(at_this, material)
             key = (host.name, address, host.port)
@@ -124,11 +142,20 @@ class Dialer:
             )
             connection = make(attempt)
             target = (address, host.port, remote)
-            judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
-            if judgement is not None and judgement.is_tls and at_this.may_go_clear:
-                self._fall_back(site, key, judgement)
-                connection = make(msgspec.structs.replace(attempt, tls=None))
+            try:
                 judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
+                if judgement is not None and judgement.is_tls and at_this.may_go_clear:
+                    self._fall_back(site, key, judgement)
+                    connection = make(msgspec.structs.replace(attempt, tls=None))
+                    judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
+            except SourceUnusable as unusable:
+                connection.hello.cancel()
+                connection.close_now()
+                why_not = unusable.reason
+                if self.sources is not None:
+                    self.sources.suspend(source, local_address(source, address) or "", why_not)
+                continue
+            was_tried = True
             if judgement is None:
                 self.broken.pop(key, None)
                 return connection
@@ -139,6 +166,9 @@ class Dialer:
                 raise SiteUnreachable(judgement)
             if not judgement.is_about_tls:
                 self.remember_broken(key)
+        if why_not and at_hosts and not was_tried:
+            # Whatever TLS has against other hosts: of those that mail may go to nothing is known.
+            raise SourceDown(trouble.of_source(source.name, why_not))
         raise SiteUnreachable(trouble.of_site(judgements))
 
     def targets(
@@ -161,11 +191,22 @@ class Dialer:
         if address_family in _ONLY:
             found = [(host, address) for host, address in found if (":" in address) == (address_family == "ipv6")]
         if source.address:
-            is_ipv6 = ":" in source.address
-            found = [(host, address) for host, address in found if (":" in address) == is_ipv6]
+            found = [each for each in found if local_address(source, each[1]) is not None]
         return sorted(
             found, key=lambda each: self._is_broken((each[0].name, each[1], each[0].port), now_mono)
         )
+
+    def _of_usable(self, targets: list[tuple[Host, str]], source: Source) -> tuple[list[tuple[Host, str]], str]:
+        """Those that can be reached from what can be used of the source; and why others cannot, "" when all can."""
+        if self.sources is None or not self.sources.health.addresses:
+            return targets, ""
+        reasons = [self._why_not(source, address) for _, address in targets]
+        kept = [target for target, reason in zip(targets, reasons, strict=True) if not reason]
+        return kept, next(filter(None, reasons), "")
+
+    def _why_not(self, source: Source, address: str) -> str:
+        """Why the source cannot be used towards this address; "": it can, or that is to be tried."""
+        return "" if self.sources is None else self.sources.health.reason(source, local_address(source, address) or "")
 
     def remember_broken(self, key: HostKey) -> None:
         """This host comes last for the next minutes."""
@@ -212,20 +253,28 @@ class Dialer:
     async def _try_address(
         self, connection: Connection, source: Source, address: str, port: int, remote: str, *, timeout_s: float
     ) -> trouble.Judgement | None:
-        local = (source.address, 0) if source.address else None
         try:
             async with asyncio.timeout(timeout_s):
-                await self.loop.create_connection(  # type: ignore[type-var]
-                    lambda: connection,
-                    address,
-                    port,
-                    local_addr=local,
-                )
+                if source.address:
+                    sock = await self._connected_socket(local_address(source, address) or "", address, port)
+                    await self.loop.create_connection(lambda: connection, sock=sock)  # type: ignore[type-var]
+                else:
+                    await self.loop.create_connection(lambda: connection, address, port)  # type: ignore[type-var]
         except OSError as error:  # TimeoutError is one
             connection.hello.cancel()
             connection.close_now()
             return trouble.of_connect(error, remote)
         return await self._hello(connection)
+
+    async def _connected_socket(self, local: str, address: str, port: int) -> socket.socket:
+        """From the source's own address. Raises SourceUnusable, OSError."""
+        sock = bound_socket(local)
+        try:
+            await self.loop.sock_connect(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     @staticmethod
     async def _hello(connection: Connection) -> trouble.Judgement | None:

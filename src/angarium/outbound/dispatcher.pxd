@@ -7,6 +7,7 @@ cdef class Dispatcher(Egress):
     cdef Scheduler scheduler
     cdef readonly object options
     cdef readonly object dialer
+    cdef readonly object sources        # outbound.source_watch.SourceWatch
     cdef int deadline_kind
     cdef set pools
     cdef bint is_draining

@@ -2,10 +2,13 @@
 
 from typing import Any, final
 
+from angarium.model.outcome import Trouble
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.source_watch import SourceWatch
 from angarium.queue.ready import Egress
 from angarium.queue.scheduler import Scheduler
+from angarium.routing.source_health import SourceHealth
 
 @final
 class Dispatcher(Egress):
@@ -13,12 +16,20 @@ class Dispatcher(Egress):
 
     options: OutboundOptions
     dialer: Dialer
-    def __init__(self, scheduler: Scheduler, options: OutboundOptions | None = None) -> None: ...
+    sources: SourceWatch
+    def __init__(
+        self, scheduler: Scheduler, options: OutboundOptions | None = None, *, health: SourceHealth | None = None
+    ) -> None:
+        """health: of the sources, as those who choose them see it (routing/egress_pool.py)."""
+    def source_down(self, name: str, trouble: Trouble) -> None: ...
+    def source_up(self, name: str) -> None: ...
     async def drain(self, deadline_s: float) -> bool:
         """No new transactions; what is in hand ends, then QUIT. True when all ended in time.
 
         After the deadline connections are dropped: a message whose data was out is deferred (the peer may have it),
         everything else goes back untried. Call once.
         """
+    def by_source(self) -> dict[str, dict[str, int]]:
+        """Source name to "connections" and "waiting"."""
     def status(self) -> list[dict[str, Any]]:
         """One entry a pool: site, source, kind (shaping.kind_text()), waiting, busy, idle, dialling, window, average_ms."""

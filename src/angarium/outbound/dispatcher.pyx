@@ -10,7 +10,9 @@ import asyncio
 
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.source_watch import SourceWatch
 from angarium.queue.shaping import kind_text
+from angarium.routing.source_health import SourceHealth
 
 
 cdef void deadline_over(wheel_node *node, void *context) noexcept:
@@ -21,10 +23,12 @@ cdef void deadline_over(wheel_node *node, void *context) noexcept:
 @cython.final
 cdef class Dispatcher(Egress):
 
-    def __init__(self, Scheduler scheduler not None, options=None):
+    def __init__(self, Scheduler scheduler not None, options=None, *, health=None):
         self.scheduler = scheduler
         self.options = OutboundOptions() if options is None else options
-        self.dialer = Dialer(scheduler.loop, self.options, scheduler.journal)
+        self.sources = SourceWatch(scheduler.loop, scheduler.journal, SourceHealth() if health is None else health,
+                                   self.options, self)
+        self.dialer = Dialer(scheduler.loop, self.options, scheduler.journal, self.sources)
         self.deadline_kind = scheduler.wheel.register(deadline_over, NULL)
         self.pools = set()
 
@@ -53,6 +57,28 @@ cdef class Dispatcher(Egress):
         ready.state = None
         return True
 
+    cdef void spare(self, object source) noexcept:
+        cdef Pool pool
+        try:
+            for pool in self.pools:
+                if pool.idle_count and pool.ready.source.name == source.name:
+                    pool.spare()
+        except Exception as error:
+            self.scheduler.journal.log("error", where="dispatcher", reason=repr(error))
+
+    def source_down(self, str name, trouble):
+        """For the SourceWatch: whoever waits for this source takes another of its pool."""
+        cdef Pool pool
+        for pool in list(self.pools):
+            if pool.ready.source.name == name:
+                pool.source_down(trouble)
+
+    def source_up(self, str name):
+        cdef Pool pool
+        for pool in list(self.pools):
+            if pool.ready.source.name == name:
+                pool.source_up()
+
     def pool_emptied(self, Pool pool):
         self.pools.discard(pool)
         self.tell_if_drained()
@@ -65,6 +91,7 @@ cdef class Dispatcher(Egress):
     async def drain(self, deadline_s):
         cdef Pool pool
         self.is_draining = True
+        self.sources.close()
         self.drained = self.scheduler.loop.create_future()
         for pool in list(self.pools):
             pool.drain()
@@ -78,6 +105,16 @@ cdef class Dispatcher(Egress):
                 pool.abort()
             await asyncio.sleep(0)          # cancelled dials end in the next turn of the loop
             return False
+
+    def by_source(self):
+        """Source name to connections open and recipients waiting."""
+        cdef Pool pool
+        cdef dict found = {}
+        for pool in self.pools:
+            figures = found.setdefault(pool.ready.source.name, {"connections": 0, "waiting": 0})
+            figures["connections"] += len(pool.connections)
+            figures["waiting"] += pool.ready.count
+        return found
 
     def status(self):
         cdef Pool pool

@@ -12,6 +12,8 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     site_pause_max_s     doubling up to this.
     addresses_per_dial   tried before a dial counts as failed (RFC 5321 §5.1: "at least two").
     window_first         connections dialled to a site before the first success.
+    source_retry_first_s  an egress source that cannot be used is tried again after this long,
+    source_retry_max_s    doubling up to this.
     """
 
     broken_host_s: float = 180.0
@@ -20,3 +22,5 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     site_pause_max_s: float = 300.0
     addresses_per_dial: int = 10
     window_first: int = 8
+    source_retry_first_s: float = 10.0
+    source_retry_max_s: float = 120.0

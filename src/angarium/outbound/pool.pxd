@@ -53,3 +53,6 @@ cdef class Pool(ConnectionOwner):
     cdef void drain(self) noexcept
     cdef void abort(self) noexcept
     cdef void site_failed(self, object judgement) noexcept
+    cdef void source_down(self, object trouble) noexcept
+    cdef void source_up(self) noexcept
+    cdef void spare(self) noexcept

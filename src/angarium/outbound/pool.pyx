@@ -17,7 +17,7 @@ from angarium.queue.scheduler cimport Scheduler
 
 from angarium.metrics.counters import counter, gauge
 from angarium.model.plan import TlsWish
-from angarium.outbound.dialer import SiteUnreachable
+from angarium.outbound.dialer import SiteUnreachable, SourceDown
 from angarium.outbound.tls_contexts import Material
 from angarium.outbound.tls_policy import at_host, is_met, policy_of
 
@@ -150,6 +150,8 @@ cdef class Pool(ConnectionOwner):
         if self.ready.share.is_wanted_beside(self.ready.number) and \
                 (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS):
             return False                                # another ready queue of the site has no connection
+        if self.ready.passage is not None and self.ready.passage.must_yield(connection.taken_count >= TURN_TRANSACTIONS):
+            return False
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
         if connection.site is not self.ready.site:
@@ -162,6 +164,9 @@ cdef class Pool(ConnectionOwner):
 
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)
+        if self.ready.passage is not None and self.ready.count == 0 and self.ready.passage.others_wait():
+            self.scheduler.wheel.arm(&connection.deadline.node, 0)      # another site has mail for this place of the source
+            return
         self.scheduler.wheel.arm(&connection.deadline.node, self.idle_ms)
         if not self.is_watching and (self.surplus() > 0 or not self.ready.counts_alone()):
             try:
@@ -298,9 +303,25 @@ cdef class Pool(ConnectionOwner):
         if not isinstance(error, SiteUnreachable):
             self.scheduler.journal.log("error", where="dial", site=self.ready.site.name, reason=repr(error))
             self.put_off_dialling()
+        elif isinstance(error, SourceDown):
+            self.source_down(error.judgement.trouble)
         else:
             self.site_failed(error.judgement)
         self.tell_if_empty()
+
+    cdef void source_down(self, object trouble) noexcept:
+        """Nothing can be sent from our source now; of the site nothing is known."""
+        try:
+            self.scheduler.leave_source(self.ready, trouble)
+            self.put_off_dialling()
+        except Exception as error:
+            self.scheduler.journal.log("error", where="source down", site=self.ready.site.name, reason=repr(error))
+
+    cdef void source_up(self) noexcept:
+        self.dial_after_s = 0.0
+        self.site_pause_s = self.options.site_pause_first_s
+        if self.ready.count:
+            self.wake()
 
     cdef void join(self, Connection connection) noexcept:
         connection.is_in_pool = True
@@ -354,6 +375,17 @@ cdef class Pool(ConnectionOwner):
     def dial_again(self):
         if self.ready.count:
             self.wake()
+
+    cdef void spare(self) noexcept:
+        """Other sites wait for places of our source: idle connections end now."""
+        cdef Connection connection = self.idle_top
+        cdef Connection below
+        if self.ready.count:
+            return                          # they are about to be used
+        while connection is not None:
+            below = connection.next_idle
+            connection.expired()
+            connection = below
 
     # ---------------------------------------------------------------- the end
 

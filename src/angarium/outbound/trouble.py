@@ -152,7 +152,9 @@ def of_reply(
     is_permanent = code >= 500
     if at in _HELLO:
         # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
-        # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site().
+        # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site(). It has seen nothing
+        # but our address and name: it may like those of another source better.
+        trouble = msgspec.structs.replace(trouble, is_of_source=at not in (Stage.STARTTLS, Stage.HANDSHAKE))
         return Judgement(Scope.HOST, is_permanent, trouble)
     if code == 421:
         # Closing down. With transactions behind it, the peer has had enough of the connection, not of this
@@ -221,14 +223,21 @@ def of_connect(error: BaseException, remote: str) -> Judgement:
     return Judgement(Scope.HOST, False, _at_connect((4, 4, 1), f"connection failed: {reason}", remote))
 
 
-def _at_connect(status: tuple[int, int, int], text: str, remote: str = "") -> Trouble:
-    return Trouble(0, status, text, remote, phase=PHASE[Stage.CONNECT])
+def _at_connect(
+    status: tuple[int, int, int], text: str, remote: str = "", *, is_of_source: bool = False
+) -> Trouble:
+    return Trouble(0, status, text, remote, phase=PHASE[Stage.CONNECT], is_of_source=is_of_source)
 
 
 def of_no_address(site: str, source: str, family: str = "") -> Judgement:
     """No host of the site has an address of the family of the egress source, or of the one that shaping insists on."""
     text = f"no address of {site} can be reached from source {source}" + (f" over {family} only" if family else "")
-    return Judgement(Scope.SITE, False, _at_connect((4, 4, 4), text))
+    return Judgement(Scope.SITE, False, _at_connect((4, 4, 4), text, is_of_source=True))
+
+
+def of_source(source: str, reason: str) -> Judgement:
+    """The egress source cannot be used, whatever the site: ours to put right (RFC 3463: system incorrectly configured)."""
+    return Judgement(Scope.SITE, False, _at_connect((4, 3, 5), f"source {source} {reason}", is_of_source=True))
 
 
 def of_loop(remote: str, hostname: str) -> Judgement:
@@ -253,6 +262,8 @@ def of_site(judgements: list[Judgement]) -> Judgement:
     last = judgements[-1]
     is_permanent = all(each.is_permanent and each.trouble.code in (0, 521, 556) for each in judgements)
     trouble = last.trouble
+    if any(each.trouble.is_of_source for each in judgements):
+        trouble = msgspec.structs.replace(trouble, is_of_source=True)
     if not is_permanent and trouble.status[0] == 5:
         trouble = msgspec.structs.replace(trouble, status=(4, *trouble.status[1:]))
     if len(judgements) > 1:

@@ -37,6 +37,10 @@ class Status(msgspec.Struct, tag="status"):
     """How is the worker? Answer: dict of figures."""
 
 
+class Sources(msgspec.Struct, tag="sources"):
+    """How are the egress sources? Answer: list of dict, in order of configuration."""
+
+
 class Listing(msgspec.Struct, tag="listing"):
     """A page of the queue. Answer: (next cursor or -1, list of dict).
 
@@ -127,7 +131,7 @@ class Drain(msgspec.Struct, tag="drain"):
 
 
 Request = (
-    Status | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace | Apply | Beat | StandIn | StandDown | Drain
+    Status | Sources | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace | Apply | Beat | StandIn | StandDown | Drain
 )
 
 

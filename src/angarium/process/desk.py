@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from angarium import __version__
 from angarium.admin import prometheus
-from angarium.admin.views import BadQuery, Facts, Health, QueuePage, Status, WorkerView
+from angarium.admin.views import BadQuery, Facts, Health, QueuePage, SourcesView, SourceView, Status, WorkerView
 from angarium.inbound.tracing import TRACES_MAX
 from angarium.metrics import counters
-from angarium.process.control import ControlError, Delete, EndTrace, Listing, Refusal, Request, Retry, Show, Trace
+from angarium.process.control import ControlError, Delete, EndTrace, Listing, Refusal, Request, Retry, Show, Sources, Trace
 from angarium.process.control import Status as StatusRequest
 from angarium.process.supervisor import Supervisor, Worker
 
@@ -70,6 +70,23 @@ class Desk:
             messages=sum(view.figures.get("messages", 0) for view in views),
             recipients=sum(view.figures.get("recipients", 0) for view in views),
         )
+
+    async def sources(self) -> SourcesView:
+        """Figures added up over all workers; what is suspended in any of them."""
+        found: dict[str, SourceView] = {}
+        for of_worker in await self._ask_all(Sources(), list[SourceView]):
+            for each in of_worker:
+                known = found.setdefault(each.name, SourceView(each.name, each.addresses, each.ehlo))
+                known.connections += each.connections
+                known.waiting += each.waiting
+                for suspended in each.suspended:
+                    same = next((other for other in known.suspended if other.address == suspended.address), None)
+                    if same is None:
+                        known.suspended.append(suspended)
+                    else:
+                        same.workers += 1
+                        same.since_utc_s = min(same.since_utc_s, suspended.since_utc_s)
+        return SourcesView(sources=list(found.values()))
 
     async def queue(self, *, after: str, limit: int, domain: str | None, state: str | None) -> QueuePage:
         """Worker after worker; `after` is "worker:cursor" of where the last page ended."""

@@ -40,6 +40,7 @@ from angarium.process.control import (
     Request,
     Retry,
     Show,
+    Sources,
     StandDown,
     StandIn,
     Status,
@@ -75,6 +76,8 @@ class Relay(Protocol):
         """And no more. Sessions that came that way stay."""
 
     def status(self) -> dict[str, Any]: ...
+
+    def sources(self) -> list[dict[str, Any]]: ...
 
     async def listing(self, query: Listing) -> tuple[int, list[dict[str, Any]]]: ...
 
@@ -217,6 +220,8 @@ class _Life:
         match request:
             case Status():
                 return relay.status()
+            case Sources():
+                return relay.sources()
             case Listing():
                 return await relay.listing(request)
             case Show():

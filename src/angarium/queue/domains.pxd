@@ -15,6 +15,7 @@ cdef class DomainQueue:
     cdef readonly object kind           # shaping.Kind of its mail by its plan, or None
     cdef readonly object plan
     cdef readonly double plan_expires_mono_s
+    cdef readonly object pool           # routing.egress_pool.EgressPool, of the same generation as the plan
     cdef ReadyQueue only                # the usual case: one source
     cdef uint32_t generation            # of the configuration the plan was made with
     cdef bint is_resolving

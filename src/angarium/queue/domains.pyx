@@ -26,6 +26,7 @@ cdef class DomainQueue:
         list_init(&self.head)
         self.key = key
         self.plan = None
+        self.pool = None
         self.only = None
 
     @property

@@ -178,7 +178,7 @@ def show(Scheduler scheduler, uint64_t id):
         entry = {"to": None, "outcome": OUTCOMES[r.outcome], "place": place_of(r), "attempts": r.link.tally,
                  "domain": (<DomainQueue>r.domain).domain.decode("utf-8", "replace")}
         route = (<DomainQueue>r.domain).route
-        if route:
+        if route and route_text(route):
             entry["route"] = route_text(route)
         if envelope_recipient(m, i, &found):
             entry["to"] = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")

@@ -28,6 +28,7 @@ cdef enum:                              # recipient.flags
     RECIPIENT_DELAY_DUE = 4             # waits still, and somebody must be told that it does
     RECIPIENT_DELAY_TOLD = 8            # that was done, once
     RECIPIENT_TRACED = 16               # "relayed" is told though NOTIFY did not ask (RFC 2852)
+    RECIPIENT_SOURCE_SHIFT = 8          # above this bit: how often another source was tried because of the source
 
 cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*
     MESSAGE_IS_MOVING = 0x8000          # compaction has it in hand and writes its state itself

@@ -13,9 +13,15 @@ cdef class Planner(Ledger):
     cdef object route_of_sender         # callable, or None: no route looks at senders
     cdef object tenants                 # frozenset, or None: no limits look at tenants
     cdef readonly object pool
+    cdef object egress_part_of          # callable, or None: messages say nothing of their pool that would count
+    cdef object pool_for                # callable, or None: all mail leaves by `pool`
+    cdef bint asks_messages             # egress_part_of is asked for messages without attributes, too
+    cdef bint is_simple                 # one source, and nothing to choose it by
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name, wish, site.claims, kind) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, wish, site.claims, kind, provider) -> ReadyQueue
+    cdef dict gates                     # source name -> Gate, of sources that have limits
+    cdef object ration_for              # callable, or None: no source is warmed up
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
@@ -32,12 +38,15 @@ cdef class Planner(Ledger):
     cdef bytes route_of(self, const spool_envelope *view)
     cdef bytes next_hop_of(self, const spool_envelope *view)
     cdef bytes tenant_of(self, const spool_envelope *view)
+    cdef bytes with_egress_part(self, const spool_envelope *view, bytes route)
     # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
     cdef void route(self, recipient *r) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
+    cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, str provider)
+    cdef str provider_of(self, DomainQueue domain)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1

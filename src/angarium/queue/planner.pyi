@@ -3,6 +3,7 @@
 from asyncio import Task
 from typing import Protocol
 
+from angarium.model.outcome import Trouble
 from angarium.model.plan import Plan, Source
 from angarium.queue.domains import DomainQueue, DomainTable
 from angarium.queue.ledger import Ledger
@@ -24,6 +25,8 @@ class Pool(Protocol):
     only: Source | None
     def choose(self, chance: float | None = None) -> Source: ...
 
+    # Where there are several (routing/egress_rules.py), besides: part_of(), pool_for(), asks_messages, is_simple.
+
 class Planner(Ledger):
     """Knows domains and ready queues. A base of the Scheduler."""
 
@@ -35,6 +38,8 @@ class Planner(Ledger):
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def set_egress(self, protocol: str, egress: Egress) -> None:
         """Who serves ready queues whose site speaks `protocol`."""
+    def leave_source(self, ready: ReadyQueue, trouble: Trouble) -> None:
+        """Whoever waits in the ready queue takes another source of its pool, or is deferred where there is none."""
     def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...
     def sweep(self) -> int:
         """Forgets domains, plans, ready queues and troubles nobody needs. Call every minute or so."""

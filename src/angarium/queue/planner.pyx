@@ -1,19 +1,21 @@
 # From a recipient's domain to the ready queue it belongs in: plans (asked of routing/), the table of domains, and the ready
 # queues themselves. When a recipient comes here and what becomes of it is the Scheduler's, which is made of this and its own half.
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport strlen
 
 from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns
 from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
-from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, message_of, recipient
+from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, RECIPIENT_SOURCE_SHIFT, message_of, recipient
+from angarium.queue.passage cimport Gate
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.ready cimport WISH_NONE, WISH_OPTIONAL, WISH_REQUIRED, Egress, ReadyQueue
 from angarium.queue.troubles cimport Troubles
 from angarium.queue.shares cimport Share
 from angarium.spool.cspool cimport (
-    SPOOL_ATTRIBUTE_ROUTE, SPOOL_ATTRIBUTE_TENANT, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
+    SPOOL_ATTRIBUTE_CAMPAIGN, SPOOL_ATTRIBUTE_POOL, SPOOL_ATTRIBUTE_ROUTE, SPOOL_ATTRIBUTE_TENANT, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
     spool_envelope_find_attribute, spool_span)
 
 import collections
@@ -30,6 +32,11 @@ cdef enum:
     DOMAINS_KEPT = 100000       # more than these are forgotten when nobody waits, however good their plan
 
 
+cdef bytes attribute_of(const spool_envelope *view, uint16_t key):
+    cdef spool_span text
+    return text.data[:text.length] if spool_envelope_find_attribute(view, key, &text) else None
+
+
 cdef class Planner(Ledger):
     """Knows domains and ready queues. A base of the Scheduler, in a file of its own."""
 
@@ -39,6 +46,8 @@ cdef class Planner(Ledger):
         self.ready = {}
         self.ready_numbers = {}
         self.shares_held = {}
+        self.gates = {}
+        self.ration_for = None
         self.egresses = {}
         self.to_resolve = collections.deque()
         self.to_reroute = collections.deque()
@@ -50,6 +59,11 @@ cdef class Planner(Ledger):
         self.router = router
         self.route_of_sender = getattr(router, "route_of_sender", None)
         self.pool = pool
+        self.egress_part_of = getattr(pool, "part_of", None)
+        self.pool_for = getattr(pool, "pool_for", None)
+        self.asks_messages = getattr(pool, "asks_messages", False)
+        self.is_simple = self.pool_for is None or pool.is_simple
+        self.ration_for = getattr(pool, "ration_for", None)
         self.shaping = shaping if isinstance(shaping, Shaping) else Shaping(shaping)
         self.tenants = self.shaping.tenants
         self.generation += 1
@@ -122,12 +136,28 @@ cdef class Planner(Ledger):
         return tenant if tenant in self.tenants else None
 
     cdef bytes next_hop_of(self, const spool_envelope *view):
+        """What the key says besides of domain and tenant (routing/route_key.py); None: nothing."""
         cdef spool_span text
+        cdef bytes route = None
         if view.end != view.chunks and spool_envelope_find_attribute(view, SPOOL_ATTRIBUTE_ROUTE, &text):
-            return b">" + text.data[:text.length]
-        if self.route_of_sender is not None:
-            return self.route_of_sender(view.reverse_path.data[:view.reverse_path.length])
-        return None
+            route = b">" + text.data[:text.length]
+        elif self.route_of_sender is not None:
+            route = self.route_of_sender(view.reverse_path.data[:view.reverse_path.length])
+        if self.asks_messages or view.end != view.chunks and spool_envelope_find_attribute(view, SPOOL_ATTRIBUTE_POOL, &text):
+            return self.with_egress_part(view, route)
+        return route
+
+    cdef bytes with_egress_part(self, const spool_envelope *view, bytes route):
+        """The same, and in front of it what says by which pool the message leaves (routing/route_key.py)."""
+        cdef bytes part
+        if self.egress_part_of is None:
+            return route
+        part = self.egress_part_of(view.reverse_path.data[:view.reverse_path.length],
+                                   attribute_of(view, SPOOL_ATTRIBUTE_POOL), attribute_of(view, SPOOL_ATTRIBUTE_TENANT),
+                                   attribute_of(view, SPOOL_ATTRIBUTE_CAMPAIGN))
+        if part is None:
+            return route
+        return part if route is None else part + b"\0" + route
 
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept:
         if domain.plan is None or domain.generation != self.generation:
@@ -139,7 +169,7 @@ cdef class Planner(Ledger):
         cdef ReadyQueue ready = None
         try:
             if domain.generation != self.generation and not domain.is_resolving:
-                self.take_plan(domain, self.router.plan_now(domain.route_key))
+                self.take_plan_now(domain)
             if domain.only is not None and not message_of(r).flags & OWN_WISH and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
@@ -158,7 +188,18 @@ cdef class Planner(Ledger):
             self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
             self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}", phase="route"), False)
 
+    cdef int take_plan_now(self, DomainQueue domain) except -1:
+        try:
+            self.take_plan(domain, self.router.plan_now(domain.route_key))
+        except RoutingTrouble:
+            self.take_plan(domain, None)        # told by who asks for a plan that may take its time
+
     cdef int take_plan(self, DomainQueue domain, object plan) except -1:
+        """Raises RoutingTrouble when there is no such pool."""
+        domain.pool = self.pool
+        if plan is not None and (not self.is_simple or self.pool_for is not None
+                                 and strlen(domain.key) != <size_t>len(domain.key)):
+            domain.pool = self.pool_for(domain.route_key, plan.site)
         domain.plan = plan
         domain.only = None
         if plan is None:
@@ -167,31 +208,35 @@ cdef class Planner(Ledger):
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
         domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
-        if self.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, self.pool.only, WISH_NONE, domain.kind)
+        if domain.pool.only is not None:
+            domain.only = self.ready_queue_of(plan.site, domain.pool.only, WISH_NONE, domain.kind, self.provider_of(domain))
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
 
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
-        # By the message and the attempt, not by the recipient: recipients of one message that go to one site go together.
-        cdef uint64_t mixed = (message_of(r).id + r.link.tally) * <uint64_t>0x9E3779B97F4A7C15ULL
+        # By the message, not by the recipient: recipients of one message that go to one site go together. And from the same
+        # source at each attempt, which is what greylisting waits for, until something that lies with the source comes up.
+        cdef uint64_t mixed = (message_of(r).id + (r.flags >> RECIPIENT_SOURCE_SHIFT)) * <uint64_t>0x9E3779B97F4A7C15ULL
         cdef uint32_t flags = message_of(r).flags
         cdef int wish = (WISH_NONE if not flags & OWN_WISH else
                          WISH_REQUIRED if flags & SPOOL_ENVELOPE_REQUIRETLS else WISH_OPTIONAL)
-        source = self.pool.only
+        source = domain.pool.only
         if source is None:
-            source = self.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
-        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind)
+            source = domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
+        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind, self.provider_of(domain))
 
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
+    cdef str provider_of(self, DomainQueue domain):
+        return "" if self.ration_for is None else domain.pool.provider
+
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, str provider):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of
         # two domains with the same exchangers DNS may vouch for one, or one may have published a policy: that must neither
         # let through nor hold up mail for the other.
-        cdef tuple key = (site.name, source.name, wish, site.claims, kind)
+        cdef tuple key = (site.name, source.name, wish, site.claims, kind, provider)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind)
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind, provider)
             ready.key = key
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
@@ -200,8 +245,58 @@ cdef class Planner(Ledger):
             self.ready_numbers[ready.number] = ready
         else:
             ready.site = site           # same name, perhaps newer addresses
-            ready.source = source
+            if ready.source is not source:
+                ready.source = source
+                ready.configure_passage()
         return ready
+
+    cdef object gate_of(self, str source):
+        gate = self.gates.get(source)
+        if gate is None:
+            gate = self.gates[source] = Gate(self.loop, self.shares, source)
+        return gate
+
+    cdef object ration_of(self, str source, str provider):
+        return None if self.ration_for is None else self.ration_for(source, provider)
+
+    cdef void ration_spent(self, object ready) noexcept:
+        try:
+            text = f"source {ready.source.name} is warmed up, and has sent its {ready.passage.ration.limit_today()} messages of today"
+            if ready.provider:
+                text += f" to {ready.provider}"
+            self.loop.call_soon(self.leave_source, ready, Trouble(0, (4, 4, 5), text, phase="route", is_of_source=True))
+        except Exception as error:
+            self.journal.log("error", where="warm-up", reason=repr(error))
+
+    def leave_source(self, ReadyQueue ready, trouble):
+        """The source of a ready queue cannot be used now: whoever waits in it takes another of its pool, or, where there is
+        none, is deferred with the trouble. In slices."""
+        if not ready.is_deferring and ready.count:
+            ready.is_deferring = True
+            ready.last_trouble = trouble.text
+            self.leave_slice(ready, trouble, False, ready.count)
+
+    def leave_slice(self, ReadyQueue ready, trouble, bint is_permanent, uint64_t remaining):
+        cdef recipient *r
+        cdef DomainQueue domain
+        cdef ReadyQueue other
+        cdef uint64_t end = mono_ns() + TURN_NS
+        while not self.is_behind() and mono_ns() < end:
+            r = ready.pop() if remaining else NULL
+            if r == NULL:
+                ready.is_deferring = False
+                return
+            remaining -= 1
+            domain = <DomainQueue>r.domain
+            if not self.plan_is_usable(domain):
+                self.route(r)
+                continue
+            other = self.ready_queue(domain, r)
+            if other is ready:
+                self.conclude_later(r, ready, trouble, is_permanent)
+            else:
+                other.push(r)
+        self.later(functools.partial(self.leave_slice, ready), trouble, is_permanent, remaining)
 
     cdef void start_resolving(self) noexcept:
         cdef DomainQueue domain
@@ -227,8 +322,11 @@ cdef class Planner(Ledger):
             domain.plan = None
             domain.only = None
         elif error is None:
-            self.take_plan(domain, task.result())
-        else:
+            try:
+                self.take_plan(domain, task.result())
+            except RoutingTrouble as no_pool:
+                error = no_pool
+        if generation == self.generation and error is not None:
             domain.plan = None
             domain.only = None
             if isinstance(error, RoutingTrouble):

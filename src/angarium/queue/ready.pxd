@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient, transaction
+from angarium.queue.passage cimport Passage
 from angarium.queue.shares cimport Share
 from angarium.queue.wheel cimport wheel_node
 
@@ -14,6 +15,7 @@ cdef class Egress:
     """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
     cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
     cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
+    cdef void spare(self, object source) noexcept       # close idle connections of the source: others wait for places
 
 
 cdef enum:
@@ -50,6 +52,8 @@ cdef class ReadyQueue:
     cdef readonly uint32_t number       # recipient.link.due of who is in it
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
+    cdef readonly str provider          # routing/warmup.py; "" where there are no warm-up plans
+    cdef readonly Passage passage       # limits of the source; None: it has none
     cdef readonly uint8_t wish          # tls_wish of all who are in it
     cdef object key                     # in Planner.ready
     cdef readonly bytes site_name       # for the journal
@@ -111,6 +115,8 @@ cdef class ReadyQueue:
     cdef uint64_t take_rate(self) noexcept                                  # one message: 0, or ns to wait
     cdef void await_rate(self, uint64_t wait_ns) noexcept
     cdef void await_dial(self, uint64_t wait_ns) noexcept
+    cdef int configure_passage(self) except -1
+    cdef void go_on(self) noexcept      # its turn has come at the gate of its source
 
 
 # The wheel's callback for ReadyQueue.resume.

@@ -11,6 +11,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
+from angarium.queue.passage cimport Allowance, Passage
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
 from angarium.queue.shares cimport Share
 from angarium.queue.wheel cimport wheel_node
@@ -32,6 +33,9 @@ cdef class Egress:
     cdef bint forget(self, ReadyQueue ready) noexcept:
         return True
 
+    cdef void spare(self, object source) noexcept:
+        pass
+
 
 cdef size_t resume_offset = 0
 cdef str DIALS = "\n dials "            # connections begun are not messages: a count of their own
@@ -52,7 +56,7 @@ cdef int pace_of(object rate, pace *out) except -1:
 cdef class ReadyQueue:
     """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
 
-    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None):
+    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None, str provider=""):
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
@@ -64,6 +68,8 @@ cdef class ReadyQueue:
         self.source = source
         self.wish = <uint8_t>wish
         self.kind = kind
+        self.provider = provider
+        self.passage = None
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
         self.share = ledger.hold_share(site.name)
@@ -93,6 +99,7 @@ cdef class ReadyQueue:
             pace_of(options.connection_rate, &self.dial_rate)
             self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
             self.limits = limits
+            self.configure_passage()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
 
@@ -127,6 +134,20 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.dial_share)
         self.ledger.drop_share(self.rate_share)
         self.ledger.drop_share(self.tenant_share)
+
+    cdef int configure_passage(self) except -1:
+        if not self.site.hosts:
+            return 0                        # it leaves this machine by no network
+        ration = self.ledger.ration_of(self.source.name, self.provider)
+        if self.passage is None:
+            if self.source.limits is None and self.source.site_limits is None and ration is None:
+                return 0
+            self.passage = Passage(self.ledger.gate_of(self.source.name),
+                                   Allowance(self.ledger.shares, f"source {self.source.name} to {self.site.name}"), ration)
+        self.passage.ration = ration
+        self.passage.gate.allowance.configure(self.source.limits)
+        self.passage.pair.configure(self.source.site_limits)
+        return 0
 
     def __dealloc__(self):
         free(self.levels)
@@ -221,11 +242,18 @@ cdef class ReadyQueue:
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
             return False
+        if self.passage is not None and self.passage.message_wait(self):
+            return False
         if self.is_paced:
             wait_ns = self.take_rate()
             if wait_ns:
                 self.await_rate(wait_ns)
                 return False
+        if self.passage is not None:
+            if self.passage.ration is not None and not self.passage.ration.take():
+                self.ledger.ration_spent(self)
+                return False
+            self.passage.take_message()
         if limit > self.recipient_limit:
             limit = self.recipient_limit
         level = self.foremost()
@@ -289,6 +317,11 @@ cdef class ReadyQueue:
             self.paused_until_mono_s = until
             self.ledger.wheel.arm(&self.resume, <uint64_t>(max(seconds, 0.0) * 1000))
 
+    cdef void go_on(self) noexcept:
+        self.paused_until_mono_s = 0.0
+        if self.count:
+            self.egress.wake(self)
+
     cdef uint64_t take_rate(self) noexcept:
         # Half the burst gathers while we wait: the bucket never runs over, so the rate is reached all the same, with few
         # timers.
@@ -330,17 +363,23 @@ cdef class ReadyQueue:
             if wait_ns:
                 self.await_dial(wait_ns)
                 return False
+        if self.passage is not None and not self.passage.take_connection(self):
+            return False
         if self.share.take_connection(self.connection_limit):
             if self.dial_rate.interval_ns:
                 wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
                 if wait_ns:                     # another worker was faster
                     self.share.give_connection()
+                    if self.passage is not None:
+                        self.passage.give_connection()
                     self.await_dial(wait_ns)
                     return False
             self.places += 1
             if self.share.wanted_by == self.number:
                 self.share.wanted_by = 0
             return True
+        if self.passage is not None:
+            self.passage.give_connection()
         self.share.wanted_by = self.number
         self.share.wanted_ns = mono_ns()
         if self.resume.next == NULL:
@@ -365,6 +404,8 @@ cdef class ReadyQueue:
         if self.places:
             self.places -= 1
         self.share.give_connection()
+        if self.passage is not None:
+            self.passage.give_connection()
 
     cpdef bint is_contended(self):
         return self.share.is_wanted()
@@ -401,6 +442,8 @@ cdef class ReadyQueue:
 
 cdef void ready_resumed(wheel_node *node, void *context) noexcept:
     cdef ReadyQueue ready = <ReadyQueue><PyObject *>(<char *>node - resume_offset)
+    if ready.passage is not None and ready.passage.is_in_line:
+        return
     ready.paused_until_mono_s = 0.0
     if ready.count:
         ready.egress.wake(ready)

@@ -27,7 +27,7 @@ from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED,
-                                     RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, MESSAGE_HAS_TERMS, MESSAGE_IS_MOVING, message,
+                                     RECIPIENT_REPORT_DUE, RECIPIENT_SOURCE_SHIFT, RECIPIENT_TRACED, MESSAGE_HAS_TERMS, MESSAGE_IS_MOVING, message,
                                      chunk_count_of, chunk_octets, message, message_chunks, message_of, recipient,
                                      record_octets, transaction)
 from angarium.queue.planner cimport Planner
@@ -464,6 +464,8 @@ cdef class Scheduler(Planner):
             if r.link.tally < 65535:
                 r.link.tally += 1
             self.note_trouble(m, r, trouble)
+            if trouble.is_of_source and r.flags >> RECIPIENT_SOURCE_SHIFT < 255:
+                r.flags += <uint16_t>(1 << RECIPIENT_SOURCE_SHIFT)
             if is_permanent:
                 event = b"failed"
                 r.outcome = OUTCOME_FAILED

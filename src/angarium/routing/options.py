@@ -8,11 +8,13 @@ from typing import Final
 import msgspec
 
 from angarium.model.plan import TlsName
+from angarium.model.units import Rate
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.next_hop import parse_next_hop, with_tls
 from angarium.routing.route_key import sender_key
 
 _WEIGHT_MAXIMUM: Final = 1_000_000
+LABEL_CHARACTERS: Final = 128      # of a tenant or campaign: policy/decisions.py takes no more
 
 
 class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,24 +52,58 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             with_tls(next_hop, self.tls)
 
 
+def _check_connections(connections: int) -> None:
+    if not 0 <= connections <= 65535:
+        raise ValueError("connections: between 1 and 65535, or 0 for no limit")
+
+
+class SiteLimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[source.NAME.per_site]: from the source to each site, besides what [shaping] allows. As in SourceOptions."""
+
+    connections: int = 0
+    connection_rate: Rate | None = None
+    rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        _check_connections(self.connections)
+
+
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[source.NAME]
 
-    address  numeric, of this machine; absent: the kernel chooses.
+    address  numeric, of this machine; or an array of one IPv4 and one IPv6 address; absent: the kernel chooses.
     ehlo     name or address literal said in EHLO; absent: node.hostname.
+
+    Limits towards all sites together, over all workers:
+    connections      at once; 0: no limit. connection_rate: new ones; absent: no limit. rate: messages; likewise.
     """
 
-    address: str = ""
+    address: str | list[str] = ""
     ehlo: str = ""
+    connections: int = 0
+    connection_rate: Rate | None = None
+    rate: Rate | None = None
+    per_site: SiteLimitOptions = SiteLimitOptions()
 
     def __post_init__(self) -> None:
-        if self.address:
+        _check_connections(self.connections)
+        seen: set[int] = set()
+        for each in self.addresses():
             try:
-                ipaddress.ip_address(self.address)
+                version = ipaddress.ip_address(each).version
             except ValueError:
-                raise ValueError(f'address: "{self.address}" is not a numeric address') from None
+                raise ValueError(f'address: "{each}" is not a numeric address') from None
+            if version in seen:
+                raise ValueError(f'address: "{each}" is the second of its family; write a source for each')
+            seen.add(version)
         if self.ehlo and not _is_ehlo_name(self.ehlo):
             raise ValueError(f'ehlo: "{self.ehlo}" is neither a domain nor an address literal')
+
+    def addresses(self) -> list[str]:
+        """None, one, or one of each family."""
+        if isinstance(self.address, str):
+            return [self.address] if self.address else []
+        return self.address
 
 
 class PoolOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +119,35 @@ class PoolOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for name, weight in self.sources.items():
             if not 1 <= weight <= _WEIGHT_MAXIMUM:
                 raise ValueError(f"sources.{name}: {weight} is not between 1 and {_WEIGHT_MAXIMUM}")
+
+
+class EgressOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[[egress]]: which pool mail leaves by. A rule matches when all that it names do.
+
+    pool      name of a [pool.NAME].
+    domain    of the forward-path, as in [[route]]. sender: of the reverse-path, likewise.
+    tenant    that a hook has given the message; "*" or absent: any, and none. campaign: likewise.
+    """
+
+    pool: str
+    domain: str = "*"
+    sender: str = "*"
+    tenant: str = "*"
+    campaign: str = "*"
+
+    def __post_init__(self) -> None:
+        try:
+            domain_key(self.domain)
+        except ValueError as error:
+            raise ValueError(f"domain: {error}") from None
+        try:
+            if self.sender != "*":
+                sender_key(self.sender)
+        except ValueError as error:
+            raise ValueError(f"sender: {error}") from None
+        for key, label in (("tenant", self.tenant), ("campaign", self.campaign)):
+            if not 1 <= len(label) <= LABEL_CHARACTERS or not label.isprintable():
+                raise ValueError(f'{key}: "*", or 1 to {LABEL_CHARACTERS} printable characters')
 
 
 def domain_key(pattern: str) -> str:

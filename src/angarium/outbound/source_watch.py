@@ -1,0 +1,139 @@
+"""Egress sources that cannot be used: told once, tried again now and then, told when they are back.
+
+One per worker: each finds out by itself, which costs it one bind(). Who is told moves the mail (dispatcher.pyx); the
+memory of it that choices are made by is routing/source_health.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+from angarium.events.journal import Journal
+from angarium.metrics.counters import counter, gauge
+from angarium.model.outcome import Trouble
+from angarium.model.plan import Source
+from angarium.outbound import trouble
+from angarium.outbound.egress_socket import SourceUnusable, bound_socket
+from angarium.outbound.options import OutboundOptions
+from angarium.routing.source_health import SourceHealth, Suspension, places
+
+suspended = gauge("angarium_sources_suspended", "Addresses of egress sources that this worker cannot use now.")
+suspensions = counter("angarium_source_suspensions_total", "Times an address of an egress source turned out not to be usable.")
+
+
+class Told(Protocol):
+    """Who has mail for sources."""
+
+    def source_down(self, name: str, trouble: Trouble) -> None:
+        """Nothing of the source can be used."""
+
+    def source_up(self, name: str) -> None:
+        """Something of it can be used again."""
+
+
+class SourceWatch:
+    """On the loop of its worker; close() last.
+
+    look   tries a source at one of its addresses; raises SourceUnusable when it cannot be used still.
+    clock  UTC seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        health: SourceHealth,
+        options: OutboundOptions,
+        told: Told,
+        *,
+        look: Callable[[Source, str], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.health = health
+        self._loop = loop
+        self._journal = journal
+        self._options = options
+        self._told = told
+        self._look_at = look or look_at
+        self._clock = clock
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._looks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    def suspend(self, source: Source, address: str, reason: str) -> None:
+        """The source cannot be used at this address. Logged once, until it is back."""
+        if (source.name, address) in self.health or self._is_closed:
+            return
+        suspension = Suspension(reason, self._clock())
+        is_down = self.health.suspend(source, address, suspension)
+        suspensions.add(1)
+        suspended.set(len(self.health.addresses))
+        self._journal.log("source-suspended", source=source.name, address=address, reason=reason)
+        self._look_later(source, address, suspension)
+        if is_down:
+            self._told.source_down(source.name, trouble.of_source(source.name, reason).trouble)
+
+    def keep(self, sources: Iterable[Source]) -> None:
+        """A reload: what is no address of these any more is forgotten."""
+        kept = list(sources)
+        known = {place for source in kept for place in places(source)}
+        for place in [place for place in self._timers if place not in known]:
+            self._timers.pop(place).cancel()
+        self.health.keep(kept)
+        suspended.set(len(self.health.addresses))
+
+    def shown(self) -> list[dict[str, Any]]:
+        """What is suspended now, for people."""
+        return [
+            {"source": name, "address": address, "reason": each.reason, "since_utc_s": each.since_utc_s, "tries": each.tries}
+            for (name, address), each in self.health.addresses.items()
+        ]
+
+    def close(self) -> None:
+        self._is_closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for task in self._looks:
+            task.cancel()
+
+    def _look_later(self, source: Source, address: str, suspension: Suspension) -> None:
+        delay_s = min(self._options.source_retry_first_s * 2.0**suspension.tries, self._options.source_retry_max_s)
+        self._timers[source.name, address] = self._loop.call_later(delay_s, self._begin_look, source, address)
+
+    def _begin_look(self, source: Source, address: str) -> None:
+        task = self._loop.create_task(self._look(source, address))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
+    async def _look(self, source: Source, address: str) -> None:
+        place = source.name, address
+        try:
+            await self._look_at(source, address)
+            reason = ""
+        except SourceUnusable as unusable:
+            reason = unusable.reason
+        except OSError as error:        # out of descriptors, say: not known
+            reason = str(error)
+        suspension = self.health.addresses.get(place)
+        if suspension is None or self._is_closed:
+            return                      # a reload has taken it away meanwhile
+        if reason:
+            suspension.tries = min(suspension.tries + 1, 30)
+            suspension.reason = reason
+            self._look_later(source, address, suspension)
+            return
+        del self._timers[place]
+        self.health.resume(*place)
+        suspended.set(len(self.health.addresses))
+        after_s = round(self._clock() - suspension.since_utc_s, 3)
+        self._journal.log("source-resumed", source=source.name, address=address, seconds=after_s)
+        self._told.source_up(source.name)
+
+
+async def look_at(source: Source, address: str) -> None:
+    """Raises SourceUnusable, OSError."""
+    bound_socket(address).close()

@@ -1,0 +1,131 @@
+"""Limits of egress sources: over all sites together, and towards each."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+from collections import Counter
+
+import pytest
+from outbound.fault_server import FaultServer, fault_server
+from outbound.outgoing import Outgoing, outgoing, until
+from outbound.test_delivery import on_uvloop
+
+from angarium.model.plan import Host, Site
+from angarium.model.units import Duration, Rate
+from angarium.queue.shaping_options import ShapingOptions
+from angarium.routing.egress_rules import egress_pools
+from angarium.routing.options import SiteLimitOptions, SourceOptions
+
+
+def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
+    """As many sites, all of them the same server."""
+    host = Host("mx.example", ("127.0.0.1",), server.port)
+    return {b"s%d.example" % number: Site(f"site {number}", "smtp", (host,)) for number in range(count)}
+
+
+def relay_from(
+    directory: pathlib.Path, server: FaultServer, source: SourceOptions, *, site_count: int = 5,
+    shaping: ShapingOptions = ShapingOptions(idle_time=Duration(30)),
+):  # type: ignore[no-untyped-def]
+    pools = egress_pools({"mail1": source}, {}, [], "relay.example")
+    return outgoing(directory, sites(server, site_count), pools=pools, shaping=shaping)
+
+
+async def send_to_all(relay: Outgoing, site_count: int, each: int) -> None:
+    for _ in range(each):
+        for number in range(site_count):
+            await relay.send(b"b@s%d.example" % number)
+
+
+@on_uvloop
+async def test_connections_of_a_source_are_shared_by_its_sites(tmp_path: pathlib.Path) -> None:
+    """Idle connections, which would stay for 30 s, make room."""
+    async with fault_server() as server:
+        async with relay_from(tmp_path, server, SourceOptions(address="127.0.0.11", connections=2)) as relay:
+            await send_to_all(relay, 5, 4)
+            events = await relay.outcomes(20)
+            assert {event["event"] for event in events} == {"delivered"}
+            assert server.peak <= 2
+        assert server.connections >= 5
+
+
+@on_uvloop
+async def test_a_busy_site_lets_others_have_a_turn_of_the_only_connection(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server:
+        source = SourceOptions(address="127.0.0.11", connections=1)
+        async with relay_from(tmp_path, server, source, site_count=2) as relay:
+            for _ in range(600):
+                await relay.send(b"b@s0.example")
+            await relay.send(b"b@s1.example")
+            await until(lambda: [each for each in relay.events("delivered") if each["to"] == "b@s1.example"])
+            await relay.outcomes(601)
+            assert server.peak == 1
+
+
+@on_uvloop
+async def test_connections_towards_one_site_have_a_limit_of_their_own(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server:
+        source = SourceOptions(address="127.0.0.11", per_site=SiteLimitOptions(connections=1))
+        async with relay_from(tmp_path, server, source, site_count=1) as relay:
+            await send_to_all(relay, 1, 50)
+            await relay.outcomes(50)
+            assert server.peak == 1
+
+
+@pytest.mark.parametrize("is_per_site", [False, True])
+@on_uvloop
+async def test_the_rate_of_messages_holds(tmp_path: pathlib.Path, *, is_per_site: bool) -> None:
+    rate = Rate(50.0)
+    source = SourceOptions(per_site=SiteLimitOptions(rate=rate)) if is_per_site else SourceOptions(rate=rate)
+    count = 1 if is_per_site else 5
+    async with fault_server() as server, relay_from(tmp_path, server, source, site_count=count) as relay:
+        begun = asyncio.get_running_loop().time()
+        await send_to_all(relay, count, 60 // count)
+        await relay.outcomes(60)
+        # A burst of a tenth of a second goes at once.
+        assert asyncio.get_running_loop().time() - begun >= (60 - 5 - 1) / 50
+
+
+@on_uvloop
+async def test_sites_take_turns_at_the_rate_of_their_source(tmp_path: pathlib.Path) -> None:
+    source = SourceOptions(rate=Rate(50.0))
+    async with fault_server() as server, relay_from(tmp_path, server, source, site_count=3) as relay:
+        for number in (0, 1, 2):
+            for _ in range(30):
+                await relay.send(b"b@s%d.example" % number)
+        await until(lambda: len(relay.events("delivered")) >= 45)
+        first = Counter(event["to"] for event in relay.events("delivered")[:45])
+        assert min(first.values()) >= 8 and len(first) == 3, first
+        await relay.outcomes(90)
+
+
+@on_uvloop
+async def test_the_rate_of_new_connections_holds(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server:
+        source = SourceOptions(address="127.0.0.11", connection_rate=Rate(10.0))
+        one_each = ShapingOptions(messages_per_connection=1, idle_time=Duration(30))
+        async with relay_from(tmp_path, server, source, site_count=2, shaping=one_each) as relay:
+            begun = asyncio.get_running_loop().time()
+            await send_to_all(relay, 2, 6)
+            await relay.outcomes(12)
+            assert server.connections == 12
+            assert asyncio.get_running_loop().time() - begun >= (12 - 1) / 10
+
+
+@on_uvloop
+async def test_a_reload_takes_limits_away_and_brings_them(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server:
+        async with relay_from(tmp_path, server, SourceOptions(connections=1), site_count=1) as relay:
+            await send_to_all(relay, 1, 1)
+            await relay.outcomes(1)
+            for connections in (0, 1, 0):
+                pools = egress_pools({"mail1": SourceOptions(connections=connections)}, {}, [], "relay.example")
+                relay.scheduler.reconfigure(
+                    router=relay.scheduler.router, pool=pools, shaping=relay.scheduler.shaping, options=relay.scheduler.options
+                )
+                count = len(relay.events("delivered"))
+                await send_to_all(relay, 1, 30)
+                await relay.outcomes(count + 30)
+            (ready,) = relay.scheduler.ready_queues()
+            assert ready.passage is not None and ready.passage.held <= ready.connections

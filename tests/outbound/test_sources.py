@@ -1,0 +1,212 @@
+"""Mail leaves from the addresses of its pool, and goes around those that this machine does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from outbound.fault_server import FaultServer, fault_server
+from outbound.outgoing import Outgoing, outgoing, smtp_site, until
+from outbound.test_delivery import on_uvloop
+
+from angarium.model.plan import Host, Site
+from angarium.outbound.egress_socket import SourceUnusable
+from angarium.outbound.options import OutboundOptions
+from angarium.queue.inspect import retry_one
+from angarium.routing.egress_rules import egress_pools
+from angarium.routing.options import EgressOptions, PoolOptions, SourceOptions
+from angarium.routing.source_health import SourceHealth
+from angarium.spool.envelope import Attribute, decode_id
+
+NOT_OURS = "198.51.100.9"     # TEST-NET-2: no machine has it
+QUICK = OutboundOptions(source_retry_first_s=0.05, site_pause_first_s=0.1)
+SOURCES = {
+    "mail1": SourceOptions(address="127.0.0.11", ehlo="mail1.example"),
+    "mail2": SourceOptions(address="127.0.0.12", ehlo="mail2.example"),
+    "lost": SourceOptions(address=NOT_OURS, ehlo="lost.example"),
+}
+
+
+@contextlib.asynccontextmanager
+async def relay_by(
+    directory: pathlib.Path,
+    server: FaultServer,
+    pools: Mapping[str, Mapping[str, int]],
+    *rules: EgressOptions,
+    sources: Mapping[str, SourceOptions] = SOURCES,
+    site: Site | None = None,
+    **more: Any,
+) -> AsyncIterator[Outgoing]:
+    health = SourceHealth()
+    options = {name: PoolOptions(sources=dict(weights)) for name, weights in pools.items()}
+    made = egress_pools(sources, options, rules, "relay.example", health)
+    sites = {b"*": site or smtp_site(server.port)}
+    async with outgoing(directory, sites, pools=made, health=health, options=QUICK, **more) as relay:
+        yield relay
+
+
+@on_uvloop
+async def test_mail_leaves_from_the_addresses_of_its_pool_by_their_weight(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {"mail1": 3, "mail2": 1}}) as relay:
+        for _ in range(200):
+            await relay.send(b"b@y.example")
+        sources = Counter(event["source"] for event in await relay.outcomes(200))
+        assert 120 <= sources["mail1"] <= 180 and sources["mail1"] + sources["mail2"] == 200
+        assert set(server.peers) == {"127.0.0.11", "127.0.0.12"}
+        assert {line for line in server.commands if line.startswith(b"EHLO")} == {
+            b"EHLO mail1.example", b"EHLO mail2.example"
+        }  # fmt: skip
+
+
+@on_uvloop
+async def test_a_message_keeps_its_source_at_each_attempt(tmp_path: pathlib.Path) -> None:
+    async with fault_server(faults={"RCPT": lambda _: b"450 4.2.0 later\r\n"}) as server:
+        async with relay_by(tmp_path, server, {"default": {"mail1": 1, "mail2": 1}}) as relay:
+            ids = [await relay.send(b"b@y.example") for _ in range(20)]
+            first = {event["id"]: event["source"] for event in await relay.outcomes(20)}
+            assert set(first.values()) == {"mail1", "mail2"}
+            for round_ in (2, 3):
+                for id_ in ids:
+                    retry_one(relay.scheduler, id_)
+                for event in await relay.outcomes(20 * round_):
+                    assert event["source"] == first[event["id"]]
+
+
+@on_uvloop
+async def test_a_source_that_a_site_turns_away_is_not_the_one_of_the_next_attempts(tmp_path: pathlib.Path) -> None:
+    """The greeting is all that the site says: it has seen nothing but our address."""
+    async with fault_server() as server:
+        server.faults["greeting"] = lambda _: b"554 5.7.1 blocked\r\n" if server.peers[-1] == "127.0.0.11" else None
+        async with relay_by(tmp_path, server, {"default": {"mail1": 1, "mail2": 1}}) as relay:
+            ids = [await relay.send(b"b@y.example") for _ in range(10)]
+            await relay.outcomes(10)
+            for _ in range(200):
+                left = set(ids) - {decode_id(event["id"]) for event in relay.events("delivered")}
+                if not left:
+                    break
+                for id_ in left:
+                    retry_one(relay.scheduler, id_)
+                await asyncio.sleep(0.05)
+            assert len(relay.events("delivered")) == 10
+
+
+@on_uvloop
+async def test_mail_goes_by_the_other_members_while_a_source_is_not_plumbed(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {"lost": 9, "mail2": 1}}) as relay:
+        for _ in range(50):
+            await relay.send(b"b@y.example")
+        events = await relay.outcomes(50)
+        assert {(event["event"], event["source"], event["attempt"]) for event in events} == {("delivered", "mail2", 1)}
+        (told,) = relay.events("source-suspended")
+        assert (told["source"], told["address"]) == ("lost", NOT_OURS)
+        assert told["reason"] == f"{NOT_OURS} is not an address of this machine"
+        assert set(server.peers) == {"127.0.0.12"}
+
+
+@on_uvloop
+async def test_mail_waits_and_says_why_when_all_members_are_down(tmp_path: pathlib.Path) -> None:
+    sources = {"mail2": SourceOptions(address=NOT_OURS), "mail3": SourceOptions(address="198.51.100.10")}
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+        for _ in range(20):
+            await relay.send(b"b@y.example")
+        events = await relay.outcomes(20)
+        assert {event["event"] for event in events} == {"deferred"}
+        assert {event["status"] for event in events} == {"4.3.5"}
+        assert {event["reply"] for event in events} <= {
+            f"source mail2 {NOT_OURS} is not an address of this machine",
+            "source mail3 198.51.100.10 is not an address of this machine",
+        }
+        assert server.connections == 0
+
+
+@on_uvloop
+async def test_a_source_that_comes_back_is_used_again(tmp_path: pathlib.Path) -> None:
+    """With the only source of the pool: mail that comes meanwhile waits in its ready queue for the next dial."""
+    sources = {"mail1": SOURCES["mail1"]}
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+        watch = relay.dispatcher.sources
+        is_there = asyncio.Event()
+
+        async def look(source: Any, address: str) -> None:
+            if not is_there.is_set():
+                raise SourceUnusable(f"{address} is not an address of this machine")
+
+        watch._look_at = look
+        (source,) = relay.scheduler.pool.default.sources
+        watch.suspend(source, "127.0.0.11", "127.0.0.11 is not an address of this machine")
+        await relay.send(b"b@y.example")
+        (event,) = await relay.outcomes(1)
+        assert event["event"] == "deferred"
+        await until(lambda: watch.shown()[0]["tries"] >= 2)
+        is_there.set()
+        await until(lambda: relay.events("source-resumed"))
+        assert not watch.shown()
+        await relay.send(b"c@y.example")
+        assert (await relay.outcomes(2))[1]["event"] == "delivered"
+        assert len(relay.events("source-suspended")) == 1
+
+
+@on_uvloop
+async def test_the_other_family_is_used_when_one_address_of_a_source_is_down(tmp_path: pathlib.Path) -> None:
+    sources = {"both": SourceOptions(address=[NOT_OURS, "::1"], ehlo="both.example")}
+    async with fault_server() as server:
+        try:
+            v6 = await asyncio.start_server(server.serve, "::1", server.port)
+        except OSError:
+            pytest.skip("no IPv6 here")
+        host = Host("mx.example", ("127.0.0.1", "::1"), server.port)
+        site = Site("mx.example", "smtp", (host,))
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources, site=site) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert event["event"] == "delivered" and server.peers == ["::1"]
+            assert not relay.scheduler.pool.default._health.down
+        v6.close()
+
+
+@on_uvloop
+async def test_members_that_a_site_has_no_address_for_are_not_drawn(tmp_path: pathlib.Path) -> None:
+    sources = {"four": SourceOptions(address="127.0.0.11"), "six": SourceOptions(address="::1")}
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+        for _ in range(20):
+            await relay.send(b"b@y.example")
+        assert {(each["event"], each["source"]) for each in await relay.outcomes(20)} == {("delivered", "four")}
+
+
+@on_uvloop
+async def test_the_pool_is_the_messages_own_or_that_of_the_first_rule_that_matches(tmp_path: pathlib.Path) -> None:
+    pools = {"default": {"mail1": 1}, "second": {"mail2": 1}}
+    rules = [
+        EgressOptions(pool="default", tenant="acme", campaign="quiet"),
+        EgressOptions(pool="second", tenant="acme"),
+        EgressOptions(pool="second", sender=".news.example"),
+        EgressOptions(pool="second", domain="bulk.example"),
+    ]
+    async with fault_server() as server, relay_by(tmp_path, server, pools, *rules) as relay:
+        cases: list[tuple[bytes, bytes, dict[int, bytes], str]] = [
+            (b"a@y.example", b"x@x.example", {}, "mail1"),
+            (b"b@bulk.example", b"x@x.example", {}, "mail2"),
+            (b"c@y.example", b"x@a.news.example", {}, "mail2"),
+            (b"d@y.example", b"x@x.example", {Attribute.TENANT: b"acme"}, "mail2"),
+            (b"e@y.example", b"x@x.example", {Attribute.TENANT: b"acme", Attribute.CAMPAIGN: b"quiet"}, "mail1"),
+            (b"f@bulk.example", b"x@x.example", {Attribute.TENANT: b"other"}, "mail2"),
+            (b"g@bulk.example", b"x@x.example", {Attribute.POOL: b"default"}, "mail1"),
+        ]
+        for to, sender, attributes, _ in cases:
+            await relay.send(to, reverse_path=sender, attributes=attributes)
+        found = {event["to"]: event["source"] for event in await relay.outcomes(len(cases))}
+        assert found == {to.decode(): source for to, _, _, source in cases}
+
+
+@on_uvloop
+async def test_mail_for_a_pool_that_does_not_exist_waits(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {"mail1": 1}}) as relay:
+        await relay.send(b"b@y.example", attributes={Attribute.POOL: b"defualt"})
+        (event,) = await relay.outcomes(1)
+        assert (event["event"], event["status"]) == ("deferred", "4.3.5")
+        assert event["reply"] == 'The message\'s own pool: there is no [pool.defualt]; did the hook mean "default"?'
