@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from angarium import __version__
-from angarium.admin.views import Facts, Listener
+from angarium.admin.views import Facts, Listener, WarmupView
 from angarium.admission.tallies import Tallies
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, check_rules, load, read_hooks
@@ -38,8 +38,11 @@ from angarium.process.deputies import Deputies
 from angarium.process.listening import CannotListen, Listening, listen_alone
 from angarium.process.supervisor import Seat, Supervisor
 from angarium.process.worker import run as run_worker
+from angarium.queue.ration_file import RationFile
+from angarium.queue.rations import Ration, Rations
 from angarium.queue.shares import Shares
 from angarium.relay import Relay
+from angarium.routing.warmup import Warmups
 from angarium.spool.directory import SpoolDirectory
 from angarium.tls.context import TicketKeys
 
@@ -53,6 +56,9 @@ APPLY_TIMEOUT_S = 10.0
 # A key of session tickets seals for so long and opens for twice that; past it nobody can, so that what was recorded of
 # resumed TLS 1.2 sessions stays closed (RFC 9325 §3.3). csrc/tls/context.c lets tickets live as long.
 TICKET_KEY_S = 12 * 3600.0
+
+# How often counts of warm-ups are written: a crash forgets so much of them.
+RATIONS_S = 5.0
 
 reloads = counter("angarium_reloads_total", "Configurations applied while running.")
 reloads_refused = counter(
@@ -105,6 +111,9 @@ class Daemon:
         self._tickets = TicketKeys()
         self._counts = Counts(worker_count=node.worker_count())
         self._tallies = Tallies()
+        self._rations = Rations()
+        self._ration_file = RationFile(self._spool.fd)
+        self._warmups = Warmups(self._config.warmup, self._config.provider, self._rations)
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
@@ -112,7 +121,9 @@ class Daemon:
         self._deputies = Deputies(self._supervisor, self._listening)
 
     def run(self) -> int:
+        self._restore_rations()
         status = self._supervisor.run()
+        self._save_rations()
         self._journal.flush()
         if self._supervisor.failure:
             print(f"angarium: {printable(self._supervisor.failure)}", file=sys.stderr)
@@ -134,6 +145,7 @@ class Daemon:
                 self._shares,
                 self._counts,
                 tallies=self._tallies,
+                rations=self._rations,
                 hooks=self._hooks,
                 spool=self._spool,
                 sockets=sockets,
@@ -156,11 +168,12 @@ class Daemon:
         from angarium.admin.server import AdminServer
         from angarium.process.desk import Desk
 
-        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse)
+        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now)
         self._admin = AdminServer(application(desk))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
         asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
+        asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
         for passed in self._listening.unused:
             self.log("socket-unused", name=passed.name, address=str(passed.address))
         listeners = ", ".join(listener.actual for listener in self._listeners())
@@ -171,6 +184,33 @@ class Daemon:
             file=sys.stderr,
         )
         notify.notify_ready()
+
+    def _warmups_now(self) -> list[WarmupView]:
+        return [
+            WarmupView(source, provider, ration.count(), limit)
+            for source, provider, ration in self._warmups.all()
+            if isinstance(ration, Ration) and (limit := ration.limit_today()) is not None
+        ]
+
+    def _all_rations(self) -> list[Ration]:
+        return [ration for _, _, ration in self._warmups.all() if isinstance(ration, Ration)]
+
+    def _restore_rations(self) -> None:
+        """Before any worker counts."""
+        try:
+            self._ration_file.restore(self._all_rations())
+        except (OSError, ValueError) as error:
+            self.log("error", where="warmup.json", reason=f"counts of today begin at 0: {error}")
+
+    def _save_rations(self) -> None:
+        try:
+            self._ration_file.save(self._rations.day, self._all_rations())
+        except OSError as error:
+            self.log("error", where="warmup.json", reason=str(error))
+
+    def _go_on_saving_rations(self) -> None:
+        self._save_rations()
+        asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
 
     def _rotate_tickets(self) -> None:
         self._tickets.rotate()
@@ -237,6 +277,7 @@ class Daemon:
                 await self._apply(_addresses(self._config))
             self._listening.close(opened)
             raise ConfigError(f"{self._path}: not applied: {error}") from None
+        self._warmups = Warmups(config.warmup, config.provider, self._rations)
         wanted = set(_addresses(config))
         self._listening.close([address for address in self._listening.addresses if address not in wanted])
 

@@ -51,6 +51,7 @@ from angarium.process.control import Listing, Retry, Trace
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
+from angarium.queue.rations import Rations
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
@@ -62,6 +63,7 @@ from angarium.routing.egress_rules import EgressPools, egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.routing.source_health import SourceHealth
+from angarium.routing.warmup import Warmups
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
@@ -95,6 +97,7 @@ class Relay:
         counts: Counts,
         *,
         tallies: Tallies,
+        rations: Rations | None = None,
         tickets: TicketKeys | None = None,
     ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
@@ -114,6 +117,7 @@ class Relay:
         self._resolver = CachingResolver(config.resolver)
         self._sts = self._sts_policies(config)
         self._health = SourceHealth()
+        self._rations = rations
         self._scheduler = Scheduler(
             loop,
             Wheel(loop),
@@ -158,6 +162,7 @@ class Relay:
         counts: Counts,
         *,
         tallies: Tallies,
+        rations: Rations | None = None,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
         hooks: HookSource | None = None,
@@ -167,11 +172,12 @@ class Relay:
 
         shares  limits of sites. counts  of identities and failures of AUTH (inbound/quota.py).
         tallies  of clients' networks (inbound/gate.pyx).
+        rations  of sources that are warmed up; None: all are warm.
         hooks  of policy.file.
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares, counts, tallies=tallies, tickets=tickets)
+        self = cls(seat, loop, config, shares, counts, tallies=tallies, rations=rations, tickets=tickets)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -403,7 +409,8 @@ class Relay:
         return [listener.context for listener in self._listeners.values()]
 
     def _pools(self, config: Config) -> EgressPools:
-        return egress_pools(config.source, config.pool, config.egress, self._hostname, self._health)
+        warmups = Warmups(config.warmup, config.provider, self._rations)
+        return egress_pools(config.source, config.pool, config.egress, self._hostname, self._health, warmups)
 
     def _router(self, config: Config) -> Router:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]

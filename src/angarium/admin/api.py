@@ -33,7 +33,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from angarium.admin import prometheus
-from angarium.admin.views import BadQuery, Changed, Fault, Health, QueuePage, RefusalView, RetryOrder, SourcesView, Status
+from angarium.admin.views import (
+    BadQuery,
+    Changed,
+    Fault,
+    Health,
+    QueuePage,
+    RefusalView,
+    RetryOrder,
+    SourcesView,
+    Status,
+)
 from angarium.model.errors import AngariumError, ConfigError
 from angarium.smtp.reasons import OF_OTHER, of_word
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
+import msgspec
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -23,7 +25,18 @@ class Figure(Protocol):
     def of_row(self, row: int) -> int: ...
 
 
-def exposition(figures: Iterable[Figure], rows: Collection[int], version: str) -> bytes:
+class Sample(msgspec.Struct, frozen=True):
+    """A gauge of the whole daemon, whose labels are known only while it runs. Those of one name lie together."""
+
+    name: str
+    help: str
+    labels: dict[str, str]
+    value: int
+
+
+def exposition(
+    figures: Iterable[Figure], rows: Collection[int], version: str, samples: Iterable[Sample] = ()
+) -> bytes:
     """All figures: counters summed over all processes that ever counted, gauges one line per living worker.
 
     rows  of the workers that run now; worker i counts in row i + 1.
@@ -47,6 +60,12 @@ def exposition(figures: Iterable[Figure], rows: Collection[int], version: str) -
             lines.append(f"{figure.name}{_labels(figure.labels)} {figure.total()}")
         else:
             lines += [f'{figure.name}{{worker="{row - 1}"}} {figure.of_row(row)}' for row in rows]
+    for sample in samples:
+        if sample.name != told:
+            told = sample.name
+            lines.append(f"# HELP {sample.name} {_help(sample.help)}")
+            lines.append(f"# TYPE {sample.name} gauge")
+        lines.append(f"{sample.name}{_labels(sample.labels)} {sample.value}")
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -92,10 +92,20 @@ class SourceView(msgspec.Struct):
     suspended: list[Suspended] = []
 
 
+class WarmupView(msgspec.Struct):
+    """A source that is warmed up: messages of today (UTC). provider: "" for all sites of none."""
+
+    source: str
+    provider: str
+    sent: int
+    limit: int
+
+
 class SourcesView(msgspec.Struct):
-    """All egress sources, in order of configuration."""
+    """All egress sources, in order of configuration, and warm-ups that have a limit today."""
 
     sources: list[SourceView]
+    warmups: list[WarmupView] = []
 
 
 class QueuePage(msgspec.Struct):

@@ -42,4 +42,7 @@ def run(args: argparse.Namespace) -> int:
                 since = Duration(max(round(time.time() - each["since_utc_s"]), 0))
                 of_workers = f" in {each['workers']} workers" if each["workers"] > 1 else ""
                 print(f"{'':{names}}  {each['address']} suspended for {since}{of_workers}: {each['reason']}")
+        for each in found["warmups"]:
+            whom = each["provider"] or "others"
+            print(f"{each['source']:{names}}  is warmed up: {each['sent']} of {each['limit']} messages of today to {whom}")
     return 1 if any(source["suspended"] for source in sources) else 0

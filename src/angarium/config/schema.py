@@ -35,7 +35,15 @@ from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOpt
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.egress_pool import source_of
 from angarium.routing.next_hop import NextHop, parse_next_hop
-from angarium.routing.options import LABEL_CHARACTERS, EgressOptions, PoolOptions, RouteOptions, SourceOptions, domain_key
+from angarium.routing.options import (
+    LABEL_CHARACTERS,
+    EgressOptions,
+    PoolOptions,
+    RouteOptions,
+    SourceOptions,
+    domain_key,
+)
+from angarium.routing.warmup import ProviderOptions, WarmupOptions, unknown_names
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
@@ -56,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: dict[str, SourceOptions] = {}
     pool: dict[str, PoolOptions] = {}
     egress: list[EgressOptions] = []
+    provider: dict[str, ProviderOptions] = {}
+    warmup: dict[str, WarmupOptions] = {}
     shaping: ShapingTables = ShapingTables()
     queue: QueueTables = QueueTables()
     resolver: ResolverOptions = ResolverOptions()
@@ -216,7 +226,7 @@ def _check_logins(config: Config, tree: Tree) -> None:
 
 def _check_sources(config: Config, tree: Tree) -> None:
     """Pools and [shaping.source.NAME] name sources that exist, rules name pools that do."""
-    for kind, names in (("source", config.source), ("pool", config.pool)):
+    for kind, names in (("source", config.source), ("pool", config.pool), ("provider", config.provider)):
         for name in names:
             if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
                 raise tree.complain((kind,), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
@@ -233,6 +243,8 @@ def _check_sources(config: Config, tree: Tree) -> None:
         if rule.pool != "default" and rule.pool not in config.pool:
             hint = _hint(rule.pool, config.pool)
             raise tree.complain(("egress", index, "pool"), f"there is no [pool.{rule.pool}]{hint}")
+    for path, reason in unknown_names(config.warmup, config.source, config.provider):
+        raise tree.complain(("warmup", *path), reason)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

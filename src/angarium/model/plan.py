@@ -89,11 +89,21 @@ class Limits(msgspec.Struct, frozen=True):
     rate: float = 0.0
 
 
+class Proxy(msgspec.Struct, frozen=True):
+    """Who connects for a source. server: "192.0.2.1:1080", "[2001:db8::1]:1080". user, password: of SOCKS5; "": none."""
+
+    kind: Literal["socks5", "haproxy"]
+    server: str
+    user: str = ""
+    password: str = ""
+
+
 class Source(msgspec.Struct, frozen=True):
     """An egress source.
 
     address   its own, of either family; "": the kernel chooses.
     address6  its IPv6 address, where `address` is IPv4 and it has both.
+    proxy     its addresses are the proxy's then, not this machine's.
     limits    towards all sites together; None: none. site_limits: towards each of them, besides the site's own.
     """
 
@@ -103,6 +113,7 @@ class Source(msgspec.Struct, frozen=True):
     address6: str = ""
     limits: Limits | None = None
     site_limits: Limits | None = None
+    proxy: Proxy | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):

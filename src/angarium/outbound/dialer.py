@@ -21,8 +21,9 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source
 from angarium.outbound import trouble
 from angarium.outbound.connection import HelloFailed
-from angarium.outbound.egress_socket import SourceUnusable, bound_socket, local_address
+from angarium.outbound.egress_socket import SourceUnusable, bound_socket, local_address, used_part
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.proxy_connect import connect_by
 from angarium.outbound.source_watch import SourceWatch
 from angarium.outbound.tls_contexts import Material, TlsContexts
 from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
@@ -153,7 +154,7 @@ class Dialer:
                 connection.close_now()
                 why_not = unusable.reason
                 if self.sources is not None:
-                    self.sources.suspend(source, local_address(source, address) or "", why_not)
+                    self.sources.suspend(source, used_part(source, address), why_not)
                 continue
             was_tried = True
             if judgement is None:
@@ -206,7 +207,7 @@ class Dialer:
 
     def _why_not(self, source: Source, address: str) -> str:
         """Why the source cannot be used towards this address; "": it can, or that is to be tried."""
-        return "" if self.sources is None else self.sources.health.reason(source, local_address(source, address) or "")
+        return "" if self.sources is None else self.sources.health.reason(source, used_part(source, address))
 
     def remember_broken(self, key: HostKey) -> None:
         """This host comes last for the next minutes."""
@@ -255,8 +256,8 @@ class Dialer:
     ) -> trouble.Judgement | None:
         try:
             async with asyncio.timeout(timeout_s):
-                if source.address:
-                    sock = await self._connected_socket(local_address(source, address) or "", address, port)
+                if source.address or source.proxy is not None:
+                    sock = await self._connected_socket(source, address, port)
                     await self.loop.create_connection(lambda: connection, sock=sock)  # type: ignore[type-var]
                 else:
                     await self.loop.create_connection(lambda: connection, address, port)  # type: ignore[type-var]
@@ -266,8 +267,11 @@ class Dialer:
             return trouble.of_connect(error, remote)
         return await self._hello(connection)
 
-    async def _connected_socket(self, local: str, address: str, port: int) -> socket.socket:
-        """From the source's own address. Raises SourceUnusable, OSError."""
+    async def _connected_socket(self, source: Source, address: str, port: int) -> socket.socket:
+        """From the source's own address, or by its proxy. Raises SourceUnusable, OSError."""
+        local = local_address(source, address) or ""
+        if source.proxy is not None:
+            return await connect_by(self.loop, source.proxy, local, address, port)
         sock = bound_socket(local)
         try:
             await self.loop.sock_connect(sock, (address, port))

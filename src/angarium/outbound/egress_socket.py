@@ -30,6 +30,11 @@ def local_address(source: Source, address: str) -> str | None:
     return next((each for each in (source.address, source.address6) if each and (":" in each) == is_v6), None)
 
 
+def used_part(source: Source, address: str) -> str:
+    """What of the source is used to reach `address`, as routing/source_health.py knows it."""
+    return source.proxy.server if source.proxy is not None else local_address(source, address) or ""
+
+
 def bound_socket(local: str) -> socket.socket:
     """Non-blocking, bound to a numeric address of this machine. Raises SourceUnusable, or OSError for what is nobody's
     fault (descriptors, memory)."""

@@ -18,6 +18,7 @@ from angarium.model.plan import Source
 from angarium.outbound import trouble
 from angarium.outbound.egress_socket import SourceUnusable, bound_socket
 from angarium.outbound.options import OutboundOptions
+from angarium.outbound.proxy_connect import look_at_proxy
 from angarium.routing.source_health import SourceHealth, Suspension, places
 
 suspended = gauge("angarium_sources_suspended", "Addresses of egress sources that this worker cannot use now.")
@@ -136,4 +137,7 @@ class SourceWatch:
 
 async def look_at(source: Source, address: str) -> None:
     """Raises SourceUnusable, OSError."""
+    if source.proxy is not None:
+        await look_at_proxy(asyncio.get_running_loop(), source.proxy)
+        return
     bound_socket(address).close()

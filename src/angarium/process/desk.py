@@ -15,10 +15,31 @@ from typing import Any, TypeVar
 
 from angarium import __version__
 from angarium.admin import prometheus
-from angarium.admin.views import BadQuery, Facts, Health, QueuePage, SourcesView, SourceView, Status, WorkerView
+from angarium.admin.views import (
+    BadQuery,
+    Facts,
+    Health,
+    QueuePage,
+    SourcesView,
+    SourceView,
+    Status,
+    WarmupView,
+    WorkerView,
+)
 from angarium.inbound.tracing import TRACES_MAX
 from angarium.metrics import counters
-from angarium.process.control import ControlError, Delete, EndTrace, Listing, Refusal, Request, Retry, Show, Sources, Trace
+from angarium.process.control import (
+    ControlError,
+    Delete,
+    EndTrace,
+    Listing,
+    Refusal,
+    Request,
+    Retry,
+    Show,
+    Sources,
+    Trace,
+)
 from angarium.process.control import Status as StatusRequest
 from angarium.process.supervisor import Supervisor, Worker
 
@@ -30,9 +51,17 @@ class Desk:
 
     facts   asked at every status: a reload may have changed them.
     reload  raises ConfigError when it refuses.
+    warmups  of today.
     """
 
-    def __init__(self, supervisor: Supervisor, facts: Callable[[], Facts], reload: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        facts: Callable[[], Facts],
+        reload: Callable[[], Any],
+        warmups: Callable[[], list[WarmupView]],
+    ) -> None:
+        self._warmups = warmups
         self._supervisor = supervisor
         self._facts = facts
         self._reload = reload
@@ -52,7 +81,13 @@ class Desk:
 
     async def metrics(self) -> bytes:
         rows = [number + 1 for number in sorted(self._supervisor.workers)]
-        return prometheus.exposition(counters.registry(), rows, __version__)
+        samples = [
+            prometheus.Sample(f"angarium_warmup_{name}", help_, {"source": each.source, "provider": each.provider}, value)
+            for name, help_ in (("sent", "Messages of today of a source that is warmed up."), ("limit", "Of how many."))
+            for each in self._warmups()
+            for value in [each.sent if name == "sent" else each.limit]
+        ]
+        return prometheus.exposition(counters.registry(), rows, __version__, samples)
 
     async def status(self) -> Status:
         facts = self._facts()
@@ -86,7 +121,7 @@ class Desk:
                     else:
                         same.workers += 1
                         same.since_utc_s = min(same.since_utc_s, suspended.since_utc_s)
-        return SourcesView(sources=list(found.values()))
+        return SourcesView(sources=list(found.values()), warmups=self._warmups())
 
     async def queue(self, *, after: str, limit: int, domain: str | None, state: str | None) -> QueuePage:
         """Worker after worker; `after` is "worker:cursor" of where the last page ended."""

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from angarium.model.errors import ConfigError
-from angarium.model.plan import Limits, Site, Source
+from angarium.model.plan import Limits, Proxy, Site, Source
 from angarium.routing.options import PoolOptions, SiteLimitOptions, SourceOptions
 from angarium.routing.source_health import SourceHealth
+from angarium.routing.warmup import Ration, Warmups
 
 _DRAWS: Final = 16      # judged: three of four sources may be down, and one draw of a hundred ends in a look at all
 _FAMILIES: Final = {(True, False): "4", (False, True): "6", (True, True): "46"}
@@ -26,6 +27,7 @@ class EgressPool:
     only     the source when there is just one: no choice is to be made then.
     sources  all of them, in order of configuration.
     health   of a worker; None: all sources are always there.
+    warmups  None: all sources are warm. provider: that they are drawn for ("": none that is known).
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class EgressPool:
         *,
         name: str = "default",
         health: SourceHealth | None = None,
+        warmups: Warmups | None = None,
+        provider: str = "",
     ) -> None:
         self.name = name
         self.sources = tuple(sources)
@@ -44,7 +48,13 @@ class EgressPool:
         # By chance and not in turn: workers that took turns would take the same turn at the same time.
         self._chance = chance or random.Random()
         self._health = health or SourceHealth()
-        self._narrowed: dict[str, EgressPool] = {}
+        self._warmups = None if warmups is None or warmups.is_empty else warmups
+        self._rations: dict[str, Ration] = {}
+        if self._warmups is not None:
+            found = {source.name: self._warmups.ration(source.name, provider) for source in self.sources}
+            self._rations = {name: ration for name, ration in found.items() if ration is not None}
+        self.provider = provider
+        self._narrowed: dict[tuple[str, str], EgressPool] = {}
 
     def choose(self, chance: float | None = None) -> Source:
         """A source for one message, each as often as its weight says; of those that can be used, when there are any.
@@ -57,46 +67,62 @@ class EgressPool:
         if chance is None:
             chance = self._chance.random()
         source = self._at(chance)
-        return source if not self._health.down or source.name not in self._health.down else self._another(chance)
+        if (self._health.down or self._rations) and self._is_out(source):
+            return self._another(chance)
+        return source
 
-    def for_site(self, site: Site) -> EgressPool:
+    def for_site(self, site: Site, domain: bytes = b"") -> EgressPool:
         """The part of the pool that can reach a site: sources with an address of a family that its hosts have.
 
         The whole pool when there is none such: that is found, and told, when it is dialled. The same object for the same
-        families each time.
+        families, and the provider that the domain (of the forward-path) and the site belong to, each time.
         """
-        if self.only is not None or not site.hosts:
+        if not site.hosts:
+            return self
+        provider = "" if self._warmups is None else self._warmups.providers.of(domain, site)
+        if self.only is not None and not provider:
             return self
         addresses = [address for host in site.hosts for address in host.addresses]
         has_v4 = any(":" not in address for address in addresses)
         has_v6 = any(":" in address for address in addresses)
         families = _FAMILIES.get((has_v4, has_v6), "46")
-        if families not in self._narrowed:
-            fit = {
-                source: weight
-                for source, weight in zip(self.sources, self._weights, strict=True)
-                if families_of(source) & set(families)
-            }
-            if len(fit) in (0, len(self.sources)):
-                self._narrowed[families] = self
+        key = families, provider
+        if key not in self._narrowed:
+            weights = dict(zip(self.sources, self._weights, strict=True))
+            fit = {source: weight for source, weight in weights.items() if families_of(source) & set(families)}
+            if len(fit) in (0, len(weights)) and not provider:
+                self._narrowed[key] = self
             else:
-                self._narrowed[families] = EgressPool(fit, self._chance, name=self.name, health=self._health)
-        return self._narrowed[families]
+                self._narrowed[key] = EgressPool(
+                    fit or weights,
+                    self._chance,
+                    name=self.name,
+                    health=self._health,
+                    warmups=self._warmups,
+                    provider=provider,
+                )
+        return self._narrowed[key]
+
+    def _is_out(self, source: Source) -> bool:
+        """It cannot be used, or has sent all that it may today."""
+        if source.name in self._health.down:
+            return True
+        ration = self._rations.get(source.name)
+        return ration is not None and ration.is_spent
 
     def _at(self, chance: float) -> Source:
         return self.sources[bisect.bisect_right(self._bounds, chance * self._bounds[-1])]
 
     def _another(self, chance: float) -> Source:
         """The same for the same chance, as long as the same sources are out; by weight among the others."""
-        down = self._health.down
         seed = int(chance * 2**53)
         for _ in range(_DRAWS):
             seed = (seed * 0x5851F42D4C957F2D + 0x14057B7EF767814F) % 2**64
             source = self._at((seed >> 11) / 2**53)
-            if source.name not in down:
+            if not self._is_out(source):
                 return source
         # All are out, or all but some that are hardly ever drawn.
-        return next((source for source in self.sources if source.name not in down), self._at(chance))
+        return next((source for source in self.sources if not self._is_out(source)), self._at(chance))
 
 
 def families_of(source: Source) -> set[str]:
@@ -113,6 +139,7 @@ def egress_pool(
     *,
     name: str = "default",
     health: SourceHealth | None = None,
+    warmups: Warmups | None = None,
 ) -> EgressPool:
     """The pool that the configuration asks for.
 
@@ -126,13 +153,17 @@ def egress_pool(
         if options is None:
             raise ConfigError(f"pool.{name}.sources.{each}: there is no [source.{each}]")
         chosen[source_of(each, options, hostname)] = weight
-    return EgressPool(chosen or {Source("default", "", hostname): 1}, name=name, health=health)
+    return EgressPool(chosen or {Source("default", "", hostname): 1}, name=name, health=health, warmups=warmups)
 
 
 def source_of(name: str, options: SourceOptions, hostname: str) -> Source:
     """A [source.NAME] as a value."""
     first, second = [*sorted(options.addresses(), key=lambda address: ":" in address), "", ""][:2]
-    return Source(name, first, options.ehlo or hostname, second, _limits(options), _limits(options.per_site))
+    proxy = options.proxy and Proxy(
+        options.proxy.kind, options.proxy.server, options.proxy.user, options.proxy.password
+    )
+    limits, site_limits = _limits(options), _limits(options.per_site)
+    return Source(name, first, options.ehlo or hostname, second, limits, site_limits, proxy)
 
 
 def _limits(options: SourceOptions | SiteLimitOptions) -> Limits | None:

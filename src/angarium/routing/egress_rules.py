@@ -17,6 +17,7 @@ from angarium.routing.egress_pool import EgressPool, egress_pool
 from angarium.routing.options import EgressOptions, PoolOptions, SourceOptions, domain_key
 from angarium.routing.route_key import RouteKey, SenderPatterns, egress_part, sender_key
 from angarium.routing.source_health import SourceHealth
+from angarium.routing.warmup import Warmups
 
 
 class EgressPools:
@@ -27,7 +28,14 @@ class EgressPools:
     asks_messages  some rule looks at sender, tenant or campaign.
     """
 
-    def __init__(self, pools: Mapping[str, EgressPool], rules: Sequence[EgressOptions] = ()) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, EgressPool],
+        rules: Sequence[EgressOptions] = (),
+        warmups: Warmups | None = None,
+    ) -> None:
+        # For the queue: None when nothing is warmed up, so that nobody is asked.
+        self.ration_for = None if warmups is None or warmups.is_empty else warmups.ration
         self.pools = dict(pools)
         self.default = self.pools["default"]
         self.only = self.default.only
@@ -44,7 +52,7 @@ class EgressPools:
         self._tenants = frozenset(rule.tenant.encode() for rule in rules if rule.tenant != "*")
         self._campaigns = frozenset(rule.campaign.encode() for rule in rules if rule.campaign != "*")
         self.asks_messages = bool(senders or self._tenants or self._campaigns)
-        self.is_simple = self.only is not None and not self._rules
+        self.is_simple = self.only is not None and not self._rules and self.ration_for is None
 
     def choose(self, chance: float | None = None) -> Source:
         """Of the default pool."""
@@ -65,7 +73,8 @@ class EgressPools:
     def pool_for(self, key: bytes, site: Site) -> EgressPool:
         """The pool of a domain queue, as far as it can reach the site. Raises RoutingTrouble (temporary, 4.3.5) when the
         message names one that does not exist: it waits rather than leave from an address it was not meant for."""
-        return self._pool(RouteKey.parse(key)).for_site(site)
+        parts = RouteKey.parse(key)
+        return self._pool(parts).for_site(site, parts.domain)
 
     def _pool(self, key: RouteKey) -> EgressPool:
         if key.pool:
@@ -93,13 +102,15 @@ def egress_pools(
     rules: Sequence[EgressOptions],
     hostname: str,
     health: SourceHealth | None = None,
+    warmups: Warmups | None = None,
 ) -> EgressPools:
     """As the configuration says. Raises ConfigError when a pool names a source that is not there."""
     options = {"default": PoolOptions(), **pools}
     made = {
-        name: egress_pool(sources, pool, hostname, name=name, health=health) for name, pool in options.items()
+        name: egress_pool(sources, pool, hostname, name=name, health=health, warmups=warmups)
+        for name, pool in options.items()
     }
-    return EgressPools(made, rules)
+    return EgressPools(made, rules, warmups)
 
 
 def _spellings(domain: bytes) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from angarium.routing.next_hop import parse_next_hop, with_tls
 from angarium.routing.route_key import sender_key
 
 _WEIGHT_MAXIMUM: Final = 1_000_000
+_SOCKS_FIELD_OCTETS: Final = 255
 LABEL_CHARACTERS: Final = 128      # of a tenant or campaign: policy/decisions.py takes no more
 
 
@@ -68,11 +69,44 @@ class SiteLimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         _check_connections(self.connections)
 
 
+class ProxyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[source.NAME.proxy]
+
+    kind      "socks5" (RFC 1928), or "haproxy": a proxy that takes PROXY headers, version 2, and connects as they say.
+    server    its numeric address and port.
+    user      for SOCKS5 (RFC 1929); absent: none. password: likewise.
+    """
+
+    kind: Literal["socks5", "haproxy"]
+    server: str
+    user: str = ""
+    password: str = ""
+
+    def __post_init__(self) -> None:
+        host, _, port = self.server.rpartition(":")
+        try:
+            if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+                raise ValueError
+            if (ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).version == 6) != host.startswith("["):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f'server: "{self.server}" is not like "192.0.2.1:1080" or "[2001:db8::1]:1080"') from None
+        if self.kind != "socks5" and (self.user or self.password):
+            raise ValueError("user: only SOCKS5 has one")
+        if bool(self.user) != bool(self.password):
+            raise ValueError("user: it comes with a password, or neither is given")
+        for key, field in (("user", self.user), ("password", self.password)):
+            if len(field.encode()) > _SOCKS_FIELD_OCTETS:
+                raise ValueError(f"{key}: at most {_SOCKS_FIELD_OCTETS} octets (RFC 1929 §2)")
+
+
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[source.NAME]
 
     address  numeric, of this machine; or an array of one IPv4 and one IPv6 address; absent: the kernel chooses.
     ehlo     name or address literal said in EHLO; absent: node.hostname.
+
+    proxy    who has the addresses instead of this machine, and connects for it.
 
     Limits towards all sites together, over all workers:
     connections      at once; 0: no limit. connection_rate: new ones; absent: no limit. rate: messages; likewise.
@@ -84,8 +118,11 @@ class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     connection_rate: Rate | None = None
     rate: Rate | None = None
     per_site: SiteLimitOptions = SiteLimitOptions()
+    proxy: ProxyOptions | None = None
 
     def __post_init__(self) -> None:
+        if self.proxy is not None and self.proxy.kind == "haproxy" and not self.addresses():
+            raise ValueError("address: a proxy of kind haproxy is to be told one that it has")
         _check_connections(self.connections)
         seen: set[int] = set()
         for each in self.addresses():

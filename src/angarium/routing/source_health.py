@@ -23,7 +23,7 @@ class SourceHealth:
     """One per worker; it outlives reloads.
 
     down       names of sources of which nothing can be used: no message is given to them while there are others.
-    addresses  (source, local address) that cannot be used; the address is "" for a source that has none of its own.
+    addresses  (source, local address, or server of its proxy) that cannot be used.
     """
 
     def __init__(self) -> None:
@@ -60,5 +60,7 @@ class SourceHealth:
 
 
 def places(source: Source) -> list[tuple[str, str]]:
-    """What of a source can be down by itself."""
+    """What of a source can be down by itself: its proxy, or each address."""
+    if source.proxy is not None:
+        return [(source.name, source.proxy.server)]
     return [(source.name, address) for address in (source.address, source.address6) if address] or [(source.name, "")]

@@ -1,0 +1,56 @@
+"""A warm-up over two workers and a restart: counted together, kept, shown."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, clean_relay
+from end_to_end.smtp_client import SmtpClient
+from relay_process import RelayProcess, wait_for
+
+CONFIG = """
+[source.warm]
+address = "127.0.0.11"
+[source.new]
+address = "127.0.0.12"
+[pool.default]
+sources = {{ warm = 1, new = 4 }}
+[provider.hop]
+domains = ["y.example"]
+[warmup.new]
+sources  = ["new"]
+begins   = "{today}"
+schedule = [15, 15]
+"""
+
+
+def send(relay: RelayProcess, count: int) -> None:
+    before = len(relay.events("delivered"))
+    for _ in range(count):
+        with SmtpClient(relay.port) as client:      # a connection each, so that both workers get some
+            client.send(MESSAGE, "you@y.example")
+    wait_for(lambda: len(relay.events("delivered")) == before + count, "all are delivered")
+
+
+def test_a_restart_does_not_begin_the_day_anew(tmp_path: Path) -> None:
+    today = datetime.datetime.now(datetime.UTC).date()
+    with NextHop() as hop:
+        config = CONFIG.format(today=today) + hop.route + NO_RETRY
+        with clean_relay(tmp_path, config, workers=2) as relay:
+            send(relay, 10)
+            first = sum(event["source"] == "new" for event in relay.events("delivered"))
+            assert 1 <= first <= 10
+        with clean_relay(tmp_path, config, workers=2) as relay:
+            send(relay, 60)
+            if datetime.datetime.now(datetime.UTC).date() != today:
+                return      # midnight fell into the test
+            assert sum(event["source"] == "new" for event in relay.events("delivered")) == 15
+            (shown,) = [each for each in json.loads(relay.command("sources", "--json").stdout)["warmups"] if each["provider"]]
+            assert shown == {"source": "new", "provider": "hop", "sent": 15, "limit": 15}
+            assert "new   is warmed up: 15 of 15 messages of today to hop\n" in relay.command("sources").stdout
+            text = admin_get(relay, "/metrics")[1].decode()
+            assert 'angarium_warmup_sent{source="new",provider="hop"} 15\n' in text
+            assert 'angarium_warmup_limit{source="new",provider=""} 15\n' in text

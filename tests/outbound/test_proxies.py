@@ -1,0 +1,166 @@
+"""Sources whose addresses a proxy has: SOCKS5 and PROXY headers, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+from outbound.fault_server import fault_server
+from outbound.outgoing import until
+from outbound.test_delivery import on_uvloop
+from outbound.test_sources import SOURCES, relay_by
+
+from angarium.routing.options import ProxyOptions, SourceOptions
+
+
+class Proxy:
+    """Takes both kinds. reply: of CONNECT; password: the only one that is let in, None: nobody is asked."""
+
+    def __init__(self, kind: str, *, reply: int = 0, password: bytes | None = None) -> None:
+        self.kind = kind
+        self.reply = reply
+        self.password = password
+        self.asked: list[tuple[str, str, int]] = []     # from, to, port
+        self.pumps: set[asyncio.Task[None]] = set()
+
+    @property
+    def server(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            target = await (self.by_socks(reader, writer) if self.kind == "socks5" else self.by_header(reader))
+            if target is not None:
+                there, out = await asyncio.open_connection(*target, local_addr=("127.0.0.99", 0))
+                if self.kind == "socks5":
+                    # With the greeting in the same segment: none of it may be lost.
+                    greeting = await there.readuntil(b"\n")
+                    writer.write(b"\x05\x00\x00\x01\x7f\x00\x00\x63\x00\x01" + greeting)
+                pump = asyncio.create_task(self.pump(there, writer))
+                self.pumps.add(pump)
+                await self.pump(reader, out)
+        writer.close()
+
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while octets := await reader.read(65536):
+                writer.write(octets)
+        writer.close()
+
+    async def by_socks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
+        methods = await reader.readexactly((await reader.readexactly(2))[1])
+        if self.password is not None and 2 in methods:
+            writer.write(b"\x05\x02")
+            user = await reader.readexactly((await reader.readexactly(2))[1])
+            given = await reader.readexactly((await reader.readexactly(1))[0])
+            is_let_in = (user, given) == (b"me", self.password)
+            writer.write(b"\x01\x00" if is_let_in else b"\x01\x01")
+            if not is_let_in:
+                return None
+        elif self.password is not None:
+            writer.write(b"\x05\xff")
+            return None
+        else:
+            writer.write(b"\x05\x00")
+        kind = (await reader.readexactly(4))[3]
+        address = str(ipaddress.ip_address(await reader.readexactly(4 if kind == 1 else 16)))
+        port = int.from_bytes(await reader.readexactly(2), "big")
+        self.asked.append(("", address, port))
+        if self.reply:
+            writer.write(bytes((5, self.reply, 0, 1)) + bytes(6))
+            return None
+        return address, port
+
+    async def by_header(self, reader: asyncio.StreamReader) -> tuple[str, int]:
+        fixed = await reader.readexactly(16)
+        assert fixed[:14] == b"\r\n\r\n\0\r\nQUIT\n\x21\x11"
+        block = await reader.readexactly(int.from_bytes(fixed[14:], "big"))
+        source, to = str(ipaddress.ip_address(block[:4])), str(ipaddress.ip_address(block[4:8]))
+        self.asked.append((source, to, int.from_bytes(block[10:12], "big")))
+        return self.asked[-1][1:]
+
+
+@contextlib.asynccontextmanager
+async def running(proxy: Proxy, port: int = 0) -> AsyncIterator[Proxy]:
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+
+
+def source_by(proxy: Proxy, **options: str) -> SourceOptions:
+    told = ProxyOptions(kind=proxy.kind, server=proxy.server, **options)  # type: ignore[arg-type]
+    return SourceOptions(address="192.0.2.77", ehlo="far.example", proxy=told)
+
+
+@pytest.mark.parametrize("kind", ["socks5", "haproxy"])
+@on_uvloop
+async def test_mail_leaves_by_the_proxy(tmp_path: pathlib.Path, kind: str) -> None:
+    async with fault_server() as server, running(Proxy(kind)) as proxy:
+        sources = {"far": source_by(proxy)}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert (event["event"], event["source"]) == ("delivered", "far")
+            assert server.peers == ["127.0.0.99"] and server.commands[0] == b"EHLO far.example"
+            told = "192.0.2.77" if kind == "haproxy" else ""
+            assert proxy.asked == [(told, "127.0.0.1", server.port)]
+
+
+@on_uvloop
+async def test_socks5_with_user_and_password(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret")) as proxy:
+        sources = {"far": source_by(proxy, user="me", password="secret")}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+            await relay.send(b"b@y.example")
+            assert (await relay.outcomes(1))[0]["event"] == "delivered"
+
+
+@on_uvloop
+async def test_a_wrong_password_suspends_the_source_and_is_not_told(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret")) as proxy:
+        sources = {"far": source_by(proxy, user="me", password="hunter2"), "mail2": SOURCES["mail2"]}
+        async with relay_by(tmp_path, server, {"default": {"far": 99, "mail2": 1}}, sources=sources) as relay:
+            for _ in range(10):
+                await relay.send(b"b@y.example")
+            assert {event["source"] for event in await relay.outcomes(10)} == {"mail2"}
+            (told,) = relay.events("source-suspended")
+            assert told["reason"].endswith("refuses user and password")
+            await until(lambda: relay.dispatcher.sources.shown()[0]["tries"] >= 2)
+            assert not relay.events("source-resumed")
+            assert "hunter2" not in relay.journal_path.read_text()
+
+
+@on_uvloop
+async def test_a_proxy_that_is_down_suspends_its_source_until_it_is_back(tmp_path: pathlib.Path) -> None:
+    async with running(Proxy("haproxy")) as gone:
+        port = gone.port
+    async with fault_server() as server:
+        sources = {"far": source_by(gone)}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert (event["event"], event["status"]) == ("deferred", "4.3.5")
+            assert event["reply"] == f"source far cannot be used: proxy 127.0.0.1:{port}: Connection refused"
+            async with running(Proxy("haproxy"), port):
+                await until(lambda: relay.events("source-resumed"))
+                await relay.send(b"c@y.example")
+                assert (await relay.outcomes(2))[1]["event"] == "delivered"
+
+
+@on_uvloop
+async def test_a_destination_that_the_proxy_cannot_reach_is_not_its_sources_fault(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, running(Proxy("socks5", reply=4)) as proxy:
+        sources = {"far": source_by(proxy)}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert (event["event"], event["status"]) == ("deferred", "4.4.1")
+            assert event["reply"] == f"connection failed: by SOCKS5 proxy {proxy.server}: host unreachable"
+            assert not relay.events("source-suspended")
