@@ -410,7 +410,9 @@ class Relay:
 
     def _pools(self, config: Config) -> EgressPools:
         warmups = Warmups(config.warmup, config.provider, self._rations)
-        return egress_pools(config.source, config.pool, config.egress, self._hostname, self._health, warmups)
+        return egress_pools(
+            config.source, config.pool, config.egress, self._hostname, health=self._health, warmups=warmups
+        )
 
     def _router(self, config: Config) -> Router:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]

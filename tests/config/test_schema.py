@@ -188,7 +188,28 @@ REFUSALS = [
         "pool.default.sources.a: expected integer, got string",
     ),
     (LISTENER + "[pool.other]\nweights = {}\n", "pool.other.weights: unknown key"),
-    (LISTENER + "[[egress]]\npool = 'bulk'\n[pool.bulk2]\n", 'egress[0].pool: there is no [pool.bulk]; did you mean "bulk2"?'),
+    (
+        LISTENER + "[[egress]]\npool = 'bulk'\n[pool.bulk2]\n",
+        'egress[0].pool: there is no [pool.bulk]; did you mean "bulk2"?',
+    ),
+    (
+        LISTENER + "[warmup.w]\nsources = ['x']\nbegins = '2026-12-01'\nschedule = [1]\n",
+        "warmup.w.sources[0]: there is no [source.x]",
+    ),
+    (
+        LISTENER + "[warmup.w]\nsources = []\nbegins = '2026-13-01'\nschedule = [1]\n",
+        'warmup.w.begins: "2026-13-01" is not a date such as "2026-12-01"',
+    ),
+    (LISTENER + "[provider.p]\n", "provider.p.mx: neither mx nor domains: nobody is of this provider"),
+    (LISTENER + "[provider.p]\nmx = ['.a.example']\n", 'provider.p.mx[0]: ".a.example": write "*.a.example"'),
+    (
+        LISTENER + "[source.a]\nproxy = { kind = 'haproxy', server = '192.0.2.1:1' }\n",
+        "source.a.address: a proxy of kind haproxy is to be told one that it has",
+    ),
+    (
+        LISTENER + "[source.a]\nproxy = { kind = 'socks5', server = 'proxy:1080' }\n",
+        'source.a.proxy.server: "proxy:1080" is not like "192.0.2.1:1080"',
+    ),
     (LISTENER + "[[egress]]\npool = 'default'\ndomain = 'a..b'\n", 'egress[0].domain: "a..b" is neither'),
     (LISTENER + "[pool.\"a\\u0000b\"]\n", "pool: the name 'a\\x00b': 1 to 128 printable characters"),
     (

@@ -56,7 +56,9 @@ def test_the_example_of_the_page_sends_each_message_from_where_it_says(tmp_path:
             shown = relay.command("sources")
             assert shown.returncode == 1
             reason = "198.51.100.2 is not an address of this machine"
-            assert re.search(rf"^mail2 +198\.51\.100\.2 .*\n +198\.51\.100\.2 suspended for \S+.*: {reason}$", shown.stdout, re.M)
-            (mail2,) = [each for each in json.loads(relay.command("sources", "--json").stdout)["sources"] if each["suspended"]]
+            line = rf"^mail2 +198\.51\.100\.2 .*\n +198\.51\.100\.2 suspended for \S+.*: {reason}$"
+            assert re.search(line, shown.stdout, re.MULTILINE)
+            sources = json.loads(relay.command("sources", "--json").stdout)["sources"]
+            (mail2,) = [each for each in sources if each["suspended"]]
             assert mail2["name"] == "mail2" and mail2["suspended"][0]["workers"] in (1, 2)
             assert f"suspended  source mail2: {reason}" in relay.command("status").stdout

@@ -48,7 +48,8 @@ def test_a_restart_does_not_begin_the_day_anew(tmp_path: Path) -> None:
             if datetime.datetime.now(datetime.UTC).date() != today:
                 return      # midnight fell into the test
             assert sum(event["source"] == "new" for event in relay.events("delivered")) == 15
-            (shown,) = [each for each in json.loads(relay.command("sources", "--json").stdout)["warmups"] if each["provider"]]
+            warmups = json.loads(relay.command("sources", "--json").stdout)["warmups"]
+            (shown,) = [each for each in warmups if each["provider"]]
             assert shown == {"source": "new", "provider": "hop", "sent": 15, "limit": 15}
             assert "new   is warmed up: 15 of 15 messages of today to hop\n" in relay.command("sources").stdout
             text = admin_get(relay, "/metrics")[1].decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from outbound.fault_server import FaultServer, fault_server
@@ -17,6 +18,8 @@ from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import SiteLimitOptions, SourceOptions
 
+LONG_IDLE = ShapingOptions(idle_time=Duration(30))
+
 
 def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
     """As many sites, all of them the same server."""
@@ -25,9 +28,13 @@ def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
 
 
 def relay_from(
-    directory: pathlib.Path, server: FaultServer, source: SourceOptions, *, site_count: int = 5,
-    shaping: ShapingOptions = ShapingOptions(idle_time=Duration(30)),
-):  # type: ignore[no-untyped-def]
+    directory: pathlib.Path,
+    server: FaultServer,
+    source: SourceOptions,
+    *,
+    site_count: int = 5,
+    shaping: ShapingOptions = LONG_IDLE,
+) -> AbstractAsyncContextManager[Outgoing]:
     pools = egress_pools({"mail1": source}, {}, [], "relay.example")
     return outgoing(directory, sites(server, site_count), pools=pools, shaping=shaping)
 
@@ -115,17 +122,16 @@ async def test_the_rate_of_new_connections_holds(tmp_path: pathlib.Path) -> None
 
 @on_uvloop
 async def test_a_reload_takes_limits_away_and_brings_them(tmp_path: pathlib.Path) -> None:
-    async with fault_server() as server:
-        async with relay_from(tmp_path, server, SourceOptions(connections=1), site_count=1) as relay:
-            await send_to_all(relay, 1, 1)
-            await relay.outcomes(1)
-            for connections in (0, 1, 0):
-                pools = egress_pools({"mail1": SourceOptions(connections=connections)}, {}, [], "relay.example")
-                relay.scheduler.reconfigure(
-                    router=relay.scheduler.router, pool=pools, shaping=relay.scheduler.shaping, options=relay.scheduler.options
-                )
-                count = len(relay.events("delivered"))
-                await send_to_all(relay, 1, 30)
-                await relay.outcomes(count + 30)
-            (ready,) = relay.scheduler.ready_queues()
-            assert ready.passage is not None and ready.passage.held <= ready.connections
+    one = SourceOptions(connections=1)
+    async with fault_server() as server, relay_from(tmp_path, server, one, site_count=1) as relay:
+        await send_to_all(relay, 1, 1)
+        await relay.outcomes(1)
+        for connections in (0, 1, 0):
+            pools = egress_pools({"mail1": SourceOptions(connections=connections)}, {}, [], "relay.example")
+            queue = relay.scheduler
+            queue.reconfigure(router=queue.router, pool=pools, shaping=queue.shaping, options=queue.options)
+            count = len(relay.events("delivered"))
+            await send_to_all(relay, 1, 30)
+            await relay.outcomes(count + 30)
+        (ready,) = relay.scheduler.ready_queues()
+        assert ready.passage is not None and ready.passage.held <= ready.connections

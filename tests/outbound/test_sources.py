@@ -44,7 +44,7 @@ async def relay_by(
 ) -> AsyncIterator[Outgoing]:
     health = SourceHealth()
     options = {name: PoolOptions(sources=dict(weights)) for name, weights in pools.items()}
-    made = egress_pools(sources, options, rules, "relay.example", health)
+    made = egress_pools(sources, options, rules, "relay.example", health=health)
     sites = {b"*": site or smtp_site(server.port)}
     async with outgoing(directory, sites, pools=made, health=health, options=QUICK, **more) as relay:
         yield relay
@@ -65,16 +65,17 @@ async def test_mail_leaves_from_the_addresses_of_its_pool_by_their_weight(tmp_pa
 
 @on_uvloop
 async def test_a_message_keeps_its_source_at_each_attempt(tmp_path: pathlib.Path) -> None:
-    async with fault_server(faults={"RCPT": lambda _: b"450 4.2.0 later\r\n"}) as server:
-        async with relay_by(tmp_path, server, {"default": {"mail1": 1, "mail2": 1}}) as relay:
-            ids = [await relay.send(b"b@y.example") for _ in range(20)]
-            first = {event["id"]: event["source"] for event in await relay.outcomes(20)}
-            assert set(first.values()) == {"mail1", "mail2"}
-            for round_ in (2, 3):
-                for id_ in ids:
-                    retry_one(relay.scheduler, id_)
-                for event in await relay.outcomes(20 * round_):
-                    assert event["source"] == first[event["id"]]
+    pools = {"default": {"mail1": 1, "mail2": 1}}
+    later = {"RCPT": lambda _: b"450 4.2.0 later\r\n"}
+    async with fault_server(faults=later) as server, relay_by(tmp_path, server, pools) as relay:
+        ids = [await relay.send(b"b@y.example") for _ in range(20)]
+        first = {event["id"]: event["source"] for event in await relay.outcomes(20)}
+        assert set(first.values()) == {"mail1", "mail2"}
+        for round_ in (2, 3):
+            for id_ in ids:
+                retry_one(relay.scheduler, id_)
+            for event in await relay.outcomes(20 * round_):
+                assert event["source"] == first[event["id"]]
 
 
 @on_uvloop

@@ -131,7 +131,7 @@ def test_replies(
     judgement = trouble.of_reply(
         stage, code, status, "text", REMOTE, accepted_count=accepted, finished_count=finished
     )
-    # Who turns us away before any mail has seen nothing but our address and name: those of another source may do better.
+    # Who turns us away before any mail has seen nothing but our address and name: another source may do better.
     is_of_source = scope == Scope.HOST
     said = Trouble(code, told, "text", REMOTE, phase=trouble.PHASE[stage], is_of_source=is_of_source)
     assert judgement == Judgement(scope, is_permanent, said, is_untried)

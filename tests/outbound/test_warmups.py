@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pathlib
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from outbound.fault_server import FaultServer, fault_server
-from outbound.outgoing import outgoing
+from outbound.outgoing import Outgoing, outgoing
 from outbound.test_delivery import on_uvloop
 
 from angarium.model.plan import Host, Site
@@ -28,15 +29,18 @@ class Clock:
         return self.day * 86400
 
 
-def relay_of(directory: pathlib.Path, server: FaultServer, clock: Clock, weights: dict[str, int], **plan: Any):  # type: ignore[no-untyped-def]
+def relay_of(
+    directory: pathlib.Path, server: FaultServer, clock: Clock, weights: dict[str, int], **plan: Any
+) -> AbstractAsyncContextManager[Outgoing]:
     options = WarmupOptions(sources=["new"], begins="2024-10-04", **plan)       # day 20000
     warmups = Warmups({"new": options}, PROVIDERS, Rations(clock))
-    pools = egress_pools(SOURCES, {"default": PoolOptions(sources=weights)}, [], "relay.example", None, warmups)
+    pools = egress_pools(SOURCES, {"default": PoolOptions(sources=weights)}, [], "relay.example", warmups=warmups)
 
     def site(name: str) -> Site:
         return Site(name, "smtp", (Host(name, ("127.0.0.1",), server.port),))
 
-    sites = {b"b.example": site("mx1.big.example"), b"own.example": site("mx.shared.example"), b"*": site("mx.shared.example")}
+    shared = site("mx.shared.example")
+    sites = {b"b.example": site("mx1.big.example"), b"own.example": shared, b"*": shared}
     return outgoing(directory, sites, pools=pools, options=OutboundOptions(site_pause_first_s=0.1))
 
 
@@ -45,7 +49,8 @@ def by_source(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
 
 
 @on_uvloop
-async def test_what_a_new_source_may_not_send_goes_by_a_warm_one_and_providers_count_apart(tmp_path: pathlib.Path) -> None:
+async def test_what_a_new_source_may_not_send_goes_by_a_warm_one(tmp_path: pathlib.Path) -> None:
+    """And providers count apart, by their exchangers or by the recipients' domains."""
     clock = Clock()
     plan = {"schedule": [10, 20], "providers": {"big": [4, 8]}}
     async with fault_server() as server, relay_of(tmp_path, server, clock, {"warm": 1, "new": 9}, **plan) as relay:
@@ -79,3 +84,7 @@ async def test_without_a_warm_source_mail_waits_and_says_why(tmp_path: pathlib.P
             ("4.4.5", "source new is warmed up, and has sent its 5 messages of today to big")
         }
         assert len(server.received) == 5
+        connections = server.connections
+        await relay.send(b"x@b.example")
+        await relay.outcomes(13)
+        assert server.connections == connections, "nobody is called without a message to bring"

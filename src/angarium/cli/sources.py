@@ -15,8 +15,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "sources",
         help="show egress sources, suspended ones, and warm-ups",
-        description="Shows every egress source of the running relay: addresses, connections, recipients that wait for it, and\n"
-        "what of it is suspended and why. Exit status 1: something is suspended.",
+        description="Shows every egress source of the running relay: addresses, connections, recipients that wait for\n"
+        "it, and what of it is suspended and why. Exit status 1: something is suspended.",
         epilog="example:\n  angarium sources --json | jq '.sources[] | select(.suspended != [])'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,5 +44,6 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{'':{names}}  {each['address']} suspended for {since}{of_workers}: {each['reason']}")
         for each in found["warmups"]:
             whom = each["provider"] or "others"
-            print(f"{each['source']:{names}}  is warmed up: {each['sent']} of {each['limit']} messages of today to {whom}")
+            volume = f"{each['sent']} of {each['limit']} messages of today to {whom}"
+            print(f"{each['source']:{names}}  is warmed up: {volume}")
     return 1 if any(source["suspended"] for source in sources) else 0

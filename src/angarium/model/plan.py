@@ -90,7 +90,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """Who connects for a source. server: "192.0.2.1:1080", "[2001:db8::1]:1080". user, password: of SOCKS5; "": none."""
+    """Who connects for a source.
+
+    server  "192.0.2.1:1080", "[2001:db8::1]:1080".    user, password  of SOCKS5; "": none.
+    """
 
     kind: Literal["socks5", "haproxy"]
     server: str

@@ -9,8 +9,8 @@ from typing import Final
 
 from angarium.model.plan import Source
 
-# <linux/in.h>; CPython names it from 3.12 on. Ports are then given out at connect(), per destination: without it a source has
-# no more than some 28,000 connections to all the world together.
+# <linux/in.h>; CPython names it from 3.12 on. Ports are then given out at connect(), per destination: without it a
+# source has no more than some 28,000 connections to all the world together.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
@@ -23,7 +23,7 @@ class SourceUnusable(Exception):
 
 
 def local_address(source: Source, address: str) -> str | None:
-    """Which address of the source reaches `address`; "" when the kernel chooses, None when it has none of the family."""
+    """Which address of the source reaches `address`; "": the kernel chooses, None: it has none of the family."""
     if not source.address:
         return ""
     is_v6 = ":" in address

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
+import msgspec
+
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter, gauge
 from angarium.model.outcome import Trouble
@@ -22,7 +24,9 @@ from angarium.outbound.proxy_connect import look_at_proxy
 from angarium.routing.source_health import SourceHealth, Suspension, places
 
 suspended = gauge("angarium_sources_suspended", "Addresses of egress sources that this worker cannot use now.")
-suspensions = counter("angarium_source_suspensions_total", "Times an address of an egress source turned out not to be usable.")
+suspensions = counter(
+    "angarium_source_suspensions_total", "Times an address of an egress source turned out not to be usable."
+)
 
 
 class Told(Protocol):
@@ -89,7 +93,7 @@ class SourceWatch:
     def shown(self) -> list[dict[str, Any]]:
         """What is suspended now, for people."""
         return [
-            {"source": name, "address": address, "reason": each.reason, "since_utc_s": each.since_utc_s, "tries": each.tries}
+            {"source": name, "address": address, **msgspec.structs.asdict(each)}
             for (name, address), each in self.health.addresses.items()
         ]
 

@@ -152,8 +152,8 @@ def of_reply(
     is_permanent = code >= 500
     if at in _HELLO:
         # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
-        # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site(). It has seen nothing
-        # but our address and name: it may like those of another source better.
+        # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site(). It has seen
+        # nothing but our address and name: it may like those of another source better.
         trouble = msgspec.structs.replace(trouble, is_of_source=at not in (Stage.STARTTLS, Stage.HANDSHAKE))
         return Judgement(Scope.HOST, is_permanent, trouble)
     if code == 421:
@@ -236,7 +236,7 @@ def of_no_address(site: str, source: str, family: str = "") -> Judgement:
 
 
 def of_source(source: str, reason: str) -> Judgement:
-    """The egress source cannot be used, whatever the site: ours to put right (RFC 3463: system incorrectly configured)."""
+    """The egress source cannot be used, whatever the site: ours to put right (RFC 3463 §3.4: X.3.5)."""
     return Judgement(Scope.SITE, False, _at_connect((4, 3, 5), f"source {source} {reason}", is_of_source=True))
 
 

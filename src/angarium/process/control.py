@@ -131,8 +131,9 @@ class Drain(msgspec.Struct, tag="drain"):
 
 
 Request = (
-    Status | Sources | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace | Apply | Beat | StandIn | StandDown | Drain
-)
+    Status | Sources | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace
+    | Apply | Beat | StandIn | StandDown | Drain
+)  # fmt: skip
 
 
 class Call(msgspec.Struct, tag="call"):

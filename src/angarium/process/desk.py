@@ -81,10 +81,13 @@ class Desk:
 
     async def metrics(self) -> bytes:
         rows = [number + 1 for number in sorted(self._supervisor.workers)]
+        warmups = self._warmups()
         samples = [
-            prometheus.Sample(f"angarium_warmup_{name}", help_, {"source": each.source, "provider": each.provider}, value)
+            prometheus.Sample(
+                f"angarium_warmup_{name}", help_, {"source": each.source, "provider": each.provider}, value
+            )
             for name, help_ in (("sent", "Messages of today of a source that is warmed up."), ("limit", "Of how many."))
-            for each in self._warmups()
+            for each in warmups
             for value in [each.sent if name == "sent" else each.limit]
         ]
         return prometheus.exposition(counters.registry(), rows, __version__, samples)

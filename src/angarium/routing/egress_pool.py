@@ -13,6 +13,7 @@ from typing import Final
 
 from angarium.model.errors import ConfigError
 from angarium.model.plan import Limits, Proxy, Site, Source
+from angarium.model.units import Rate
 from angarium.routing.options import PoolOptions, SiteLimitOptions, SourceOptions
 from angarium.routing.source_health import SourceHealth
 from angarium.routing.warmup import Ration, Warmups
@@ -74,8 +75,8 @@ class EgressPool:
     def for_site(self, site: Site, domain: bytes = b"") -> EgressPool:
         """The part of the pool that can reach a site: sources with an address of a family that its hosts have.
 
-        The whole pool when there is none such: that is found, and told, when it is dialled. The same object for the same
-        families, and the provider that the domain (of the forward-path) and the site belong to, each time.
+        The whole pool when there is none such: that is found, and told, when it is dialled. The same object for the
+        same families, and the provider that the domain (of the forward-path) and the site belong to, each time.
         """
         if not site.hosts:
             return self
@@ -167,8 +168,9 @@ def source_of(name: str, options: SourceOptions, hostname: str) -> Source:
 
 
 def _limits(options: SourceOptions | SiteLimitOptions) -> Limits | None:
-    limits = Limits(
-        options.connections,
-        *(0.0 if rate is None or not rate.is_limited else float(rate) for rate in (options.connection_rate, options.rate)),
-    )
+    limits = Limits(options.connections, _per_s(options.connection_rate), _per_s(options.rate))
     return limits if limits != Limits() else None
+
+
+def _per_s(rate: Rate | None) -> float:
+    return 0.0 if rate is None or not rate.is_limited else float(rate)

@@ -39,8 +39,9 @@ class EgressPools:
         self.pools = dict(pools)
         self.default = self.pools["default"]
         self.only = self.default.only
-        # What a rule asks, to its place among the rules and its pool: of the same twice the first counts. A look-up costs a
-        # dictionary access for each label of the domain and each pattern that the message matches, however many rules there are.
+        # What a rule asks, to its place among the rules and its pool: of the same twice the first counts. A look-up
+        # costs a dictionary access for each label of the domain and each pattern that the message matches, however many
+        # rules there are.
         self._rules: dict[tuple[str, str, str, str], tuple[int, str]] = {}
         for index, rule in enumerate(rules):
             sender = rule.sender if rule.sender == "*" else sender_key(rule.sender)
@@ -61,7 +62,10 @@ class EgressPools:
     def part_of(
         self, reverse_path: bytes, pool: bytes | None, tenant: bytes | None, campaign: bytes | None
     ) -> bytes | None:
-        """What the key of a message's domain queues says of egress; None: nothing. pool, tenant, campaign: its attributes."""
+        """What the key of a message's domain queues says of egress; None: nothing.
+
+        pool, tenant, campaign  its attributes.
+        """
         if pool is not None:
             return egress_part(pool=pool)
         return egress_part(
@@ -71,8 +75,11 @@ class EgressPools:
         )
 
     def pool_for(self, key: bytes, site: Site) -> EgressPool:
-        """The pool of a domain queue, as far as it can reach the site. Raises RoutingTrouble (temporary, 4.3.5) when the
-        message names one that does not exist: it waits rather than leave from an address it was not meant for."""
+        """The pool of a domain queue, as far as it can reach the site.
+
+        Raises RoutingTrouble (temporary, 4.3.5) when the message names one that does not exist: it waits rather than
+        leave from an address it was not meant for.
+        """
         parts = RouteKey.parse(key)
         return self._pool(parts).for_site(site, parts.domain)
 
@@ -101,6 +108,7 @@ def egress_pools(
     pools: Mapping[str, PoolOptions],
     rules: Sequence[EgressOptions],
     hostname: str,
+    *,
     health: SourceHealth | None = None,
     warmups: Warmups | None = None,
 ) -> EgressPools:

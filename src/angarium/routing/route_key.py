@@ -9,7 +9,7 @@ Where [[egress]] or a hook say by which pool mail leaves, parts of that come fir
 
     b"example.net\0=bulk"                     by this pool: a hook said so
     b"example.net\0%acme\0#spring"            of this tenant and this campaign, which some [[egress]] names
-    b"example.net\0~.x.example\0>mx"          from a sender that this pattern of [[egress]] sender matches; to this next hop
+    b"example.net\0~.x.example\0>mx"          from a sender that this pattern of [[egress]] matches; to this hop
 
 A message in the queue keeps its patterns: a reload that adds a route for its sender holds for new mail, one that
 changes or takes away a route holds for all, and a restart asks again. A key is as long as its patterns, and there

@@ -1,7 +1,7 @@
 """[provider.NAME] and [warmup.NAME]: how much a new source may send to whom on which day.
 
-What is counted, and where, is queue/rations.pyx; who asks before a message leaves, queue/passage.pyx. Here is which count
-a source and a site belong to.
+What is counted, and where, is queue/rations.pyx; who asks before a message leaves, queue/passage.pyx. Here is which
+count a source and a site belong to.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class WarmupOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     sources    each of them by itself.
     begins     first day (UTC), "2026-12-01"; before it they send nothing that another source can.
-    schedule   messages a day to each provider, and to all other sites together: first day, second day ... Behind its end they
-               are warm.
+    schedule   messages a day to each provider, and to all other sites together: first day, second day ... Behind its
+               end they are warm.
     providers  instead of the schedule, for some of them.
     """
 
@@ -65,7 +65,9 @@ class WarmupOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             first_day(self.begins)
         except ValueError as error:
             raise ValueError(f"begins: {error}") from None
-        for key, schedule in [("schedule", self.schedule), *((f"providers.{name}", each) for name, each in self.providers.items())]:
+        schedules = {"schedule": self.schedule}
+        schedules |= {f"providers.{name}": schedule for name, schedule in self.providers.items()}
+        for key, schedule in schedules.items():
             if not 1 <= len(schedule) <= _DAYS_MAXIMUM:
                 raise ValueError(f"{key}: between 1 and {_DAYS_MAXIMUM} days")
             if not all(0 <= volume <= _VOLUME_MAXIMUM for volume in schedule):
@@ -99,7 +101,8 @@ class Providers:
                 self._by_mx.setdefault(mx_key(pattern), name)
 
     def of(self, domain: bytes, site: Site) -> str:
-        """"" when it is of none. The domain's own goes before that of its exchangers; of these the most preferred counts."""
+        """Its name, "" when it is of none. The domain's own goes before that of its exchangers; of these the most
+        preferred counts."""
         if self._by_domain:
             try:
                 name = to_a_labels(domain)
