@@ -160,9 +160,9 @@ def egress_pool(
 def source_of(name: str, options: SourceOptions, hostname: str) -> Source:
     """A [source.NAME] as a value."""
     first, second = [*sorted(options.addresses(), key=lambda address: ":" in address), "", ""][:2]
-    proxy = options.proxy and Proxy(
-        options.proxy.kind, options.proxy.server, options.proxy.user, options.proxy.password
-    )
+    proxy = None
+    if options.proxy is not None:
+        proxy = Proxy(options.proxy.kind, options.proxy.server, options.proxy.user, options.proxy.password)
     limits, site_limits = _limits(options), _limits(options.per_site)
     return Source(name, first, options.ehlo or hostname, second, limits, site_limits, proxy)
 
