@@ -15,9 +15,12 @@ from outbound.outgoing import Outgoing, outgoing, smtp_site, until
 from outbound.test_delivery import on_uvloop
 
 from angarium.model.plan import Host, Site
+from angarium.model.tlsa import Tlsa, TlsaState
 from angarium.outbound.egress_socket import SourceUnusable
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.inspect import retry_one
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingTables, TenantShaping
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import EgressOptions, PoolOptions, SourceOptions
 from angarium.routing.source_health import SourceHealth
@@ -107,6 +110,49 @@ async def test_mail_goes_by_the_other_members_while_a_source_is_not_plumbed(tmp_
         assert (told["source"], told["address"]) == ("lost", NOT_OURS)
         assert told["reason"] == f"{NOT_OURS} is not an address of this machine"
         assert set(server.peers) == {"127.0.0.12"}
+
+
+@on_uvloop
+async def test_a_message_leaves_by_its_pool_under_the_limits_of_its_tenant(tmp_path: pathlib.Path) -> None:
+    """Both are in the key of its domain queue; neither hides the other."""
+    shaping = Shaping(ShapingTables(tenant={"shop": TenantShaping(recipients_per_transaction=1)}))
+    pools = {"default": {"mail1": 1}, "bulk": {"mail2": 1}, "ads": {"mail3": 1}}
+    sources = {**SOURCES, "mail3": SourceOptions(address="127.0.0.13")}
+    rule = EgressOptions(pool="ads", tenant="shop", campaign="spring")
+    both = [b"b@y.example", b"c@y.example"]
+    of_shop = {int(Attribute.TENANT): b"shop"}
+    async with (
+        fault_server() as server,
+        relay_by(tmp_path, server, pools, rule, sources=sources, shaping=shaping) as relay,
+    ):
+        for attributes, source, transactions in (
+            (of_shop, "mail1", 2),
+            ({**of_shop, Attribute.POOL: b"bulk"}, "mail2", 2),
+            ({**of_shop, Attribute.CAMPAIGN: b"spring"}, "mail3", 2),
+            ({Attribute.TENANT: b"other", Attribute.POOL: b"bulk"}, "mail2", 1),
+        ):
+            told, taken = len(relay.events("delivered")), len(server.received)
+            await relay.send(both, attributes=attributes)
+            events = await relay.outcomes(told + 2)
+            assert {event["source"] for event in events[told:]} == {source}
+            assert len(server.received) - taken == transactions
+
+
+@on_uvloop
+async def test_tls_against_one_host_does_not_hide_that_the_source_is_down(tmp_path: pathlib.Path) -> None:
+    """The other members of the pool are asked: of the host that mail may go to nothing is known."""
+    unknown = Tlsa(TlsaState.TROUBLE, "mx1.example", (), "SERVFAIL")
+    async with fault_server() as server:
+        hosts = (
+            Host("mx1.example", ("127.0.0.1",), server.port, 10, unknown),
+            Host("mx2.example", ("127.0.0.1",), server.port, 20),
+        )
+        site = Site("mx1.example,mx2.example", "smtp", hosts)
+        async with relay_by(tmp_path, server, {"default": {"lost": 9, "mail2": 1}}, site=site) as relay:
+            for _ in range(20):
+                await relay.send(b"b@y.example")
+            events = await relay.outcomes(20)
+            assert {(each["event"], each["source"], each["attempt"]) for each in events} == {("delivered", "mail2", 1)}
 
 
 @on_uvloop
