@@ -358,9 +358,6 @@ cdef class ReadyQueue:
 
     cpdef bint may_connect(self):
         cdef uint64_t wait_ns
-        if self.passage is not None and self.passage.ration is not None and self.passage.ration.spent():
-            self.ledger.ration_spent(self)      # a connection without mail would do a new address no good
-            return False
         if self.dial_rate.interval_ns:
             wait_ns = self.dial_share.message_wait(self.dial_rate.interval_ns, self.dial_rate.burst)
             if wait_ns:
