@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from threading import Event, Thread
 
 import pytest
 
+from angarium.measure.receiver_options import EXTENSIONS, ReceiverOptions
+from angarium.measure.receivers import DEFAULT, Receiver, Receivers
 from angarium.measure.recording import Record
-from angarium.measure.rules import Rule, Rules, parse_delay_rule, parse_disconnect_rule, parse_reply_rule
-from angarium.measure.sink import EXTENSIONS, Sink
+from angarium.measure.rules import Rule, parse_delay_rule, parse_disconnect_rule, parse_reply_rule
+from angarium.measure.sink import Sink
 
 
 class SinkThread:
@@ -36,7 +39,9 @@ class SinkThread:
     def _run(self, rules: list[Rule], is_lmtp: bool, extensions: tuple[str, ...], path: Path | None) -> None:
         async def serve() -> None:
             record = Record(str(path)) if path else None
-            self.sink = Sink(Rules(rules, 1), is_lmtp=is_lmtp, extensions=extensions, record=record)
+            options = ReceiverOptions(without=[name for name in EXTENSIONS if name not in extensions])
+            receiver = Receiver(DEFAULT, options, rules=rules, chance=random.Random(1), is_lmtp=is_lmtp)
+            self.sink = Sink(Receivers([], receiver), is_lmtp=is_lmtp, record=record)
             server = await self._loop.create_server(self.sink.connection, "127.0.0.1", 0)
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()

@@ -9,6 +9,7 @@ import pytest
 from angarium.measure.endpoint import Endpoint, parse_endpoint
 from angarium.measure.rules import (
     Conduct,
+    Delay,
     Rule,
     Rules,
     parse_delay_rule,
@@ -62,6 +63,8 @@ def test_sizes_that_make_no_sense_are_refused(text: str) -> None:
         ("RCPT@10=550 5.1.1 No", Rule("rcpt", "reply", 10, b"550 5.1.1 No\r\n")),
         (".=250 fine", Rule(".", "reply", reply=b"250 fine\r\n")),
         ("mail@0.5%=451 a\\nb", Rule("mail", "reply", 0.5, b"451-a\r\n451 b\r\n")),
+        ("dot=250 fine", Rule(".", "reply", reply=b"250 fine\r\n")),
+        ("*@1=421 Gone", Rule("*", "reply", 1, b"421 Gone\r\n")),
     ],
 )
 def test_reply_rule_is_read(text: str, rule: Rule) -> None:
@@ -76,10 +79,30 @@ def test_reply_rule_that_makes_no_sense_is_refused(text: str) -> None:
         parse_reply_rule(text)
 
 
-@pytest.mark.parametrize("text", ["data", "data=", "data=-1", "data=soon", "data=inf", "nothing=1"])
+@pytest.mark.parametrize(
+    "text", ["data", "data=", "data=-1", "data=soon", "data=inf", "nothing=1", "*=2-1", "*=~1-2", "*=1-"]
+)
 def test_delay_rule_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_delay_rule(text)
+
+
+def test_delays_are_fixed_between_two_or_exponential() -> None:
+    chance = random.Random(5)
+    assert parse_delay_rule("rcpt@5=30") == Rule("rcpt", "delay", 5, delay=Delay(30))
+    between = [parse_delay_rule("*=0.1-0.3").delay.draw(chance) for _ in range(5000)]
+    assert 0.1 <= min(between) < 0.11
+    assert 0.29 < max(between) <= 0.3
+    exponential = [parse_delay_rule("*=~0.2").delay.draw(chance) for _ in range(5000)]
+    assert 0.19 < sum(exponential) / 5000 < 0.21
+    assert max(exponential) > 1
+
+
+def test_a_rule_for_each_reply_stands_in_line_with_those_of_its_verb() -> None:
+    texts = ("mail=451 first", "*=450 each", "rcpt=452 late")
+    rules = Rules([parse_reply_rule(text) for text in texts])
+    assert rules.conduct("mail").reply == b"451 first\r\n"
+    assert rules.conduct("rcpt").reply == rules.conduct("quit").reply == b"450 each\r\n"
 
 
 def test_first_rule_that_applies_decides_and_delays_add_up() -> None:

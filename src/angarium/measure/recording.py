@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from angarium.measure.sources import Counts, Source
+
 # Lines of a record gather until so many octets or so much time; a reader who follows the file waits no
 # longer.
 FLUSH_OCTETS = 1 << 16
@@ -33,8 +35,8 @@ class Received(msgspec.Struct, gc=False):
     subject: str
 
 
-class Record:
-    """Appends a JSON line per message to a file ("-": standard output)."""
+class Lines:
+    """Appends JSON lines to a file ("-": standard output)."""
 
     def __init__(self, path: str) -> None:
         # Open as long as the sink runs; close() is the sink's to call.
@@ -43,9 +45,9 @@ class Record:
         self._lines: list[bytes] = []
         self._octets = 0
 
-    def add(self, message: Received) -> None:
-        """Takes one message; the file may lag until flush()."""
-        line = self._encoder.encode(message) + b"\n"
+    def append(self, value: object) -> None:
+        """Takes one line; the file may lag until flush()."""
+        line = self._encoder.encode(value) + b"\n"
         self._lines.append(line)
         self._octets += len(line)
         if self._octets >= FLUSH_OCTETS:
@@ -61,6 +63,25 @@ class Record:
     def close(self) -> None:
         self.flush()
         self._file.close()
+
+
+class Record(Lines):
+    """A line per message."""
+
+    def add(self, message: Received) -> None:
+        """Takes one message; the file may lag until flush()."""
+        self.append(message)
+
+
+class Seconds(Lines):
+    """A line per receiver, client address and second (since 1970) in which something happened: the fields of
+    Counts, without those that are 0.
+    """
+
+    def add(self, source: Source, second: int, counts: Counts) -> None:
+        """Takes one second that is over; the file may lag until flush()."""
+        happened = {name: count for name in counts.__struct_fields__ if (count := getattr(counts, name))}
+        self.append({"second": second, "receiver": source.receiver, "source": source.address, **happened})
 
 
 class Maildir:
