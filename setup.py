@@ -95,6 +95,8 @@ EXTENSIONS = {
     "angarium.queue.fetch": OCTETS,
     "angarium.queue.injection": OCTETS + ENVELOPE,
     "angarium.queue.recovery": OCTETS + ENVELOPE,
+    "angarium.queue.keeper": OCTETS + ENVELOPE,
+    "angarium.queue.outcomes": OCTETS + ENVELOPE,
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
     "angarium.queue.compaction": OCTETS + ENVELOPE,

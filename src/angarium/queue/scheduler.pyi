@@ -2,35 +2,23 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import final
 
-from angarium.bounces.classifier import Classifier
 from angarium.events.journal import Journal
 from angarium.queue.options import QueueOptions
-from angarium.queue.planner import Planner, Pool, Router
+from angarium.queue.outcomes import Outcomes
+from angarium.queue.planner import Pool, Router
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 
-class Reporter(Protocol):
-    """What queue/reports.py offers."""
-
-    def report(self, scheduler: Scheduler, pointer: int) -> None: ...
-
 @final
-class Scheduler(Planner):
+class Scheduler(Outcomes):
     """One per worker. `hot_limit_octets` bounds envelopes and bodies kept in memory for their first attempt."""
 
     options: QueueOptions
     hostname: str
-    hot_octets: int
-    hot_limit_octets: int
-    states_in_flight: int
-    reporter: Reporter | None
-    classifier: Classifier
-    on_failed: Callable[[str, bytes, bytes], object] | None
-    """Told of each recipient that failed or expired: class, tenant (b"": none), forward-path. Reports (DSN) are left out."""
     suppressed: Callable[[bytes, bytes], str | None] | None
     """Asked of each new recipient, (tenant, forward-path): in words why it must fail untried, or None."""
     verp: Callable[[int, bytes, bytes, bytes], bytes | None] | None
@@ -54,8 +42,6 @@ class Scheduler(Planner):
         self, *, router: Router, pool: Pool, shaping: Shaping | ShapingOptions, options: QueueOptions
     ) -> None:
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
-    def reported(self, pointer: int, indexes: list[int] | None, error: int) -> None:
-        """The reporter's answer: these recipients (None: all) need no report any more (0), or try again later."""
     def close(self) -> None:
         """No new look-ups, reports or timers; what is in hand may still settle."""
     def depth(self) -> dict[str, int]:
