@@ -85,7 +85,7 @@ def test_narrower_tables_say_what_is_asked_of_their_mail(config: Any) -> None:
 
 def test_a_source_that_does_not_exist_is_refused(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, _ = tls_policy("--config", config(), "--source", "three", "plain.example")
-    assert status == 1
+    assert status == 2
     assert "there is no [source.three]; there are: none is configured" in capsys.readouterr().err
 
 

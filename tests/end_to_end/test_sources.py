@@ -18,7 +18,7 @@ MINE = {"192.0.2.1": "127.0.0.31", "192.0.2.2": "198.51.100.2", "192.0.2.11": "1
 
 def example() -> str:
     """From its first source on, with addresses of this machine but for mail2's."""
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    text = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     text = text[text.index("[source.") :]
     for theirs, ours in MINE.items():
         text = text.replace(f'"{theirs}"' if theirs[0] != "," else theirs, f'"{ours}"' if ours else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import angarium.daemon  # noqa: F401  imports all that counts, as `angarium serve` does
 from angarium.metrics import counters
+from angarium.process.desk import WARMUP_FIGURES
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 _ROW = re.compile(r"^\| `(angarium_\w+)` \| (counter|gauge) \| (.*) \|$", re.MULTILINE)
@@ -24,6 +25,7 @@ def test_every_figure_is_in_the_page_and_none_that_does_not_exist() -> None:
 
 def test_figures_named_in_the_pages_exist() -> None:
     known = {figure.name for figure in counters.registry()} | {"angarium_build_info", "angarium_workers"}
+    known |= WARMUP_FIGURES.keys()
     for page in PAGE.parent.glob("*.md"):
         named = set(re.findall(r"`(angarium_[a-z_]+)(?:\{\w+\})?`", page.read_text()))
         assert named <= known, page.name

@@ -132,7 +132,8 @@ def test_replies(
         stage, code, status, "text", REMOTE, accepted_count=accepted, finished_count=finished
     )
     # Who turns us away before any mail has seen nothing but our address and name: another source may do better.
-    is_of_source = scope == Scope.HOST
+    # Who cannot do TLS just now cannot do it with another either.
+    is_of_source = scope == Scope.HOST and stage != Stage.STARTTLS
     said = Trouble(code, told, "text", REMOTE, phase=trouble.PHASE[stage], is_of_source=is_of_source)
     assert judgement == Judgement(scope, is_permanent, said, is_untried)
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from angarium import __version__
 from angarium.admin import prometheus
@@ -44,6 +44,12 @@ from angarium.process.control import Status as StatusRequest
 from angarium.process.supervisor import Supervisor, Worker
 
 T = TypeVar("T")
+
+# Figures that no process counts: the end of the name is a field of WarmupView.
+WARMUP_FIGURES: Final = {
+    "angarium_warmup_sent": "Messages of today of a source that is warmed up.",
+    "angarium_warmup_limit": "Of how many.",
+}
 
 
 class Desk:
@@ -83,12 +89,10 @@ class Desk:
         rows = [number + 1 for number in sorted(self._supervisor.workers)]
         warmups = self._warmups()
         samples = [
-            prometheus.Sample(
-                f"angarium_warmup_{name}", help_, {"source": each.source, "provider": each.provider}, value
-            )
-            for name, help_ in (("sent", "Messages of today of a source that is warmed up."), ("limit", "Of how many."))
+            prometheus.Sample(figure, help_, {"source": each.source, "provider": each.provider}, value)
+            for figure, help_ in WARMUP_FIGURES.items()
             for each in warmups
-            for value in [each.sent if name == "sent" else each.limit]
+            for value in [getattr(each, figure.rpartition("_")[2])]
         ]
         return prometheus.exposition(counters.registry(), rows, __version__, samples)
 
