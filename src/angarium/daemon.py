@@ -113,7 +113,7 @@ class Daemon:
         self._tallies = Tallies()
         self._rations = Rations()
         self._ration_file = RationFile(self._spool.fd)
-        self._warmups = Warmups(self._config.warmup, self._config.provider, self._rations)
+        self._warmups = Warmups(self._config.warmup, self._config.shaping.provider, self._rations)
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
@@ -277,7 +277,7 @@ class Daemon:
                 await self._apply(_addresses(self._config))
             self._listening.close(opened)
             raise ConfigError(f"{self._path}: not applied: {error}") from None
-        self._warmups = Warmups(config.warmup, config.provider, self._rations)
+        self._warmups = Warmups(config.warmup, config.shaping.provider, self._rations)
         wanted = set(_addresses(config))
         self._listening.close([address for address in self._listening.addresses if address not in wanted])
 

@@ -409,7 +409,7 @@ class Relay:
         return [listener.context for listener in self._listeners.values()]
 
     def _pools(self, config: Config) -> EgressPools:
-        warmups = Warmups(config.warmup, config.provider, self._rations)
+        warmups = Warmups(config.warmup, config.shaping.provider, self._rations)
         return egress_pools(
             config.source, config.pool, config.egress, self._hostname, health=self._health, warmups=warmups
         )

@@ -200,8 +200,26 @@ REFUSALS = [
         LISTENER + "[warmup.w]\nsources = []\nbegins = '2026-13-01'\nschedule = [1]\n",
         'warmup.w.begins: "2026-13-01" is not a date such as "2026-12-01"',
     ),
-    (LISTENER + "[provider.p]\n", "provider.p.mx: neither mx nor domains: nobody is of this provider"),
-    (LISTENER + "[provider.p]\nmx = ['.a.example']\n", 'provider.p.mx[0]: ".a.example": write "*.a.example"'),
+    (LISTENER + "[shaping.provider.p]\n", "shaping.provider.p.mx: neither mx nor domains: nobody is of this provider"),
+    (
+        LISTENER + "[shaping.provider.p]\nmx = ['.a.example']\n",
+        'shaping.provider.p.mx[0]: ".a.example" is neither a host name nor "*." and a domain',
+    ),
+    (LISTENER + "[shaping.provider.\"a\\nb\"]\nmx = ['a']\n", "shaping.provider: the name 'a\\nb': 1 to 128"),
+    (
+        LISTENER + "[source.x]\n[warmup.w]\nsources = ['x']\nbegins = '2026-12-01'\n"
+        "schedule = [1]\nproviders = { p = [1] }\n",
+        "warmup.w.providers.p: there is no [shaping.provider.p]",
+    ),
+    (LISTENER + "[source.x]\nconnections = 3\n", "source.x.connections: unknown key"),
+    (
+        LISTENER + "[source.x]\n[shaping.source.x]\nall_sites = { connections = 0 }\n",
+        "shaping.source.x.all_sites.connections: between 1 and 65535",
+    ),
+    (
+        LISTENER + "[source.x]\n[shaping.source.x]\nall_sites = { message_rate = 'unset' }\n",
+        'shaping.source.x.all_sites.message_rate: expected a rate such as "100/s"',
+    ),
     (
         LISTENER + "[source.a]\nproxy = { kind = 'haproxy', server = '192.0.2.1:1' }\n",
         "source.a.address: a proxy of kind haproxy is to be told one that it has",

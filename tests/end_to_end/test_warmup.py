@@ -18,7 +18,7 @@ address = "127.0.0.11"
 address = "127.0.0.12"
 [pool.default]
 sources = {{ warm = 1, new = 4 }}
-[provider.hop]
+[shaping.provider.hop]
 domains = ["y.example"]
 [warmup.new]
 sources  = ["new"]

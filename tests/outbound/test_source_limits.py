@@ -6,6 +6,7 @@ import asyncio
 import pathlib
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 from outbound.fault_server import FaultServer, fault_server
@@ -14,11 +15,10 @@ from outbound.test_delivery import on_uvloop
 
 from angarium.model.plan import Host, Site
 from angarium.model.units import Duration, Rate
-from angarium.queue.shaping_options import ShapingOptions
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping
 from angarium.routing.egress_rules import egress_pools
-from angarium.routing.options import SiteLimitOptions, SourceOptions
-
-LONG_IDLE = ShapingOptions(idle_time=Duration(30))
+from angarium.routing.options import SourceOptions
 
 
 def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
@@ -27,16 +27,23 @@ def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
     return {b"s%d.example" % number: Site(f"site {number}", "smtp", (host,)) for number in range(count)}
 
 
+def limited(source: SourceShaping) -> Shaping:
+    return Shaping(ShapingTables(default=ShapingDefault(idle_time=Duration(30)), source={"mail1": source}))
+
+
+def in_all(**limits: Any) -> SourceShaping:
+    return SourceShaping(all_sites=AllSites(**limits))
+
+
 def relay_from(
     directory: pathlib.Path,
     server: FaultServer,
-    source: SourceOptions,
+    source: SourceShaping,
     *,
     site_count: int = 5,
-    shaping: ShapingOptions = LONG_IDLE,
 ) -> AbstractAsyncContextManager[Outgoing]:
-    pools = egress_pools({"mail1": source}, {}, [], "relay.example")
-    return outgoing(directory, sites(server, site_count), pools=pools, shaping=shaping)
+    pools = egress_pools({"mail1": SourceOptions(address="127.0.0.11")}, {}, [], "relay.example")
+    return outgoing(directory, sites(server, site_count), pools=pools, shaping=limited(source))
 
 
 async def send_to_all(relay: Outgoing, site_count: int, each: int) -> None:
@@ -49,7 +56,7 @@ async def send_to_all(relay: Outgoing, site_count: int, each: int) -> None:
 async def test_connections_of_a_source_are_shared_by_its_sites(tmp_path: pathlib.Path) -> None:
     """Idle connections, which would stay for 30 s, make room."""
     async with fault_server() as server:
-        async with relay_from(tmp_path, server, SourceOptions(address="127.0.0.11", connections=2)) as relay:
+        async with relay_from(tmp_path, server, in_all(connections=2)) as relay:
             await send_to_all(relay, 5, 4)
             events = await relay.outcomes(20)
             assert {event["event"] for event in events} == {"delivered"}
@@ -59,32 +66,30 @@ async def test_connections_of_a_source_are_shared_by_its_sites(tmp_path: pathlib
 
 @on_uvloop
 async def test_a_busy_site_lets_others_have_a_turn_of_the_only_connection(tmp_path: pathlib.Path) -> None:
-    async with fault_server() as server:
-        source = SourceOptions(address="127.0.0.11", connections=1)
-        async with relay_from(tmp_path, server, source, site_count=2) as relay:
-            for _ in range(600):
-                await relay.send(b"b@s0.example")
-            await relay.send(b"b@s1.example")
-            await until(lambda: [each for each in relay.events("delivered") if each["to"] == "b@s1.example"])
-            await relay.outcomes(601)
-            assert server.peak == 1
+    async with fault_server() as server, relay_from(tmp_path, server, in_all(connections=1), site_count=2) as relay:
+        for _ in range(600):
+            await relay.send(b"b@s0.example")
+        await relay.send(b"b@s1.example")
+        await until(lambda: [each for each in relay.events("delivered") if each["to"] == "b@s1.example"])
+        await relay.outcomes(601)
+        assert server.peak == 1
 
 
 @on_uvloop
-async def test_connections_towards_one_site_have_a_limit_of_their_own(tmp_path: pathlib.Path) -> None:
+async def test_connections_towards_each_site_have_a_limit_besides_that_of_all(tmp_path: pathlib.Path) -> None:
     async with fault_server() as server:
-        source = SourceOptions(address="127.0.0.11", per_site=SiteLimitOptions(connections=1))
-        async with relay_from(tmp_path, server, source, site_count=1) as relay:
-            await send_to_all(relay, 1, 50)
-            await relay.outcomes(50)
-            assert server.peak == 1
+        source = SourceShaping(connections=1, all_sites=AllSites(connections=2))
+        async with relay_from(tmp_path, server, source, site_count=3) as relay:
+            await send_to_all(relay, 3, 50)
+            await relay.outcomes(150)
+            assert server.peak == 2
+            assert {ready.connections for ready in relay.scheduler.ready_queues()} <= {0, 1}
 
 
 @pytest.mark.parametrize("is_per_site", [False, True])
 @on_uvloop
 async def test_the_rate_of_messages_holds(tmp_path: pathlib.Path, *, is_per_site: bool) -> None:
-    rate = Rate(50.0)
-    source = SourceOptions(per_site=SiteLimitOptions(rate=rate)) if is_per_site else SourceOptions(rate=rate)
+    source = SourceShaping(message_rate=Rate(50.0)) if is_per_site else in_all(message_rate=Rate(50.0))
     count = 1 if is_per_site else 5
     async with fault_server() as server, relay_from(tmp_path, server, source, site_count=count) as relay:
         begun = asyncio.get_running_loop().time()
@@ -96,7 +101,7 @@ async def test_the_rate_of_messages_holds(tmp_path: pathlib.Path, *, is_per_site
 
 @on_uvloop
 async def test_sites_take_turns_at_the_rate_of_their_source(tmp_path: pathlib.Path) -> None:
-    source = SourceOptions(rate=Rate(50.0))
+    source = in_all(message_rate=Rate(50.0))
     async with fault_server() as server, relay_from(tmp_path, server, source, site_count=3) as relay:
         for number in (0, 1, 2):
             for _ in range(30):
@@ -110,9 +115,8 @@ async def test_sites_take_turns_at_the_rate_of_their_source(tmp_path: pathlib.Pa
 @on_uvloop
 async def test_the_rate_of_new_connections_holds(tmp_path: pathlib.Path) -> None:
     async with fault_server() as server:
-        source = SourceOptions(address="127.0.0.11", connection_rate=Rate(10.0))
-        one_each = ShapingOptions(messages_per_connection=1, idle_time=Duration(30))
-        async with relay_from(tmp_path, server, source, site_count=2, shaping=one_each) as relay:
+        source = SourceShaping(messages_per_connection=1, all_sites=AllSites(connection_rate=Rate(10.0)))
+        async with relay_from(tmp_path, server, source, site_count=2) as relay:
             begun = asyncio.get_running_loop().time()
             await send_to_all(relay, 2, 6)
             await relay.outcomes(12)
@@ -122,16 +126,30 @@ async def test_the_rate_of_new_connections_holds(tmp_path: pathlib.Path) -> None
 
 @on_uvloop
 async def test_a_reload_takes_limits_away_and_brings_them(tmp_path: pathlib.Path) -> None:
-    one = SourceOptions(connections=1)
-    async with fault_server() as server, relay_from(tmp_path, server, one, site_count=1) as relay:
+    async with fault_server() as server, relay_from(tmp_path, server, SourceShaping(), site_count=1) as relay:
         await send_to_all(relay, 1, 1)
         await relay.outcomes(1)
-        for connections in (0, 1, 0):
-            pools = egress_pools({"mail1": SourceOptions(connections=connections)}, {}, [], "relay.example")
+        for source in (in_all(connections=1), SourceShaping(), in_all(connections=1), SourceShaping()):
             queue = relay.scheduler
-            queue.reconfigure(router=queue.router, pool=pools, shaping=queue.shaping, options=queue.options)
+            queue.reconfigure(router=queue.router, pool=queue.pool, shaping=limited(source), options=queue.options)
             count = len(relay.events("delivered"))
             await send_to_all(relay, 1, 30)
             await relay.outcomes(count + 30)
         (ready,) = relay.scheduler.ready_queues()
         assert ready.passage is not None and ready.passage.held <= ready.connections
+
+
+@on_uvloop
+async def test_a_site_without_a_place_uses_up_nothing_of_its_source(tmp_path: pathlib.Path) -> None:
+    """Once each of its tries took one of the connections that the source may begin, and other sites were not called."""
+    source = SourceShaping(connections=1, all_sites=AllSites(connection_rate=Rate(1 / 3600)))
+    async with fault_server() as server, relay_from(tmp_path, server, source, site_count=2) as relay:
+        elsewhere = relay.shares.share("site 0\n source mail1")
+        assert elsewhere.try_connection(1)
+        await relay.send(b"b@s0.example")
+        (ready,) = relay.scheduler.ready_queues()
+        assert not ready.may_connect()
+        await relay.send(b"b@s1.example")
+        (event,) = await relay.outcomes(1)
+        assert event["to"] == "b@s1.example"
+        elsewhere.give_back()

@@ -14,12 +14,14 @@ from outbound.test_delivery import on_uvloop
 from angarium.model.plan import Host, Site
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.rations import Rations
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ProviderShaping, ShapingTables
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import PoolOptions, SourceOptions
-from angarium.routing.warmup import ProviderOptions, WarmupOptions, Warmups
+from angarium.routing.warmup import WarmupOptions, Warmups
 
 SOURCES = {"warm": SourceOptions(address="127.0.0.11"), "new": SourceOptions(address="127.0.0.12")}
-PROVIDERS = {"big": ProviderOptions(mx=["*.big.example"]), "own": ProviderOptions(domains=["own.example"])}
+PROVIDERS = {"big": ProviderShaping(mx=["*.big.example"]), "own": ProviderShaping(domains=["own.example"])}
 
 
 class Clock:
@@ -41,7 +43,8 @@ def relay_of(
 
     shared = site("mx.shared.example")
     sites = {b"b.example": site("mx1.big.example"), b"own.example": shared, b"*": shared}
-    return outgoing(directory, sites, pools=pools, options=OutboundOptions(site_pause_first_s=0.1))
+    shaping = Shaping(ShapingTables(provider=PROVIDERS))
+    return outgoing(directory, sites, pools=pools, shaping=shaping, options=OutboundOptions(site_pause_first_s=0.1))
 
 
 def by_source(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
@@ -84,3 +87,7 @@ async def test_without_a_warm_source_mail_waits_and_says_why(tmp_path: pathlib.P
             ("4.4.5", "source new is warmed up, and has sent its 5 messages of today to big")
         }
         assert len(server.received) == 5
+        connections = server.connections
+        await relay.send(b"x@b.example")
+        await relay.outcomes(13)
+        assert server.connections == connections, "nobody is called without a message to bring"

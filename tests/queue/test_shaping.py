@@ -9,6 +9,7 @@ from angarium.model.units import Duration, Rate
 from angarium.queue.options import RetryOptions
 from angarium.queue.shaping import Limits, Shaping, scope_name
 from angarium.queue.shaping_options import (
+    AllSites,
     DomainShaping,
     ProviderShaping,
     ShapingDefault,
@@ -145,6 +146,29 @@ def test_the_rate_of_a_tenant_holds_besides_that_of_the_site() -> None:
     assert found.retry is not None and found.retry.factor == 3.0
     assert scope_name(SITE, found.rate_scope) == SITE.name != scope_name(SITE, found.tenant_scope)
     assert limits(tables, tenant="else").tenant_rate is None
+
+
+def test_what_a_source_may_do_over_all_sites_holds_besides_what_each_allows() -> None:
+    in_all = AllSites(connections=50, message_rate=Rate(9.0))
+    tables = ShapingTables(
+        provider={"big": ProviderShaping(mx=["*.big.example"], connections=2)},
+        source={"ip-1": SourceShaping(all_sites=in_all)},
+    )
+    found = limits(tables, source="ip-1")
+    assert (found.options.connections, found.options.message_rate, found.all_sites) == (2, None, in_all)
+    assert scope(found) == SITE.name == scope(limits(tables, source="ip-2"))
+    assert limits(tables, source="ip-2").all_sites is None
+
+
+def test_the_provider_of_mail_is_that_of_its_domain_before_that_of_its_site() -> None:
+    providers = {"big": ProviderShaping(mx=["*.big.example"]), "own": ProviderShaping(domains=["a.example"])}
+    shaping = Shaping(ShapingTables(provider=providers))
+    found = {
+        (site.name, domain): shaping.provider_of(site, shaping.kind_of(site, domain))
+        for site in (SITE, OTHER)
+        for domain in (b"a.example", b"b.example")
+    }
+    assert list(found.values()) == ["own", "big", "own", ""]
 
 
 def test_domains_in_any_spelling_meet_their_table() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from angarium.config.files import Place, Tree
 from angarium.config.schema import Config
 from angarium.model.plan import Site
 from angarium.model.units import Duration
-from angarium.queue.shaping import KEYS, Limits, Shaping, Table
-from angarium.queue.shaping_options import UNSET
+from angarium.queue.shaping import KEYS, Limits, Shaping, Table, shared_scope
+from angarium.queue.shaping_options import UNSET, AllSites
 
 OF_ROUTE = "said by the route or the message, before all tables"
 _SCOPE_OF = {"connections": "connection_scope", "connection_rate": "dial_scope", "message_rate": "rate_scope"}
@@ -30,7 +31,7 @@ def explain_shaping(
 ) -> list[ShapingLine]:
     """All keys in force for mail to `domain` at `site` from `source` and of `tenant` ("": of none).
 
-    message_rate comes twice when the tenant has one: both hold.
+    What holds besides the limits of the site comes first: the rate of a tenant, and what a source may do in all.
     """
     shaping = Shaping(config.shaping)
     kind = shaping.kind_of(site, domain.encode(), tenant.encode())
@@ -39,6 +40,8 @@ def explain_shaping(
     if (table := limits.set_by.get("tenant")) is not None:
         note = _counted(limits.tenant_scope)
         lines.append(_line(tree, "message_rate", limits.tenant_rate, table, note + ", besides the rate of the site"))
+    if limits.all_sites is not None:
+        lines += _of_all_sites(tree, source, limits.all_sites)
     for key in KEYS:
         value = getattr(limits.options, key)
         if key == "tls" and site.tls:
@@ -46,6 +49,15 @@ def explain_shaping(
             continue
         lines.append(_line(tree, key, value, limits.set_by.get(key), _note(limits, key, value)))
     return lines
+
+
+def _of_all_sites(tree: Tree, source: str, limits: AllSites) -> Iterator[ShapingLine]:
+    path = ("shaping", "source", source, "all_sites")
+    note = f"{_counted(shared_scope('source', source))}, besides what is counted for each site"
+    for key in limits.__struct_fields__:
+        if getattr(limits, key) is not None:
+            raw = _raw(tree.tables, (*path, key))
+            yield ShapingLine(key, _shown(raw), tree.place((*path, key)) or tree.place(path), note)
 
 
 def _note(limits: Limits, key: str, value: object) -> str:

@@ -19,7 +19,7 @@ from angarium.bounces.options import BouncesOptions, RulesRefused, make_classifi
 from angarium.bounces.report_options import ReportsOptions
 from angarium.bounces.suppression_options import SuppressionOptions
 from angarium.config.decode import decode_tables, key_path
-from angarium.config.files import Tree, read_tree
+from angarium.config.files import KeyPath, Tree, read_tree
 from angarium.config.node import NodeOptions
 from angarium.config.shaping_files import add_shaping_files
 from angarium.config.unset import without_unset
@@ -43,7 +43,7 @@ from angarium.routing.options import (
     SourceOptions,
     domain_key,
 )
-from angarium.routing.warmup import ProviderOptions, WarmupOptions, unknown_names
+from angarium.routing.warmup import WarmupOptions, unknown_names
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
@@ -64,7 +64,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: dict[str, SourceOptions] = {}
     pool: dict[str, PoolOptions] = {}
     egress: list[EgressOptions] = []
-    provider: dict[str, ProviderOptions] = {}
     warmup: dict[str, WarmupOptions] = {}
     shaping: ShapingTables = ShapingTables()
     queue: QueueTables = QueueTables()
@@ -226,10 +225,13 @@ def _check_logins(config: Config, tree: Tree) -> None:
 
 def _check_sources(config: Config, tree: Tree) -> None:
     """Pools and [shaping.source.NAME] name sources that exist, rules name pools that do."""
-    for kind, names in (("source", config.source), ("pool", config.pool), ("provider", config.provider)):
+    named: tuple[tuple[KeyPath, Iterable[str]], ...] = (
+        (("source",), config.source), (("pool",), config.pool), (("shaping", "provider"), config.shaping.provider),
+    )  # fmt: skip
+    for path, names in named:
         for name in names:
             if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
-                raise tree.complain((kind,), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
+                raise tree.complain(path, f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
     for pool, options in config.pool.items():
         for name in options.sources:
             if name not in config.source:
@@ -243,8 +245,8 @@ def _check_sources(config: Config, tree: Tree) -> None:
         if rule.pool != "default" and rule.pool not in config.pool:
             hint = _hint(rule.pool, config.pool)
             raise tree.complain(("egress", index, "pool"), f"there is no [pool.{rule.pool}]{hint}")
-    for path, reason in unknown_names(config.warmup, config.source, config.provider):
-        raise tree.complain(("warmup", *path), reason)
+    for where, reason in unknown_names(config.warmup, config.source, config.shaping.provider):
+        raise tree.complain(("warmup", *where), reason)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

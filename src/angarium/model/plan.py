@@ -78,17 +78,6 @@ class Site(msgspec.Struct, frozen=True):
         return (self.tls, self.is_located_securely, self.more_names, self.sts)
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Over all workers; 0: none.
-
-    connections      at once. connection_rate: new ones a second. rate: messages a second.
-    """
-
-    connections: int = 0
-    connection_rate: float = 0.0
-    rate: float = 0.0
-
-
 class Proxy(msgspec.Struct, frozen=True):
     """Who connects for a source.
 
@@ -107,15 +96,12 @@ class Source(msgspec.Struct, frozen=True):
     address   its own, of either family; "": the kernel chooses.
     address6  its IPv6 address, where `address` is IPv4 and it has both.
     proxy     its addresses are the proxy's then, not this machine's.
-    limits    towards all sites together; None: none. site_limits: towards each of them, besides the site's own.
     """
 
     name: str
     address: str = ""
     ehlo: str = ""
     address6: str = ""
-    limits: Limits | None = None
-    site_limits: Limits | None = None
     proxy: Proxy | None = None
 
 

@@ -32,10 +32,10 @@ cdef class Ledger:
     # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is
     # read back first when it is not in memory.
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept
-    # Limits of egress sources: the Gate of one, and the Ration of one towards a provider or None. When a ration is spent:
+    # The Gate of an egress source, and the Ration of a ready queue's source towards its provider, or None. When that is spent:
     # ration_spent() moves who waits.
     cdef object gate_of(self, str source)
-    cdef object ration_of(self, str source, str provider)
+    cdef object ration_of(self, object ready)
     cdef void ration_spent(self, object ready) noexcept
     # More envelopes are being read back for that than need to be: whoever goes through many recipients waits with later().
     cdef bint is_behind(self) noexcept

@@ -37,7 +37,7 @@ cdef class Ledger:
     cdef object gate_of(self, str source):
         return None
 
-    cdef object ration_of(self, str source, str provider):
+    cdef object ration_of(self, object ready):
         return None
 
     cdef void ration_spent(self, object ready) noexcept:

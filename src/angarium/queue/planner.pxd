@@ -19,7 +19,7 @@ cdef class Planner(Ledger):
     cdef bint is_simple                 # one source, and nothing to choose it by
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name, wish, site.claims, kind, provider) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, wish, site.claims, kind) -> ReadyQueue
     cdef dict gates                     # source name -> Gate, of sources that have limits
     cdef object ration_for              # callable, or None: no source is warmed up
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
@@ -45,8 +45,7 @@ cdef class Planner(Ledger):
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, str provider)
-    cdef str provider_of(self, DomainQueue domain)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1

@@ -25,7 +25,7 @@ class Pool(Protocol):
     only: Source | None
     def choose(self, chance: float | None = None) -> Source: ...
 
-    # Where there are several (routing/egress_rules.py), besides: part_of(), pool_for(), asks_messages, is_simple.
+    # Where there are several (routing/egress_rules.py), besides: part_of(), pool_for(), asks_messages, is_simple, ration_for.
 
 class Planner(Ledger):
     """Knows domains and ready queues. A base of the Scheduler."""

@@ -23,7 +23,7 @@ import functools
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import RoutingTrouble
-from angarium.queue.shaping import Shaping
+from angarium.queue.shaping import Shaping, shared_scope
 
 cdef enum:
     PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
@@ -197,9 +197,11 @@ cdef class Planner(Ledger):
     cdef int take_plan(self, DomainQueue domain, object plan) except -1:
         """Raises RoutingTrouble when there is no such pool."""
         domain.pool = self.pool
+        if plan is not None:
+            domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
         if plan is not None and (not self.is_simple or self.pool_for is not None
                                  and strlen(domain.key) != <size_t>len(domain.key)):
-            domain.pool = self.pool_for(domain.route_key, plan.site)
+            domain.pool = self.pool_for(domain.route_key, plan.site, self.shaping.provider_of(plan.site, domain.kind))
         domain.plan = plan
         domain.only = None
         if plan is None:
@@ -207,9 +209,8 @@ cdef class Planner(Ledger):
             return 0
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
-        domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
         if domain.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, domain.pool.only, WISH_NONE, domain.kind, self.provider_of(domain))
+            domain.only = self.ready_queue_of(plan.site, domain.pool.only, WISH_NONE, domain.kind)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
@@ -224,19 +225,16 @@ cdef class Planner(Ledger):
         source = domain.pool.only
         if source is None:
             source = domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
-        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind, self.provider_of(domain))
+        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind)
 
-    cdef str provider_of(self, DomainQueue domain):
-        return "" if self.ration_for is None else domain.pool.provider
-
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, str provider):
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of
         # two domains with the same exchangers DNS may vouch for one, or one may have published a policy: that must neither
         # let through nor hold up mail for the other.
-        cdef tuple key = (site.name, source.name, wish, site.claims, kind, provider)
+        cdef tuple key = (site.name, source.name, wish, site.claims, kind)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind, provider)
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind)
             ready.key = key
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
@@ -245,25 +243,26 @@ cdef class Planner(Ledger):
             self.ready_numbers[ready.number] = ready
         else:
             ready.site = site           # same name, perhaps newer addresses
-            if ready.source is not source:
-                ready.source = source
-                ready.configure_passage()
+            ready.source = source       # and perhaps another address or proxy
         return ready
 
     cdef object gate_of(self, str source):
         gate = self.gates.get(source)
         if gate is None:
-            gate = self.gates[source] = Gate(self.loop, self.shares, source)
+            gate = self.gates[source] = Gate(self.loop, self.shares, shared_scope("source", source))
         return gate
 
-    cdef object ration_of(self, str source, str provider):
-        return None if self.ration_for is None else self.ration_for(source, provider)
+    cdef object ration_of(self, object ready):
+        if self.ration_for is None:
+            return None
+        return self.ration_for(ready.source.name, self.shaping.provider_of(ready.site, ready.kind))
 
     cdef void ration_spent(self, object ready) noexcept:
         try:
-            text = f"source {ready.source.name} is warmed up, and has sent its {ready.passage.ration.limit_today()} messages of today"
-            if ready.provider:
-                text += f" to {ready.provider}"
+            text = f"source {ready.source.name} is warmed up, and has sent its {ready.ration.limit_today()} messages of today"
+            provider = self.shaping.provider_of(ready.site, ready.kind)
+            if provider:
+                text += f" to {provider}"
             self.loop.call_soon(self.leave_source, ready, Trouble(0, (4, 4, 5), text, phase="route", is_of_source=True))
         except Exception as error:
             self.journal.log("error", where="warm-up", reason=repr(error))

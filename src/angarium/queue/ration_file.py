@@ -3,7 +3,7 @@
 Written whole and renamed into place, by the supervisor alone, every few seconds while something is counted and at the
 end; a crash forgets what was counted since. A file that cannot be read counts as none, and is told.
 
-    {"version": 1, "day": 20783, "sent": {"ip-3 gmail": 120, "ip-3 ": 14}}      day: since 1970, UTC
+    {"version": 1, "day": 20783, "sent": {"ip-3\\nGmail": 120, "ip-3\\n": 14}}      day: since 1970, UTC
 """
 
 from __future__ import annotations

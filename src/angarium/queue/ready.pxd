@@ -2,7 +2,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient, transaction
 from angarium.queue.passage cimport Passage
-from angarium.queue.shares cimport Share
+from angarium.queue.rations cimport Ration
+from angarium.queue.shares cimport Share, pace
 from angarium.queue.wheel cimport wheel_node
 
 cdef enum tls_wish:                     # what a message itself says about TLS (RFC 8689): model.plan.TlsWish
@@ -37,11 +38,6 @@ cdef struct domain_budget:              # domains that recipients may still be o
     uint32_t left                       # others; each change counts, who comes back to a domain uses up another
 
 
-cdef struct pace:                       # GCRA (csrc/queue/shares.h)
-    uint64_t interval_ns                # 0: no limit
-    uint32_t burst
-
-
 cdef class ReadyQueue:
     """Recipients ready for one site by one egress source, which want the same of TLS and are of one kind (shaping.py): by falling priority, first in first out
     in each. While some go before others, every sixteenth message is one of those that would wait: each lower priority in turn."""
@@ -52,8 +48,8 @@ cdef class ReadyQueue:
     cdef readonly uint32_t number       # recipient.link.due of who is in it
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
-    cdef readonly str provider          # routing/warmup.py; "" where there are no warm-up plans
-    cdef readonly Passage passage       # limits of the source; None: it has none
+    cdef readonly Passage passage       # limits of the source over all sites; None: it has none
+    cdef readonly Ration ration         # of the source towards the provider; None: not warmed up, or warm
     cdef readonly uint8_t wish          # tls_wish of all who are in it
     cdef object key                     # in Planner.ready
     cdef readonly bytes site_name       # for the journal
@@ -112,10 +108,12 @@ cdef class ReadyQueue:
     cdef int count_by(self, object limits) except -1
     cdef bint counts_alone(self) noexcept                                   # no other ready queue's connections do, or soon may
     cdef void let_go(self) noexcept                                         # it is forgotten: nothing is counted for it
-    cdef uint64_t take_rate(self) noexcept                                  # one message: 0, or ns to wait
+    cdef bint take_rates(self) noexcept                                     # one message; False: it waits for it
+    cdef void give_rates(self) noexcept                                     # what was taken last, unused
+    cdef void give_site_rates(self) noexcept
     cdef void await_rate(self, uint64_t wait_ns) noexcept
     cdef void await_dial(self, uint64_t wait_ns) noexcept
-    cdef int configure_passage(self) except -1
+    cdef int look_at_source(self) except -1                                 # its limits, and its part of a warm-up
     cdef void go_on(self) noexcept      # its turn has come at the gate of its source
 
 

@@ -5,6 +5,7 @@ from typing import final
 from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source
 from angarium.queue.passage import Passage
+from angarium.queue.rations import Ration
 from angarium.queue.shaping import Kind, Limits
 
 class Egress:
@@ -22,8 +23,8 @@ class ReadyQueue:
     wish: int
     kind: Kind | None
     limits: Limits
-    provider: str
     passage: Passage | None
+    ration: Ration | None
     site_name: bytes
     source_name: bytes
     egress: Egress

@@ -11,9 +11,9 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
-from angarium.queue.passage cimport Allowance, Passage
+from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
-from angarium.queue.shares cimport Share
+from angarium.queue.shares cimport Share, pace_of, wait_of
 from angarium.queue.wheel cimport wheel_node
 
 cdef extern from * nogil:
@@ -22,7 +22,7 @@ cdef extern from * nogil:
 import time
 
 from angarium.metrics.counters import gauge
-from angarium.queue.shaping import scope_name
+from angarium.queue.shaping import DIALS, scope_name
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
 
@@ -38,25 +38,13 @@ cdef class Egress:
 
 
 cdef size_t resume_offset = 0
-cdef str DIALS = "\n dials "            # connections begun are not messages: a count of their own
-
-
-cdef int pace_of(object rate, pace *out) except -1:
-    if rate is None or not rate.is_limited:
-        out.interval_ns = 0
-        out.burst = 1
-    else:
-        out.interval_ns = <uint64_t>(1e9 / rate)
-        # A tenth of a second's worth at once, so that a high rate does not need a timer for each message.
-        out.burst = max(1, <uint32_t>(rate / 10))
-    return 0
 
 
 @cython.final
 cdef class ReadyQueue:
     """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
 
-    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None, str provider=""):
+    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None):
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
@@ -68,8 +56,8 @@ cdef class ReadyQueue:
         self.source = source
         self.wish = <uint8_t>wish
         self.kind = kind
-        self.provider = provider
         self.passage = None
+        self.ration = None
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
         self.share = ledger.hold_share(site.name)
@@ -99,7 +87,7 @@ cdef class ReadyQueue:
             pace_of(options.connection_rate, &self.dial_rate)
             self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
             self.limits = limits
-            self.configure_passage()
+            self.look_at_source()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
 
@@ -135,18 +123,14 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.rate_share)
         self.ledger.drop_share(self.tenant_share)
 
-    cdef int configure_passage(self) except -1:
+    cdef int look_at_source(self) except -1:
         if not self.site.hosts:
             return 0                        # it leaves this machine by no network
-        ration = self.ledger.ration_of(self.source.name, self.provider)
-        if self.passage is None:
-            if self.source.limits is None and self.source.site_limits is None and ration is None:
-                return 0
-            self.passage = Passage(self.ledger.gate_of(self.source.name),
-                                   Allowance(self.ledger.shares, f"source {self.source.name} to {self.site.name}"), ration)
-        self.passage.ration = ration
-        self.passage.gate.allowance.configure(self.source.limits)
-        self.passage.pair.configure(self.source.site_limits)
+        self.ration = self.ledger.ration_of(self)
+        if self.passage is None and self.limits.all_sites is not None:
+            self.passage = Passage(self.ledger.gate_of(self.source.name))
+        if self.passage is not None:        # with the first of its queues the whole source goes by what a reload has brought
+            self.passage.gate.configure(self.limits.all_sites)
         return 0
 
     def __dealloc__(self):
@@ -237,23 +221,16 @@ cdef class ReadyQueue:
         cdef recipient *r
         cdef recipient **grown
         cdef message *m
-        cdef uint64_t wait_ns
         into.message = NULL
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
             return False
-        if self.passage is not None and self.passage.message_wait(self):
+        if (self.is_paced or self.passage is not None) and not self.take_rates():
             return False
-        if self.is_paced:
-            wait_ns = self.take_rate()
-            if wait_ns:
-                self.await_rate(wait_ns)
-                return False
-        if self.passage is not None:
-            if self.passage.ration is not None and not self.passage.ration.take():
-                self.ledger.ration_spent(self)
-                return False
-            self.passage.take_message()
+        if self.ration is not None and not self.ration.take():
+            self.give_rates()
+            self.ledger.ration_spent(self)
+            return False
         if limit > self.recipient_limit:
             limit = self.recipient_limit
         level = self.foremost()
@@ -322,23 +299,43 @@ cdef class ReadyQueue:
         if self.count:
             self.egress.wake(self)
 
-    cdef uint64_t take_rate(self) noexcept:
-        # Half the burst gathers while we wait: the bucket never runs over, so the rate is reached all the same, with few
-        # timers.
+    cdef bint take_rates(self) noexcept:
+        """Of the site, of the tenant and of the source, or of none of them. Those of which several workers may ask are taken one
+        after the other, and given back when a later one says no."""
         cdef uint64_t wait_ns = 0
         if self.tenant_rate.interval_ns:
             wait_ns = self.tenant_share.message_wait(self.tenant_rate.interval_ns, self.tenant_rate.burst)
             if wait_ns:
-                return wait_ns + self.tenant_rate.burst // 2 * self.tenant_rate.interval_ns
+                self.await_rate(wait_of(wait_ns, &self.tenant_rate))
+                return False
         if self.rate.interval_ns:
             wait_ns = self.rate_share.take_message(self.rate.interval_ns, self.rate.burst)
             if wait_ns:
-                return wait_ns + self.rate.burst // 2 * self.rate.interval_ns
+                self.await_rate(wait_of(wait_ns, &self.rate))
+                return False
         if self.tenant_rate.interval_ns:
             wait_ns = self.tenant_share.take_message(self.tenant_rate.interval_ns, self.tenant_rate.burst)
-            if wait_ns and self.rate.interval_ns:       # another worker was faster
-                self.rate_share.give_message(self.rate.interval_ns)
-        return wait_ns
+            if wait_ns:                         # another worker was faster
+                if self.rate.interval_ns:
+                    self.rate_share.give_message(self.rate.interval_ns)
+                self.await_rate(wait_ns)
+                return False
+        # Last, for who is turned away here stands in line, and has had its turn when it comes back.
+        if self.passage is not None and not self.passage.take_message(self):
+            self.give_site_rates()
+            return False
+        return True
+
+    cdef void give_site_rates(self) noexcept:
+        if self.rate.interval_ns:
+            self.rate_share.give_message(self.rate.interval_ns)
+        if self.tenant_rate.interval_ns:
+            self.tenant_share.give_message(self.tenant_rate.interval_ns)
+
+    cdef void give_rates(self) noexcept:
+        self.give_site_rates()
+        if self.passage is not None:
+            self.passage.give_message()
 
     cdef void await_rate(self, uint64_t wait_ns) noexcept:
         # Not by the wheel, whose ticks of 100 ms would halve a rate of ten a second.
@@ -358,33 +355,36 @@ cdef class ReadyQueue:
 
     cpdef bint may_connect(self):
         cdef uint64_t wait_ns
+        if self.ration is not None and self.ration.spent():
+            self.ledger.ration_spent(self)      # a connection without mail would do a new address no good
+            return False
         if self.dial_rate.interval_ns:
             wait_ns = self.dial_share.message_wait(self.dial_rate.interval_ns, self.dial_rate.burst)
             if wait_ns:
                 self.await_dial(wait_ns)
                 return False
-        if self.passage is not None and not self.passage.take_connection(self):
+        if not self.share.take_connection(self.connection_limit):
+            self.share.wanted_by = self.number
+            self.share.wanted_ns = mono_ns()
+            if self.resume.next == NULL:
+                self.ledger.wheel.arm(&self.resume, 100)
             return False
-        if self.share.take_connection(self.connection_limit):
-            if self.dial_rate.interval_ns:
-                wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
-                if wait_ns:                     # another worker was faster
-                    self.share.give_connection()
-                    if self.passage is not None:
-                        self.passage.give_connection()
-                    self.await_dial(wait_ns)
-                    return False
-            self.places += 1
-            if self.share.wanted_by == self.number:
-                self.share.wanted_by = 0
-            return True
-        if self.passage is not None:
-            self.passage.give_connection()
-        self.share.wanted_by = self.number
-        self.share.wanted_ns = mono_ns()
-        if self.resume.next == NULL:
-            self.ledger.wheel.arm(&self.resume, 100)
-        return False
+        # Behind the site's place: nobody uses up what the source may dial for a site that has none.
+        if self.passage is not None and not self.passage.take_connection(self):
+            self.share.give_connection()
+            return False
+        if self.dial_rate.interval_ns:
+            wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
+            if wait_ns:                         # another worker was faster
+                self.share.give_connection()
+                if self.passage is not None:
+                    self.passage.untake_connection()
+                self.await_dial(wait_ns)
+                return False
+        self.places += 1
+        if self.share.wanted_by == self.number:
+            self.share.wanted_by = 0
+        return True
 
     cdef void await_dial(self, uint64_t wait_ns) noexcept:
         if self.is_dial_awaited:

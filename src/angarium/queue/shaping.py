@@ -13,13 +13,16 @@ import msgspec
 from angarium.model.plan import Site
 from angarium.model.units import Rate
 from angarium.queue.options import RetryOptions
-from angarium.queue.shaping_options import Overrides, ShapingOptions, ShapingTables, domain_pattern
+from angarium.queue.shaping_options import AllSites, Overrides, ShapingOptions, ShapingTables, domain_pattern
 from angarium.resolver.domain_name import to_a_labels
 from angarium.smtp.client_session import PhaseTimeouts
 
 # What of a domain queue's mail is not like other mail for the same site: provider (by its `domains`), domain table,
 # tenant; "" for none.
 Kind = tuple[str, str, str]
+
+# In front of the name under which connections are counted: for connections begun, which are not messages.
+DIALS: Final = "\n dials "
 
 KEYS: Final = ShapingOptions.__struct_fields__
 
@@ -45,6 +48,7 @@ class Limits(msgspec.Struct, frozen=True):
     set_by       key -> the table that decided it; a key that no table has is not in it.
     tenant_rate  message_rate of the tenant, which holds besides options.message_rate.
     timeouts     options.*_timeout for sessions; None: the built-in ones.
+    all_sites    of the source, besides what is in options; None: no limit.
     *_scope      behind a site's name, or in its place when they begin with NUL (shared over sites): among whom
                  connections, connection_rate, message_rate and tenant_rate are counted.
     """
@@ -57,6 +61,7 @@ class Limits(msgspec.Struct, frozen=True):
     dial_scope: str = ""
     rate_scope: str = ""
     tenant_scope: str = ""
+    all_sites: AllSites | None = None
 
     @property
     def retry(self) -> RetryOptions | None:
@@ -72,6 +77,11 @@ def kind_text(kind: Kind | None) -> str:
 def scope_name(site: Site, scope: str) -> str:
     """The name under which something is counted (queue/shares.pyx)."""
     return scope if scope.startswith("\0") else site.name + scope
+
+
+def shared_scope(level: str, name: str) -> str:
+    """The scope of what has one count over all sites."""
+    return f"\0\n {level} {name}"
 
 
 class Shaping:
@@ -113,11 +123,15 @@ class Shaping:
         kind = (provider, _closest(self._domains, name), tenant_name if tenant_name in self._tables.tenant else "")
         return kind if any(kind) else None
 
+    def provider_of(self, site: Site, kind: Kind | None) -> str:
+        """Whose mail it is: by the domain, else by the site's foremost host; "": nobody's that is known."""
+        return (kind[0] if kind else "") or self._provider_of_site(site)
+
     def limits(self, site: Site, source: str, kind: Kind | None = None) -> Limits:
         """What holds for mail to a site from a source."""
         provider = site_table = ""
         if not self._is_plain:
-            provider = (kind[0] if kind else "") or self._provider_of_site(site)
+            provider = self.provider_of(site, kind)
             site_table = self._site_table(site)
             if source not in self._tables.source:
                 source = ""
@@ -135,19 +149,20 @@ class Shaping:
         # From wide to narrow, each with its scope.
         levels: list[tuple[Table, str]] = [(self._default, "")]
 
-        def add(level: str, name: str, of: dict[str, Any], scope: str, is_shared: bool = False) -> None:
-            if name in of:          # a name that a reload has taken away is still in the kinds of ready queues
-                levels.append((Table(("shaping", level, name), of[name]), ("\0" if is_shared else "") + scope))
+        def add(level: str, name: str, of: dict[str, Any], *, is_apart: bool = True) -> None:
+            if name not in of:          # a name that a reload has taken away is still in the kinds of ready queues
+                return
+            scope = f"\n {level} {name}" if is_apart else ""
+            if getattr(of[name], "share", False):
+                scope = shared_scope(level, name)
+            levels.append((Table(("shaping", level, name), of[name]), scope))
 
-        shared = provider in tables.provider and tables.provider[provider].share
         # A site whose hosts are the provider's counts as a whole; by domains it is some of the site's mail.
-        add("provider", provider, tables.provider, f"\n provider {provider}" if shared or by_domains else "", shared)
-        add("site", site_table, tables.site, "")
-        add("domain", domain, tables.domain, f"\n domain {domain}")
-        shared = source in tables.source and tables.source[source].share
-        add("source", source, tables.source, f"\n source {source}", shared)
-        shared = tenant in tables.tenant and tables.tenant[tenant].share
-        add("tenant", tenant, tables.tenant, f"\n tenant {tenant}", shared)
+        add("provider", provider, tables.provider, is_apart=bool(by_domains))
+        add("site", site_table, tables.site, is_apart=False)
+        add("domain", domain, tables.domain)
+        add("source", source, tables.source)
+        add("tenant", tenant, tables.tenant)
 
         values: dict[str, Any] = {}
         set_by: dict[str, Table] = {}
@@ -171,7 +186,7 @@ class Shaping:
         return Limits(
             options, set_by, tenant_rate, _timeouts(options),
             scopes.get("connections", ""), scopes.get("connection_rate", ""), scopes.get("message_rate", ""),
-            scopes.get("tenant", ""),
+            scopes.get("tenant", ""), tables.source[source].all_sites if source in tables.source else None,
         )  # fmt: skip
 
     def _provider_of_site(self, site: Site) -> str:

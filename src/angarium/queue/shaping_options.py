@@ -19,6 +19,7 @@ AddressFamily = Literal["any", "prefer-ipv4", "prefer-ipv6", "ipv4", "ipv6"]
 UNSET: Final = "unset"
 UNSET_KEYS: Final = "(unset)"       # where config/unset.py puts the names of such keys
 
+CONNECTIONS_MAXIMUM: Final = 65535   # csrc/queue/shares.c counts no further
 _TIMEOUTS: Final = (
     "connect_timeout", "greeting_timeout", "hello_timeout", "handshake_timeout", "mail_timeout", "rcpt_timeout",
     "data_timeout", "block_timeout", "end_timeout",
@@ -40,7 +41,7 @@ def domain_pattern(text: str) -> str:
 def check_values(options: Any) -> None:
     """What ShapingOptions and Overrides have in common. Raises ValueError that begins with the key."""
     for key, least, most, reason in (
-        ("connections", 1, 65535, "between 1 and 65535"),
+        ("connections", 1, CONNECTIONS_MAXIMUM, f"between 1 and {CONNECTIONS_MAXIMUM}"),
         ("messages_per_connection", 0, 1 << 31, "0 (no limit) or more"),
         ("recipients_per_transaction", 1, 100000, "between 1 and 100000"),
     ):
@@ -174,6 +175,7 @@ _FOR_ALL: Final = {
 
 class ProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[shaping.provider.NAME]: a site whose foremost host matches `mx`, and mail for `domains` wherever it goes.
+    Warm-ups ([warmup.NAME], routing/warmup.py) name providers of here.
 
     mx       "mx.example.com" or "*.example.com" (all below it).
     domains  "example.com" or ".example.com" (all below it).
@@ -186,6 +188,8 @@ class ProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.mx and not self.domains:
+            raise ValueError("mx: neither mx nor domains: nobody is of this provider")
         for index, pattern in enumerate(self.mx):
             try:
                 if pattern.removeprefix("*.").find("*") >= 0:
@@ -208,12 +212,25 @@ class DomainShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=
     """[shaping.domain.NAME]: mail for this domain, over connections of its own."""
 
 
+class AllSites(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.source.NAME.all_sites]: what the source may do towards all sites together, besides what each of them
+    allows. As in ShapingOptions; None: no limit."""
+
+    connections: int | None = None
+    connection_rate: Rate | None = None
+    message_rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        if self.connections is not None and not 1 <= self.connections <= CONNECTIONS_MAXIMUM:
+            raise ValueError(f"connections: between 1 and {CONNECTIONS_MAXIMUM}")
+
+
 class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[shaping.source.NAME]: mail that leaves from [source.NAME]. share: one count for all sites."""
+    """[shaping.source.NAME]: mail that leaves from [source.NAME], at each site; all_sites: over all of them."""
 
     REFUSED = {"address_family": "the address in [source] decides it"}
 
-    share: bool = False
+    all_sites: AllSites | None = None
 
 
 class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -41,6 +41,18 @@ cdef class Shares:
     cdef Share share_of(self, str name)
 
 
+cdef struct pace:                       # GCRA (csrc/queue/shares.h)
+    uint64_t interval_ns                # 0: no limit
+    uint32_t burst
+
+
+cdef int pace_of(object rate, pace *out) except -1          # of a model.units.Rate or None
+
+# Half the burst gathers while somebody waits: the bucket never runs over, so the rate is reached all the same, with few timers.
+cdef inline uint64_t wait_of(uint64_t wait_ns, const pace *of) noexcept:
+    return wait_ns + of.burst // 2 * of.interval_ns
+
+
 cdef class Share:
     """One entry as one worker sees it: of a site, or of that part of its mail which a table of [shaping] counts apart
     (shaping.py). All its ready queues that are counted there have the same object."""

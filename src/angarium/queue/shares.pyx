@@ -12,6 +12,17 @@ import os
 cdef uint64_t WANTED_NS = 500000000     # as between workers (csrc/queue/shares.h)
 
 
+cdef int pace_of(object rate, pace *out) except -1:
+    if rate is None or not rate.is_limited:
+        out.interval_ns = 0
+        out.burst = 1
+    else:
+        out.interval_ns = <uint64_t>(1e9 / rate)
+        # A tenth of a second's worth at once, so that a high rate does not need a timer for each message.
+        out.burst = max(1, <uint32_t>(rate / 10))
+    return 0
+
+
 @cython.final
 cdef class Shares:
     """Owns the mapping. Made by the supervisor; every worker calls attach() behind the fork."""

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from angarium.model.errors import ConfigError
-from angarium.model.plan import Limits, Proxy, Site, Source
-from angarium.model.units import Rate
-from angarium.routing.options import PoolOptions, SiteLimitOptions, SourceOptions
+from angarium.model.plan import Proxy, Site, Source
+from angarium.routing.options import PoolOptions, SourceOptions
 from angarium.routing.source_health import SourceHealth
 from angarium.routing.warmup import Ration, Warmups
 
@@ -28,7 +27,8 @@ class EgressPool:
     only     the source when there is just one: no choice is to be made then.
     sources  all of them, in order of configuration.
     health   of a worker; None: all sources are always there.
-    warmups  None: all sources are warm. provider: that they are drawn for ("": none that is known).
+    warmups  None: all sources are warm.
+    provider that they are drawn for ("": none that is known).
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class EgressPool:
         if self._warmups is not None:
             found = {source.name: self._warmups.ration(source.name, provider) for source in self.sources}
             self._rations = {name: ration for name, ration in found.items() if ration is not None}
-        self.provider = provider
         self._narrowed: dict[tuple[str, str], EgressPool] = {}
 
     def choose(self, chance: float | None = None) -> Source:
@@ -72,15 +71,18 @@ class EgressPool:
             return self._another(chance)
         return source
 
-    def for_site(self, site: Site, domain: bytes = b"") -> EgressPool:
+    def for_site(self, site: Site, provider: str = "") -> EgressPool:
         """The part of the pool that can reach a site: sources with an address of a family that its hosts have.
 
+        provider  whose mail it is (queue/shaping.py): what warm-ups have left for it decides which source is drawn.
+
         The whole pool when there is none such: that is found, and told, when it is dialled. The same object for the
-        same families, and the provider that the domain (of the forward-path) and the site belong to, each time.
+        same families and provider each time.
         """
         if not site.hosts:
             return self
-        provider = "" if self._warmups is None else self._warmups.providers.of(domain, site)
+        if self._warmups is None:
+            provider = ""
         if self.only is not None and not provider:
             return self
         addresses = [address for host in site.hosts for address in host.addresses]
@@ -163,14 +165,4 @@ def source_of(name: str, options: SourceOptions, hostname: str) -> Source:
     proxy = None
     if options.proxy is not None:
         proxy = Proxy(options.proxy.kind, options.proxy.server, options.proxy.user, options.proxy.password)
-    limits, site_limits = _limits(options), _limits(options.per_site)
-    return Source(name, first, options.ehlo or hostname, second, limits, site_limits, proxy)
-
-
-def _limits(options: SourceOptions | SiteLimitOptions) -> Limits | None:
-    limits = Limits(options.connections, _per_s(options.connection_rate), _per_s(options.rate))
-    return limits if limits != Limits() else None
-
-
-def _per_s(rate: Rate | None) -> float:
-    return 0.0 if rate is None or not rate.is_limited else float(rate)
+    return Source(name, first, options.ehlo or hostname, second, proxy)

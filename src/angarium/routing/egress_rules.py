@@ -74,14 +74,13 @@ class EgressPools:
             senders=self._senders.matching(reverse_path) if self._asks_senders else (),
         )
 
-    def pool_for(self, key: bytes, site: Site) -> EgressPool:
-        """The pool of a domain queue, as far as it can reach the site.
+    def pool_for(self, key: bytes, site: Site, provider: str = "") -> EgressPool:
+        """The pool of a domain queue, as far as it can reach the site; provider: whose mail it is.
 
         Raises RoutingTrouble (temporary, 4.3.5) when the message names one that does not exist: it waits rather than
         leave from an address it was not meant for.
         """
-        parts = RouteKey.parse(key)
-        return self._pool(parts).for_site(site, parts.domain)
+        return self._pool(RouteKey.parse(key)).for_site(site, provider)
 
     def _pool(self, key: RouteKey) -> EgressPool:
         if key.pool:

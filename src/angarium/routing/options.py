@@ -8,7 +8,6 @@ from typing import Final, Literal
 import msgspec
 
 from angarium.model.plan import TlsName
-from angarium.model.units import Rate
 from angarium.resolver.domain_name import to_a_labels
 from angarium.routing.next_hop import parse_next_hop, with_tls
 from angarium.routing.route_key import sender_key
@@ -53,22 +52,6 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             with_tls(next_hop, self.tls)
 
 
-def _check_connections(connections: int) -> None:
-    if not 0 <= connections <= 65535:
-        raise ValueError("connections: between 1 and 65535, or 0 for no limit")
-
-
-class SiteLimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[source.NAME.per_site]: from the source to each site, besides what [shaping] allows. As in SourceOptions."""
-
-    connections: int = 0
-    connection_rate: Rate | None = None
-    rate: Rate | None = None
-
-    def __post_init__(self) -> None:
-        _check_connections(self.connections)
-
-
 class ProxyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[source.NAME.proxy]
 
@@ -101,29 +84,20 @@ class ProxyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class SourceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[source.NAME]
+    """[source.NAME]. Its limits: [shaping.source.NAME] (queue/shaping_options.py).
 
     address  numeric, of this machine; or an array of one IPv4 and one IPv6 address; absent: the kernel chooses.
     ehlo     name or address literal said in EHLO; absent: node.hostname.
-
     proxy    who has the addresses instead of this machine, and connects for it.
-
-    Limits towards all sites together, over all workers:
-    connections      at once; 0: no limit. connection_rate: new ones; absent: no limit. rate: messages; likewise.
     """
 
     address: str | list[str] = ""
     ehlo: str = ""
-    connections: int = 0
-    connection_rate: Rate | None = None
-    rate: Rate | None = None
-    per_site: SiteLimitOptions = SiteLimitOptions()
     proxy: ProxyOptions | None = None
 
     def __post_init__(self) -> None:
         if self.proxy is not None and self.proxy.kind == "haproxy" and not self.addresses():
             raise ValueError("address: a proxy of kind haproxy is to be told one that it has")
-        _check_connections(self.connections)
         seen: set[int] = set()
         for each in self.addresses():
             try:

@@ -1,7 +1,7 @@
-"""[provider.NAME] and [warmup.NAME]: how much a new source may send to whom on which day.
+"""[warmup.NAME]: how much a new source may send to whom on which day.
 
-What is counted, and where, is queue/rations.pyx; who asks before a message leaves, queue/passage.pyx. Here is which
-count a source and a site belong to.
+Who a provider is says [shaping.provider.NAME] (queue/shaping.py). What is counted, and where, is queue/rations.pyx;
+who asks before a message leaves, queue/ready.pyx.
 """
 
 from __future__ import annotations
@@ -13,36 +13,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from angarium.model.plan import Site
-from angarium.resolver.domain_name import to_a_labels
-from angarium.routing.options import domain_key
-
 EPOCH: Final = datetime.date(1970, 1, 1)
 _DAYS_MAXIMUM: Final = 366
 _VOLUME_MAXIMUM: Final = 1_000_000_000
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-
-
-class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[provider.NAME]: who receives mail for many domains.
-
-    mx       its mail exchangers: "mx.example.com", or "*.example.com" for all below it.
-    domains  of recipients, whatever their exchangers: "example.com", ".example.com".
-    """
-
-    mx: list[str] = []
-    domains: list[str] = []
-
-    def __post_init__(self) -> None:
-        for key, patterns, of_pattern in (("mx", self.mx, mx_key), ("domains", self.domains, domain_key)):
-            for index, pattern in enumerate(patterns):
-                try:
-                    if of_pattern(pattern) == "*":
-                        raise ValueError('"*" is everybody')
-                except ValueError as error:
-                    raise ValueError(f"{key}[{index}]: {error}") from None
-        if not self.mx and not self.domains:
-            raise ValueError("mx: neither mx nor domains: nobody is of this provider")
 
 
 class WarmupOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +26,7 @@ class WarmupOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     begins     first day (UTC), "2026-12-01"; before it they send nothing that another source can.
     schedule   messages a day to each provider, and to all other sites together: first day, second day ... Behind its
                end they are warm.
-    providers  instead of the schedule, for some of them.
+    providers  of [shaping.provider.NAME]: instead of the schedule, for some of them.
     """
 
     sources: list[str]
@@ -87,54 +61,23 @@ class Table(Protocol):
     def ration(self, name: str, first_day: int, schedule: Iterable[int]) -> Ration: ...
 
 
-class Providers:
-    """Which provider a domain with its site belongs to."""
-
-    def __init__(self, options: Mapping[str, ProviderOptions]) -> None:
-        # Of the same pattern twice the first counts.
-        self._by_domain: dict[str, str] = {}
-        self._by_mx: dict[str, str] = {}
-        for name, each in options.items():
-            for pattern in each.domains:
-                self._by_domain.setdefault(domain_key(pattern), name)
-            for pattern in each.mx:
-                self._by_mx.setdefault(mx_key(pattern), name)
-
-    def of(self, domain: bytes, site: Site) -> str:
-        """Its name, "" when it is of none. The domain's own goes before that of its exchangers; of these the most
-        preferred counts."""
-        if self._by_domain:
-            try:
-                name = to_a_labels(domain)
-            except ValueError:
-                name = ""
-            for pattern in _spellings(name):
-                if pattern in self._by_domain:
-                    return self._by_domain[pattern]
-        for host in site.hosts:
-            for pattern in _spellings(host.name.lower()):
-                if pattern in self._by_mx:
-                    return self._by_mx[pattern]
-        return ""
-
-
 class Warmups:
     """All plans, over one table of counts. A changed configuration is a new object over the same table.
 
-    is_empty  nothing is warmed up: nobody need ask.
+    providers  names of [shaping.provider.*].
+    is_empty   nothing is warmed up: nobody need ask.
     """
 
     def __init__(
         self,
         plans: Mapping[str, WarmupOptions],
-        providers: Mapping[str, ProviderOptions],
+        providers: Iterable[str],
         table: Table | None,
     ) -> None:
         self._table = table
         self._plans = {source: plan for plan in plans.values() for source in plan.sources}
         self._rations: dict[tuple[str, str], Ration] = {}
         self._names = ("", *providers)
-        self.providers = Providers(providers)
         self.is_empty = not plans or table is None
 
     def ration(self, source: str, provider: str) -> Ration | None:
@@ -158,7 +101,7 @@ class Warmups:
 
 
 def ration_name(source: str, provider: str) -> str:
-    return f"{source} {provider}"           # neither has a space in it
+    return f"{source}\n{provider}"          # names are printable: neither has that in it
 
 
 def first_day(text: str) -> int:
@@ -169,22 +112,6 @@ def first_day(text: str) -> int:
         return (datetime.date.fromisoformat(text) - EPOCH).days
     except ValueError:
         raise ValueError(f'"{text}" is not a date such as "2026-12-01"') from None
-
-
-def mx_key(pattern: str) -> str:
-    """"*.example.com" as ".example.com", a host's name as it is, in A-labels. Raises ValueError."""
-    if pattern.startswith("."):
-        raise ValueError(f'"{pattern}": write "*{pattern}"')
-    return domain_key(pattern.removeprefix("*") if pattern.startswith("*.") else pattern)
-
-
-def _spellings(name: str) -> Iterator[str]:
-    if name:
-        yield name
-    dot = name.find(".")
-    while dot != -1 and not name.startswith("["):
-        yield name[dot:]
-        dot = name.find(".", dot + 1)
 
 
 def unknown_names(
@@ -202,4 +129,4 @@ def unknown_names(
             seen[source] = name
         for provider in plan.providers:
             if provider not in known_providers:
-                yield (name, "providers", provider), f"there is no [provider.{provider}]"
+                yield (name, "providers", provider), f"there is no [shaping.provider.{provider}]"
