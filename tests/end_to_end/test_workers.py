@@ -113,7 +113,7 @@ def test_the_rate_holds_for_the_whole_machine(tmp_path: Path) -> None:
 
 
 def test_one_rate_for_all_sites_of_a_provider_over_two_workers(tmp_path: Path) -> None:
-    """Never faster than one worker alone would send. How near to the limit they come, benchmarks/macro/limits.py says."""
+    """Never faster than one worker alone would send. How near they come, benchmarks/macro/limits.py says."""
     count, rate = 400, 80
     with NextHop() as first, NextHop() as second:
         config = (
