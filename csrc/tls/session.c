@@ -274,17 +274,17 @@ bool tls_session_exporter(const tls_session *self, uint8_t *into)
 
 size_t tls_session_server_end_point(const tls_session *self, uint8_t *into)
 {
-    X509 *own = SSL_session_reused(self->ssl) ? NULL : SSL_get_certificate(self->ssl);
+    X509 *servers = SSL_is_server(self->ssl) ? SSL_get_certificate(self->ssl) : SSL_get0_peer_certificate(self->ssl);
     int digest_nid = NID_undef;
     unsigned length = 0;
-    if (own == NULL || !SSL_is_init_finished(self->ssl))
+    if (servers == NULL || SSL_session_reused(self->ssl) || !SSL_is_init_finished(self->ssl))
         return 0;
-    X509_get_signature_info(own, &digest_nid, NULL, NULL, NULL);
+    X509_get_signature_info(servers, &digest_nid, NULL, NULL, NULL);
     /* RFC 5929 §4.1: the hash of the certificate's signature; SHA-256 in place of MD5 and SHA-1. */
     const EVP_MD *digest = digest_nid != NID_undef ? EVP_get_digestbynid(digest_nid) : NULL;
     if (digest_nid == NID_md5 || digest_nid == NID_sha1)
         digest = EVP_sha256();
-    if (digest == NULL || X509_digest(own, digest, into, &length) != 1)
+    if (digest == NULL || X509_digest(servers, digest, into, &length) != 1)
         length = 0;
     ERR_clear_error();
     return length;

@@ -63,7 +63,7 @@ typedef enum tls_name_kind { TLS_NAME_NONE = 0, TLS_NAME_DNS, TLS_NAME_EMAIL } t
 tls_name_kind tls_session_peer_name(const tls_session *self, size_t index, char *text, size_t size);
 
 /* Channel bindings. tls-exporter (RFC 9266): 32 octets; false where it would prove nothing (TLS 1.2 without RFC 7627).
- * tls-server-end-point (RFC 5929 §4): up to 64 octets, returns how many; 0 when the certificate is not known for sure
+ * tls-server-end-point (RFC 5929 §4), of either side: up to 64 octets, returns how many; 0 when the certificate is not known for sure
  * (a resumed session). */
 bool tls_session_exporter(const tls_session *self, uint8_t *into);
 size_t tls_session_server_end_point(const tls_session *self, uint8_t *into);

@@ -1,8 +1,8 @@
 """One run of the fuzz target for whole client sessions: what a hostile server says in, an AssertionError out when an
 invariant breaks.
 
-The first two octets choose what we are (LMTP, STARTTLS, how bodies go) and how many transactions we try, the rest is
-what the server says. The invariants, for any octets:
+The first two octets choose what we are (LMTP, STARTTLS, AUTH, how bodies go) and how many transactions we try, the rest
+is what the server says. The invariants, for any octets:
 
 - events or BrokenDialogue, never another exception; texts bounded and without control octets;
 - what we send is whole: commands that end with CRLF, each from the grammar below, and bodies behind a 354 or a BDAT
@@ -32,7 +32,8 @@ MOST_OUTPUT_OCTETS = 4096
 BODY = b"body\r\n.dot\r\n"
 STUFFED = b"body\r\n..dot\r\n.\r\n"
 
-_COMMAND = re.compile(rb"(EHLO|LHLO|HELO|STARTTLS|MAIL|RCPT|DATA|RSET|QUIT|BDAT|\.)[ -~]*\r\n")
+_COMMAND = re.compile(rb"(EHLO|LHLO|HELO|STARTTLS|AUTH|MAIL|RCPT|DATA|RSET|QUIT|BDAT|\.|cmVzcA==|\*)[ -~]*\r\n")
+_LATE = re.compile(rb"(?:eHh4){166}eHg=\r\n")
 _REPLY = re.compile(rb"(?:(\d\d\d)(?:-[^\r\n]*)\r\n)*(\d\d\d)(?: [^\r\n]*)?\r\n")
 
 WORDS = [
@@ -40,6 +41,11 @@ WORDS = [
     b"250-mx.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-DSN\r\n250-SIZE 9999\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n",
     b"250-mx.example\r\n250-STARTTLS\r\n250 HELP\r\n",
     b"250-mx.example\r\n250-LIMITS MAILMAX=1 RCPTMAX=2 RCPTDOMAINMAX=1\r\n250 PIPELINING\r\n",
+    b"250-mx.example\r\n250-PIPELINING\r\n250 AUTH PLAIN LOGIN\r\n",
+    b"334 VXNlcm5hbWU6\r\n",
+    b"334\r\n",
+    b"235 2.7.0 ok\r\n",
+    b"535 5.7.8 no\r\n",
     b"250-",
     b"250 2.0.0 ok\r\n",
     b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n250 2.1.5 ok\r\n354 go\r\n",
@@ -82,6 +88,8 @@ class Dialogue:
             b"client.example", is_lmtp=kind & 8 != 0, watches_for_loop=kind & 16 != 0, wants_tls=kind & 32 != 0
         )
         self.is_lmtp = kind & 8 != 0
+        self.logs_in = kind & 64 != 0
+        self.initial = b"x" * (500 if kind & 128 else 5)
         self.seen: list[object] = []
         self.sent = b""
         self.said = b""  # by the server, in clear and under TLS
@@ -113,6 +121,7 @@ class Dialogue:
         for event in events:
             self.seen.append(event)
             self._see(event)
+        self._log_in()
         self._begin()
         self._send()
 
@@ -127,11 +136,20 @@ class Dialogue:
             return
         if event.kind == "send-body":
             self.session.send_body(event.slot, BODY)
+        elif event.kind == "auth-challenge":
+            assert not self.session.may_start
+            self.session.respond_auth(b"resp" if self.session.challenge is not None else None)
         elif event.kind == "starttls":
             self._send()
             self.session.after_handshake()
             assert self.session.extensions == 0
             assert self.session.is_tls
+
+    def _log_in(self) -> None:
+        """Once, where it is offered and nothing was begun yet."""
+        if self.logs_in and self.session.is_ready and b"PLAIN" in self.session.mechanisms.split() and not self.started:
+            self.logs_in = False
+            self.session.begin_auth("PLAIN", self.initial)
 
     def _begin(self) -> None:
         while self.transactions and self.session.may_start:
@@ -162,6 +180,10 @@ def commands_of(sent: bytes) -> list[bytes]:
         if sent.startswith(STUFFED, at):
             at += len(STUFFED)
             verbs.append(b".")
+            continue
+        if match := _LATE.match(sent, at):      # an initial response that was too long for the command
+            at = match.end()
+            verbs.append(b"AUTH")
             continue
         match = _COMMAND.match(sent, at)
         assert match is not None, sent[at : at + 60]

@@ -10,10 +10,14 @@ C: octets                        all that the client sends because of the line(s
 E: send-body delivered(over, slot=0) !       events, with the fields that matter; "!": RemoteProtocolError
 X: PIPELINING SIZE=1000          the extensions known now; "-": none. MAILMAX=N RCPTMAX=N RCPTDOMAINMAX=N: of LIMITS
 > start [by=bdat] [size=N] [8bit] [utf8] [requiretls] [ret=X] [envid=X] <reverse-path> <forward-path>[;notify;orcpt] ...
-                                 further options: [by=60;R] [priority=N] [solicit=X]
+                                 further options: [by=60;R] [priority=N] [solicit=X] [submitter=X]
 > body octets                    to the transaction that may send its body (or was started by=bdat)
 > quit
 > handshake                      TLS is up
+> login MECHANISM                with PASSWORD or TOKEN; challenges are answered as the mechanism does. "fault" behind
+                                 the events: why it gave up
+> auth MECHANISM [octets]        by hand; "-": an empty initial response
+> respond octets                 "-": an empty one
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from angarium.sasl import client
+from angarium.sasl.client import ClientExchange, Credentials, Derive, Fault
+from angarium.sasl.login_options import WITH_TOKEN, LoginOptions
 from angarium.smtp.client_session import BrokenDialogue, ClientSession, Event
 
 FOLDER = Path(__file__).parent.parent / "transcripts" / "client"
@@ -32,6 +39,10 @@ EXTENSIONS = (
     "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES", "REQUIRETLS",
     "DELIVERBY", "MT-PRIORITY", "NO-SOLICITING", "LIMITS",
 )  # fmt: skip
+
+# RFC 7677 §3's and RFC 7628 §4's own
+NONCE, PASSWORD = b"rOprNGfwEbeRWgbNEkqO", "pencil"
+TOKEN = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg"
 
 _ESCAPE = re.compile(r"\\(r|n|\\)")
 _EVENT = re.compile(r"(!|[a-z-]+)(?:\(([^)]*)\))?")
@@ -74,6 +85,13 @@ def play(transcript: ClientTranscript, cuts_of: Callable[[bytes], Iterable[int]]
     Player(transcript.settings, cuts_of).play(transcript)
 
 
+class Binding:
+    """A channel whose binding anybody can look up."""
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return b"0123456789abcdef" if kind == "tls-exporter" else None
+
+
 class Player:
     def __init__(self, settings: list[str], cuts_of: Callable[[bytes], Iterable[int]]) -> None:
         self.cuts_of = cuts_of
@@ -84,6 +102,8 @@ class Player:
         self.output = b""
         self.is_broken = False
         self.slot = -1
+        self.exchange: ClientExchange | None = None
+        self.faults: list[str] = []
         keywords = [word.upper() for word in settings if word.upper() in EXTENSIONS]
         if keywords or "ready" in settings:
             self.session.receive(
@@ -117,11 +137,46 @@ class Player:
             if start == end or self.is_broken:
                 continue
             try:
-                self.events += self.session.receive(octets[start:end])
+                events = self.session.receive(octets[start:end])
+                self.events += events
+                if self.exchange is not None:
+                    self.answer(self.exchange, events)
             except BrokenDialogue as error:
                 self.events += error.events_before
                 self.is_broken = True
             self.output += self.session.take_output()
+
+    def log_in(self, mechanism: str) -> None:
+        options = (
+            LoginOptions(user="user@example.com", token_file="/t", mechanisms=[mechanism])  # type: ignore[list-item]
+            if mechanism in WITH_TOKEN
+            else LoginOptions(user="user", password_file="/p", mechanisms=[mechanism])  # type: ignore[list-item]
+        )
+        credentials = Credentials(options, TOKEN if mechanism in WITH_TOKEN else PASSWORD)
+        offered = frozenset(self.session.mechanisms.decode().split())
+        channel = Binding() if self.session.is_tls else None
+        assert client.choose(credentials, offered, channel) == mechanism
+        self.exchange = ClientExchange(mechanism, credentials, offered, channel)  # type: ignore[arg-type]
+        made, client.make_nonce = client.make_nonce, lambda: NONCE
+        try:
+            self.session.begin_auth(mechanism, self.exchange.start())
+        finally:
+            client.make_nonce = made
+
+    def answer(self, exchange: ClientExchange, events: list[Event]) -> None:
+        try:
+            for event in events:
+                if event.kind == "auth-challenge":
+                    response = exchange.respond(self.session.challenge)
+                    if isinstance(response, Derive):
+                        response = exchange.derived(response.compute())
+                    self.session.respond_auth(response)
+                elif event.kind == "authenticated":
+                    exchange.finish()
+        except Fault as fault:
+            self.faults.append(str(fault))
+            if events[-1].kind == "auth-challenge":
+                self.session.respond_auth(None)
 
     def act(self, text: str) -> None:
         verb, _, rest = text.partition(" ")
@@ -129,6 +184,13 @@ class Player:
             self.session.close()
         elif verb == "handshake":
             self.session.after_handshake()
+        elif verb == "login":
+            self.log_in(rest)
+        elif verb == "auth":
+            mechanism, _, initial = rest.partition(" ")
+            self.session.begin_auth(mechanism, initial.removeprefix("-").encode() if initial else None)
+        elif verb == "respond":
+            self.session.respond_auth(rest.removeprefix("-").encode())
         elif verb == "body":
             self.session.send_body(self.slot, octets_of(rest))
         else:
@@ -159,12 +221,15 @@ class Player:
                     int(value)
                     if key in ("size", "priority")
                     else value.encode()
-                    if key in ("envid", "solicit")
+                    if key in ("envid", "solicit", "submitter")
                     else value
                 )
         self.slot = self.session.start(paths[0][0], list(paths[1:]), **options)  # type: ignore[arg-type]
 
     def check_events(self, text: str, where: str) -> None:
+        text, _, fault = text.partition(" fault ")
+        assert self.faults == ([fault] if fault else []), where
+        self.faults = []
         expected = _EVENT.findall(text)
         found = [event.kind for event in self.events] + (["!"] if self.is_broken else [])
         assert found == [name for name, _ in expected], where

@@ -16,6 +16,7 @@ cdef enum client_state:
     CLIENT_CLOSED
     CLIENT_STARTTLS
     CLIENT_HANDSHAKE                    # of TLS: nothing is understood until tls_established()
+    CLIENT_AUTH                         # a SASL exchange is under way
 
 cdef enum client_stage:                 # which command a reply answers
     STAGE_CONNECT = 0                   # no session yet: used by trouble.py only
@@ -31,6 +32,7 @@ cdef enum client_stage:                 # which command a reply answers
     STAGE_IDLE                          # nothing was asked
     STAGE_STARTTLS
     STAGE_HANDSHAKE                     # the connection's: no command of SMTP
+    STAGE_AUTH                          # AUTH, or a response to a challenge
 
 cdef enum client_extension:
     EXTENSION_PIPELINING = 1
@@ -47,6 +49,7 @@ cdef enum client_extension:
     EXTENSION_MT_PRIORITY = 1 << 11
     EXTENSION_NO_SOLICITING = 1 << 12
     EXTENSION_LIMITS = 1 << 13
+    EXTENSION_AUTH = 1 << 14
 
 cdef enum client_event_kind:
     EVENT_NONE = 0
@@ -63,6 +66,9 @@ cdef enum client_event_kind:
     EVENT_BYE                           # QUIT was answered
     EVENT_STARTTLS                      # the handshake may begin; tls_established() when it is over
     EVENT_STARTTLS_REFUSED              # instead of EVENT_READY: transactions may start, in clear
+    EVENT_AUTH_CHALLENGE                # auth_challenge() says what it is, auth_respond() answers
+    EVENT_AUTHENTICATED                 # transactions may start
+    EVENT_AUTH_REFUSED                  # likewise, without
 
 cdef struct client_event:
     uint8_t kind
@@ -111,6 +117,9 @@ cdef class ClientDialogue:
     cdef readonly uint32_t mail_limit
     cdef readonly uint32_t recipient_limit
     cdef readonly uint32_t domain_limit
+    cdef readonly bytes mechanisms      # of AUTH, as offered, in capitals
+    cdef bytes initial                  # response that was too long for the AUTH command
+    cdef readonly bint is_authenticated
 
     cdef int begin_lines(self) except -1
     cdef int line(self, int stage) except -1

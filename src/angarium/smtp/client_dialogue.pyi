@@ -21,6 +21,8 @@ class ClientDialogue:
     mail_limit: int
     recipient_limit: int
     domain_limit: int
+    mechanisms: bytes
+    is_authenticated: bool
     is_lmtp: bool
     wants_tls: bool
     is_tls: bool

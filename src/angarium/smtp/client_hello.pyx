@@ -16,7 +16,7 @@ EXTENSION_BITS = {
     "ENHANCEDSTATUSCODES": EXTENSION_ENHANCEDSTATUSCODES, "STARTTLS": EXTENSION_STARTTLS,
     "REQUIRETLS": EXTENSION_REQUIRETLS, "BINARYMIME": EXTENSION_BINARYMIME,
     "DELIVERBY": EXTENSION_DELIVERBY, "MT-PRIORITY": EXTENSION_MT_PRIORITY, "NO-SOLICITING": EXTENSION_NO_SOLICITING,
-    "LIMITS": EXTENSION_LIMITS,
+    "LIMITS": EXTENSION_LIMITS, "AUTH": EXTENSION_AUTH,
 }
 
 
@@ -92,6 +92,7 @@ cdef void forget_offer(ClientDialogue self) noexcept:
     self.size_limit = 0
     self.by_minimum_s = 0
     self.mail_limit = self.domain_limit = 0
+    self.mechanisms = b""
     self.recipient_limit = CLIENT_RECIPIENTS_MAX
 
 
@@ -117,6 +118,8 @@ cdef int read_extensions(ClientDialogue self) except -1:
                 self.by_minimum_s = limit
         elif keyword == b"LIMITS":
             read_limits(self, words)
+        elif keyword == b"AUTH":                            # RFC 4954 §3 (3)
+            self.mechanisms = b" ".join(words[1:]).upper()
 
 
 cdef int read_limits(ClientDialogue self, list words) except -1:

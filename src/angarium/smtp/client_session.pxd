@@ -52,10 +52,12 @@ cdef struct mail_parameters:
     uint32_t envid_length
     bint is_binary                      # BODY=BINARYMIME: only for a peer that offers it, and by BDAT
     const client_terms *terms           # NULL: none
+    const uint8_t *submitter            # of AUTH=, in xtext: said where we are authenticated; length 0: "<>"
+    uint32_t submitter_length
 
 
 cdef class PhaseTimeouts:
-    cdef uint64_t of_stage_ms[13]
+    cdef uint64_t of_stage_ms[14]
     cdef uint64_t block_ms              # for a block of the body to leave
 
 

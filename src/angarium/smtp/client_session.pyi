@@ -18,7 +18,8 @@ class Event(NamedTuple):
 
     kind     ready | hello-refused | loop | recipient-refused | recipient-delivered (LMTP) | message-refused |
              send-body | delivered | over | closing (421) | bye | starttls (the handshake may begin) |
-             starttls-refused (instead of ready: in clear).
+             starttls-refused (instead of ready: in clear) | auth-challenge (respond_auth() answers) | authenticated |
+             auth-refused.
     stage    the command that was answered, "end of data" for the last reply of a transaction.
     slot     0 or 1: which transaction; index: which of its recipients.
     status   enhanced status code, (0, 0, 0) when the reply brought none.
@@ -37,7 +38,7 @@ class Event(NamedTuple):
 
 @final
 class PhaseTimeouts:
-    """How long a session waits, in seconds, by what it waits for (RFC 5321 §4.5.3.2): hello is EHLO, HELO and RSET, handshake
+    """How long a session waits, in seconds, by what it waits for (RFC 5321 §4.5.3.2): hello is EHLO, HELO, RSET and AUTH, handshake
     STARTTLS and TLS, block the next piece of the body to leave, end the reply behind the body."""
 
     def __init__(
@@ -81,6 +82,15 @@ class ClientSession(ClientDialogue):
 
         Raises LocalProtocolError when no handshake was due.
         """
+    def begin_auth(self, mechanism: str, initial: bytes | None = None) -> None:
+        """AUTH (RFC 4954 §4). initial  the mechanism's first response, None: it has none; where the line would be over 512
+        octets it is said to an empty challenge. Raises LocalProtocolError before the hello, in a transaction, or twice."""
+    def respond_auth(self, response: bytes | None) -> None:
+        """The answer to "auth-challenge"; None gives up. Raises LocalProtocolError when none is due, and for one that is over
+        12286 octets in base64."""
+    @property
+    def challenge(self) -> bytes | None:
+        """What the newest reply says in base64; None: it is not base64."""
     def receive(self, data: bytes) -> list[Event]:
         """Takes octets from the peer, in any cuts. Raises BrokenDialogue; the session is closed then."""
     def take_output(self) -> bytes:
@@ -101,6 +111,7 @@ class ClientSession(ClientDialogue):
         deliver_by: tuple[int, str, bool] | None = None,
         priority: int = 0,
         solicit: bytes = b"",
+        submitter: bytes = b"",
     ) -> int:
         """Begins a transaction; returns its slot. Allowed while may_start.
 
@@ -110,6 +121,7 @@ class ClientSession(ClientDialogue):
         is_binary      BODY=BINARYMIME: LocalProtocolError where BINARYMIME and CHUNKING are not both offered.
         deliver_by     (seconds from now, "N" or "R", trace) of BY (RFC 2852).
         priority       of MT-PRIORITY, said wherever it is offered (RFC 6710 §4.2). solicit: keywords of SOLICIT (RFC 3865).
+        submitter      of AUTH= in xtext (RFC 4954 §5), said where we are authenticated; b"": "<>".
         Without PIPELINING the commands go out one by one as replies come. Parameters the peer has not offered are
         left out. Raises LocalProtocolError.
         """

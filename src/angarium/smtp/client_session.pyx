@@ -1,5 +1,5 @@
 # The client's half of SMTP (RFC 5321) and LMTP (RFC 2033): replies in, commands and events out. Here are its transactions;
-# client_hello.pyx has what comes before them.
+# client_hello.pyx has what comes before them, client_auth.pyx AUTH.
 # Not here: sockets, clocks, the queue, what a refusal means for the mail (outbound/trouble.py).
 #
 # The session is greeting, hello, then transactions. Every command that goes out leaves an expectation in a small
@@ -13,7 +13,8 @@
 #   HELO              HELO       READY      -      QUIT           QUIT
 #   STARTTLS          STARTTLS   HANDSHAKE  -      READY          READY
 #   HANDSHAKE         (TLS)      EHLO; a connection that begins with TLS begins here, then GREETING
-#   READY             (transactions)
+#   READY             (transactions, or AUTH)
+#   AUTH              AUTH       READY      AUTH   READY          READY          (3xx: a challenge; its response is due from us)
 #   QUIT              QUIT       CLOSED     -      CLOSED         CLOSED
 #
 # Transaction slot    reply to   2xx        3xx    4xx, 5xx
@@ -30,6 +31,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset, strlen
+from angarium.smtp.client_auth cimport auth_begin, auth_challenge, auth_replied, auth_respond
 from angarium.smtp.client_dialogue cimport *
 from angarium.smtp.client_hello cimport forget_offer, hello_replied, hello_under_tls
 from angarium.smtp.csmtp cimport (
@@ -62,6 +64,7 @@ cdef uint8_t *LEGAL = [
     0b0000,                 # STAGE_IDLE
     0b1101,                 # STAGE_STARTTLS
     0b0000,                 # STAGE_HANDSHAKE
+    0b1111,                 # STAGE_AUTH
 ]
 
 cdef uint64_t QUIT_TIMEOUT_MS = 5000        # judged: politeness has a price, mail does not depend on it
@@ -77,9 +80,9 @@ cdef class PhaseTimeouts:
                   double block=limits.DATA_BLOCK_TIMEOUT_S, double end=limits.DATA_TERMINATION_TIMEOUT_S):
         self.of_stage_ms[<int>STAGE_CONNECT] = self.of_stage_ms[<int>STAGE_IDLE] = 0
         self.of_stage_ms[<int>STAGE_GREETING] = <uint64_t>(greeting * 1000)
-        # §4.5.3.2 names no time for EHLO and RSET
+        # §4.5.3.2 names no time for EHLO and RSET, RFC 4954 none for AUTH
         self.of_stage_ms[<int>STAGE_EHLO] = self.of_stage_ms[<int>STAGE_HELO] = <uint64_t>(hello * 1000)
-        self.of_stage_ms[<int>STAGE_RSET] = <uint64_t>(hello * 1000)
+        self.of_stage_ms[<int>STAGE_RSET] = self.of_stage_ms[<int>STAGE_AUTH] = <uint64_t>(hello * 1000)
         self.of_stage_ms[<int>STAGE_MAIL] = <uint64_t>(mail * 1000)
         self.of_stage_ms[<int>STAGE_RCPT] = <uint64_t>(rcpt * 1000)
         self.of_stage_ms[<int>STAGE_DATA] = <uint64_t>(data * 1000)
@@ -93,9 +96,10 @@ cdef class PhaseTimeouts:
 cdef PhaseTimeouts USUAL_TIMEOUTS = PhaseTimeouts()
 
 STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
-               "STARTTLS", "handshake")
+               "STARTTLS", "handshake", "AUTH")
 EVENT_NAMES = ("none", "ready", "hello-refused", "loop", "recipient-refused", "recipient-delivered",
-               "message-refused", "send-body", "delivered", "over", "closing", "bye", "starttls", "starttls-refused")
+               "message-refused", "send-body", "delivered", "over", "closing", "bye", "starttls", "starttls-refused",
+               "auth-challenge", "authenticated", "auth-refused")
 
 
 class Event(NamedTuple):
@@ -214,6 +218,8 @@ cdef class ClientSession(ClientDialogue):
         elif event.stage == STAGE_QUIT:
             self.state = CLIENT_CLOSED
             event.kind = EVENT_BYE
+        elif event.stage == STAGE_AUTH:
+            auth_replied(self, event)
         else:
             hello_replied(self, event)
         return self.release()
@@ -358,6 +364,12 @@ cdef class ClientSession(ClientDialogue):
             self.put(b" SMTPUTF8", 9)
         if p.requires_tls and self.extensions & EXTENSION_REQUIRETLS and self.is_tls:
             self.put(b" REQUIRETLS", 11)        # RFC 8689 §2: only under TLS
+        if self.is_authenticated:               # RFC 4954 §5: to be said of every message, be it that nobody is named
+            if p.submitter_length:
+                self.put(b" AUTH=", 6)
+                self.put_field(p.submitter, p.submitter_length)
+            else:
+                self.put(b" AUTH=<>", 8)
         if self.extensions & EXTENSION_DSN:
             if p.ret:
                 self.put(b" RET=FULL" if p.ret == c'F' else b" RET=HDRS", 9)
@@ -528,9 +540,20 @@ cdef class ClientSession(ClientDialogue):
     def after_handshake(self):
         hello_under_tls(self)
 
+    def begin_auth(self, str mechanism not None, bytes initial=None):
+        auth_begin(self, mechanism.encode("ascii"), initial)
+
+    def respond_auth(self, bytes response):
+        auth_respond(self, response)
+
+    @property
+    def challenge(self):
+        return auth_challenge(self)
+
     def start(self, bytes reverse_path not None, list forward_paths not None, *, uint64_t message_octets=0,
               bint is_8bit=False, bint is_smtputf8=False, bint requires_tls=False, str ret="", bytes envid=b"",
-              str by="data", bint is_binary=False, tuple deliver_by=None, int priority=0, bytes solicit=b""):
+              str by="data", bint is_binary=False, tuple deliver_by=None, int priority=0, bytes solicit=b"",
+              bytes submitter=b""):
         cdef mail_parameters p
         cdef client_terms terms
         cdef bytes path, orcpt
@@ -551,6 +574,8 @@ cdef class ClientSession(ClientDialogue):
         terms.solicit_length = len(solicit)
         p.envid = envid
         p.envid_length = len(envid)
+        p.submitter = submitter
+        p.submitter_length = len(submitter)
         slot = self.mail(reverse_path, len(reverse_path), &p)
         for entry in forward_paths:
             path, notify, orcpt = entry if isinstance(entry, tuple) else (entry, 0, b"")

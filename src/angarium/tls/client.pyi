@@ -54,6 +54,11 @@ class ClientTls:
         records: tuple[TlsaRecord, ...] = (),
         more_names: tuple[str, ...] = (),
     ) -> None: ...
+    def channel_binding(self, kind: str) -> bytes | None:
+        """What binds an authentication to this connection: "tls-exporter" (RFC 9266) or "tls-server-end-point" (RFC 5929 §4).
+
+        None when there is no such thing here: TLS 1.2 without RFC 7627 for the first, a resumed session for the second.
+        """
     def open_octets(self, data: Buffer) -> bytes:
         """Takes octets from the server; returns what they say. Raises RemoteProtocolError. Tests and tools only."""
     def seal_octets(self, plain: Buffer) -> bytes:

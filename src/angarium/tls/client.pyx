@@ -140,6 +140,15 @@ cdef class ClientTls:
     def cipher(self):
         return tls_session_cipher(self.session).decode("ascii")
 
+    def channel_binding(self, str kind not None):
+        cdef uint8_t[64] data
+        cdef size_t length = 0
+        if kind == "tls-exporter":
+            length = 32 if tls_session_exporter(self.session, data) else 0
+        elif kind == "tls-server-end-point":
+            length = tls_session_server_end_point(self.session, data)
+        return PyBytes_FromStringAndSize(<const char *>data, length) if length else None
+
     @property
     def failure(self):
         cdef str reason = tls_session_failure(self.session).decode("ascii", "replace")

@@ -1,0 +1,137 @@
+"""[login.*] of one worker: secrets read from their files, again when those change; and logins that a host has refused.
+
+A wrong password that is tried by every connection of every message locks accounts. So each login goes to a site by one
+connection alone until it has been taken there once, and one that was refused is not tried again for REFUSED_S, or until
+its file is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from angarium.model.errors import AngariumError
+from angarium.sasl.bearer import TOKEN_OCTETS
+from angarium.sasl.client import Credentials
+from angarium.sasl.login_options import LoginOptions
+from angarium.sasl.preparation import PASSWORD_OCTETS
+
+# Judged: five tries an hour and worker are what people with a typing error make.
+REFUSED_S: Final = 720.0
+_STANDINGS_MOST: Final = 10_000
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)     # b64token, RFC 6750 §2.1
+
+_Stamp = tuple[int, int, int]
+
+
+class LoginTrouble(AngariumError):
+    """No credentials: the text names the file and says what to do."""
+
+
+class Standing:
+    """Of one login at one site. refusal: what the host said, until refused_until_mono_s."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+        self.is_taken = False
+        self.refusal: object = None
+        self.refused_until_mono_s = 0.0
+        self.turn = asyncio.Lock()
+
+
+class Logins:
+    """On the loop; files are read in its threads."""
+
+    def __init__(
+        self, options: Mapping[str, LoginOptions] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._options = dict(options or {})
+        self._clock = clock
+        self._read: dict[str, tuple[_Stamp, Credentials]] = {}
+        self._standings: dict[tuple[str, str], Standing] = {}
+
+    def apply(self, options: Mapping[str, LoginOptions]) -> None:
+        """A reload."""
+        self._read = {name: read for name, read in self._read.items() if options.get(name) == read[1].options}
+        self._options = dict(options)
+
+    def options_of(self, name: str) -> LoginOptions | None:
+        """None: no login is wanted, or a reload has taken it away."""
+        return self._options.get(name)
+
+    async def credentials(self, name: str) -> Credentials:
+        """Raises LoginTrouble."""
+        options = self._options.get(name)
+        if options is None:
+            raise LoginTrouble(f"there is no [login.{name}]")
+        known = self._read.get(name)
+        stamp, secret = await asyncio.get_running_loop().run_in_executor(
+            None, _read, options, known[0] if known is not None else None
+        )
+        if secret is None:
+            assert known is not None
+            return known[1]
+        credentials = Credentials(options, secret)
+        self._read[name] = stamp, credentials
+        return credentials
+
+    def standing(self, name: str, site: str, credentials: Credentials) -> Standing:
+        """How the login stands at a site; anew for another secret."""
+        key = (name, site)
+        found = self._standings.get(key)
+        if found is None or found.credentials is not credentials:
+            if len(self._standings) >= _STANDINGS_MOST:
+                del self._standings[next(iter(self._standings))]
+            found = self._standings[key] = Standing(credentials)
+        return found
+
+    def refused(self, standing: Standing, refusal: object) -> None:
+        standing.is_taken = False
+        standing.refusal = refusal
+        standing.refused_until_mono_s = self._clock() + REFUSED_S
+
+    def refusal_of(self, standing: Standing) -> object:
+        """None: it may be tried."""
+        return standing.refusal if self._clock() < standing.refused_until_mono_s else None
+
+
+def read_secret(options: LoginOptions) -> str:
+    """For who does not keep it. Raises LoginTrouble."""
+    secret = _read(options, None)[1]
+    assert secret is not None
+    return secret
+
+
+def _read(options: LoginOptions, known: _Stamp | None) -> tuple[_Stamp, str | None]:
+    """The stamp of the file and its first line; None: it is the one that is known."""
+    path = options.token_file or options.password_file
+    most = TOKEN_OCTETS if options.token_file else PASSWORD_OCTETS
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise LoginTrouble(f"{path}: not a regular file")
+            if status.st_mode & 0o037:
+                mode = stat.S_IMODE(status.st_mode)
+                raise LoginTrouble(f"{path}: mode {mode:04o} lets others read or write it: chmod 0600")
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp == known:
+                return stamp, None
+            octets = file.read(most + 2)
+    except OSError as error:
+        raise LoginTrouble(f"{path}: {error.strerror}") from None
+    line = octets.split(b"\n", 1)[0].removesuffix(b"\r")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise LoginTrouble(f"{path}: not UTF-8") from None
+    if not 1 <= len(line) <= most or "\0" in text:
+        raise LoginTrouble(f"{path}: its first line must have 1 to {most} octets")
+    if options.token_file and not _TOKEN.fullmatch(text):
+        raise LoginTrouble(f"{path}: its first line is not a bearer token (RFC 6750 §2.1)")
+    return stamp, text

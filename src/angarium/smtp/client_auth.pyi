@@ -1,0 +1,1 @@
+"""AUTH lines of a client session. Compiled callers only."""
