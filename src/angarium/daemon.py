@@ -22,7 +22,7 @@ from angarium import __version__
 from angarium.admin.views import Facts, Listener, WarmupView
 from angarium.admission.tallies import Tallies
 from angarium.config.location import admin_socket
-from angarium.config.schema import Config, check_certificates, check_rules, load, read_hooks
+from angarium.config.schema import Config, check_certificates, check_rules, check_secrets, load, read_hooks
 from angarium.events.journal import Journal
 from angarium.inbound.quota import Counts
 from angarium.inbound.socket_options import SocketOptions
@@ -100,6 +100,7 @@ class Daemon:
             privileges.become(account)
         # Now, not before: whoever reads them at a reload will be this account.
         check_certificates(self._config, tree)
+        check_secrets(self._config, tree)
         check_rules(self._config, tree)
         self._hooks = read_hooks(self._config, tree)
         self._spool = SpoolDirectory.open(node.spool)
@@ -251,6 +252,7 @@ class Daemon:
         try:
             config, tree = load(self._path)
             check_certificates(config, tree)
+            check_secrets(config, tree)
             check_rules(config, tree)
             hooks = read_hooks(config, tree)
         except ConfigError:

@@ -64,6 +64,7 @@ from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.routing.source_health import SourceHealth
 from angarium.routing.warmup import Warmups
+from angarium.sasl.logins import Logins
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
@@ -108,7 +109,8 @@ class Relay:
         self._policy = Policy(loop, self.journal)
         self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
         self._recipients = RecipientJudge(loop, self.journal, self._hostname)
-        self._side_tls = SideTls(loop, self.journal)
+        self._logins = Logins(config.login)
+        self._side_tls = SideTls(loop, self.journal, self._logins)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
@@ -135,7 +137,7 @@ class Relay:
         self._report_desk = ReportDesk(loop, self.journal, self._hostname, sys.stdout.fileno())
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
-        self._dispatcher = Dispatcher(self._scheduler, health=self._health)
+        self._dispatcher = Dispatcher(self._scheduler, health=self._health, logins=self._logins)
         self._maildirs = MaildirEgress(self._scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
@@ -247,6 +249,7 @@ class Relay:
             if self._sts is not None:
                 self._retire(self._sts)
             self._sts = self._sts_policies(config)
+        self._logins.apply(config.login)
         self._scheduler.reconfigure(
             router=self._router(config),
             pool=self._pools(config),

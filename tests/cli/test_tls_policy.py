@@ -120,3 +120,18 @@ def test_a_route_to_a_maildir_needs_no_policy(config: Any, tmp_path: Path) -> No
     route = f'[[route]]\ndomain = "here.example"\nnext_hop = "maildir:{tmp_path}/{{local}}"\n'
     status, text = tls_policy("--config", config(route), "here.example")
     assert (status, "by no network" in text) == (0, True)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_login_says_what_is_asked_of_who_is_told(config: Any, is_named: bool) -> None:
+    named = '"mx1.example.net"' if is_named else ""
+    more = (
+        f'[login.us]\nuser = "us"\npassword_file = "/us"\nhosts = [{named}]\n'
+        '[shaping.domain."plain.example"]\nlogin = "us"\n'
+    )
+    path = config(more, resolver="")
+    status, text = tls_policy("--config", path, "plain.example")
+    assert "login        us" in text
+    assert ("verify from login: encrypted, with a verified certificate" in text) == is_named
+    assert ("nor does [login.us] hosts name it" in text) == (not is_named)
+    assert status == (0 if is_named else 1)

@@ -400,3 +400,27 @@ def test_a_password_for_a_next_hop_wants_tls_that_proves_who_gets_it(
     said = str(refusal.value)
     assert f'tls = "{unproved}" does not prove who gets the password' in said
     assert 'recipients.call_ahead.auth."smtp://hop.example"' in said and "allow_unverified = true" in said
+
+
+LOGIN = '[login.us]\nuser = "us"\npassword_file = "/etc/angarium/us"\n'
+TO_MX = f'{LOGIN}[[route]]\nnext_hop = "mx"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f'{TO_MX}login = "uss"\n', r'route\[0\]\.login: .*no \[login\.uss\]; did you mean "us"'),
+        (f'{TO_MX}login = "us"\ntls = "none"\n', r"route\[0\]\.tls: .*say allow_clear there"),
+        (f'{LOGIN}[[route]]\nnext_hop = "maildir:/m"\nlogin = "us"\n', r"route\[0\].*login: maildir asks for none"),
+        (f'{LOGIN}[shaping.domain."x.example"]\nlogin = "them"\n', r'shaping\.domain\."x\.example"\.login'),
+        (f'{LOGIN}[shaping.default]\nlogin = "us"\n', r"shaping\.default.*login: would be told to every host"),
+        (f'{LOGIN}[source.a]\n[shaping.source.a]\nlogin = "us"\n', r"login: would be told to every host"),
+        (f"{LOGIN}token_file = '/t'\n", r"login\.us.*either it or token_file"),
+        (f'{LOGIN}mechanisms = ["XOAUTH2"]\n', r"login\.us.*does nothing with a password_file"),
+        (f'{LOGIN}hosts = ["a*.example"]\n', r"login\.us.*neither a host name nor"),
+        ('[login.us]\nuser = "us"\npassword_file = "us"\n', r"login\.us.*not an absolute path"),
+    ],
+)
+def test_logins_that_cannot_be_are_refused_with_their_key(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        config_of(tmp_path, LISTENER + text)

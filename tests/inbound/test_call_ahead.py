@@ -17,6 +17,8 @@ from angarium.model.plan import Host, Plan, Site
 from angarium.outbound.side_tls import SideTls
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
+from angarium.sasl.login_options import LoginOptions
+from angarium.sasl.logins import Logins
 from angarium.tls.terms import TlsTerms
 
 NAME = "hop.example"
@@ -40,6 +42,8 @@ class SecureHop(NextHop):
         self.seen: list[str] = []
         self.said: list[bytes] = []
         self.begins_with_tls = False
+        self.route_login = ""
+        self.logins = Logins()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate(NAME, ca=ca or "authority").configure_cert(self.context)
 
@@ -54,11 +58,18 @@ class SecureHop(NextHop):
 
     async def plan(self, domain: bytes) -> Plan:
         host = Host(NAME, ("127.0.0.1",), self.port)
-        site = Site(self.text, "smtp", (host,), tls=self.own, begins_with_tls=self.begins_with_tls)  # type: ignore[arg-type]
+        site = Site(
+            self.text,
+            "smtp",
+            (host,),
+            tls=self.own,  # type: ignore[arg-type]
+            begins_with_tls=self.begins_with_tls,
+            login=self.route_login,
+        )
         return Plan(site, float("inf"))
 
     async def terms(self, site: Site) -> TlsTerms:
-        side = SideTls(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+        side = SideTls(asyncio.get_running_loop(), None, self.logins)  # type: ignore[arg-type]
         side.shaping = self.shaping
         return await side.terms(site)
 
@@ -186,13 +197,31 @@ def test_octets_put_behind_the_reply_to_starttls_end_it(tmp_path: Path) -> None:
     run(main())
 
 
+def password(folder: Path, text: str = "secret") -> Path:
+    file = folder / "password"
+    file.write_text(text + "\n")
+    file.chmod(0o600)
+    return file
+
+
+def test_who_we_are_for_mail_we_are_for_questions_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        hop = SecureHop("required", tmp_path)
+        hop.route_login = "relay"
+        hop.logins = Logins({"relay": LoginOptions(user="relay", password_file=str(password(tmp_path)))})
+        assert await asked(hop, tmp_path) == ("250 2.1.5", "")
+        assert b"AUTH PLAIN " + base64.b64encode(b"\0relay\0secret") in hop.said
+
+    run(main())
+
+
 @pytest.mark.parametrize("mechanisms", [b"PLAIN LOGIN", b"LOGIN"])
 def test_a_next_hop_that_wants_to_know_us_is_told_under_tls(tmp_path: Path, mechanisms: bytes) -> None:
     async def main() -> None:
         hop = SecureHop("opportunistic", tmp_path)
         hop.auth = mechanisms
         await hop.start()
-        (tmp_path / "password").write_text("se cret\n")
+        password(tmp_path, "se cret")
         login = {"user": "relay", "password_file": str(tmp_path / "password")}
         port, hop.start = hop.port, lambda: asyncio.sleep(0)  # type: ignore[method-assign,assignment]
         assert await asked(hop, tmp_path, auth={f"smtp://{NAME}:{port}": login}) == ("250 2.1.5", "")
@@ -208,8 +237,8 @@ def test_a_next_hop_that_wants_to_know_us_is_told_under_tls(tmp_path: Path, mech
     ("change", "reason"),
     [
         ({"offers": b"HELP"}, "AUTH is for TLS only, and there is none"),
-        ({"auth": b""}, "the next hop offers neither AUTH PLAIN nor LOGIN"),
-        ({"replies": {b"AUTH": b"535 5.7.8 no\r\n"}}, "AUTH: 535 5.7.8 no"),
+        ({"auth": b""}, "the next hop offers no AUTH by SCRAM-SHA-256-PLUS or SCRAM-SHA-256 or PLAIN or LOGIN"),
+        ({"replies": {b"AUTH": b"535 5.7.8 no\r\n"}}, "AUTH PLAIN: 535 5.7.8 no"),
         ({"password": None}, "No such file or directory"),
     ],
 )
@@ -219,7 +248,7 @@ def test_what_keeps_us_from_logging_in_keeps_us_from_asking(
     async def main() -> None:
         hop = SecureHop("opportunistic", tmp_path)
         if "password" not in change:
-            (tmp_path / "password").write_text("secret\n")
+            password(tmp_path)
         for key, value in change.items():
             setattr(hop, key, value)
         await hop.start()
@@ -241,7 +270,7 @@ def test_a_password_goes_to_an_unverified_next_hop_only_where_that_is_allowed(
     async def main() -> None:
         hop = SecureHop(tls, tmp_path, ca="somebody else")
         await hop.start()
-        (tmp_path / "password").write_text("secret\n")
+        password(tmp_path)
         login = {"user": "relay", "password_file": str(tmp_path / "password"), "allow_unverified": may}
         port, hop.start = hop.port, lambda: asyncio.sleep(0)  # type: ignore[method-assign,assignment]
         said, why = await asked(hop, tmp_path, auth={f"smtp://{NAME}:{port}": login})

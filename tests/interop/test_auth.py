@@ -135,14 +135,16 @@ log_path = {root}/log
 protocols =
 ssl = no
 disable_plaintext_auth = no
-auth_mechanisms = plain login scram-sha-256
+auth_mechanisms = plain login scram-sha-256 {more_mechanisms}
 default_login_user = {user}
 default_internal_user = {user}
 default_internal_group = {group}
 passdb {{
   driver = passwd-file
+  mechanisms = plain login scram-sha-256
   args = {root}/users
 }}
+{more}
 userdb {{
   driver = static
   args = uid={uid} gid={uid} home=/nonexistent
@@ -161,8 +163,23 @@ service stats {{
 """
 
 
+# Tokens are JWTs, signed with a key that lies in a file.
+DOVECOT_TOKENS = """\
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {root}/oauth2.conf
+}}
+"""
+DOVECOT_OAUTH2 = """\
+introspection_mode = local
+local_validation_key_dict = fs:posix:prefix={root}/keys/
+username_attribute = email
+"""
+
+
 @contextlib.contextmanager
-def dovecot() -> Iterator[Path]:
+def dovecot(tokens_signed_with: bytes = b"") -> Iterator[Path]:
     """Dovecot's authentication alone, of the test's own; gives its socket."""
     path = program("dovecot")
     if os.geteuid() != 0:
@@ -173,6 +190,14 @@ def dovecot() -> Iterator[Path]:
         user = pwd.getpwnam("dovecot")
         (root / "users").write_text(f"{IDENTITY}:{{PLAIN}}{PASSWORD}\n")
         values = {"root": root, "user": "dovecot", "group": "dovecot", "uid": user.pw_uid}
+        values.update(more="", more_mechanisms="")
+        if tokens_signed_with:
+            values["more"] = DOVECOT_TOKENS.format(root=root)
+            values["more_mechanisms"] = "oauthbearer xoauth2"
+            (root / "oauth2.conf").write_text(DOVECOT_OAUTH2.format(root=root))
+            keys = root / "keys/default/HS256"
+            keys.mkdir(parents=True)
+            (keys / "default").write_bytes(base64.b64encode(tokens_signed_with))
         (root / "dovecot.conf").write_text(DOVECOT_CONF.format(**values))
         process = subprocess.Popen([path, "-F", "-c", f"{root}/dovecot.conf"], stdin=subprocess.DEVNULL)
         try:

@@ -2,18 +2,23 @@
 
 A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never
 answers, RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"
-(end of data and BDAT LAST), "RSET", "QUIT". A list of faults is used up one by one; None in it means: behave.
+(end of data and BDAT LAST), "RSET", "QUIT", "AUTH". A list of faults is used up one by one; None in it means: behave.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
+
+from angarium.sasl.exchange import Exchange
+from angarium.sasl.scram import make_keys
+from angarium.sasl.steps import Accepted, Challenge, CheckPassword, CheckToken, FetchScramKeys
 
 CLOSE = "close"
 RESET = "reset"
@@ -41,6 +46,7 @@ class FaultServer:
     tls_extensions   offered under TLS instead of `extensions`.
     hellos           version of TLS ("" in clear) at each EHLO. resumed: sessions that were.
     shown            clients' certificates.
+    mechanisms       offered by AUTH. accounts: who may come in, with password or token. logins: who did, and how.
     """
 
     faults: dict[str, Faults] = dataclasses.field(default_factory=dict)
@@ -52,6 +58,9 @@ class FaultServer:
     hellos: list[str] = dataclasses.field(default_factory=list)
     resumed: int = 0
     shown: list[bytes] = dataclasses.field(default_factory=list)
+    mechanisms: list[str] = dataclasses.field(default_factory=list)
+    accounts: dict[str, str] = dataclasses.field(default_factory=dict)
+    logins: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     handshake_failures: list[str] = dataclasses.field(default_factory=list)
     address: str = "127.0.0.1"
     port: int = 0
@@ -176,6 +185,8 @@ class Dialogue:
                 extensions = self.server.tls_extensions or extensions
             elif self.server.tls is not None:
                 extensions = [*extensions, b"STARTTLS"]
+            if self.server.mechanisms:
+                extensions = [*extensions, b"AUTH " + " ".join(self.server.mechanisms).encode()]
             await self.say(
                 verb,
                 line,
@@ -187,6 +198,8 @@ class Dialogue:
             await self.starttls(line)
         elif verb == "HELO":
             await self.say(verb, line, b"250 fault.example\r\n")
+        elif verb == "AUTH":
+            await self.auth(line)
         elif verb == "MAIL":
             self.mail, self.rcpts = line, []
             if not await self.say(verb, line, b"250 2.1.0 ok\r\n"):
@@ -212,6 +225,48 @@ class Dialogue:
             raise Gone
         else:
             self.writer.write(b"500 5.5.1 unknown\r\n")
+
+    async def auth(self, line: bytes) -> None:
+        """With the mechanisms that we have for clients."""
+        _, mechanism, *initial = line.decode().split()
+        if self.server.fault_of("AUTH", line) is not None:
+            await self.say("AUTH", line, b"")
+            return
+        if mechanism not in self.server.mechanisms:
+            self.writer.write(b"504 5.5.4 unknown\r\n")
+            return
+        exchange = Exchange(mechanism, self, offers_plus="SCRAM-SHA-256-PLUS" in self.server.mechanisms)
+        step = exchange.start(None if not initial else b"" if initial == ["="] else base64.b64decode(initial[0]))
+        while True:
+            if isinstance(step, Challenge):
+                self.writer.write(b"334 " + base64.b64encode(step.octets) + b"\r\n")
+                response = await self.line()
+                if response == b"*":
+                    self.writer.write(b"501 5.7.0 cancelled\r\n")
+                    return
+                step = exchange.respond(base64.b64decode(response))
+            elif isinstance(step, CheckPassword):
+                is_good = self.server.accounts.get(step.identity) == step.password
+                step = exchange.answer(step.identity if is_good else None)
+            elif isinstance(step, CheckToken):
+                found = [name for name, token in self.server.accounts.items() if token == step.token]
+                step = exchange.answer(found[0] if found else None)
+            elif isinstance(step, FetchScramKeys):
+                password = self.server.accounts.get(step.identity, "")
+                step = exchange.answer(make_keys(password, b"salt" * 4, 4096))
+            else:
+                break
+        if isinstance(step, Accepted):
+            self.server.logins.append((mechanism, step.identity))
+            self.writer.write(b"235 2.7.0 ok\r\n")
+        else:
+            self.writer.write(b"535 5.7.8 no\r\n")
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return None
+
+    def peer_certificate_identity(self) -> str | None:
+        return None
 
     async def data(self) -> None:
         while not (self.buffer.startswith(b".\r\n") or b"\r\n.\r\n" in self.buffer):

@@ -27,6 +27,7 @@ from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_rules import EgressPools
 from angarium.routing.source_health import SourceHealth
+from angarium.sasl.logins import Logins
 from angarium.spool.shard import Shard
 
 HOSTNAME = "relay.example.org"
@@ -72,6 +73,7 @@ class Outgoing:
         workers: int,
         pools: EgressPools | None = None,
         health: SourceHealth | None = None,
+        logins: Logins | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.directory = directory
@@ -95,7 +97,7 @@ class Outgoing:
             hostname=HOSTNAME,
             hot_limit_octets=hot_limit_octets,
         )
-        self.dispatcher = Dispatcher(self.scheduler, options, health=health)
+        self.dispatcher = Dispatcher(self.scheduler, options, health=health, logins=logins)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self.scheduler.set_egress(protocol, self.dispatcher)
         self.maildirs = MaildirEgress(self.scheduler)
@@ -162,6 +164,7 @@ async def outgoing(
     workers: int = 1,
     pools: EgressPools | None = None,
     health: SourceHealth | None = None,
+    logins: Logins | None = None,
 ) -> AsyncIterator[Outgoing]:
     relay = Outgoing(
         directory,
@@ -173,6 +176,7 @@ async def outgoing(
         workers=workers,
         pools=pools,
         health=health,
+        logins=logins,
     )
     try:
         yield relay

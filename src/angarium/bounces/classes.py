@@ -60,6 +60,7 @@ SUPPRESSED: Final = "suppressed"
 COMPLAINT: Final = "complaint"
 
 PHASES: Final = (
-    "route", "connect", "greeting", "ehlo", "starttls", "tls", "mail", "rcpt", "data", "end", "rset", "idle", "report"
+    "route", "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "end", "rset", "idle",
+    "report",
 )  # fmt: skip
 """Where a failure met us. "route": before any connection. "report": read out of a report of somebody else."""

@@ -28,12 +28,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from angarium.config.schema import check_certificates, check_rules, load, read_hooks
+    from angarium.config.schema import check_certificates, check_rules, check_secrets, load, read_hooks
     from angarium.policy.hook_file import load_hooks
 
     path = find(args.config)
     config, tree = load(path)
     check_certificates(config, tree)
+    check_secrets(config, tree)
     check_rules(config, tree)
     hooks = read_hooks(config, tree)
     if hooks is not None:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict[str, Any]:
-    """Keys: domain, and either reason and status, or next_hop, secure, sts, hosts."""
+    """Keys: domain, and either reason and status, or next_hop, secure, sts, login, hosts."""
     from angarium.model.plan import RoutingTrouble, TlsWish
     from angarium.queue.shaping import Shaping
     from angarium.resolver.caching_resolver import CachingResolver
@@ -94,7 +94,11 @@ async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict
         if sts is not None:
             found["sts"] = _sts(await sts.find(domain.lower()))
         limits = shaping.limits(site, source, shaping.kind_of(site, domain.lower().encode()))
-        found["hosts"] = [_host(site, host, TlsWish[wish_name], limits.options.tls) for host in site.hosts]
+        name = site.login or limits.options.login
+        if name and site.hosts:
+            found["login"] = name
+        wish, login = TlsWish[wish_name], (name, config.login.get(name))
+        found["hosts"] = [_host(site, host, wish, limits.options.tls, login) for host in site.hosts]
         return found
     except RoutingTrouble as trouble:
         return {"domain": domain, "status": ".".join(map(str, trouble.status)), "reason": trouble.text}
@@ -114,8 +118,9 @@ def _sts(found: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _host(site: Any, host: Any, wish: Any, default: Any) -> dict[str, Any]:
-    from angarium.outbound.tls_policy import TlsPolicy, decide, is_located, policy_of
+def _host(site: Any, host: Any, wish: Any, default: Any, login: tuple[str, Any]) -> dict[str, Any]:
+    from angarium.outbound import trouble
+    from angarium.outbound.tls_policy import TlsPolicy, at_host, is_located, may_be_told, policy_of, with_login
 
     found: dict[str, Any] = {"host": host.name, "preference": host.preference, "addresses": list(host.addresses)}
     if host.tlsa is not None:
@@ -123,7 +128,10 @@ def _host(site: Any, host: Any, wish: Any, default: Any) -> dict[str, Any]:
         found["tlsa"] = {
             "state": host.tlsa.state.value, "base": host.tlsa.base, "records": records, "reason": host.tlsa.detail
         }  # fmt: skip
-    decision = decide(site, host, wish, default)
+    name, options = login
+    decision = at_host(with_login(policy_of(site, wish, default), options), site, host)
+    if options is not None and isinstance(decision, TlsPolicy) and not may_be_told(options, site, host):
+        decision = trouble.not_to_be_told(name, host.name)
     if not is_located(policy_of(site, wish, default), site):
         found["refused"] = "the message requires TLS all the way, and DNS does not vouch for the mail exchangers"
     elif isinstance(decision, TlsPolicy):
@@ -169,6 +177,8 @@ def _print(answer: dict[str, Any]) -> None:
         _row("MTA-STS", f"{sts['mode']}, id {sts['id']}, max_age {sts['max_age']} s, mx {' '.join(sts['mx'])}")
     else:
         _row("MTA-STS", f"none{': ' if sts['reason'] else ''}{sts['reason']}")
+    if "login" in answer:
+        _row("login", answer["login"])
     for host in answer["hosts"]:
         print(f"\n  {_plain(host['host'])} (preference {host['preference']})")
         _row("  addresses", " ".join(host["addresses"]))

@@ -47,6 +47,9 @@ def explain_shaping(
         if key == "tls" and site.tls:
             lines.append(ShapingLine(key, _shown(site.tls), None, OF_ROUTE))
             continue
+        if key == "login" and site.login:
+            lines.append(ShapingLine(key, _shown(site.login), None, OF_ROUTE))
+            continue
         lines.append(_line(tree, key, value, limits.set_by.get(key), _note(limits, key, value)))
     return lines
 

@@ -44,6 +44,8 @@ from angarium.routing.options import (
     domain_key,
 )
 from angarium.routing.warmup import WarmupOptions, unknown_names
+from angarium.sasl.login_options import LoginOptions
+from angarium.sasl.logins import LoginTrouble, read_secret
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
@@ -72,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: AuthOptions = AuthOptions()
     policy: PolicyOptions = PolicyOptions()
     admission: AdmissionOptions = AdmissionOptions()
+    login: dict[str, LoginOptions] = {}
     domain: dict[str, DomainOptions] = {}
     recipients: RecipientsOptions = RecipientsOptions()
     bcc: list[BccOptions] = []
@@ -147,6 +150,20 @@ def check_certificates(config: Config, tree: Tree) -> None:
         raise tree.complain(("shaping", "default", *key_path(error.key)), error.reason) from None
 
 
+def check_secrets(config: Config, tree: Tree) -> None:
+    """Reads the passwords of logins; tokens come and go. Raises ConfigError. Apart from decode(), as certificates."""
+    of_questions = config.recipients.call_ahead.auth
+    logins: list[tuple[tuple[str, ...], LoginOptions]]
+    logins = [(("login", name), each) for name, each in config.login.items()]
+    logins += [(("recipients", "call_ahead", "auth", text), each) for text, each in of_questions.items()]
+    for path, options in logins:
+        try:
+            if options.password_file:
+                read_secret(options)
+        except LoginTrouble as error:
+            raise tree.complain((*path, "password_file"), str(error)) from None
+
+
 def read_hooks(config: Config, tree: Tree) -> HookSource | None:
     """The text of policy.file, compiled once to see that it is Python; None: there is none. Raises ConfigError.
 
@@ -202,6 +219,7 @@ def _check_domains(config: Config, tree: Tree) -> None:
 
 def _check_logins(config: Config, tree: Tree) -> None:
     """A password goes to next hops that prove who they are, or where the operator says that it may go without."""
+    _check_login_names(config, tree)
     policies: dict[str, set[str]] = {}
     shaping = Shaping(config.shaping)
 
@@ -215,12 +233,34 @@ def _check_logins(config: Config, tree: Tree) -> None:
     for text, login in config.recipients.call_ahead.auth.items():
         hop = parse_next_hop(text)
         unproved = policies.get(hop.text, {usual(hop)}) - {"required"}
-        if unproved and not login.allow_unverified:
+        if unproved and not (login.allow_unverified or login.allow_clear):
             raise tree.complain(
                 ("recipients", "call_ahead", "auth", text),
                 f'tls = "{min(unproved)}" does not prove who gets the password: set tls = "required" in each [[route]]'
                 f" to {text} or in [shaping] for its site, or allow_unverified = true here",
             )
+
+
+def _check_login_names(config: Config, tree: Tree) -> None:
+    """Routes and [shaping] name logins that exist, and no TLS is not what a login can do with."""
+    shaping = config.shaping
+    places: list[tuple[tuple[str | int, ...], str, TlsName | None]] = [
+        (("route", index), route.login, route.tls) for index, route in enumerate(config.route)
+    ]
+    for level, tables in (("provider", shaping.provider), ("site", shaping.site), ("domain", shaping.domain)):
+        places += [(("shaping", level, name), table.login or "", table.tls) for name, table in tables.items()]
+    for path, name, tls in places:
+        if not name:
+            continue
+        if name not in config.login:
+            raise tree.complain((*path, "login"), f"there is no [login.{name}]{_hint(name, config.login)}")
+        if tls == "none" and not config.login[name].allow_clear:
+            raise tree.complain(
+                (*path, "tls"), f'"none" would show the secret of [login.{name}] to everybody: say allow_clear there'
+            )
+    for name in config.login:
+        if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
+            raise tree.complain(("login",), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

@@ -3,7 +3,7 @@ here.
 
 Answers are kept, yes for long and no for short; whoever asks for a mailbox that is being asked for waits for the same
 answer; of dialogues there are so many at once and no more, and whoever would wait too long for his turn is told
-"later". TLS is as the policy of mail to the same next hop says; AUTH where it is configured.
+"later". TLS and AUTH are as for mail to the same next hop, unless another login is configured for questions.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from angarium.inbound.call_dialogue import CannotAsk, Dialogue, Login, Question, TlsTrouble
+from angarium.inbound.call_dialogue import CannotAsk, Dialogue, Question, TlsTrouble
 from angarium.metrics.counters import counter
 from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Plan, RoutingTrouble, Site
 from angarium.recipients.options import CallAheadOptions
 from angarium.resolver.cache import ExpiringCache
 from angarium.routing.next_hop import parse_next_hop
+from angarium.sasl.client import Credentials
+from angarium.sasl.logins import Logins, LoginTrouble
 from angarium.tls.terms import TlsTerms
 
 asked_total = counter("angarium_call_ahead_total", "Dialogues with next hops about one mailbox.")
@@ -53,6 +54,7 @@ class CallAhead:
         self._answers: ExpiringCache[bytes, Answer] = ExpiringCache(options.cache_entries, time.monotonic)
         self._under_way: dict[bytes, asyncio.Task[bool]] = {}
         self._turns = asyncio.Semaphore(options.at_once)
+        self._logins = Logins(options.auth)
 
     def known(self, key: bytes) -> bool | None:
         """What is remembered; None: nothing."""
@@ -98,13 +100,15 @@ class CallAhead:
         if site.protocol == "maildir":
             return True                 # made when mail comes
         is_lmtp = site.protocol in ("lmtp", "lmtp+unix")
-        login = await self._login(site)
         reverse_path = self.options.reverse_path.encode()
-        question = Question(b"LHLO" if is_lmtp else b"EHLO", self._hostname, reverse_path, mailbox, login)
         try:
+            login = await self._login(site)
             terms = await self.terms(site)
-        except TlsMaterialError as error:
+        except (TlsMaterialError, LoginTrouble) as error:
             raise CannotAsk(str(error)) from None
+        question = Question(
+            b"LHLO" if is_lmtp else b"EHLO", self._hostname, reverse_path, mailbox, login or terms.login
+        )
         if site.protocol == "lmtp+unix":
             return await self._ask_host(lambda: asyncio.open_unix_connection(site.path), question, terms, "", site)
         places = [(host.name, address, host.port) for host in site.hosts for address in host.addresses]
@@ -138,17 +142,11 @@ class CallAhead:
             except (OSError, EOFError) as error:
                 raise CannotAsk(f"connection lost: {error}") from None
 
-    async def _login(self, site: Site) -> Login | None:
-        """Who we are to this next hop; None: no AUTH there."""
-        for text, login in self.options.auth.items():
+    async def _login(self, site: Site) -> Credentials | None:
+        """Who we are to this next hop for questions alone; None: who we are for mail. Raises LoginTrouble."""
+        for text in self.options.auth:
             if parse_next_hop(text).text == site.name:
-                try:
-                    loop = asyncio.get_running_loop()
-                    password = await loop.run_in_executor(None, Path(login.password_file).read_text)
-                except (OSError, ValueError) as error:
-                    reason = getattr(error, "strerror", None) or "not UTF-8"
-                    raise CannotAsk(f"{login.password_file}: {reason}") from None
-                return Login(login.user, password.removesuffix("\n").removesuffix("\r"), login.allow_unverified)
+                return await self._logins.credentials(text)
         return None
 
 

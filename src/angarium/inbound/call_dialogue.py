@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 
 from angarium.model.errors import RemoteProtocolError
+from angarium.sasl.client import ClientExchange, Credentials, Derive, Fault, choose
+from angarium.smtp.limits import COMMAND_LINE_OCTETS
 from angarium.smtp.machines import ReplyMachine
 from angarium.tls.client import ClientTls
 from angarium.tls.terms import TlsTerms
@@ -28,14 +30,6 @@ class TlsTrouble(CannotAsk):
     """TLS with the host failed. Without TLS it may go."""
 
 
-class Login(msgspec.Struct, frozen=True):
-    """allow_unverified: the password is told also to whom no certificate vouches for."""
-
-    identity: str
-    password: str
-    allow_unverified: bool = False
-
-
 class Question(msgspec.Struct, frozen=True):
     """What is said. hello: the verb. login: None: no AUTH."""
 
@@ -43,7 +37,7 @@ class Question(msgspec.Struct, frozen=True):
     hostname: bytes
     reverse_path: bytes
     mailbox: bytes
-    login: Login | None = None
+    login: Credentials | None = None
 
 
 class Dialogue:
@@ -121,23 +115,50 @@ class Dialogue:
             raise TlsTrouble(f"TLS: the certificate is not verified, and the policy is {terms.policy}")
         self._tls = tls
 
-    async def _log_in(self, login: Login, terms: TlsTerms) -> None:
-        if self._tls is None:
+    async def _log_in(self, login: Credentials, terms: TlsTerms) -> None:
+        options = login.options
+        if self._tls is None and not options.allow_clear:
             raise CannotAsk("AUTH is for TLS only, and there is none")
         # A policy of a hook or a service may have less than the configuration was checked for (config/schema.py).
-        if not self._tls.is_verified and not login.allow_unverified:
+        is_lax = options.allow_unverified or options.allow_clear
+        if self._tls is not None and not self._tls.is_verified and not is_lax:
             raise CannotAsk(f"no password for a certificate that is not verified; the policy is {terms.policy}")
-        offered = {word for line in self._offers if line.startswith(b"AUTH ") for word in line.split()[1:]}
-        if b"PLAIN" in offered:
-            reply = await self._say(b"AUTH PLAIN " + base64.b64encode(f"\0{login.identity}\0{login.password}".encode()))
-        elif b"LOGIN" in offered:
-            reply = await self._say(b"AUTH LOGIN")
-            for word in (login.identity, login.password):
-                if reply[0] == 334:
-                    reply = await self._say(base64.b64encode(word.encode()))
-        else:
-            raise CannotAsk("the next hop offers neither AUTH PLAIN nor LOGIN")
-        self._expect(reply, "AUTH")
+        words = [line.decode("ascii", "replace").split() for line in self._offers if line.startswith(b"AUTH ")]
+        offered = frozenset(word for line in words for word in line[1:])
+        mechanism = choose(login, offered, self._tls)
+        if mechanism is None:
+            raise CannotAsk(f"the next hop offers no AUTH by {' or '.join(options.usable)}")
+        exchange = ClientExchange(mechanism, login, offered, self._tls)
+        try:
+            await self._exchange(exchange)
+        except Fault as fault:
+            raise CannotAsk(f"AUTH {mechanism}: {fault}") from None
+
+    async def _exchange(self, exchange: ClientExchange) -> None:
+        """RFC 4954 §4. Raises Fault, CannotAsk."""
+        initial = exchange.start()
+        command = b"AUTH " + exchange.mechanism.encode()
+        encoded = b"" if initial is None else base64.b64encode(initial) or b"="
+        is_late = len(command) + len(encoded) + 3 > COMMAND_LINE_OCTETS
+        reply = await self._say(b"%b %b" % (command, encoded) if encoded and not is_late else command)
+        if encoded and is_late and reply[0] == 334:
+            reply = await self._say(encoded)
+        while reply[0] == 334:
+            try:
+                challenge = base64.b64decode(reply[1].strip(b" "), validate=True)
+            except ValueError:
+                challenge = None
+            try:
+                response = exchange.respond(challenge)
+                if isinstance(response, Derive):
+                    keys = await asyncio.get_running_loop().run_in_executor(None, response.compute)
+                    response = exchange.derived(keys)
+            except Fault:
+                self._send(b"*\r\n")
+                raise
+            reply = await self._say(base64.b64encode(response))
+        self._expect(reply, f"AUTH {exchange.mechanism}")
+        exchange.finish()
 
     def _send(self, octets: bytes) -> None:
         self._writer.write(octets if self._tls is None else self._tls.seal_octets(octets))

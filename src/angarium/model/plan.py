@@ -60,6 +60,7 @@ class Site(msgspec.Struct, frozen=True):
     more_names           that certificates of its hosts may bear instead of the host's, by TLSA records with usage 2
                          (RFC 7672 §3.2.2): of the one domain whose site this is.
     sts                  what the domain asks by MTA-STS.
+    login                who we are to its hosts, by its route: NAME of [login.NAME]; "": the route does not say.
     """
 
     name: str
@@ -71,11 +72,12 @@ class Site(msgspec.Struct, frozen=True):
     is_located_securely: bool = True
     more_names: tuple[str, ...] = ()
     sts: StsRule | None = None
+    login: str = ""
 
     @property
     def claims(self) -> tuple[object, ...]:
-        """By what domains of one name differ in what their mail may travel over: such do not share connections."""
-        return (self.tls, self.is_located_securely, self.more_names, self.sts)
+        """By what domains of one name differ in how their mail may travel, and as whose: they share no connections."""
+        return (self.tls, self.is_located_securely, self.more_names, self.sts, self.login)
 
 
 class Proxy(msgspec.Struct, frozen=True):

@@ -47,6 +47,7 @@ cdef class Carrier:
     cdef const char *tls_cipher
     cdef bytes policy_name              # of TLS, and whose word it is: for the log
     cdef bytes policy_origin
+    cdef bint submits                   # AUTH= of MAIL names who authenticated to us
     cdef bint takes_requiretls          # messages with REQUIRETLS may be given to this peer
     cdef hand hands[CLIENT_SLOTS]       # by session slot
     cdef hand next                      # being prepared

@@ -61,7 +61,8 @@ cdef class Carrier:
         return trouble.of_reply(event.stage, s.reply.code,
                                 (s.reply.status_class, s.reply.status_subject, s.reply.status_detail), text,
                                 self.remote, accepted_count=s.slots[event.slot].accepted,
-                                finished_count=self.finished_count)
+                                finished_count=self.finished_count,
+                                is_next_hop=s.is_authenticated or "://" in self.ready.site.name)
 
     cdef int judged_slot(self) noexcept:
         """The slot that the failure of the connection befell, -1 when none."""

@@ -29,6 +29,8 @@ cdef class Connection(Carrier):
     cdef object site                    # the one it was dialled for, or found good enough for since
     cdef ClientTls tls                  # None in clear
     cdef readonly int tls_level         # tls_policy.Level, once the hello is over
+    cdef object exchange                # sasl.client.ClientExchange, once AUTH was begun
+    cdef object fault                   # why we gave it up
     cdef int fd                         # -1: no socket
     cdef bint is_in_pool                # the pool counts it: its hello went well
     cdef bint is_idle

@@ -19,12 +19,13 @@ from angarium.model.octets cimport octets, octets_unref
 from angarium.outbound.body_stream cimport stream_send
 from angarium.outbound.carrier cimport (
     HAND_EMPTY, HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand)
+from angarium.outbound.login cimport login_accepted, login_begin, login_challenged, login_refused
 from angarium.outbound.transaction cimport is_out_of_domains, prepare, send_body, take, transmit
 from angarium.queue.message cimport message
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.smtp.client_dialogue cimport (
-    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
+    CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, EVENT_AUTH_CHALLENGE, EVENT_AUTH_REFUSED, EVENT_AUTHENTICATED, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
     EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_PIPELINING, EXTENSION_REQUIRETLS, STAGE_IDLE,
     STAGE_STARTTLS, client_event)
@@ -276,6 +277,12 @@ cdef class Connection(Carrier):
             return self.hello_over(event)
         elif event.kind == EVENT_STARTTLS:
             return self.begin_handshake()
+        elif event.kind == EVENT_AUTH_CHALLENGE:
+            return login_challenged(self)
+        elif event.kind == EVENT_AUTHENTICATED:
+            return login_accepted(self)
+        elif event.kind == EVENT_AUTH_REFUSED:
+            return login_refused(self)
         elif event.kind == EVENT_CLOSING or event.kind == EVENT_HELLO_REFUSED:
             if event.kind == EVENT_HELLO_REFUSED:
                 self.flush()                    # QUIT; its reply interests nobody
@@ -312,6 +319,8 @@ cdef class Connection(Carrier):
             if self.ready.avoids_pipelining:
                 self.session.extensions &= ~<uint32_t>EXTENSION_PIPELINING
             self.takes_requiretls = policy.needs_requiretls or is_local(self.ready.site)
+            if self.attempt.login is not None:
+                return login_begin(self)
             if not self.hello.done():
                 self.hello.set_result(None)
             return 0
@@ -349,7 +358,7 @@ cdef class Connection(Carrier):
         if result == TLS_RECEIVE_FAILED:
             # Also what came before in the same read counts for nothing: somebody is at work on the way.
             reason = self.tls.failure
-            if self.is_in_pool:
+            if self.is_in_pool or self.exchange is not None:
                 tls_failures.cell[0] += 1
                 self.end(trouble.of_protocol_error(self.stage_now(), self.remote, f"TLS failed: {reason}"))
             else:
@@ -383,7 +392,9 @@ cdef class Connection(Carrier):
         return 0
 
     cdef bint is_setting_up_tls(self) noexcept:
-        return not self.is_in_pool and (self.tls is not None or self.session.had_starttls)
+        """What fails then may do in clear; what fails in AUTH must not: it would be said there again."""
+        return (not self.is_in_pool and self.exchange is None
+                and (self.tls is not None or self.session.had_starttls))
 
     cdef object loss_of(self, str reason, bint is_timeout):
         if self.is_setting_up_tls():

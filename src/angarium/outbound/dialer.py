@@ -26,8 +26,10 @@ from angarium.outbound.options import OutboundOptions
 from angarium.outbound.proxy_connect import connect_by
 from angarium.outbound.source_watch import SourceWatch
 from angarium.outbound.tls_contexts import Material, TlsContexts
-from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
+from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located, may_be_told
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
+from angarium.sasl.client import Credentials
+from angarium.sasl.logins import Logins, LoginTrouble
 from angarium.tls.certificates import ProfileName
 from angarium.tls.client import ClientContext
 
@@ -41,6 +43,12 @@ fallbacks = counter(
     "angarium_outbound_tls_fallbacks_total", "Hosts that were tried again in clear because TLS with them failed."
 )
 
+login_failures = counter(
+    "angarium_outbound_logins_failed_total", "Times a host did not take who we are, or could not be told."
+)
+
+_AUTH = trouble.PHASE[trouble.Stage.AUTH]
+
 _PREFERS_IPV6 = {"prefer-ipv4": False, "prefer-ipv6": True}
 _ONLY = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
@@ -48,7 +56,11 @@ HostKey = tuple[str, str, int]
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What a connection is made with. tls: None in clear. tls_name: what the host's certificate must bear."""
+    """What a connection is made with.
+
+    tls         None in clear. tls_name: what the host's certificate must bear.
+    login       None: no AUTH. login_name: NAME of [login.NAME], for people.
+    """
 
     remote: str
     host_key: HostKey
@@ -57,6 +69,8 @@ class Attempt(msgspec.Struct, frozen=True):
     tls: ClientContext | None = None
     tls_name: str = ""
     begins_with_tls: bool = False
+    login: Credentials | None = None
+    login_name: str = ""
 
 
 Make = Callable[[Attempt], "Connection"]
@@ -83,17 +97,27 @@ class Dialer:
         options: OutboundOptions,
         journal: Journal,
         sources: SourceWatch | None = None,
+        logins: Logins | None = None,
     ) -> None:
         self.sources = sources
         self.loop = loop
         self.options = options
         self.journal = journal
         self.contexts = TlsContexts(loop, journal)
+        self.logins = Logins() if logins is None else logins
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
 
     async def dial(
-        self, site: Site, source: Source, make: Make, policy: TlsPolicy, material: Material, *, limits: ShapingOptions
+        self,
+        site: Site,
+        source: Source,
+        make: Make,
+        policy: TlsPolicy,
+        material: Material,
+        *,
+        limits: ShapingOptions,
+        login: str = "",
     ) -> Connection:
         """A connection that is ready for transactions.
 
@@ -101,8 +125,57 @@ class Dialer:
         come last. `limits` say for how long one address is tried, and of which family it is. `make(attempt)` gives a
         fresh protocol object for each try. Where the policy lets mail go in clear, a host with which TLS fails is tried
         once more without.
+        login  NAME of the [login.NAME] by which to authenticate; `policy` has to be one for it (with_login()).
         Raises SiteUnreachable when every try has failed, SourceDown when the source could not even be tried.
         """
+        if not login:
+            return await self._dial(site, source, make, policy, material, limits=limits)
+        try:
+            credentials = await self.logins.credentials(login)
+        except LoginTrouble as error:
+            raise SiteUnreachable(self._login_failed(site, login, trouble.no_login(login, str(error)))) from None
+        standing = self.logins.standing(login, site.name, credentials)
+
+        async def dial_as() -> Connection:
+            refusal = self.logins.refusal_of(standing)
+            if isinstance(refusal, trouble.Judgement):
+                raise SiteUnreachable(refusal)
+            try:
+                connection = await self._dial(
+                    site, source, make, policy, material, limits=limits, login=login, credentials=credentials
+                )
+            except SiteUnreachable as error:
+                if error.judgement.is_refused_login:
+                    self.logins.refused(standing, error.judgement)
+                if error.judgement.trouble.phase == _AUTH:
+                    self._login_failed(site, login, error.judgement)
+                raise
+            standing.is_taken = True
+            return connection
+
+        if standing.is_taken:
+            return await dial_as()
+        async with standing.turn:
+            return await dial_as()
+
+    def _login_failed(self, site: Site, login: str, judgement: trouble.Judgement) -> trouble.Judgement:
+        login_failures.add(1)
+        reason, remote = judgement.trouble.text, judgement.trouble.remote
+        self.journal.log("login-failed", site=site.name, remote=remote, login=login, reason=reason)
+        return judgement
+
+    async def _dial(
+        self,
+        site: Site,
+        source: Source,
+        make: Make,
+        policy: TlsPolicy,
+        material: Material,
+        *,
+        limits: ShapingOptions,
+        login: str = "",
+        credentials: Credentials | None = None,
+    ) -> Connection:
         if site.protocol == "lmtp+unix":
             return await self._dial_path(site.path, make, policy, limits.connect_timeout)
         if not is_located(policy, site):
@@ -116,10 +189,12 @@ class Dialer:
         was_tried = False
         for host in site.hosts:
             verdict = at_host(policy, site, host)
-            if isinstance(verdict, TlsPolicy):
-                at_hosts[host] = verdict
-            else:
+            if not isinstance(verdict, TlsPolicy):
                 judgements.append(verdict)
+            elif credentials is not None and not may_be_told(credentials.options, site, host):
+                judgements.append(trouble.not_to_be_told(login, host.name))
+            else:
+                at_hosts[host] = verdict
         usable = [(host, address) for host, address in targets if host in at_hosts]
         for host, address in usable[: self.options.addresses_per_dial]:
             if why_not and self._why_not(source, address):
@@ -140,6 +215,8 @@ class Dialer:
                 None if is_clear else tls,
                 host.name,
                 site.begins_with_tls,
+                credentials,
+                login,
             )
             connection = make(attempt)
             target = (address, host.port, remote)

@@ -9,6 +9,7 @@ from angarium.outbound.source_watch import SourceWatch
 from angarium.queue.ready import Egress
 from angarium.queue.scheduler import Scheduler
 from angarium.routing.source_health import SourceHealth
+from angarium.sasl.logins import Logins
 
 @final
 class Dispatcher(Egress):
@@ -18,9 +19,14 @@ class Dispatcher(Egress):
     dialer: Dialer
     sources: SourceWatch
     def __init__(
-        self, scheduler: Scheduler, options: OutboundOptions | None = None, *, health: SourceHealth | None = None
+        self,
+        scheduler: Scheduler,
+        options: OutboundOptions | None = None,
+        *,
+        health: SourceHealth | None = None,
+        logins: Logins | None = None,
     ) -> None:
-        """health: of the sources, as those who choose them see it (routing/egress_pool.py)."""
+        """logins: who we are; None: nobody to anybody. health: of the sources, as those who choose them see it (routing/egress_pool.py)."""
     def source_down(self, name: str, trouble: Trouble) -> None: ...
     def source_up(self, name: str) -> None: ...
     async def drain(self, deadline_s: float) -> bool:

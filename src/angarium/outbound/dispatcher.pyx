@@ -23,12 +23,12 @@ cdef void deadline_over(wheel_node *node, void *context) noexcept:
 @cython.final
 cdef class Dispatcher(Egress):
 
-    def __init__(self, Scheduler scheduler not None, options=None, *, health=None):
+    def __init__(self, Scheduler scheduler not None, options=None, *, health=None, logins=None):
         self.scheduler = scheduler
         self.options = OutboundOptions() if options is None else options
         self.sources = SourceWatch(scheduler.loop, scheduler.journal, SourceHealth() if health is None else health,
                                    self.options, self)
-        self.dialer = Dialer(scheduler.loop, self.options, scheduler.journal, self.sources)
+        self.dialer = Dialer(scheduler.loop, self.options, scheduler.journal, self.sources, logins)
         self.deadline_kind = scheduler.wheel.register(deadline_over, NULL)
         self.pools = set()
 

@@ -29,6 +29,8 @@ cdef class Pool(ConnectionOwner):
     cdef readonly object policy         # tls_policy.TlsPolicy
     cdef int tls_floor                  # of it: what a connection must have (tls_policy.Level)
     cdef object material                # tls_contexts.Material
+    cdef str login                      # of [login.NAME]; "": none
+    cdef object login_options           # sasl.login_options.LoginOptions, or None
     cdef object limits                  # shaping.Limits that these were made of
     cdef bint is_due                    # distribute() follows in this turn of the loop
     cdef bint is_patient                # messages wait; look_again() follows within RECHECK_S

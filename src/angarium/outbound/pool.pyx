@@ -19,7 +19,7 @@ from angarium.metrics.counters import counter, gauge
 from angarium.model.plan import TlsWish
 from angarium.outbound.dialer import SiteUnreachable, SourceDown
 from angarium.outbound.tls_contexts import Material
-from angarium.outbound.tls_policy import at_host, is_met, policy_of
+from angarium.outbound.tls_policy import at_host, is_met, policy_of, with_login
 
 cdef Counter dials_started = counter("angarium_outbound_dials_total", "Times a connection to a site was begun.")
 cdef Counter dials_failed = counter("angarium_outbound_dials_failed_total", "Dials that reached no host of a site.")
@@ -59,12 +59,22 @@ cdef class Pool(ConnectionOwner):
         self.dial_after_s = 0.0
         self.threshold = NEVER_NARROWED
         self.narrowed_s = -NARROW_PAUSE_S
+        self.login = ""
         self.look_at_limits()
 
     cdef int look_at_limits(self) except -1:
         self.limits = self.ready.limits
+        cdef Connection connection
         shaping = self.limits.options
-        self.policy = policy_of(self.ready.site, TlsWish(self.ready.wish), shaping.tls)
+        # A unix socket asks for none.
+        login = (self.ready.site.login or shaping.login) if self.ready.site.protocol != "lmtp+unix" else ""
+        options = self.dialer.logins.options_of(login) if login else None
+        if login != self.login or options != self.login_options:
+            # Nobody's mail goes over a connection that was opened as somebody else.
+            self.login, self.login_options = login, options
+            for connection in self.connections:
+                connection.is_worn_out = True
+        self.policy = with_login(policy_of(self.ready.site, TlsWish(self.ready.wish), shaping.tls), options)
         self.tls_floor = self.policy.floor
         self.material = Material(shaping.tls_ca, shaping.tls_certificate)
         self.idle_ms = <uint64_t>(shaping.idle_time * 1000)
@@ -142,6 +152,8 @@ cdef class Pool(ConnectionOwner):
             try:
                 self.look_at_limits()
             except Exception:
+                return False
+            if connection.is_worn_out:
                 return False
         if self.is_narrowed:
             if self.busy_count + self.idle_count > self.window:
@@ -272,7 +284,8 @@ cdef class Pool(ConnectionOwner):
                 if self.limits is not self.ready.limits:
                     self.look_at_limits()
                 task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make,
-                                                              self.policy, self.material, limits=self.limits.options))
+                                                              self.policy, self.material, limits=self.limits.options,
+                                                              login=self.login))
                 self.dials.add(task)
                 task.add_done_callback(self.dialled)
         except Exception as error:
@@ -327,6 +340,8 @@ cdef class Pool(ConnectionOwner):
         connection.is_in_pool = True
         connection.domains.left = connection.session.domain_limit
         self.connections.add(connection)
+        if connection.attempt.login_name != self.login:     # a reload came in between
+            connection.is_worn_out = True
         self.put(connection, BUSY)
         connection.start()
         if self.ready.count:

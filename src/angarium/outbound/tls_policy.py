@@ -12,6 +12,7 @@ Who has a say, the first that has one:
   TLSA records of the host ............ RFC 7672; with REQUIRETLS they are one of the ways to know a certificate
   MTA-STS of the domain ............... RFC 8461; never instead of TLSA records (§2)
   the operator ........................ "encrypt", "opportunistic"
+  a login ............................. that is only told to who proves who they are, with_login()
 
 Nobody's word makes a policy weaker than the operator's, but for TLS-Required: No.
 """
@@ -26,6 +27,7 @@ import msgspec
 from angarium.model.plan import Host, Site, StsRule, TlsName, TlsWish
 from angarium.model.tlsa import Tlsa, TlsaState
 from angarium.outbound import trouble
+from angarium.sasl.login_options import LoginOptions
 
 
 class Level(enum.IntEnum):
@@ -40,7 +42,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     """name  for status and log. wants_tls: it is tried. floor: what a connection must have before mail goes over it.
 
     needs_requiretls  and the host must offer REQUIRETLS (RFC 8689 §4.2.1).
-    origin            whose word it is: "configuration", "message", "TLSA" or "MTA-STS".
+    origin            whose word it is: "configuration", "message", "TLSA", "MTA-STS" or "login".
     heeds_published   what DNS and MTA-STS say of a host may make more of it, at_host().
     tlsa              how a certificate is verified; None: by authorities.
     more_names        with it: names that the certificate may bear besides tlsa.base.
@@ -91,6 +93,27 @@ def policy_of(site: Site, wish: TlsWish, default: TlsName) -> TlsPolicy:
     if site.begins_with_tls and name in ("opportunistic", "none"):
         name = "encrypt"
     return _OF_NAME[name]
+
+
+def with_login(policy: TlsPolicy, login: LoginOptions | None) -> TlsPolicy:
+    """The same where somebody is told who we are: unless [login.NAME] says otherwise, only who proves to be the host.
+
+    login  None: nobody is told.
+    """
+    if login is None or login.allow_clear:
+        return policy
+    floor = Level.ENCRYPTED if login.allow_unverified else Level.VERIFIED
+    if policy.floor >= floor:
+        return policy
+    name = "encrypt" if login.allow_unverified else "verify"
+    return msgspec.structs.replace(policy, name=name, wants_tls=True, floor=floor, origin="login")
+
+
+def may_be_told(login: LoginOptions, site: Site, host: Host) -> bool:
+    """Whether the name that a certificate is verified for is known for sure; or does not matter."""
+    if login.allow_unverified or login.allow_clear or site.is_located_securely or login.names_host(host.name):
+        return True
+    return site.sts is not None and site.sts.mode == "enforce"
 
 
 def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Judgement:

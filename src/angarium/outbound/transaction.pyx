@@ -19,10 +19,12 @@ from angarium.queue.terms cimport has_attributes, message_terms, tenant_in, term
 from angarium.spool.cspool cimport (
     SPOOL_ENVELOPE_8BIT, SPOOL_ENVELOPE_BINARYMIME, SPOOL_ENVELOPE_BODY_8BITMIME, SPOOL_ENVELOPE_DOT_LINE,
     SPOOL_ENVELOPE_NO_FINAL_CRLF, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_RET_FULL, SPOOL_ENVELOPE_RET_HDRS,
-    SPOOL_ENVELOPE_SMTPUTF8, spool_envelope, spool_envelope_next_recipient,
+    SPOOL_ATTRIBUTE_IDENTITY, SPOOL_ENVELOPE_SMTPUTF8, spool_envelope, spool_envelope_find_attribute,
+    spool_envelope_next_recipient,
     spool_envelope_open, spool_recipient, spool_span)
 
 from angarium.metrics.counters import counter
+from angarium.mime.xtext import encode_xtext
 from angarium.outbound import trouble
 
 cdef Counter bodies_read_back = counter("angarium_outbound_fetches_total",
@@ -31,6 +33,7 @@ cdef Counter bodies_read_back = counter("angarium_outbound_fetches_total",
 cdef enum:
     BINARY_EXTENSIONS = EXTENSION_BINARYMIME | EXTENSION_CHUNKING
     BY_SECONDS_MOST = 999999999 # nine digits, RFC 2852 §4
+    SUBMITTER_OCTETS = 255      # 500 octets are left for AUTH= (RFC 4954 §3), and a few characters need three
     BDAT_NOW_OCTETS = 65536     # a larger body is not sent before its recipient is accepted
 
 
@@ -177,7 +180,7 @@ cdef int transmit(Carrier self) except -1:
     cdef int slot, by = BODY_BY_DATA
     cdef bint asks_for_delay = False
     cdef spool_span reverse_path
-    cdef bytes traced
+    cdef bytes traced, submitter
     flags = self.next.envelope.flags
     p.message_octets = self.next.envelope.message_octets
     p.is_8bit = flags & (SPOOL_ENVELOPE_8BIT | SPOOL_ENVELOPE_BODY_8BITMIME) != 0
@@ -188,7 +191,13 @@ cdef int transmit(Carrier self) except -1:
     p.envid_length = self.next.envelope.envid.length
     p.is_binary = flags & SPOOL_ENVELOPE_BINARYMIME != 0
     p.terms = NULL
+    p.submitter_length = 0
     if has_attributes(&self.next.envelope):
+        if self.submits:
+            submitter = submitter_of(&self.next.envelope)
+            if submitter is not None:
+                p.submitter = <const uint8_t *>PyBytes_AS_STRING(submitter)
+                p.submitter_length = <uint32_t>PyBytes_GET_SIZE(submitter)
         terms_to_say(&self.next.envelope, &terms)
         p.terms = &terms
         # RFC 2852 §4.1.4.2: who does not know of the by-time is asked to tell of a delay instead.
@@ -227,6 +236,16 @@ cdef int transmit(Carrier self) except -1:
     if s.slots[slot].by == BODY_BY_BDAT_NOW:
         send_body(self, slot)
     return 0
+
+
+cdef bytes submitter_of(const spool_envelope *envelope):
+    """In xtext, the mailbox that brought the message under its own name (RFC 4954 §5); None: nobody did, or it is none."""
+    cdef spool_span identity
+    cdef bytes text
+    if not spool_envelope_find_attribute(envelope, SPOOL_ATTRIBUTE_IDENTITY, &identity) or identity.length > SUBMITTER_OCTETS:
+        return None
+    text = identity.data[:identity.length]
+    return encode_xtext(text) if b"@" in text and text.isascii() else None
 
 
 cdef inline uint8_t with_delay(uint8_t notify) noexcept:

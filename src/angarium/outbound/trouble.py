@@ -45,11 +45,13 @@ class Stage(enum.IntEnum):
     IDLE = 10
     STARTTLS = 11
     HANDSHAKE = 12
+    AUTH = 13
 
 
 class Judgement(msgspec.Struct, frozen=True):
     """trouble: for the outcome. is_permanent: failed, not deferred. is_untried: given back, not counted.
     is_tls: it is TLS that failed; the host may do in clear. is_about_tls: and the host may do for other messages.
+    is_refused_login: who we are is not believed, and will not be the next time either.
     """
 
     scope: Scope
@@ -58,6 +60,7 @@ class Judgement(msgspec.Struct, frozen=True):
     is_untried: bool = False
     is_tls: bool = False
     is_about_tls: bool = False
+    is_refused_login: bool = False
 
 
 STAGE_TEXT = {
@@ -74,6 +77,7 @@ STAGE_TEXT = {
     Stage.IDLE: "idle",
     Stage.STARTTLS: "STARTTLS",
     Stage.HANDSHAKE: "the TLS handshake",
+    Stage.AUTH: "AUTH",
 }
 
 # As rules for classes name them (bounces/classes.py).
@@ -91,10 +95,11 @@ PHASE = {
     Stage.IDLE: "idle",
     Stage.STARTTLS: "starttls",
     Stage.HANDSHAKE: "tls",
+    Stage.AUTH: "auth",
 }
 
 # Before any mail: what goes wrong there is the host's.
-_HELLO = (Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.HANDSHAKE)
+_HELLO = (Stage.GREETING, Stage.EHLO, Stage.HELO, Stage.STARTTLS, Stage.HANDSHAKE, Stage.AUTH)
 
 RECIPIENTS_LEAST = 100  # RFC 5321 §4.5.3.1.8
 
@@ -138,11 +143,13 @@ def of_reply(
     *,
     accepted_count: int = 0,
     finished_count: int = 0,
+    is_next_hop: bool = False,
 ) -> Judgement:
     """A refusal (4xx, 5xx) or 421 in answer to the command of `stage`.
 
     accepted_count  recipients of this transaction already accepted.
     finished_count  transactions that ended on this connection before.
+    is_next_hop     the operator named the host, or we have authenticated there.
     """
     at = Stage(stage)
     has_own_status = status[0] == code // 100
@@ -154,13 +161,18 @@ def of_reply(
         # A host that will not talk to us says nothing about the mail: even 554 is tried elsewhere and later
         # (RFC 5321 §5.1, RFC 7504 §4); a whole site that says so permanently is judged by of_site(). It has seen
         # nothing but our address and name: it may like those of another source better.
-        trouble = msgspec.structs.replace(trouble, is_of_source=at not in (Stage.STARTTLS, Stage.HANDSHAKE))
+        trouble = msgspec.structs.replace(trouble, is_of_source=at not in (Stage.STARTTLS, Stage.HANDSHAKE, Stage.AUTH))
         return Judgement(Scope.HOST, is_permanent, trouble)
     if code == 421:
         # Closing down. With transactions behind it, the peer has had enough of the connection, not of this
         # mail; before end of data nothing of this one was tried.
         is_untried = at != Stage.END and finished_count > 0
         return Judgement(Scope.CONNECTION, False, trouble, is_untried)
+    if code == 530 and is_next_hop:
+        # RFC 4954 §6: "authentication required", which is the operator's to see to and no fault of the message.
+        words = f"{text} (the host wants AUTH: see login in [[route]])"
+        trouble = msgspec.structs.replace(trouble, status=(4, *status[1:]), text=words)
+        return Judgement(Scope.TRANSACTION if at != Stage.RCPT else Scope.RECIPIENT, False, trouble)
     if at == Stage.MAIL and finished_count > 0 and (code == 503 or status[1:] == (5, 3)):
         # A command out of order, or too many of them, as the peer sees the connection: this mail was not looked at.
         return Judgement(Scope.CONNECTION, False, trouble, is_untried=True)
@@ -317,6 +329,63 @@ def not_listed(host: str) -> Judgement:
     """RFC 8461 §5: the domain's policy does not name this mail exchanger. It may be about to be changed: mail waits."""
     text = f"TLS policy of the domain from MTA-STS does not name its mail exchanger {host}"
     return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 5), text), is_about_tls=True)
+
+
+# RFC 4954 §4 and §6: what a refusal of AUTH says besides "no", for the operator.
+_OF_AUTH: dict[int, str] = {
+    432: "the host asks for another password: log in there once by PLAIN under TLS, or set a new one",
+    454: "the host cannot tell now",
+    500: "the host does not know the command, or the line is too long for it",
+    504: "the host does not do this mechanism after all",
+    530: "the host wants something before AUTH",
+    534: "the host finds the mechanism too weak",
+    535: "the host does not accept user and password, or token",
+    538: "the host does this mechanism under TLS only",
+}
+# Another host of the site, or a later try, may say something else.
+_PASSING_AUTH = (454, 500, 501, 503, 504)
+
+
+def of_auth(
+    code: int, status: tuple[int, int, int], text: str, remote: str, *, login: str, mechanism: str
+) -> Judgement:
+    """A refusal of AUTH. Mail waits, whatever the code: it is for the operator to put right, and no message's fault."""
+    is_refused = (code >= 500 and code not in _PASSING_AUTH) or code == 432
+    subject_detail = status[1:] if status[0] == code // 100 else (7, 8) if is_refused else (7, 0)
+    meaning = _OF_AUTH.get(code, "the host refuses AUTH")
+    words = f"{_login_at(login, mechanism)}: {meaning}: {code} {text}"
+    trouble = Trouble(code, (4, *subject_detail), words, remote, phase=PHASE[Stage.AUTH])
+    scope = Scope.SITE if is_refused else Scope.HOST
+    return Judgement(scope, False, trouble, is_refused_login=is_refused)
+
+
+def of_auth_fault(reason: str, remote: str, login: str, mechanism: str) -> Judgement:
+    """The host says something in AUTH that it must not say, or we cannot answer."""
+    text = f"{_login_at(login, mechanism)}: {reason}"
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 0), text, remote, phase=PHASE[Stage.AUTH]))
+
+
+def no_mechanism(remote: str, login: str, offered: str, usable: str) -> Judgement:
+    """AUTH is to be said, and cannot: mail never goes on without it."""
+    offer = f"offers AUTH {offered}, and the login may use {usable}" if offered else "does not offer AUTH"
+    text = f"login {login}: the host {offer}"
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 0), text, remote, phase=PHASE[Stage.AUTH]))
+
+
+def no_login(login: str, reason: str) -> Judgement:
+    """We do not have what proves who we are."""
+    text = f"login {login} cannot be used: {reason}"
+    return Judgement(Scope.SITE, False, Trouble(0, (4, 3, 5), text, phase=PHASE[Stage.AUTH]))
+
+
+def not_to_be_told(login: str, host: str) -> Judgement:
+    """Whoever forges the answer to the MX look-up has a certificate for the names in it, and would learn who we are."""
+    text = f"login {login}: DNS does not vouch for the mail exchanger {host}, nor does [login.{login}] hosts name it"
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 0), text, phase=PHASE[Stage.AUTH]))
+
+
+def _login_at(login: str, mechanism: str) -> str:
+    return f"login {login} by AUTH {mechanism}"
 
 
 def under_policy(judgement: Judgement, host: str, origin: str, name: str) -> Judgement:

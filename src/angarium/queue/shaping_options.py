@@ -80,6 +80,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     tls_certificate          ours, shown to hosts that ask for one.
     pipelining, bdat         used where offered. A binary message (RFC 3030 §3) cannot do without BDAT, and uses it.
     retry                    when a deferred recipient is tried again; None: as [queue.default] says.
+    login                    NAME of the [login.NAME] by which we authenticate, unless the route names one; "": none.
     """
 
     connections: int = 32
@@ -106,6 +107,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     pipelining: bool = True
     bdat: bool = True
     retry: RetryOptions | None = None
+    login: str = ""
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -117,6 +119,8 @@ class ShapingDefault(ShapingOptions, frozen=True, forbid_unknown_fields=True, kw
     def __post_init__(self) -> None:
         if self.retry is not None:
             raise ValueError("retry: for all mail it is set in [queue.default]")
+        if self.login:
+            raise ValueError(f"login: {_WORLD}")
         check_values(self)
 
 
@@ -152,6 +156,7 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     pipelining: bool | None = None
     bdat: bool | None = None
     retry: RetryOptions | None = None
+    login: str | None = None
     unset: tuple[str, ...] = msgspec.field(default=(), name=UNSET_KEYS)
 
     def __post_init__(self) -> None:
@@ -164,6 +169,8 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         """Whether this table decides the key, be it by unsetting it."""
         return getattr(self, key) is not None or key in self.unset
 
+
+_WORLD: Final = "would be told to every host in the world: set it in a route, or for a provider, site or domain"
 
 # What is published about TLS is looked up for a plan, before it is known which tables hold. And one context for all
 # sites: a handshake is the dearest part of a connection, and contexts are kept for reuse.
@@ -228,7 +235,7 @@ class AllSites(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[shaping.source.NAME]: mail that leaves from [source.NAME], at each site; all_sites: over all of them."""
 
-    REFUSED = {"address_family": "the address in [source] decides it"}
+    REFUSED = {"address_family": "the address in [source] decides it", "login": _WORLD}
 
     all_sites: AllSites | None = None
 

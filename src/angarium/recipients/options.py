@@ -12,6 +12,7 @@ from angarium.recipients.maps import MapSource
 from angarium.routing.next_hop import parse_next_hop
 from angarium.routing.options import domain_key
 from angarium.routing.route_key import sender_key
+from angarium.sasl.login_options import LoginOptions
 
 CALL_AHEAD: Final = "call-ahead"
 
@@ -63,24 +64,6 @@ class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return CALL_AHEAD in self.recipients
 
 
-class LoginOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who we are to a next hop.
-
-    password_file     absolute; its first line is the password.
-    allow_unverified  it is told to whoever answers there with TLS, whatever certificate is shown.
-    """
-
-    user: str
-    password_file: str
-    allow_unverified: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.user or not self.user.isprintable():
-            raise ValueError("user: printable characters, one at least")
-        if not self.password_file.startswith("/") or not self.password_file.isprintable():
-            raise ValueError(f'password_file: "{self.password_file}" is not an absolute path')
-
-
 class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[recipients.call_ahead]: asking next hops whether they know a mailbox.
 
@@ -90,7 +73,7 @@ class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     at_once        dialogues under way on one worker.
     on_trouble     when the next hop cannot be asked: "defer" (451) or "accept".
     reverse_path   said in MAIL; "": the null one.
-    auth           by next hop, as routes write it: who we are there (AUTH PLAIN or LOGIN, under TLS only).
+    auth           by next hop, as routes write it: who we are there, where that is not the login of the route.
     """
 
     timeout: Duration = Duration(10)

@@ -27,6 +27,7 @@ class NextHop(msgspec.Struct, frozen=True):
     host      of smtp and lmtp: numeric address or A-labels in lower case.
     path      of lmtp+unix and maildir: absolute.
     tls       what the route asks for.
+    login     who we are there: NAME of [login.NAME].
     """
 
     text: str
@@ -36,6 +37,7 @@ class NextHop(msgspec.Struct, frozen=True):
     path: str = ""
     is_numeric: bool = False
     tls: TlsName | Literal[""] = ""
+    login: str = ""
 
 
 def parse_next_hop(text: str) -> NextHop:

@@ -27,12 +27,14 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     next_hop  "mx", "smtp://host:port", "smtp://[v6]:port", "smtps://host:port", "lmtp://host:port",
               "lmtp+unix:/path", "maildir:/path/{local}".
     tls       instead of shaping.default.tls: "opportunistic", "none", "encrypt" or "required".
+    login     NAME of the [login.NAME] by which we authenticate there; "": as [shaping] says.
     """
 
     next_hop: str
     domain: str = "*"
     sender: str = "*"
     tls: TlsName | None = None
+    login: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -50,6 +52,8 @@ class RouteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError(f"next_hop: {error}") from None
         if self.tls is not None:
             with_tls(next_hop, self.tls)
+        if self.login and next_hop.protocol in ("lmtp+unix", "maildir"):
+            raise ValueError(f"login: {next_hop.protocol} asks for none")
 
 
 class ProxyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

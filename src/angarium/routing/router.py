@@ -95,7 +95,8 @@ class Router:
         name, next_hop = self._next_hop(key)
         if next_hop.protocol == "mx" and name.startswith("["):
             site = site_of_literal(name, self._ourselves, self._port)
-            plan = Plan(msgspec.structs.replace(site, tls=next_hop.tls), self._clock() + 60.0)
+            site = msgspec.structs.replace(site, tls=next_hop.tls, login=next_hop.login)
+            plan = Plan(site, self._clock() + 60.0)
         elif next_hop.protocol == "mx":
             site, expires_mono_s = await site_by_mx(
                 name, self._resolver, self._ourselves, self._port, with_tlsa=self._with_tlsa
@@ -104,7 +105,8 @@ class Router:
             if self._sts is not None:
                 found = await self._sts.find(name)
                 rule, expires_mono_s = found.rule, min(expires_mono_s, found.look_again_mono_s)
-            plan = self._plan(msgspec.structs.replace(site, tls=next_hop.tls, sts=rule), expires_mono_s)
+            site = msgspec.structs.replace(site, tls=next_hop.tls, sts=rule, login=next_hop.login)
+            plan = self._plan(site, expires_mono_s)
         else:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
         self._plans.put(key, plan)
@@ -161,7 +163,9 @@ def _site_of(next_hop: NextHop, host: Host) -> Site:
     """A host that the operator named."""
     begins_with_tls = next_hop.protocol == "smtps"
     protocol: Literal["smtp", "lmtp"] = "lmtp" if next_hop.protocol == "lmtp" else "smtp"
-    return Site(next_hop.text, protocol, (host,), tls=next_hop.tls, begins_with_tls=begins_with_tls)
+    return Site(
+        next_hop.text, protocol, (host,), tls=next_hop.tls, begins_with_tls=begins_with_tls, login=next_hop.login
+    )
 
 
 def _normal(domain: bytes) -> str:

@@ -27,7 +27,9 @@ class RouteTable:
             if route.sender != "*":
                 places = self._of_sender.setdefault(sender_key(route.sender), {})
             # Of the same pattern twice the first counts.
-            next_hop = msgspec.structs.replace(parse_next_hop(route.next_hop), tls=route.tls or "")
+            next_hop = msgspec.structs.replace(
+                parse_next_hop(route.next_hop), tls=route.tls or "", login=route.login
+            )
             places.setdefault(domain_key(route.domain), (index, next_hop))
         self._has_only_any = set(self._of_anybody) <= {"*"}
         self._any = self._of_anybody.get("*", (len(routes), MX))

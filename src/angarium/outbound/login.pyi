@@ -1,0 +1,1 @@
+"""AUTH of outbound connections. Compiled callers only."""
