@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.rdatatype
 import msgspec
 
@@ -26,11 +24,13 @@ from angarium.resolver.interpretation import (
     interpret_alias,
     interpret_mx,
     interpret_names,
+    interpret_reply,
     interpret_texts,
     interpret_tlsa,
 )
 from angarium.resolver.nameservers import Nameservers, NoAnswer
 from angarium.resolver.options import ResolverOptions, nameservers_of
+from angarium.resolver.wire import Reply
 
 _cache_hits = counter("angarium_dns_cache_hits_total", "Look-ups answered from the cache")
 _prefetches = counter(
@@ -91,10 +91,11 @@ class CachingResolver:
 
     async def addresses(self, host: str) -> Answer[str]:
         ipv6, ipv4 = self._cached(host, _AAAA), self._cached(host, _A)
-        if ipv6 is None and ipv4 is None:
-            ipv6, ipv4 = await asyncio.gather(self._look_up(host, _AAAA), self._look_up(host, _A))
-        ipv6 = ipv6 or await self._look_up(host, _AAAA)
-        ipv4 = ipv4 or await self._look_up(host, _A)
+        if ipv6 is None or ipv4 is None:
+            # Both are under way before one is waited for.
+            asked = [self._look_up(host, rdtype) for rdtype, known in ((_AAAA, ipv6), (_A, ipv4)) if known is None]
+            found = [await answer for answer in asked]
+            ipv6, ipv4 = ipv6 or found[0], ipv4 or found[-1]
         return _join(ipv6, ipv4)
 
     async def ipv4(self, host: str) -> Answer[str]:
@@ -138,17 +139,20 @@ class CachingResolver:
             _prefetches.add()
             self._begin(name, rdtype)
 
-    async def _look_up(self, name: str, rdtype: dns.rdatatype.RdataType) -> Answer[Any]:
+    def _look_up(self, name: str, rdtype: dns.rdatatype.RdataType) -> asyncio.Future[Answer[Any]]:
+        """To be awaited. The query is under way, or stands in line."""
         key = (name, int(rdtype))
         task = self._in_flight.get(key)
         if task is None:
             if len(self._in_flight) >= _WAITING_LOOKUPS:
                 _failures.add()
                 words = f"{name}: too many look-ups wait for name servers"
-                return failure(Kind.SERVER_FAILURE, name, words, self._bounds, self._clock())
+                refused: asyncio.Future[Answer[Any]] = asyncio.get_running_loop().create_future()
+                refused.set_result(failure(Kind.SERVER_FAILURE, name, words, self._bounds, self._clock()))
+                return refused
             task = self._begin(name, rdtype)
         # One who stops waiting must not end the query for the others.
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
 
     def _begin(self, name: str, rdtype: dns.rdatatype.RdataType) -> asyncio.Task[Answer[Any]]:
         key = (name, int(rdtype))
@@ -158,16 +162,15 @@ class CachingResolver:
         return task
 
     async def _query(self, name: str, rdtype: dns.rdatatype.RdataType) -> Answer[Any]:
-        try:
-            wire_name = dns.name.from_text(name)
-        except (dns.exception.DNSException, UnicodeError):
-            expires = self._clock() + self._bounds.maximum_s
-            return Answer(Kind.NXDOMAIN, name, (), expires, "not a domain name")
         async with self._turns:
-            response = await self._nameservers.ask(wire_name, rdtype)
+            response = await self._nameservers.ask(name, rdtype)
         now = self._clock()
         answer: Answer[Any]
-        if isinstance(response, NoAnswer):
+        if response is None:
+            return Answer(Kind.NXDOMAIN, name, (), now + self._bounds.maximum_s, "not a domain name")
+        if isinstance(response, Reply):
+            answer = interpret_reply(name, rdtype, response, self._bounds, now)
+        elif isinstance(response, NoAnswer):
             answer = failure(response.kind, name, response.detail, self._bounds, now)
         else:
             answer = _INTERPRETATIONS[rdtype](name, response, self._bounds, now)
@@ -181,10 +184,16 @@ class CachingResolver:
         elif self._prefetch_fraction:
             refresh = answer.expires_mono_s - (answer.expires_mono_s - now) * self._prefetch_fraction
             answer = msgspec.structs.replace(answer, refresh_mono_s=refresh)
-        if self._trusts_ad and isinstance(response, dns.message.Message) and response.flags & dns.flags.AD:
+        if self._trusts_ad and _is_authentic(response):
             answer = msgspec.structs.replace(answer, is_secure=not answer.kind.is_temporary)
         self._cache.put((name, int(rdtype)), answer)
         return answer
+
+
+def _is_authentic(response: Reply | dns.message.Message | NoAnswer) -> bool:
+    if isinstance(response, Reply):
+        return response.is_authentic
+    return isinstance(response, dns.message.Message) and bool(response.flags & dns.flags.AD)
 
 
 def _join(ipv6: Answer[str], ipv4: Answer[str]) -> Answer[str]:

@@ -5,6 +5,7 @@ The response is one that Nameservers.ask let through: NOERROR or NXDOMAIN.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ import msgspec
 
 from angarium.model.tlsa import TlsaRecord
 from angarium.resolver.answer import Answer, Kind, MxRecord
+from angarium.resolver.wire import Reply
 
 Record = TypeVar("Record")
 
@@ -52,6 +54,20 @@ def interpret_addresses(
 ) -> Answer[str]:
     """The answer to a question for A or AAAA records, in the server's order, which spreads load."""
     return _interpret(name, response, bounds, now_mono_s, _address)
+
+
+def interpret_reply(
+    name: str, rdtype: dns.rdatatype.RdataType, reply: Reply, bounds: TtlBounds, now_mono_s: float
+) -> Answer[Any]:
+    """What interpret_mx and interpret_addresses say, of a response that needed no dnspython."""
+    if reply.records:
+        records: tuple[Any, ...] = reply.records
+        if len(records) > 1 and rdtype == dns.rdatatype.MX:
+            records = tuple(sorted(records))
+        return Answer(Kind.FOUND, reply.name, records, now_mono_s + bounds.clamp(reply.ttl_s))
+    kind = Kind.NXDOMAIN if reply.is_nxdomain else Kind.NO_DATA
+    detail = f"{name} {_text_of_type(rdtype)}: {kind.value}"
+    return Answer(kind, reply.name, (), now_mono_s + _negative_ttl_s(reply.ttl_s, reply.has_soa, bounds), detail)
 
 
 def interpret_names(
@@ -104,11 +120,15 @@ def _interpret(
     if chain.answer is not None:
         expires = now_mono_s + bounds.clamp(chain.minimum_ttl)
         return Answer(Kind.FOUND, canonical, tuple(record(rdata) for rdata in chain.answer), expires)
-    # RFC 2308 §5: a negative answer without the zone's SOA is not to be cached: the least TTL.
     has_soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
-    ttl_s = bounds.clamp(min(chain.minimum_ttl, _NEGATIVE_TTL_S)) if has_soa else bounds.minimum_s
+    ttl_s = _negative_ttl_s(chain.minimum_ttl, has_soa, bounds)
     kind = Kind.NXDOMAIN if response.rcode() == dns.rcode.NXDOMAIN else Kind.NO_DATA
     return Answer(kind, canonical, (), now_mono_s + ttl_s, f"{asked}: {kind.value}")
+
+
+def _negative_ttl_s(ttl_s: float, has_soa: bool, bounds: TtlBounds) -> float:
+    """RFC 2308 §5: a negative answer without the zone's SOA is not to be cached: the least TTL."""
+    return bounds.clamp(min(ttl_s, _NEGATIVE_TTL_S)) if has_soa else bounds.minimum_s
 
 
 def failure(kind: Kind, name: str, detail: str, bounds: TtlBounds, now_mono_s: float) -> Answer[Any]:
@@ -139,6 +159,9 @@ def _tlsa_record(rdata: Any) -> TlsaRecord:
 
 def _text(rdata: Any) -> str:
     return b"".join(rdata.strings).decode("latin-1")
+
+
+_text_of_type = functools.cache(dns.rdatatype.to_text)
 
 
 def _type_text(response: dns.message.Message) -> str:

@@ -6,7 +6,8 @@ Says nothing of what an answer means (interpretation.py) and keeps none (caching
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
+from typing import Any
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -19,8 +20,11 @@ import dns.rdatatype
 import msgspec
 
 from angarium.metrics.counters import counter
+from angarium.resolver import wire
 from angarium.resolver.answer import Kind
+from angarium.resolver.datagram import Exchange
 from angarium.resolver.options import Nameserver
+from angarium.resolver.wire import Reply
 
 _queries = counter("angarium_dns_queries_total", "Queries sent to name servers, retries included")
 _timeouts = counter("angarium_dns_timeouts_total", "Queries that a name server did not answer in time")
@@ -37,11 +41,7 @@ class NoAnswer(msgspec.Struct, frozen=True):
 
 
 class Nameservers:
-    """The configured servers and what was learnt of them. One per resolver; holds no sockets between queries.
-
-    A socket per query costs some 50 us, but gives each a port of its own: with the 16-bit id alone answers
-    could be forged (RFC 5452 §9.2). Connected, so that a server that is not there is known at once.
-    """
+    """The configured servers and what was learnt of them. One per resolver; holds no sockets between queries."""
 
     def __init__(self, servers: tuple[Nameserver, ...], *, timeout_s: float, tries: int, asks_ad: bool = False) -> None:
         self._servers = servers
@@ -53,40 +53,47 @@ class Nameservers:
         self._backend = dns.asyncbackend.get_backend("asyncio")
 
     async def ask(
-        self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType
-    ) -> dns.message.Message | NoAnswer:
-        """The first response that is NOERROR or NXDOMAIN, or why there is none.
+        self, name: str, rdtype: dns.rdatatype.RdataType
+    ) -> Reply | dns.message.Message | NoAnswer | None:
+        """The first response that is NOERROR or NXDOMAIN, or why there is none. A Reply where the response was as most
+        are; None when `name` is no domain name.
 
+        name  A-labels in lower case.
         Takes at most timeout * tries * number of servers.
         """
+        question = _question(name, rdtype)
+        if question is None:
+            return None
         no_answer = NoAnswer(Kind.TIMEOUT, "")
-        asked = f"{name.to_text(omit_final_dot=True)} {dns.rdatatype.to_text(rdtype)}"
         for _ in range(self._tries):
             is_worth_another_round = False
             for index in self._order():
                 server = self._servers[index]
                 try:
-                    async with asyncio.timeout(self._timeout_s):
-                        response = await self._exchange(server, name, rdtype)
+                    response = await self._exchange(server, name, question)
                 except TimeoutError:
                     _timeouts.add()
                     is_worth_another_round = True
                     # A server that said it failed knows more than one that said nothing.
                     if no_answer.kind is Kind.TIMEOUT:
-                        no_answer = NoAnswer(Kind.TIMEOUT, f"{asked}: no answer from {server}")
+                        no_answer = NoAnswer(Kind.TIMEOUT, f"{_asked(name, rdtype)}: no answer from {server}")
                     continue
                 except (OSError, EOFError, dns.exception.DNSException) as error:
                     is_worth_another_round = True
                     words = error.strerror if isinstance(error, OSError) else type(error).__name__
-                    no_answer = NoAnswer(Kind.SERVER_FAILURE, f"{asked}: {words or 'error'} from {server}")
+                    words = f"{_asked(name, rdtype)}: {words or 'error'} from {server}"
+                    no_answer = NoAnswer(Kind.SERVER_FAILURE, words)
                     continue
+                if isinstance(response, Reply):
+                    self._first = index
+                    return response
                 rcode = response.rcode()
                 if rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and not _is_referral(response):
                     self._first = index
                     return response
                 words = "no recursion" if rcode == dns.rcode.NOERROR else dns.rcode.to_text(rcode)
                 words += _extended(response)
-                no_answer = NoAnswer(Kind.SERVER_FAILURE, f"{asked}: {words} from {server}")
+                no_answer = NoAnswer(Kind.SERVER_FAILURE, f"{_asked(name, rdtype)}: {words} from {server}")
             if not is_worth_another_round:
                 break           # who said SERVFAIL or REFUSED says it again
         return no_answer
@@ -97,45 +104,77 @@ class Nameservers:
             return range(1)
         return [(self._first + i) % count for i in range(count)]
 
-    async def _exchange(
-        self, server: Nameserver, name: dns.name.Name, rdtype: dns.rdatatype.RdataType
-    ) -> dns.message.Message:
+    async def _exchange(self, server: Nameserver, name: str, question: bytes) -> Reply | dns.message.Message:
         if server not in self._without_edns:
-            response = await self._exchange_once(server, self._query(name, rdtype, has_edns=True))
-            if response.rcode() not in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
+            response = await self._exchange_once(server, name, question, _EDNS_PAYLOAD_OCTETS)
+            if isinstance(response, Reply) or response.rcode() not in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
                 return response
             # RFC 6891 §7: a server of before 1999, or a firewall's.
             self._without_edns.add(server)
-        return await self._exchange_once(server, self._query(name, rdtype, has_edns=False))
+        return await self._exchange_once(server, name, question, 0)
 
-    def _query(
-        self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, *, has_edns: bool
-    ) -> dns.message.Message:
-        query = dns.message.make_query(
-            name, rdtype, use_edns=0 if has_edns else False, payload=_EDNS_PAYLOAD_OCTETS if has_edns else None
-        )
-        if self._asks_ad:
-            query.flags |= dns.flags.AD         # RFC 6840 §5.7: "I understand AD in the answer"
-        return query
-
-    async def _exchange_once(self, server: Nameserver, query: dns.message.Message) -> dns.message.Message:
-        # dnspython gets no timeout: ask() has one around all of it, and theirs costs a task per receive.
+    async def _exchange_once(
+        self, server: Nameserver, name: str, question: bytes, payload_octets: int
+    ) -> Reply | dns.message.Message:
         _queries.add()
-        family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
-        udp = await self._backend.make_socket(  # type: ignore[no-untyped-call]
-            family, socket.SOCK_DGRAM, 0, None, (server.address, server.port), None
+        number = int.from_bytes(os.urandom(2), "big")
+        octets = wire.query(number, question, payload_octets=payload_octets, asks_ad=self._asks_ad)
+
+        def accept(response: bytes) -> Reply | dns.message.Message | _Truncated | None:
+            return wire.read(response, number, question, name) or _read_unusual(response, octets)
+
+        loop = asyncio.get_running_loop()
+        exchange: Exchange[Reply | dns.message.Message | _Truncated] = Exchange(
+            loop, server.address, server.port, octets, accept
         )
-        async with udp:
-            try:
-                # ignore_errors: garbage, a wrong id or another question does not end the wait, or a forger
-                # need only be first to stop mail.
-                return await dns.asyncquery.udp(
-                    query, server.address, None, server.port, sock=udp, backend=self._backend,
-                    raise_on_truncation=True, ignore_errors=True, ignore_unexpected=True,
-                )
-            except dns.message.Truncated:
-                pass
-        return await dns.asyncquery.tcp(query, server.address, None, server.port, backend=self._backend)
+        timer = loop.call_later(self._timeout_s, _time_out, exchange.outcome)
+        try:
+            found = await exchange.outcome
+        finally:
+            timer.cancel()
+            exchange.close()
+        if not isinstance(found, _Truncated):
+            return found
+        async with asyncio.timeout(self._timeout_s):
+            query = dns.message.from_wire(octets)
+            return await dns.asyncquery.tcp(query, server.address, None, server.port, backend=self._backend)
+
+
+class _Truncated(msgspec.Struct, frozen=True):
+    """The response did not fit; it is to be asked for by TCP."""
+
+
+def _asked(name: str, rdtype: dns.rdatatype.RdataType) -> str:
+    return f"{name} {dns.rdatatype.to_text(rdtype)}"
+
+
+def _time_out(outcome: asyncio.Future[Any]) -> None:
+    if not outcome.done():
+        outcome.set_exception(TimeoutError())
+
+
+def _question(name: str, rdtype: dns.rdatatype.RdataType) -> bytes | None:
+    """The question section; None when the name is none."""
+    plain = wire.question(name, rdtype)
+    if plain is not None:
+        return plain
+    try:
+        return dns.message.make_query(dns.name.from_text(name), rdtype).to_wire()[12:]
+    except (dns.exception.DNSException, UnicodeError):
+        return None
+
+
+def _read_unusual(octets: bytes, query: bytes) -> dns.message.Message | _Truncated | None:
+    """Garbage, a wrong number or another question is None."""
+    asked = dns.message.from_wire(query)
+    try:
+        response = dns.message.from_wire(octets, raise_on_truncation=True)
+    except dns.message.Truncated as truncated:
+        is_ours = asked.is_response(truncated.message())  # type: ignore[no-untyped-call]
+        return _Truncated() if is_ours else None
+    except Exception:
+        return None             # whatever dnspython makes of octets that anybody may have sent
+    return response if asked.is_response(response) else None
 
 
 def _extended(response: dns.message.Message) -> str:
