@@ -92,6 +92,8 @@ EXTENSIONS = {
     "angarium.queue.record": OCTETS + ENVELOPE,
     "angarium.queue.log": OCTETS + ENVELOPE,
     "angarium.queue.ledger": OCTETS,
+    "angarium.queue.flows": ["csrc/octets/siphash.c", "csrc/spool/envelope.c", *OCTETS],
+    "angarium.queue.order": ["csrc/queue/fair.c"],
     "angarium.queue.ready": [],
     "angarium.queue.fetch": OCTETS,
     "angarium.queue.injection": OCTETS + ENVELOPE,

@@ -131,6 +131,7 @@ class Relay:
             options=config.queue.default,
             hostname=self._hostname,
         )
+        self._scheduler.flows.weigh(config.weights())
         self._reporter = Reporter(self._hostname, self.journal)
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
@@ -250,6 +251,7 @@ class Relay:
                 self._retire(self._sts)
             self._sts = self._sts_policies(config)
         self._logins.apply(config.login)
+        self._scheduler.flows.weigh(config.weights())
         self._scheduler.reconfigure(
             router=self._router(config),
             pool=self._pools(config),

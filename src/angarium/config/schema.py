@@ -31,6 +31,7 @@ from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables
+from angarium.queue.tenant_options import TenantOptions
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
 from angarium.routing.egress_pool import source_of
@@ -69,6 +70,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: dict[str, WarmupOptions] = {}
     shaping: ShapingTables = ShapingTables()
     queue: QueueTables = QueueTables()
+    tenant: dict[str, TenantOptions] = {}
     resolver: ResolverOptions = ResolverOptions()
     admin: AdminOptions = AdminOptions()
     auth: AuthOptions = AuthOptions()
@@ -87,6 +89,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         hostname = self.node.own_hostname()
         made = [source_of(name, options, hostname) for name, options in self.source.items()]
         return made or [Source("default", "", hostname)]
+
+    def weights(self) -> dict[bytes, int]:
+        """[tenant.*] weight, for the queue."""
+        return {name.encode(): options.weight for name, options in self.tenant.items() if options.weight != 1}
 
     def all_routes(self) -> list[RouteOptions]:
         """Those of [domain.*] next_hop first, the closest name before wider ones, then [[route]]."""
@@ -267,6 +273,7 @@ def _check_sources(config: Config, tree: Tree) -> None:
     """Pools and [shaping.source.NAME] name sources that exist, rules name pools that do."""
     named: tuple[tuple[KeyPath, Iterable[str]], ...] = (
         (("source",), config.source), (("pool",), config.pool), (("shaping", "provider"), config.shaping.provider),
+        (("tenant",), config.tenant),
     )  # fmt: skip
     for path, names in named:
         for name in names:

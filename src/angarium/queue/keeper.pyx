@@ -15,8 +15,8 @@ from angarium.queue.index cimport MessageIndex
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, MESSAGE_IS_MOVING, PLACE_NOWHERE, PLACE_SETTLED, RECIPIENT_DELAY_DUE,
-    RECIPIENT_DELAY_TOLD, RECIPIENT_REPORT_DUE, chunk_count_of, chunk_octets, message, message_chunks,
-    message_of, recipient, record_octets, transaction,
+    RECIPIENT_DELAY_TOLD, RECIPIENT_REPORT_DUE, chunk_count_of, chunk_octets, flow_of, message,
+    message_chunks, message_of, recipient, record_octets, transaction,
 )
 from angarium.queue.planner cimport Planner
 from angarium.queue.record cimport state_record
@@ -98,6 +98,8 @@ cdef class Keeper(Planner):
         m.flags = <uint16_t>(view.flags & ENVELOPE_FLAGS)
         if has_attributes(&view):
             self.read_terms(m, &view)
+            if m.flags & SPOOL_ENVELOPE_INLINE:
+                m.where.beside.flow = self.flows.hold(&view)
         m.shard_number = number
         m.recipient_count = view.recipient_count
         m.live_count = view.recipient_count
@@ -151,6 +153,7 @@ cdef class Keeper(Planner):
         m.where.chunks = <message_chunks *>malloc(sizeof(message_chunks) + (view.chunk_count - 1) * sizeof(spool_segment *))
         if m.where.chunks == NULL:
             raise MemoryError()
+        m.where.chunks.flow = self.flows.hold(&view)
         m.where.chunks.count = view.chunk_count
         m.where.chunks.offset = spool_envelope_chunk(&view, 0).offset
         for i in range(view.chunk_count):
@@ -316,6 +319,7 @@ cdef class Keeper(Planner):
         if m.flags & MESSAGE_HAS_TERMS:
             self.deadlines.pop(m.id, None)
         self.index.remove(m)
+        self.flows.drop(flow_of(m))
         if not m.flags & SPOOL_ENVELOPE_INLINE:
             free(m.where.chunks)
         for i in range(m.recipient_count):

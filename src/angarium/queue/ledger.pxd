@@ -1,6 +1,7 @@
 from libc.stdint cimport uint64_t
 from angarium.events.journal cimport Journal
 from angarium.model.octets cimport octets
+from angarium.queue.flows cimport Flows
 from angarium.queue.message cimport message, recipient, transaction
 from angarium.queue.shares cimport Share, Shares
 from angarium.queue.wheel cimport Wheel
@@ -13,6 +14,7 @@ cdef class Ledger:
     cdef readonly Wheel wheel
     cdef readonly Journal journal
     cdef readonly Shares shares
+    cdef readonly Flows flows           # whose mail it is
     cdef readonly object loop
     cdef readonly object shaping        # shaping.Shaping
     cdef dict shares_held               # name -> Share, while a ready queue is counted there

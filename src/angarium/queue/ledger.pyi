@@ -3,6 +3,7 @@
 from asyncio import AbstractEventLoop
 
 from angarium.events.journal import Journal
+from angarium.queue.flows import Flows
 from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
@@ -11,6 +12,7 @@ class Ledger:
     """Who keeps messages, as ready queues and readers see it: the Scheduler."""
 
     wheel: Wheel
+    flows: Flows
     journal: Journal
     shares: Shares
     loop: AbstractEventLoop

@@ -46,10 +46,16 @@ cdef struct recipient:
 cdef struct message_chunks:             # of a streamed message: one pin for each chunk
     uint32_t count
     uint32_t offset                     # of the first one's record
+    uint32_t flow                       # flows.pxd
     spool_segment *segments[1]          # count of them; NULL: recovery did not find it
+
+cdef struct message_beside:
+    uint32_t body_offset                # where the union has it
+    uint32_t flow                       # flows.pxd
 
 cdef union message_body:                # which of the two: SPOOL_ENVELOPE_INLINE
     uint32_t offset                     # of its record in home
+    message_beside beside               # and behind it
     message_chunks *chunks              # owned; NULL: none
 
 # Ten million of these are what a bad day leaves behind: 96 octets, and 48 for each recipient. Messages of one recipient lie in
@@ -83,6 +89,13 @@ cdef struct message:
 cdef inline uint32_t chunk_count_of(message *m) noexcept nogil:
     """Of a streamed message; 0 for a body beside its envelope."""
     return 0 if m.flags & SPOOL_ENVELOPE_INLINE or m.where.chunks == NULL else m.where.chunks.count
+
+
+cdef inline uint32_t flow_of(message *m) noexcept nogil:
+    """Whose mail it is, for fairness: its number in Flows. A streamed message has it once its chunks are found."""
+    if m.flags & SPOOL_ENVELOPE_INLINE:
+        return m.where.beside.flow
+    return m.where.chunks.flow if m.where.chunks != NULL else 0
 
 
 cdef inline spool_place body_place(message *m) noexcept nogil:

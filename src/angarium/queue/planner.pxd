@@ -25,7 +25,7 @@ cdef class Planner(Ledger):
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
-    cdef object to_resolve              # deque of DomainQueue
+    cdef object lookups                 # lookups.Lookups, of DomainQueue
     cdef object to_reroute              # deque of ReadyQueue, after new routing has come
     cdef int64_t left_to_reroute        # recipients of the first one; -1: not begun
     cdef uint32_t parts_swept           # of the table of domains

@@ -6,9 +6,10 @@ from libc.string cimport strlen
 
 from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns
 from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
+from angarium.queue.flows cimport Flows
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
-from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, RECIPIENT_SOURCE_SHIFT, message_of, recipient
+from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, RECIPIENT_SOURCE_SHIFT, flow_of, message_of, recipient
 from angarium.queue.passage cimport Gate
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.ready cimport WISH_NONE, WISH_OPTIONAL, WISH_REQUIRED, Egress, ReadyQueue
@@ -23,10 +24,10 @@ import functools
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import RoutingTrouble
+from angarium.queue.lookups import Lookups
 from angarium.queue.shaping import Shaping, shared_scope
 
 cdef enum:
-    PLANS_AT_ONCE = 256         # look-ups under way; more domains wait in line
     SLICE = 500                 # recipients, domains or queues handled in one turn of the loop by work that may be long
     OWN_WISH = SPOOL_ENVELOPE_REQUIRETLS | SPOOL_ENVELOPE_TLS_OPTIONAL
     DOMAINS_KEPT = 100000       # more than these are forgotten when nobody waits, however good their plan
@@ -43,13 +44,14 @@ cdef class Planner(Ledger):
     def __cinit__(self):
         self.troubles = Troubles()
         self.domains = DomainTable()
+        self.flows = Flows()
         self.ready = {}
         self.ready_numbers = {}
         self.shares_held = {}
         self.gates = {}
         self.ration_for = None
         self.egresses = {}
-        self.to_resolve = collections.deque()
+        self.lookups = Lookups()
         self.to_reroute = collections.deque()
         self.swept_in_use = None
         self.plan_tasks = set()
@@ -82,12 +84,14 @@ cdef class Planner(Ledger):
             ready = self.to_reroute[0]
             if self.left_to_reroute < 0:
                 ready.configure()
+                ready.order.set_aside()
                 self.left_to_reroute = <int64_t>ready.count
                 budget -= 1
             while self.left_to_reroute > 0 and budget > 0:
-                r = ready.pop()
+                r = ready.order.next_aside()
                 self.left_to_reroute = self.left_to_reroute - 1 if r != NULL else 0
                 if r != NULL:
+                    ready.remove(r)
                     self.route(r)
                 budget -= 1
             if self.left_to_reroute > 0 or budget <= 0:
@@ -167,6 +171,7 @@ cdef class Planner(Ledger):
     cdef void route(self, recipient *r) noexcept:
         cdef DomainQueue domain = <DomainQueue>r.domain
         cdef ReadyQueue ready = None
+        cdef uint32_t number
         try:
             if domain.generation != self.generation and not domain.is_resolving:
                 self.take_plan_now(domain)
@@ -180,9 +185,9 @@ cdef class Planner(Ledger):
             list_append(&domain.head, &r.link)
             r.link.where = PLACE_UNROUTED
             domain.unrouted += 1
-            if not domain.is_resolving:
-                domain.is_resolving = True
-                self.to_resolve.append(domain)
+            domain.is_resolving = True
+            number = flow_of(message_of(r))
+            if self.lookups.add(domain, self.flows.tenant_of(number), (number, message_of(r).priority > 0)):
                 self.start_resolving()
         except Exception as error:      # a bug in routing must not lose the recipient: it waits and is tried again
             self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
@@ -239,7 +244,7 @@ cdef class Planner(Ledger):
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready
             self.ready_count += 1
-            ready.number = self.ready_count
+            ready.number = ready.order.number = self.ready_count
             self.ready_numbers[ready.number] = ready
         else:
             ready.site = site           # same name, perhaps newer addresses
@@ -300,17 +305,25 @@ cdef class Planner(Ledger):
     cdef void start_resolving(self) noexcept:
         cdef DomainQueue domain
         try:
-            while self.to_resolve and len(self.plan_tasks) < PLANS_AT_ONCE and not self.is_closing:
-                domain = self.to_resolve.popleft()
+            while not self.is_closing:
+                domain = self.lookups.next()
+                if domain is None:
+                    if self.lookups.is_cut_short:
+                        self.loop.call_soon(self.resolve_more)
+                    return
                 task = self.loop.create_task(self.router.plan(domain.route_key))
                 self.plan_tasks.add(task)
                 task.add_done_callback(functools.partial(self.planned, domain, self.generation))
         except Exception as error:
             self.journal.log("error", where="resolving", reason=repr(error))
 
+    def resolve_more(self):
+        self.start_resolving()
+
     def planned(self, DomainQueue domain, uint32_t generation, task):
         """A look-up has ended: on with everybody who waited for it."""
         self.plan_tasks.discard(task)
+        self.lookups.ended(domain)
         trouble = None
         is_permanent = False
         if task.cancelled():

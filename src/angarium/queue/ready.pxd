@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient, transaction
+from angarium.queue.order cimport Order
 from angarium.queue.passage cimport Passage
 from angarium.queue.rations cimport Ration
 from angarium.queue.shares cimport Share, pace
@@ -19,30 +20,15 @@ cdef class Egress:
     cdef void spare(self, object source) noexcept       # close idle connections of the source: others wait for places
 
 
-cdef enum:
-    PRIORITY_LEAST = -9
-    PRIORITY_LEVELS = 19
-
-    # Messages that go before others until one of a lower priority has its turn. Judged: a sixteenth of the way is little for
-    # those in front, and lets everybody else arrive.
-    MESSAGES_A_TURN = 16
-
-cdef struct ready_levels:               # who has a priority other than 0
-    uint32_t waiting                    # bit i: lists[i] is not empty
-    uint32_t passed                     # messages that went before others since the last turn
-    uint32_t turn                       # level that had it
-    wheel_node lists[PRIORITY_LEVELS]   # by priority - PRIORITY_LEAST
-
 cdef struct domain_budget:              # domains that recipients may still be of (RFC 9422 §4.3)
     void *last                          # DomainQueue of the last recipient taken, borrowed; NULL: none yet
     uint32_t left                       # others; each change counts, who comes back to a domain uses up another
 
 
 cdef class ReadyQueue:
-    """Recipients ready for one site by one egress source, which want the same of TLS and are of one kind (shaping.py): by falling priority, first in first out
-    in each. While some go before others, every sixteenth message is one of those that would wait: each lower priority in turn."""
-    cdef wheel_node head                # list of recipient.link: priority 0
-    cdef ready_levels *levels           # NULL until the first other priority comes
+    """Recipients ready for one site by one egress source, which want the same of TLS and are of one kind (shaping.py), in the
+    order of csrc/queue/fair.h."""
+    cdef Order order                    # who waits, and who goes next
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
     cdef readonly uint64_t count
     cdef readonly uint32_t number       # recipient.link.due of who is in it
@@ -86,11 +72,7 @@ cdef class ReadyQueue:
     cdef bint is_waking
 
     cdef void push(self, recipient *r) noexcept
-    cdef wheel_node *list_for(self, recipient *r) noexcept      # where r goes
-    cdef wheel_node *foremost(self) noexcept                    # the list whose first goes next; the queue is not empty
-    cdef wheel_node *level_in_turn(self, wheel_node *foremost) noexcept
     cdef recipient *pop(self) noexcept
-    cdef void leave_level(self, recipient *r) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue
     # The next message's recipients, as many as the domains allow (NULL: of any); False: empty, paused, or a domain too many.
     cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept

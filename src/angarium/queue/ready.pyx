@@ -4,20 +4,17 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.lists cimport list_append, list_init, list_prepend, list_remove
 from angarium.queue.passage cimport Gate, Passage
-from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
+from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, recipient, transaction
+from angarium.queue.order cimport Order, order_walk
 from angarium.queue.shares cimport Share, pace_of, wait_of
 from angarium.queue.wheel cimport wheel_node
-
-cdef extern from * nogil:
-    int __builtin_clz(unsigned int value)
 
 import time
 
@@ -48,7 +45,7 @@ cdef class ReadyQueue:
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
-        list_init(&self.head)
+        self.order = Order(ledger.flows)
         memset(&self.resume, 0, sizeof(self.resume))
         self.resume.kind = <uint8_t>ledger.resume_kind
         self.ledger = ledger
@@ -133,63 +130,8 @@ cdef class ReadyQueue:
             self.passage.gate.configure(self.limits.all_sites)
         return 0
 
-    def __dealloc__(self):
-        free(self.levels)
-
-    cdef wheel_node *list_for(self, recipient *r) noexcept:
-        cdef int priority = message_of(r).priority
-        cdef int i
-        if priority == 0:
-            return &self.head
-        if self.levels == NULL:
-            self.levels = <ready_levels *>malloc(sizeof(ready_levels))
-            if self.levels == NULL:
-                return &self.head       # it goes in its turn
-            self.levels.waiting = self.levels.passed = self.levels.turn = 0
-            for i in range(PRIORITY_LEVELS):
-                list_init(&self.levels.lists[i])
-        self.levels.waiting |= <uint32_t>1 << (priority - PRIORITY_LEAST)
-        return &self.levels.lists[priority - PRIORITY_LEAST]
-
-    cdef wheel_node *foremost(self) noexcept:
-        cdef uint32_t waiting
-        if self.levels == NULL or self.levels.waiting == 0:
-            return &self.head
-        # The highest bit; below that of priority 0 only when nobody waits with that.
-        waiting = self.levels.waiting
-        if waiting >> -PRIORITY_LEAST == 0 and self.head.next != &self.head:
-            return &self.head
-        return &self.levels.lists[31 - __builtin_clz(waiting)]
-
-    cdef wheel_node *level_in_turn(self, wheel_node *foremost) noexcept:
-        """Whose message goes now: the foremost's, or once in a while that of the next level below the one that had the last
-        turn (RFC 6710 asks for no more than that higher ones go first; without end they must not)."""
-        cdef ready_levels *levels = self.levels
-        cdef uint32_t waiting, below, turn
-        if levels == NULL or levels.waiting == 0:
-            return foremost
-        waiting = levels.waiting | (<uint32_t>1 << -PRIORITY_LEAST if self.head.next != &self.head else 0)
-        waiting &= ~(<uint32_t>1 << (31 - __builtin_clz(waiting)))         # all but the foremost
-        if waiting == 0:
-            levels.passed = 0
-            return foremost
-        levels.passed += 1
-        if levels.passed < MESSAGES_A_TURN:
-            return foremost
-        levels.passed = 0
-        below = waiting & ((<uint32_t>1 << levels.turn) - 1)
-        turn = 31 - __builtin_clz(below if below else waiting)
-        levels.turn = turn
-        return &self.head if turn == -PRIORITY_LEAST else &levels.lists[turn]
-
-    cdef void leave_level(self, recipient *r) noexcept:
-        """r has just left its list."""
-        cdef int level = message_of(r).priority - PRIORITY_LEAST
-        if self.levels.lists[level].next == &self.levels.lists[level]:
-            self.levels.waiting &= ~(<uint32_t>1 << level)
-
     cdef void push(self, recipient *r) noexcept:
-        list_append(self.list_for(r), &r.link)
+        self.order.add(r, False)
         r.link.where = PLACE_READY
         r.link.due = self.number        # free outside the wheel: says whose list this is
         self.count += 1
@@ -198,29 +140,24 @@ cdef class ReadyQueue:
 
     cdef recipient *pop(self) noexcept:
         """The first recipient, out of the list and nowhere; NULL when there is none."""
-        cdef recipient *r
-        if self.count == 0:
-            return NULL
-        r = <recipient *>self.foremost().next
-        self.remove(r)
+        cdef recipient *r = self.order.foremost()
+        if r != NULL:
+            self.remove(r)
         return r
 
     cdef void remove(self, recipient *r) noexcept:
-        list_remove(&r.link)
-        if self.levels != NULL:
-            self.leave_level(r)
+        self.order.remove(r)
         r.link.where = PLACE_NOWHERE
         self.count -= 1
         queue_ready.cell[0] -= 1
 
     cdef bint is_beyond(self, const domain_budget *domains) noexcept:
-        return domains.left == 0 and self.count != 0 and (<recipient *>self.foremost().next).domain != domains.last
+        return domains.left == 0 and self.count != 0 and self.order.foremost().domain != domains.last
 
     cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept:
-        cdef wheel_node *level
+        cdef order_walk walk
         cdef recipient *r
         cdef recipient **grown
-        cdef message *m
         into.message = NULL
         into.count = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
@@ -233,16 +170,15 @@ cdef class ReadyQueue:
             return False
         if limit > self.recipient_limit:
             limit = self.recipient_limit
-        level = self.foremost()
         # A budget that is used up goes on with its last domain: no turn then, the foremost was looked at.
-        if domains == NULL or domains.left != 0:
-            level = self.level_in_turn(level)
-        r = <recipient *>level.next
-        m = message_of(r)
-        while True:
+        r = self.order.begin(&walk, domains == NULL or domains.left != 0)
+        while r != NULL:
             if domains != NULL and r.domain != domains.last:
                 if domains.left == 0:
-                    break
+                    if into.count == 0:
+                        break
+                    r = self.order.another(&walk)
+                    continue
                 domains.left -= 1
                 domains.last = r.domain
             if into.count == into.capacity:
@@ -251,23 +187,21 @@ cdef class ReadyQueue:
                     break
                 into.recipients = grown
                 into.capacity = into.capacity * 2 + 1
-            list_remove(&r.link)
-            if self.levels != NULL:
-                self.leave_level(r)
+            if into.count == 0:
+                self.order.went(&walk)
+            self.order.remove(r)
             r.link.where = PLACE_IN_HAND
             into.recipients[into.count] = r
             into.count += 1
-            if into.count == limit or level.next == level:
+            if into.count == limit:
                 break
-            r = <recipient *>level.next         # others of the message have its priority, and lie in the same list
-            if message_of(r) != m:
-                break
+            r = self.order.another(&walk)
         if into.count == 0:
             return False
         self.count -= into.count
         queue_ready.cell[0] -= into.count
-        into.message = m
-        m.hand_count += into.count
+        into.message = walk.message
+        walk.message.hand_count += into.count
         return True
 
     cdef void give_back(self, transaction *from_) noexcept:
@@ -278,7 +212,7 @@ cdef class ReadyQueue:
         for i in range(from_.count, 0, -1):
             r = from_.recipients[i - 1]
             if r.link.where == PLACE_IN_HAND:
-                list_prepend(self.list_for(r), &r.link)
+                self.order.add(r, True)
                 r.link.where = PLACE_READY
                 r.link.due = self.number
                 given += 1
