@@ -52,6 +52,18 @@ def test_a_domain_that_two_wait_for_is_looked_up_once_and_for_the_first_whose_tu
     assert lookups.next() == "cold99"
 
 
+def test_a_domain_that_stands_in_line_from_a_look_up_of_another_is_looked_up_again():
+    lookups = Lookups(slots=2)
+    lookups.add("bank", b"a", 0)
+    lookups.add("first", b"b", 0)
+    lookups.add("bank", b"b", 0)
+    assert drain(lookups) == ["bank", "first"]
+    lookups.ended("bank")
+    assert lookups.add("bank", b"b", 0)
+    assert drain(lookups) == ["bank"]
+    assert not len(lookups)
+
+
 def test_much_that_is_stale_is_passed_in_pieces():
     lookups = Lookups(slots=3000)
     for number in range(1200):

@@ -55,12 +55,13 @@ class Lookups:
             if not of_tenant.turns:
                 self._turns.append(tenant)
             of_tenant.turns.append(line)
-        elif domain in found.members:
-            return False
-        found.domains.append(domain)
-        found.members.add(domain)
-        self._waiting.add(domain)
-        return True
+        is_new = domain not in self._waiting
+        if domain not in found.members:
+            found.domains.append(domain)
+            found.members.add(domain)
+            is_new = True
+        self._waiting.add(domain)       # it may stand there still from a look-up that was made for somebody else
+        return is_new
 
     def next(self) -> Hashable | None:
         """The domain to be looked up now; None: nobody may be. ended() when it was."""

@@ -142,7 +142,10 @@ cdef class Order:
 
     cdef void went(self, order_walk *walk) noexcept:
         fair_pass(walk.lists, walk.is_again)
-        fair_charge(walk.lists, walk.message.message_octets)
+        if walk.lists != &self.lone:
+            fair_charge(walk.lists, walk.message.message_octets)
+            if self.tree != NULL:
+                fair_tidy(self.tree)        # nobody has been removed yet: what the walk looks at is not idle
 
     cdef recipient *another(self, order_walk *walk) noexcept:
         cdef message *m = walk.message

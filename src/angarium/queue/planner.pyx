@@ -172,6 +172,7 @@ cdef class Planner(Ledger):
         cdef DomainQueue domain = <DomainQueue>r.domain
         cdef ReadyQueue ready = None
         cdef uint32_t number
+        cdef bint is_new
         try:
             if domain.generation != self.generation and not domain.is_resolving:
                 self.take_plan_now(domain)
@@ -182,12 +183,13 @@ cdef class Planner(Ledger):
             if ready is not None:
                 ready.push(r)
                 return
+            number = flow_of(message_of(r))
+            is_new = self.lookups.add(domain, self.flows.tenant_of(number), (number, message_of(r).priority > 0))
+            domain.is_resolving = True
             list_append(&domain.head, &r.link)
             r.link.where = PLACE_UNROUTED
             domain.unrouted += 1
-            domain.is_resolving = True
-            number = flow_of(message_of(r))
-            if self.lookups.add(domain, self.flows.tenant_of(number), (number, message_of(r).priority > 0)):
+            if is_new:
                 self.start_resolving()
         except Exception as error:      # a bug in routing must not lose the recipient: it waits and is tried again
             self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
