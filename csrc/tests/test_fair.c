@@ -193,6 +193,67 @@ static void who_comes_back_at_once_does_not_begin_anew(void)
     free(bulk);
 }
 
+/* What others were given before somebody came is not made up for. */
+static void who_comes_late_has_its_share_from_then_on(void)
+{
+    enum { EACH = 1000 };
+    static thing old[2 * EACH], late[EACH];
+    unsigned times = 0;
+    fair_flow flow = {1, 0, 1}, other = {2, 0, 1};
+    fair_tree *tree = fair_tree_new();
+    for (int i = 0; i < 2 * EACH; i++) {
+        old[i] = (thing){.octets = 1000};
+        fair_add(tree, FAIR_USUAL, &flow, 1, &old[i].link, false, false);
+    }
+    for (int i = 0; i < EACH; i++)
+        take(tree);
+    for (int i = 0; i < EACH; i++) {
+        late[i] = (thing){.tenant = 2, .octets = 1000};
+        fair_add(tree, FAIR_USUAL, &other, 1, &late[i].link, false, false);
+    }
+    for (int i = 0; i < EACH; i++)
+        times += take(tree)->tenant == 2;
+    CHECK(times >= EACH / 2 - 1 && times <= EACH / 2 + 1, "%u of %d", times, EACH);
+    fair_tree_free(tree);
+}
+
+/* All are there from the start: then the next is always of who has had the least, however others were taken out of the middle. */
+static void the_next_is_of_who_has_had_the_least(void)
+{
+    enum { MANY = 300, EACH = 6 };
+    static thing things[MANY][EACH];
+    static double had[MANY];
+    for (int round = 0; round < 30; round++) {
+        fair_tree *tree = fair_tree_new();
+        unsigned left[MANY];
+        for (unsigned t = 0; t < MANY; t++) {
+            had[t] = 0;
+            left[t] = EACH;
+            for (unsigned i = 0; i < EACH; i++) {
+                fair_flow flow = {t + 1, 0, 1};
+                things[t][i] = (thing){.tenant = t, .octets = random_below(100000), .is_in = true};
+                fair_add(tree, FAIR_USUAL, &flow, 1, &things[t][i].link, false, false);
+            }
+        }
+        while (tree->waiting) {
+            unsigned gone = (unsigned)random_below(MANY);
+            thing *each = take(tree);
+            for (unsigned t = 0; t < MANY; t++)
+                CHECK(left[t] == 0 || had[each->tenant] <= had[t], "%u before %u", each->tenant, t);
+            had[each->tenant] += (double)each->octets + FAIR_MESSAGE_OCTETS;
+            left[each->tenant]--;
+            for (unsigned i = 0; i < EACH && random_below(3) == 0; i++) {
+                if (things[gone][i].is_in) {
+                    fair_remove(&things[gone][i].link, false);
+                    things[gone][i].is_in = false;
+                    left[gone]--;
+                }
+            }
+        }
+        fair_tree_free(tree);
+    }
+}
+
 static void first_attempts_go_before_retries_but_for_one_in_sixteen(void)
 {
     enum { THINGS = 1000 };
@@ -269,6 +330,8 @@ int main(void)
     shares_follow_weights();
     a_newcomer_waits_for_one_message_of_each_other_at_most();
     who_comes_back_at_once_does_not_begin_anew();
+    who_comes_late_has_its_share_from_then_on();
+    the_next_is_of_who_has_had_the_least();
     first_attempts_go_before_retries_but_for_one_in_sixteen();
     higher_priorities_go_first_and_each_lower_one_gets_turns();
     what_is_adopted_keeps_its_order_and_what_is_put_in_front_goes_first();
