@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ BODY = b"From: a@source.example\r\nSubject: backlog\r\n\r\n" + b"x" * 70 + b"\r\
 REPLY, REMOTE = b"4.2.1 try again later", b"mx.busy.example[192.0.2.1]:25"
 AT_ONCE = 2000
 ACCEPT_BAR_S, SCHEDULED_BAR_S, MEMORY_BAR_OCTETS, RATE_BAR = 1.0, 5.0, 200, 0.9
+WriteShard = Callable[[Path, int, int], Coroutine[Any, Any, None]]
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "backlog.json"
 
 
@@ -53,14 +54,20 @@ def outcome(next_attempt_utc_s: int) -> bytes:
     return struct.pack("<II", 1, 1) + entry + REPLY + REMOTE
 
 
-async def write_shard(spool: Path, number: int, messages: int) -> None:
-    directory = spool / f"{number:02x}"
-    directory.mkdir(mode=0o700, exist_ok=True)
+async def new_shard(spool: Path, number: int) -> tuple[int, Shard]:
+    """An empty one, ready to be written to, and a descriptor of the spool to be closed behind it."""
+    (spool / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
     fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
     shard = Shard(fd, f"{number:02x}", number)
     shard.attach(asyncio.get_running_loop())
     while shard.recover() is not None:
         await asyncio.sleep(0.01)
+    return fd, shard
+
+
+async def write_shard(spool: Path, number: int, messages: int) -> None:
+    directory = spool / f"{number:02x}"
+    fd, shard = await new_shard(spool, number)
     due = int(time.time()) + LATER_S
     for start in range(0, messages, AT_ONCE):
         count = min(AT_ONCE, messages - start)
@@ -81,12 +88,12 @@ async def write_shard(spool: Path, number: int, messages: int) -> None:
     (spool / "copy").rename(directory)
 
 
-def write_backlog(relay: Angarium, messages: int, workers: int) -> None:
+def write_backlog(relay: Angarium, messages: int, workers: int, write: WriteShard = write_shard) -> None:
     spool = relay.root / "spool"
     spool.mkdir(parents=True, mode=0o700)
     (spool / "format").write_text("angarium-spool 1\n")
     for number in range(workers):
-        uvloop.run(write_shard(spool, number, messages // workers))
+        uvloop.run(write(spool, number, messages // workers))
 
 
 def status(relay: Angarium) -> dict[str, Any]:

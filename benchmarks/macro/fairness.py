@@ -38,7 +38,6 @@ import uvloop
 from angarium_relay import CONFIGURATION, Angarium
 
 from angarium.spool.envelope import Attribute, Chunk, Envelope, Flag, Recipient
-from angarium.spool.shard import Shard
 
 BAR_MS = 1000.0
 CONNECTIONS, DELAY_S, RATE = 10, 0.02, 200
@@ -85,13 +84,7 @@ class Relay(Angarium):
 
 async def write_shard(spool: Path, number: int, messages: int) -> None:
     """A campaign as it was taken: no attempt has been made."""
-    directory = spool / f"{number:02x}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
-    shard = Shard(fd, f"{number:02x}", number)
-    shard.attach(asyncio.get_running_loop())
-    while shard.recover() is not None:
-        await asyncio.sleep(0.01)
+    fd, shard = await backlog.new_shard(spool, number)
     attributes = ((Attribute.TENANT, b"bulk"), (Attribute.CAMPAIGN, b"spring"))
     now = int(time.time() * 1000)
     for start in range(0, messages, backlog.AT_ONCE):
@@ -106,14 +99,6 @@ async def write_shard(spool: Path, number: int, messages: int) -> None:
         await asyncio.gather(*made)
     shard.close()
     os.close(fd)
-
-
-def write_campaign(relay: Relay, messages: int) -> None:
-    spool = relay.root / "spool"
-    spool.mkdir(parents=True, mode=0o700)
-    (spool / "format").write_text("angarium-spool 1\n")
-    for number in range(relay.workers):
-        uvloop.run(write_shard(spool, number, messages // relay.workers))
 
 
 class Receiver:
@@ -266,7 +251,7 @@ def main() -> int:
         facts = machine.describe(Path(directory))
         relay = Relay(Path(directory), drive.free_port(), drive.free_port(), os.cpu_count() or 1)
         began = time.monotonic()
-        write_campaign(relay, chosen.messages)
+        backlog.write_backlog(relay, chosen.messages, relay.workers, write_shard)
         print(f"{chosen.messages} messages written in {time.monotonic() - began:.0f} s", file=sys.stderr)
         result = uvloop.run(measure(relay, chosen.seconds, chosen.sessions))
     is_met = True
