@@ -27,9 +27,9 @@ from angarium.admission.options import AdmissionOptions
 from angarium.admission.tallies import Tallies
 from angarium.config.schema import Config
 from angarium.events.journal import Journal
+from angarium.inbound.acceptor import adopt
 from angarium.inbound.admission import Admission
 from angarium.inbound.authority import Authority
-from angarium.inbound.connection import InboundConnection
 from angarium.inbound.context import InboundContext, Intake
 from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.gate import Gate
@@ -196,13 +196,10 @@ class Rehearsal:
 
     async def connect(self, host: str) -> None:
         """host: the client's address."""
-        loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        for each in (ours, theirs):
-            each.setblocking(False)
+        ours.setblocking(False)
         self.steps.append(Step("(connects)"))
-        factory = cast(Callable[[], asyncio.BaseProtocol], partial(InboundConnection, self._context))
-        await loop.connect_accepted_socket(factory, theirs)
+        adopt(self._context, theirs)
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_OCTETS)
         family, own = ("TCP6", "::1") if ":" in host else ("TCP4", "127.0.0.1")
         self._writer.write(f"PROXY {family} {host} {own} 40000 25\r\n".encode())

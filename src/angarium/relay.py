@@ -279,7 +279,7 @@ class Relay:
             listeners[address] = Listener(
                 self._intake, self._hostname, wanted[address], sock, self._tls_of(address)
             )
-            await listeners[address].start()
+            listeners[address].start()
 
     def stand_down(self, number: int) -> None:
         for listener in self._of_others.pop(number, {}).values():
@@ -464,7 +464,7 @@ class Relay:
                 listener.apply(self._hostname, options, tls)
             else:
                 self._listeners[address] = Listener(self._intake, self._hostname, options, sock, tls)
-                await self._listeners[address].start()
+                self._listeners[address].start()
             self._certificates.hold(address, self._listeners[address].context)
         for listeners in self._of_others.values():
             for address in list(listeners):

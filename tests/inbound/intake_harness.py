@@ -85,7 +85,7 @@ class IntakeHarness:
         made = listener_options(address, options)
         tls = load(made.tls, self.tickets) if made.tls is not None else None
         listener = Listener(self.intake, HOSTNAME, made, sock, tls)
-        await listener.start()
+        listener.start()
         self.listeners.append(listener)
         return listener
 

@@ -117,7 +117,7 @@ def test_octets_before_the_greeting_end_the_connection(tmp_path: Path) -> None:
             peer = await SmtpPeer.connect(harness.port)
             peer.say(b"EHLO client.example\r\n")
             await peer.writer.drain()
-            await harness.listeners[0].start()
+            harness.listeners[0].start()
             assert (await peer.rest()).startswith(b"554 5.5.0 ")
             peer.writer.close()
             await harness.until(lambda: not harness.intake.clients)
@@ -304,7 +304,7 @@ def test_unix_socket_client_counts_as_loopback_and_has_no_address(tmp_path: Path
                 harness.listeners[0].context.options, address=ListenAddress(path=path)
             )
             listener = Listener(harness.intake, HOSTNAME, options, sock)
-            await listener.start()
+            listener.start()
             peer = SmtpPeer(*await asyncio.open_unix_connection(path))
             await peer.reply()
             await peer.ask(b"EHLO client.example\r\n")
@@ -326,7 +326,7 @@ def test_paused_listener_accepts_again_after_start(tmp_path: Path) -> None:
             peer = await SmtpPeer.connect(harness.port)
             await asyncio.sleep(0.02)
             assert not harness.intake.clients
-            await listener.start()
+            listener.start()
             assert (await peer.reply()).startswith("220 ")
 
     run(main())

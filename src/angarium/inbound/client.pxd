@@ -6,6 +6,15 @@ from angarium.smtp.server_session cimport ServerSession
 from angarium.tls.session cimport TlsSession
 
 
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+    struct sockaddr:
+        sa_family_t sa_family
+    struct sockaddr_storage:
+        sa_family_t ss_family
+
+
 cdef bint is_mapped(const uint8_t *address) noexcept
 
 
@@ -39,7 +48,7 @@ cdef class Client:
     cdef char address[56]               # "192.0.2.1", "IPv6:2001:db8::1", "" for a unix socket
 
     cdef size_t memory_octets(self) noexcept        # held for this connection, about
-    cdef void set_peer(self, int fd) noexcept
+    cdef void set_peer(self, const sockaddr_storage *peer) noexcept     # of another family than IP: loopback
     cdef void name_address(self) noexcept           # binary_address has changed
     cdef void find_rights(self) noexcept            # from address and certificate
     cdef void find_rights_of_claim(self) noexcept   # somebody else speaks now, under the name that XCLIENT gave

@@ -22,13 +22,6 @@ from angarium.smtp import reasons, replies
 from angarium.smtp.reasons import word_of_filled_in
 
 cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
-    ctypedef unsigned short sa_family_t
-    struct sockaddr:
-        sa_family_t sa_family
-    struct sockaddr_storage:
-        sa_family_t ss_family
-    int getpeername(int fd, sockaddr *address, socklen_t *length)
     enum: AF_INET, AF_INET6
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -90,16 +83,14 @@ cdef class Client:
             held += TLS_OCTETS
         return held
 
-    cdef void set_peer(self, int fd) noexcept:
-        cdef sockaddr_storage peer
-        cdef socklen_t length = sizeof(peer)
+    cdef void set_peer(self, const sockaddr_storage *peer) noexcept:
         memset(self.binary_address, 0, 10)
         memset(self.binary_address + 10, 255, 2)
-        if getpeername(fd, <sockaddr *>&peer, &length) == 0 and peer.ss_family == AF_INET:
-            memcpy(self.binary_address + 12, &(<sockaddr_in *>&peer).sin_addr, 4)
+        if peer.ss_family == AF_INET:
+            memcpy(self.binary_address + 12, &(<const sockaddr_in *>peer).sin_addr, 4)
             self.name_address()
-        elif length and peer.ss_family == AF_INET6:
-            memcpy(self.binary_address, (<sockaddr_in6 *>&peer).sin6_addr.s6_addr, 16)
+        elif peer.ss_family == AF_INET6:
+            memcpy(self.binary_address, (<const sockaddr_in6 *>peer).sin6_addr.s6_addr, 16)
             self.name_address()
         else:
             memcpy(self.binary_address + 12, b"\x7f\x00\x00\x01", 4)

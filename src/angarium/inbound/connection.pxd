@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from angarium.inbound.client cimport Client
+from angarium.inbound.client cimport Client, sockaddr_storage
+from angarium.inbound.poll cimport poll_node
 from angarium.model.octets cimport octets
 from angarium.queue.wheel cimport wheel_node
 from angarium.tls.session cimport TlsSession
@@ -13,13 +14,18 @@ cdef enum connection_phase:
 
 
 cdef class InboundConnection(Client):
-    """uvloop's protocol object. Owns the Client part and a deadline in the wheel; borrows the worker's read buffer."""
-    cdef object transport
-    cdef int fd
+    """Owns the Client part, a socket among the worker's (wire.pyx) and a deadline in the wheel; borrows the worker's read
+    buffer.
+    """
+    cdef poll_node wire             # its descriptor is -1 before accepted() and after the end
+    cdef octets *backlog            # what the socket did not take yet, or NULL
+    cdef size_t backlog_sent        # of it
     cdef uint8_t phase
-    cdef bint has_backlog           # the transport holds octets of ours: direct sends would overtake them
     cdef bint is_write_paused
     cdef bint is_read_paused
+    cdef bint is_read_over          # no reader is left: the peer has shut its side, or we close
+    cdef bint is_closing            # behind the backlog, which is all that is sent
+    cdef bint is_eof_due            # behind the backlog
     cdef bint is_pumping
     cdef bint has_eof
     cdef bint is_held_back          # the reply waits in the session's output for the timer
@@ -28,6 +34,10 @@ cdef class InboundConnection(Client):
     cdef wheel_node deadline
     cdef bytes header               # PHASE_PROXIED: what has come of the PROXY header
 
+    cdef void accepted(self, int fd, const sockaddr_storage *peer) noexcept     # the descriptor is owned from now on
+    cdef void received(self, size_t length) noexcept        # so much is in the worker's read buffer
+    cdef bint eof_received(self) noexcept                   # False: there is nothing left to say
+    cdef void lost(self) noexcept                           # the socket is gone
     cdef void begin(self, const uint8_t *early, size_t length) noexcept
     cdef bint is_in_handshake(self) noexcept
     cdef void begin_tls(self, TlsSession layer) noexcept
@@ -35,8 +45,6 @@ cdef class InboundConnection(Client):
     cdef void pump(self) noexcept
     cdef void turn(self) noexcept
     cdef bint flush(self) noexcept
-    cdef void send_octets(self, octets *output) noexcept
-    cdef void send_later(self, octets *output, size_t sent) noexcept
     cdef void arm_deadline(self, bint has_replied) noexcept
     cdef uint64_t data_time_left_ms(self) noexcept
     cdef void expire(self) noexcept

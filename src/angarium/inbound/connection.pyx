@@ -1,17 +1,16 @@
-# One inbound connection: octets between uvloop and the session, deadlines, closing. What commands mean is in the
-# files named after them; what is legal when is the session's.
+# One inbound connection: octets between its socket (wire.pyx) and the session, deadlines, closing. What commands mean is in
+# the files named after them; what is legal when is the session's.
 #
 # All connections of a worker read into one buffer (Intake): what a session does not consume at once it copies. Replies
-# leave in one send(2) per batch of pipelined commands, straight from here while the transport holds nothing.
+# leave in one send(2) per batch of pipelined commands.
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
+from posix.unistd cimport close
 from angarium.admission.tallies cimport TALLY_HANDSHAKES
 from angarium.inbound.auth cimport auth_drop, proceed_auth
 from angarium.inbound.claimed cimport proceed_etrn, proceed_xclient, proceed_xforward
-from angarium.inbound.client cimport Client
+from angarium.inbound.client cimport Client, sockaddr_storage
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport InboundContext, Intake
 from angarium.inbound.gate cimport Gate
@@ -23,10 +22,11 @@ from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
 from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive
 from angarium.inbound.starttls cimport proceed_starttls, tls_established, tls_failed, tls_layer
+from angarium.inbound.wire cimport wire_abort, wire_close, wire_open, wire_send, wire_send_eof, wire_want
 from angarium.metrics.counters cimport Counter
 from angarium.model.octets cimport octets, octets_unref
 from angarium.queue.wheel cimport WHEEL_TICK_MS, Wheel, wheel_node
-from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS, reader_has_run
+from angarium.smtp.message_reader cimport reader_has_run
 from angarium.smtp.server_dialogue cimport (
     EVENT_AUTH, EVENT_AUTH_RESPONSE, EVENT_BODY, EVENT_CLOSE, EVENT_DATA, EVENT_ETRN,
     EVENT_HELO, EVENT_MAIL, EVENT_MESSAGE, EVENT_NONE, EVENT_RCPT,
@@ -43,10 +43,6 @@ from angarium.smtp import replies
 
 cdef bytes MEMORY_FULL = replies.MEMORY_FULL
 cdef bytes NETWORK_ERRORS = replies.NETWORK_ERRORS
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t send(int fd, const void *data, size_t length, int flags)
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL
 
 cdef enum:
     HELD_LIMIT = 64 << 10           # input kept back while an answer is due; past it the socket is not read
@@ -69,12 +65,16 @@ cdef Counter timeouts_total = counter("angarium_in_timeouts_total", "Inbound ses
 @cython.final
 cdef class InboundConnection(Client):
     def __cinit__(self, InboundContext context not None):
-        self.fd = -1
+        self.wire.fd = -1
 
-    def connection_made(self, transport):
+    def __dealloc__(self):
+        if self.wire.fd >= 0:                       # memory was out in the middle of accepted()
+            close(self.wire.fd)
+        octets_unref(self.backlog)
+
+    cdef void accepted(self, int fd, const sockaddr_storage *peer) noexcept:
         cdef Intake intake = self.context.intake
-        self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
+        wire_open(self, fd)
         self.context.session_count += 1
         intake.clients.add(self)
         connections_total.cell[0] += 1
@@ -82,11 +82,12 @@ cdef class InboundConnection(Client):
         if intake.deadline_kind < 0:
             intake.deadline_kind = intake.wheel.register(fire, NULL)
         self.deadline.kind = <uint8_t>intake.deadline_kind
-        self.set_peer(self.fd)
+        self.set_peer(peer)
         if self.context.proxy_from.count and self.context.proxy_from.has(self.binary_address):
             proxied_begin(self)
         else:
             self.begin(NULL, 0)
+        wire_want(self)
 
     cdef void begin(self, const uint8_t *early, size_t length) noexcept:
         """It is known who the client is: the greeting, or why there is none. `early`: what it has said before."""
@@ -119,13 +120,7 @@ cdef class InboundConnection(Client):
             self.session.receive_octets(early, length)
         self.pump()
 
-    def get_buffer(self, Py_ssize_t size_hint):
-        # Five hundred large messages at once: what a read brings beyond a full run stays in memory while the disk is behind.
-        if self.session.message.body != NULL and self.session.message.body.length > RUN_SLACK_OCTETS:
-            return self.context.intake.small_buffer
-        return self.context.intake.read_buffer
-
-    def buffer_updated(self, Py_ssize_t length):
+    cdef void received(self, size_t length) noexcept:
         if self.phase == PHASE_OPEN:
             if self.tls is not None:
                 self.receive_encrypted(length)
@@ -135,12 +130,12 @@ cdef class InboundConnection(Client):
         elif self.phase == PHASE_PROXIED:
             proxied_receive(self, self.context.intake.read_octets, length)
 
-    def eof_received(self):
+    cdef bint eof_received(self) noexcept:
         self.has_eof = True
         # A client that shuts its side down behind its last command still gets what it waits for; AUTH is never the last.
         return self.phase == PHASE_OPEN and self.session.asked != 0 and self.attempt is None
 
-    def connection_lost(self, exception):
+    cdef void lost(self) noexcept:
         cdef Intake intake = self.context.intake
         if self.phase == PHASE_CLOSED:
             return
@@ -160,15 +155,6 @@ cdef class InboundConnection(Client):
         intake.waiting.pop(self, None)
         self.context.session_count -= 1
         sessions.cell[0] -= 1
-        self.transport = None
-        self.fd = -1
-
-    def pause_writing(self):
-        self.is_write_paused = True
-
-    def resume_writing(self):
-        self.is_write_paused = False
-        self.pump()
 
     # For the operator and for shutdown
 
@@ -184,8 +170,7 @@ cdef class InboundConnection(Client):
         return True
 
     def abort(self):
-        if self.transport is not None:
-            self.transport.abort()
+        wire_abort(self)
 
     # TLS
 
@@ -209,7 +194,7 @@ cdef class InboundConnection(Client):
                                                           intake.plain_capacity, &plain_length)
         cdef octets *output = self.tls.take_output()    # of the handshake, or an alert
         if output != NULL:
-            self.send_octets(output)
+            wire_send(self, output)
         if result == TLS_RECEIVE_FAILED:
             # Also what came before in the same read counts for nothing: somebody is at work on the way.
             tls_failed(self, self.tls.failure_text())
@@ -239,7 +224,7 @@ cdef class InboundConnection(Client):
         self.tls.close()
         output = self.tls.take_output()
         if output != NULL:
-            self.send_octets(output)
+            wire_send(self, output)
 
     # The loop of events
 
@@ -330,19 +315,16 @@ cdef class InboundConnection(Client):
                 return
         if self.has_eof and session.asked == 0 and not is_full and not self.is_write_paused:
             self.close_tls()
-            self.transport.close()              # nothing can follow
+            wire_close(self)                    # nothing can follow
             return
         self.pause_or_resume_reading(is_full or self.is_write_paused or session.held_octets() > HELD_LIMIT)
         self.arm_deadline(has_replied)
 
     cdef void pause_or_resume_reading(self, bint wants_pause) noexcept:
-        if wants_pause == self.is_read_paused or self.transport is None:
+        if wants_pause == self.is_read_paused:
             return
         self.is_read_paused = wants_pause
-        if wants_pause:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
+        wire_want(self)
 
     # Output
 
@@ -352,7 +334,7 @@ cdef class InboundConnection(Client):
             output = self.tls.sealed(output)
         if output == NULL:
             return False
-        self.send_octets(output)
+        wire_send(self, output)
         return True
 
     cdef bint hold_reply(self) noexcept:
@@ -377,32 +359,6 @@ cdef class InboundConnection(Client):
         self.flush()
         self.context.intake.wheel.arm(&self.deadline, <uint64_t>self.session.settings.command_timeout_s * 1000)
         self.pump()
-
-    cdef void send_octets(self, octets *output) noexcept:
-        cdef ssize_t sent = 0
-        if self.transport is None:
-            octets_unref(output)
-            return
-        if self.has_backlog and self.transport.get_write_buffer_size() == 0:
-            self.has_backlog = False
-        if not self.has_backlog:
-            while True:
-                sent = send(self.fd, output.data, output.length, MSG_DONTWAIT | MSG_NOSIGNAL)
-                if sent >= 0 or errno != EINTR:
-                    break
-            if sent < 0:
-                if errno != EAGAIN:
-                    octets_unref(output)
-                    self.transport.abort()      # reset by the peer: connection_lost follows
-                    return
-                sent = 0
-        if <size_t>sent < output.length:
-            self.send_later(output, sent)
-        octets_unref(output)
-
-    cdef void send_later(self, octets *output, size_t sent) noexcept:
-        self.has_backlog = True
-        self.transport.write(PyBytes_FromStringAndSize(<const char *>output.data + sent, output.length - sent))
 
     # Deadlines
 
@@ -495,18 +451,16 @@ cdef class InboundConnection(Client):
         commit_drop(self)
         if self.inquiry is not None:
             inquiry_drop(self)
-        if self.transport is None:
+        if self.wire.fd < 0:
             return
         self.close_tls()
-        if self.is_read_paused:
-            self.is_read_paused = False
-            self.transport.resume_reading()
+        self.pause_or_resume_reading(False)
         if self.session.lingers and not self.has_eof:
             self.context.intake.wheel.arm(&self.deadline, LINGER_MS)
-            self.transport.write_eof()
+            wire_send_eof(self)
         else:
             self.context.intake.wheel.arm(&self.deadline, CLOSE_MS)
-            self.transport.close()
+            wire_close(self)
 
 
 cdef void fire(wheel_node *node, void *context) noexcept:

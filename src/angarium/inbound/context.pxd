@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.gate cimport Gate
 from angarium.inbound.networks cimport NetworkList
+from angarium.inbound.poll cimport Poll
 from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
@@ -12,6 +13,11 @@ from angarium.tls.context cimport ServerContext
 from angarium.tls.session cimport TlsSession
 
 
+cdef enum:
+    # Four socket buffers of loopback's usual size in one read; one for the whole worker, so it costs nothing.
+    READ_OCTETS = 256 << 10
+
+
 cdef class Intake:
     """What all inbound connections of a worker share. Owns the read buffer."""
     cdef readonly Shard shard
@@ -19,9 +25,8 @@ cdef class Intake:
     cdef readonly Journal journal
     cdef readonly Wheel wheel
     cdef readonly object loop
-    cdef readonly object read_buffer        # memoryview, given to the event loop for every read
-    cdef readonly object small_buffer       # its beginning, for messages that are becoming large
-    cdef uint8_t *read_octets
+    cdef readonly Poll poll                 # their sockets
+    cdef uint8_t *read_octets               # READ_OCTETS: what a read brings, of whichever connection
     cdef object read_owner
     cdef object plain_owner                 # of what a read held under TLS; None before the first such session
     cdef uint8_t *plain_octets

@@ -46,7 +46,6 @@ class Intake:
     journal: Journal
     wheel: Wheel
     loop: AbstractEventLoop
-    read_buffer: memoryview
     clients: set[_Client]
     active: int
     committing: int

@@ -6,10 +6,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.networks cimport NetworkList
+from angarium.inbound.poll cimport Poll
 from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
-from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
 from angarium.smtp.refusal_ids cimport RefusalIds
 from angarium.smtp.server_settings cimport ServerSettings
 from angarium.spool.shard cimport Shard
@@ -23,8 +23,6 @@ from angarium.inbound.submission import Submission
 from angarium.smtp.server_settings import ServerSettings as make_settings
 
 cdef enum:
-    # Four socket buffers of loopback's usual size in one read; one for the whole worker, so it costs nothing.
-    READ_OCTETS = 256 << 10
     DOMAIN_OCTETS = 255
     # What a slow disk may pile up in memory whatever the number of clients, also of those that went away: streamed
     # messages wait past the first, new mail is put off with 452 past the second. Seconds of a disk's work.
@@ -41,10 +39,9 @@ cdef class Intake:
         self.journal = journal
         self.wheel = wheel
         self.loop = loop
+        self.poll = Poll(loop)
         self.read_owner = bytearray(READ_OCTETS)
         self.read_octets = <uint8_t *>PyByteArray_AS_STRING(self.read_owner)
-        self.read_buffer = memoryview(self.read_owner)      # keeps the bytearray from being resized, too
-        self.small_buffer = self.read_buffer[:RUN_SLACK_OCTETS]
         self.deadline_kind = -1
         self.appointing = ()
         self.own_domains = frozenset()

@@ -36,5 +36,5 @@ cdef void greet(InboundConnection connection) noexcept:
     """One recv(2) that takes nothing, a microsecond of the fifty that a connection costs; no client waits for it. Under TLS what
     follows the handshake was read with it."""
     cdef uint8_t octet
-    if connection.tls is not None or recv(connection.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
+    if connection.tls is not None or recv(connection.wire.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) != 1:
         connection.session.greet()

@@ -1,14 +1,11 @@
-"""A listener of one worker: the loop's server on a socket that the supervisor bound; pausing and draining."""
+"""A listener of one worker: accepting on a socket that the supervisor bound; pausing and draining."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from functools import partial
-from typing import cast
 
-from angarium.inbound.connection import InboundConnection
+from angarium.inbound.acceptor import Acceptor
 from angarium.inbound.context import InboundContext, Intake
 from angarium.inbound.options import ListenerOptions
 from angarium.tls.context import ServerContext
@@ -36,26 +33,20 @@ class Listener:
     ) -> None:
         self.context = InboundContext(intake, hostname, options, tls)
         self._sock = sock
-        self._server: asyncio.AbstractServer | None = None
+        self._acceptor = Acceptor(self.context, sock)
+        self.is_accepting = False
 
-    @property
-    def is_accepting(self) -> bool:
-        return self._server is not None
-
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begins to accept, or begins again after pause()."""
-        if self._server is None:
-            # A duplicate, because the loop's server closes what it was given.
-            factory = cast(Callable[[], asyncio.BaseProtocol], partial(InboundConnection, self.context))
-            loop = self.context.intake.loop
-            create = loop.create_unix_server if self._sock.family == socket.AF_UNIX else loop.create_server
-            self._server = await create(factory, sock=self._sock.dup(), backlog=BACKLOG)
+        if not self.is_accepting:
+            self._sock.listen(BACKLOG)
+            self._acceptor.start()
+            self.is_accepting = True
 
     def pause(self) -> None:
         """Accepts no more; the kernel's queue goes on filling and waits for start()."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._acceptor.stop()
+        self.is_accepting = False
 
     def apply(self, hostname: str, options: ListenerOptions, tls: ServerContext | None = None) -> None:
         """A reload with the same address: open sessions follow at their next command."""
