@@ -36,8 +36,10 @@ from angarium.process.activation import passed_sockets
 from angarium.process.control import Apply, ControlError
 from angarium.process.deputies import Deputies
 from angarium.process.listening import CannotListen, Listening, listen_alone
+from angarium.process.steward import Steward
 from angarium.process.supervisor import Seat, Supervisor
 from angarium.process.worker import run as run_worker
+from angarium.queue.order_book import OrderBook
 from angarium.queue.ration_file import RationFile
 from angarium.queue.rations import Ration, Rations
 from angarium.queue.shares import Shares
@@ -115,14 +117,23 @@ class Daemon:
         self._rations = Rations()
         self._ration_file = RationFile(self._spool.fd)
         self._warmups = Warmups(self._config.warmup, self._config.shaping.provider, self._rations)
+        self._book = OrderBook(self._spool.fd)
         self._journal = Journal(sys.stdout.fileno())
         self._admin: AdminServer | None = None
         self._reload_lock = asyncio.Lock()
         self._supervisor = Supervisor(self, node.worker_count())
         self._deputies = Deputies(self._supervisor, self._listening)
+        self._steward = Steward(
+            self._supervisor,
+            self._book,
+            self.log,
+            lambda: self._config.pool,
+            lambda: self._config.queue.default.max_age,
+        )
 
     def run(self) -> int:
         self._restore_rations()
+        self._restore_orders()
         status = self._supervisor.run()
         self._save_rations()
         self._journal.flush()
@@ -151,6 +162,7 @@ class Daemon:
                 spool=self._spool,
                 sockets=sockets,
                 tickets=self._tickets,
+                orders=self._book.orders,
             )
 
         return run_worker(seat, open_relay)
@@ -170,9 +182,10 @@ class Daemon:
         from angarium.process.desk import Desk
 
         desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now)
-        self._admin = AdminServer(application(desk))
+        self._admin = AdminServer(application(desk, self._steward))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
+        self._steward.start()
         asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
         asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
         for passed in self._listening.unused:
@@ -202,6 +215,13 @@ class Daemon:
             self._ration_file.restore(self._all_rations())
         except (OSError, ValueError) as error:
             self.log("error", where="warmup.json", reason=f"counts of today begin at 0: {error}")
+
+    def _restore_orders(self) -> None:
+        """Before any worker routes mail."""
+        try:
+            self._book.restore()
+        except (OSError, ValueError) as error:
+            self.log("error", where="orders.json", reason=f"no order holds: {error}")
 
     def _save_rations(self) -> None:
         try:

@@ -47,16 +47,20 @@ from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.side_tls import SideTls
 from angarium.policy.hook_file import HookSource
-from angarium.process.control import Listing, Retry, Trace
+from angarium.process.control import Listing, Retry, Sample, Trace, Walk
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
+from angarium.queue.order_watch import OrderWatch
+from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
+from angarium.queue.standing import Order
+from angarium.queue.steering import bounce_trouble
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
 from angarium.routing.egress_rules import EgressPools, egress_pools
@@ -135,6 +139,7 @@ class Relay:
         self._reporter = Reporter(self._hostname, self.journal)
         self._reporter.recipients_of = self._recipients.for_report
         self._scheduler.reporter = self._reporter
+        self._order_watch = OrderWatch(loop, self.journal, self._scheduler)
         self._report_desk = ReportDesk(loop, self.journal, self._hostname, sys.stdout.fileno())
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
@@ -170,6 +175,7 @@ class Relay:
         sockets: Sequence[BoundSocket],
         hooks: HookSource | None = None,
         tickets: TicketKeys | None = None,
+        orders: Sequence[Order] = (),
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
@@ -177,6 +183,7 @@ class Relay:
         tallies  of clients' networks (inbound/gate.pyx).
         rations  of sources that are warmed up; None: all are warm.
         hooks  of policy.file.
+        orders  standing ones.
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
@@ -192,6 +199,8 @@ class Relay:
             )
             self._shards.append(shard)
             shard.attach(loop)
+        self._order_watch.set_orders(orders)         # before the first message is routed
+        self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
         self._intake.authority = self._authority
@@ -258,6 +267,7 @@ class Relay:
             shaping=Shaping(config.shaping),
             options=config.queue.default,
         )
+        self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._dispatcher.sources.keep(config.sources())
         self._authority.apply(config.auth)
         self._apply_admission(config)
@@ -329,6 +339,17 @@ class Relay:
     async def delete(self, id_: str | None, domain: str | None) -> int:
         return await orders.delete(self._scheduler, id_, domain)
 
+    async def walk(self, walk: Walk) -> tuple[int, int]:
+        trouble = bounce_trouble(walk.reason, walk.code, walk.status)
+        done = await orders.carry_out(self._scheduler, walk.action, walk.where, trouble=trouble)
+        return done.recipients, done.messages
+
+    async def sample(self, query: Sample) -> list[dict[str, Any]]:
+        return await orders.sample(self._scheduler, query.where, query.limit)
+
+    def set_orders(self, orders: Sequence[Order]) -> None:
+        self._order_watch.set_orders(orders)
+
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
         return await self._tracing.pull(query.id, query.network, query.wants_data)
 
@@ -342,6 +363,7 @@ class Relay:
     async def drain(self, deadline_s: float) -> None:
         """Ends inbound sessions and outbound transactions, both by the deadline."""
         self._sweeping.cancel()
+        self._order_watch.close()
         for task in self._loading:
             task.cancel()
         for number in list(self._of_others):

@@ -148,12 +148,13 @@ def test_operators_list_show_retry_and_delete(tmp_path: Path) -> None:
         shown = json.loads(relay.command("queue", "show", ids["three"], "--json").stdout)
         assert shown["from"] == "me@x.example"
         assert [each["to"] for each in shown["recipients"]] == ["a@three.example", "b@three.example"]
-        assert json.loads(relay.command("queue", "delete", ids["two"], "--json").stdout) == {"count": 2}
+        assert json.loads(relay.command("queue", "delete", ids["two"], "--json").stdout)["recipients"] == 2
         assert relay.command("queue", "delete", ids["two"]).returncode == 2
         hop.faults.clear()
-        assert json.loads(relay.command("queue", "retry", "--domain", "one.example", "--json").stdout) == {"count": 2}
+        done = relay.command("queue", "retry", "--domain", "one.example", "--json")
+        assert json.loads(done.stdout)["recipients"] == 2
         hop.wait_for_count(1)
-        assert json.loads(relay.command("queue", "retry", "--all", "--json").stdout) == {"count": 2}
+        assert json.loads(relay.command("queue", "retry", "--all", "--json").stdout)["recipients"] == 2
         hop.wait_for_count(2)
         wait_until_empty(relay)
         assert not relay.events("report"), "deleting tells nobody"
@@ -167,10 +168,10 @@ def test_an_order_for_a_domain_leaves_the_other_recipients_of_its_messages_alone
             client.send(MESSAGE, "a@good.example", "a@bad.example", "b@good.example")
         wait_for(lambda: len(relay.events("deferred")) == 3, "all are deferred")
         done = relay.command("queue", "delete", "--domain", "bad.example", "--json")
-        assert json.loads(done.stdout) == {"count": 1}
+        assert json.loads(done.stdout)["recipients"] == 1
         hop.faults.clear()
         done = relay.command("queue", "retry", "--domain", "good.example", "--json")
-        assert json.loads(done.stdout) == {"count": 2}
+        assert json.loads(done.stdout)["recipients"] == 2
         (delivery,) = hop.wait_for_count(1)
         assert delivery.to == ["a@good.example", "b@good.example"]
         wait_until_empty(relay)

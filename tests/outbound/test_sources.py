@@ -18,7 +18,8 @@ from angarium.model.plan import Host, Site
 from angarium.model.tlsa import Tlsa, TlsaState
 from angarium.outbound.egress_socket import SourceUnusable
 from angarium.outbound.options import OutboundOptions
-from angarium.queue.inspect import retry_one
+from angarium.queue import orders
+from angarium.queue.inspect import id_text
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables, TenantShaping
 from angarium.routing.egress_rules import egress_pools
@@ -76,7 +77,7 @@ async def test_a_message_keeps_its_source_at_each_attempt(tmp_path: pathlib.Path
         assert set(first.values()) == {"mail1", "mail2"}
         for round_ in (2, 3):
             for id_ in ids:
-                retry_one(relay.scheduler, id_)
+                await orders.retry(relay.scheduler, id_text(id_))
             for event in await relay.outcomes(20 * round_):
                 assert event["source"] == first[event["id"]]
 
@@ -94,7 +95,7 @@ async def test_a_source_that_a_site_turns_away_is_not_the_one_of_the_next_attemp
                 if not left:
                     break
                 for id_ in left:
-                    retry_one(relay.scheduler, id_)
+                    await orders.retry(relay.scheduler, id_text(id_))
                 await asyncio.sleep(0.05)
             assert len(relay.events("delivered")) == 10
 

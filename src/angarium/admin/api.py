@@ -9,6 +9,7 @@
     DELETE /v1/queue/{id}                  without a DSN
     DELETE /v1/queue?domain=  or  ?all=true
     POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
+    POST, GET, DELETE /v1/orders …         see order_routes.py
     GET    /v1/refusals/{id}               what was refused, and why
     GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
@@ -33,6 +34,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from angarium.admin import prometheus
+from angarium.admin.order_routes import OrdersBackend, order_routes
 from angarium.admin.views import (
     BadQuery,
     Changed,
@@ -50,7 +52,7 @@ from angarium.smtp.reasons import OF_OTHER, of_word
 T = TypeVar("T")
 
 PAGE_LIMIT: Final = 1000
-STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred", "held")
+STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred", "held", "suspended")
 _BODY_OCTETS_MAX: Final = 64 << 10
 
 
@@ -84,8 +86,8 @@ class Backend(Protocol):
         """Raises ConfigError when the new configuration is refused."""
 
 
-def application(backend: Backend) -> ASGIApp:
-    """The ASGI application."""
+def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIApp:
+    """The ASGI application. orders: None: that part is left out."""
 
     async def health(request: Request) -> Response:
         answer = await backend.health()
@@ -174,6 +176,7 @@ def application(backend: Backend) -> ASGIApp:
                 Route("/v1/refusals/{id:str}", refusal, methods=["GET"]),
                 Route("/v1/trace", trace, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
+                *(order_routes(orders, _json, _body) if orders is not None else ()),
             ],
             exception_handlers={
                 HTTPException: _on_http_error,

@@ -61,6 +61,7 @@ COMPLAINT: Final = "complaint"
 
 PHASES: Final = (
     "route", "connect", "greeting", "ehlo", "starttls", "tls", "auth", "mail", "rcpt", "data", "end", "rset", "idle",
-    "report",
+    "report", "order",
 )  # fmt: skip
-"""Where a failure met us. "route": before any connection. "report": read out of a report of somebody else."""
+"""Where a failure met us. "route": before any connection. "report": read out of a report of somebody else. "order": the
+operator's, with no peer concerned."""

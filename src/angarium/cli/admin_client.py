@@ -63,8 +63,8 @@ class AdminClient:
     def delete(self, path: str, **query: str | int | None) -> Any:
         return self._request("DELETE", path, query)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._request("POST", path, {}, json.dumps(body).encode())
+    def post(self, path: str, body: dict[str, Any], timeout_s: float = _TIMEOUT_S) -> Any:
+        return self._request("POST", path, {}, json.dumps(body).encode(), timeout_s)
 
     def stream(self, path: str, **query: str | int | None) -> Iterator[str]:
         """Lines as they come, without end but the daemon's. Raises NoAnswer."""
@@ -85,12 +85,17 @@ class AdminClient:
             connection.close()
 
     def _request(
-        self, method: str, path: str, query: dict[str, str | int | None], body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str | int | None],
+        body: bytes | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Any:
         """The decoded JSON answer. Raises NoAnswer with the daemon's reason."""
         given = {key: value for key, value in query.items() if value is not None}
         target = quote(path) + (f"?{urlencode(given)}" if given else "")
-        connection = _Connection(self.address)
+        connection = _Connection(self.address, timeout_s)
         try:
             connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
@@ -111,8 +116,8 @@ class AdminClient:
 class _Connection(http.client.HTTPConnection):
     """HTTP over either kind of address."""
 
-    def __init__(self, address: ListenAddress) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
+    def __init__(self, address: ListenAddress, timeout_s: float = _TIMEOUT_S) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._address = address
 
     def connect(self) -> None:
@@ -124,7 +129,7 @@ class _Connection(http.client.HTTPConnection):
             else socket.AF_INET
         )
         self.sock = socket.socket(family, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._address.path or (self._address.host, self._address.port))
 
 

@@ -1,4 +1,4 @@
-"""`angarium queue list|show|retry|delete`: queued mail, through the HTTP API of the running relay."""
+"""`angarium queue list|show` and the orders of queue_orders.py: queued mail, through the HTTP API."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import time
 from typing import Any
 
+from angarium.cli import queue_orders
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
+from angarium.cli.selection import message_id
 from angarium.model.units import Duration
-from angarium.spool.envelope import decode_id
 
 _PAGE = 500
 
@@ -17,16 +18,18 @@ _PAGE = 500
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "queue",
-        help="list, show, retry or delete queued mail",
+        help="list and show queued mail; suspend, bounce, delete, retry, re-route it",
         description="Looks into the queue of the running relay and gives it orders.",
         epilog="examples:\n"
         "  angarium queue list --domain example.org\n"
         "  angarium queue show 02TR4P4JG0001\n"
         "  angarium queue retry --domain example.org\n"
+        "  angarium queue suspend --provider google --campaign spring --for 4h --name spring\n"
+        "  angarium queue bounce --domain gmial.com --older-than 1d --dry-run\n"
         "  angarium queue delete 02TR4P4JG0001",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    orders = parser.add_subparsers(dest="order", metavar="list|show|retry|delete", required=True)
+    orders = parser.add_subparsers(dest="order", metavar="list|show|" + "|".join(queue_orders.NAMES), required=True)
 
     listing = orders.add_parser(
         "list",
@@ -42,23 +45,10 @@ def add_parser(subparsers: Any) -> None:
     show = orders.add_parser(
         "show", help="everything about one message", description="Shows envelope, recipients, replies."
     )
-    show.add_argument("id", metavar="ID", type=_message_id)
+    show.add_argument("id", metavar="ID", type=message_id)
 
-    retry = orders.add_parser(
-        "retry",
-        help="try deferred recipients now",
-        description="Has deferred recipients tried now instead of when they are due.",
-    )
-    _add_selection(retry)
-
-    delete = orders.add_parser(
-        "delete",
-        help="drop mail without a report",
-        description="Drops mail for good, without a report. What a connection has in hand is not touched.",
-    )
-    _add_selection(delete)
-
-    for order in (listing, show, retry, delete):
+    queue_orders.add_parsers(orders)
+    for order in (listing, show):
         order.add_argument(
             "--json", action="store_true", help="one JSON object per line, as the HTTP API gives them"
         )
@@ -66,6 +56,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.order in queue_orders.NAMES:
+        return queue_orders.run(args, _print_line)
     client = AdminClient.of(args)
     match args.order:
         case "list":
@@ -73,32 +65,7 @@ def run(args: argparse.Namespace) -> int:
         case "show":
             message = client.get(f"/v1/queue/{args.id}")
             _print_json(message) if args.json else _print_message(message)
-        case "retry":
-            order = {"id": args.id} if args.id else {"domain": args.domain} if args.domain else {"all": True}
-            _print_count(client.post("/v1/queue/retry", order), "are tried now", args.json)
-        case "delete" if args.id:
-            _print_count(client.delete(f"/v1/queue/{args.id}"), "deleted", args.json)
-        case "delete":
-            everything = "true" if args.all else None
-            answer = client.delete("/v1/queue", domain=args.domain, all=everything)
-            _print_count(answer, "deleted", args.json)
     return 0
-
-
-def _message_id(text: str) -> str:
-    """As the spool spells it. An empty one, of a script's unset variable, must never stand for more."""
-    try:
-        decode_id(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an id: 13 digits and letters as listed") from None
-    return text
-
-
-def _add_selection(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", nargs="?", metavar="ID", type=_message_id, help="one message")
-    which.add_argument("--domain", help="all that waits for this domain")
-    which.add_argument("--all", action="store_true", help="the whole queue")
 
 
 def _list(client: AdminClient, args: argparse.Namespace) -> int:
@@ -157,10 +124,3 @@ def _moment(utc_s: float) -> str:
     away = Duration(abs(int(utc_s - time.time())))
     when = f"in {away}" if utc_s > time.time() else f"{away} ago"
     return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(utc_s))} ({when})"
-
-
-def _print_count(answer: dict[str, Any], what: str, as_json: bool) -> None:
-    if as_json:
-        _print_json(answer)
-    else:
-        print(f"{answer['count']} recipients {what}")

@@ -29,6 +29,7 @@ from angarium.model.plan import Host, Site, Source, TlsName
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
 from angarium.queue.options import QueueOptions
+from angarium.queue.quiet import QuietOptions
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables
 from angarium.queue.tenant_options import TenantOptions
@@ -69,6 +70,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     egress: list[EgressOptions] = []
     warmup: dict[str, WarmupOptions] = {}
     shaping: ShapingTables = ShapingTables()
+    quiet: list[QuietOptions] = []
     queue: QueueTables = QueueTables()
     tenant: dict[str, TenantOptions] = {}
     resolver: ResolverOptions = ResolverOptions()
@@ -292,6 +294,10 @@ def _check_sources(config: Config, tree: Tree) -> None:
         if rule.pool != "default" and rule.pool not in config.pool:
             hint = _hint(rule.pool, config.pool)
             raise tree.complain(("egress", index, "pool"), f"there is no [pool.{rule.pool}]{hint}")
+    for index, quiet in enumerate(config.quiet):
+        if quiet.provider and quiet.provider not in config.shaping.provider:
+            hint = _hint(quiet.provider, config.shaping.provider)
+            raise tree.complain(("quiet", index, "provider"), f"there is no [shaping.provider.{quiet.provider}]{hint}")
     for where, reason in unknown_names(config.warmup, config.source, config.shaping.provider):
         raise tree.complain(("warmup", *where), reason)
 

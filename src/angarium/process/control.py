@@ -21,6 +21,8 @@ import msgspec
 
 from angarium.model.errors import AngariumError
 from angarium.policy.hook_file import HookSource
+from angarium.queue.selection import Selection
+from angarium.queue.standing import Order
 
 T = TypeVar("T")
 
@@ -71,6 +73,32 @@ class Delete(msgspec.Struct, tag="delete"):
 
     id: str | None = None
     domain: str | None = None
+
+
+class Walk(msgspec.Struct, tag="walk"):
+    """Once through the queue: queue.orders.carry_out(). Answer: (recipients, messages).
+
+    reason, code, status  of "bounce".
+    """
+
+    action: str
+    where: Selection
+    reason: str = ""
+    code: int = 0
+    status: str = "5.7.1"
+
+
+class Sample(msgspec.Struct, tag="sample"):
+    """A few messages that a selection means. Answer: list of dict."""
+
+    where: Selection
+    limit: int
+
+
+class Standing(msgspec.Struct, tag="standing"):
+    """All standing orders from now on. Answer: None."""
+
+    orders: list[Order]
 
 
 class Refusal(msgspec.Struct, tag="refusal"):
@@ -131,7 +159,7 @@ class Drain(msgspec.Struct, tag="drain"):
 
 
 Request = (
-    Status | Sources | Listing | Show | Retry | Delete | Refusal | Trace | EndTrace
+    Status | Sources | Listing | Show | Retry | Delete | Walk | Sample | Standing | Refusal | Trace | EndTrace
     | Apply | Beat | StandIn | StandDown | Drain
 )  # fmt: skip
 

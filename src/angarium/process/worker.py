@@ -39,16 +39,20 @@ from angarium.process.control import (
     Refusal,
     Request,
     Retry,
+    Sample,
     Show,
     Sources,
     StandDown,
     StandIn,
+    Standing,
     Status,
     Trace,
+    Walk,
     Wish,
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
+from angarium.queue.standing import Order
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
 
@@ -86,6 +90,12 @@ class Relay(Protocol):
     async def retry(self, id_: str | None, domain: str | None) -> int: ...
 
     async def delete(self, id_: str | None, domain: str | None) -> int: ...
+
+    async def walk(self, walk: Walk) -> tuple[int, int]: ...
+
+    async def sample(self, query: Sample) -> list[dict[str, Any]]: ...
+
+    def set_orders(self, orders: list[Order]) -> None: ...
 
     def refusal(self, id_: str) -> dict[str, Any] | None: ...
 
@@ -230,6 +240,13 @@ class _Life:
                 return await relay.retry(request.id, request.domain)
             case Delete():
                 return await relay.delete(request.id, request.domain)
+            case Walk():
+                return await relay.walk(request)
+            case Sample():
+                return await relay.sample(request)
+            case Standing():
+                relay.set_orders(request.orders)
+                return None
             case Refusal():
                 return relay.refusal(request.id)
             case Trace():

@@ -19,6 +19,11 @@ cdef class DomainQueue:
     cdef ReadyQueue only                # the usual case: one source
     cdef uint32_t generation            # of the configuration the plan was made with
     cdef bint is_resolving
+    # Of its last plan, for who asks after that: names only, as a plan keeps addresses and ready queues in memory.
+    cdef readonly str site_name
+    cdef readonly str provider_name
+    cdef object orders                  # steering.Orders that may concern it, or None
+    cdef uint32_t orders_generation     # of the orders it was looked up in
 
     cdef bint is_of(self, bytes domain) noexcept    # whatever its route
 

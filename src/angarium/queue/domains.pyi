@@ -26,6 +26,8 @@ class DomainQueue:
     kind: Kind | None
     plan: Plan | None
     plan_expires_mono_s: float
+    site_name: str | None
+    provider_name: str | None
 
 @final
 class DomainTable:

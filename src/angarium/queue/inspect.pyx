@@ -7,7 +7,8 @@ from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
-                                     PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, message, recipient)
+                                     PLACE_UNROUTED, RECIPIENT_DELAY_DUE, PLACE_AWAITING, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED,
+                                     RECIPIENT_TRACED, message, recipient)
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
@@ -28,7 +29,7 @@ from angarium.routing.route_key import route_text
 cdef int64_t LAST_DATE_S = 253402300799       # the end of 9999: later ones no report can write
 
 PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
-          PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled"}
+          PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled", PLACE_AWAITING: "routing"}
 # Times and the priority are shown as values of their own.
 SHOWN_ATTRIBUTES = {each.value: each.name.lower() for each in Attribute
                     if each not in (Attribute.HOLD_UNTIL, Attribute.DELIVER_BY, Attribute.PRIORITY)}
@@ -71,7 +72,9 @@ cdef bint matches(message *m, bytes domain) noexcept:
 
 
 cdef str place_of(recipient *r):
-    """Who waits in the wheel without an attempt waits for its time (FUTURERELEASE)."""
+    """Who waits in the wheel without an attempt waits for its time (FUTURERELEASE), or for the end of an order."""
+    if r.link.where == PLACE_DEFERRED and r.flags & RECIPIENT_SUSPENDED:
+        return "suspended"
     return "held" if r.link.where == PLACE_DEFERRED and r.link.tally == 0 else PLACES[r.link.where]
 
 
@@ -116,6 +119,11 @@ def list_slice(Scheduler scheduler, uint64_t slot, int limit, bytes domain, int 
         if matches(m, domain):
             found.append(summary(scheduler, m))
     return slot, found
+
+
+def summary_of(Scheduler scheduler, uint64_t id):
+    cdef message *m = scheduler.index.find(id)
+    return None if m == NULL else summary(scheduler, m)
 
 
 def has_message(Scheduler scheduler, uint64_t id):
@@ -194,85 +202,6 @@ def show(Scheduler scheduler, uint64_t id):
         recipients.append(entry)
     result["recipients"] = recipients
     return result
-
-
-cdef uint32_t retry_message(Scheduler scheduler, message *m, bytes domain):
-    cdef uint32_t i, moved = 0
-    cdef recipient *r
-    scheduler.hold(m)
-    for i in range(m.recipient_count):
-        r = &m.recipients[i]
-        if r.link.where == PLACE_DEFERRED and is_of(r, domain):
-            scheduler.undefer(r)
-            scheduler.route(r)
-            moved += 1
-    scheduler.release(m)
-    return moved
-
-
-def retry_one(Scheduler scheduler, uint64_t id):
-    """All deferred recipients of a message are tried now: how many, or None when there is no such message."""
-    cdef message *m = scheduler.index.find(id)
-    return None if m == NULL else retry_message(scheduler, m, None)
-
-
-def retry_slice(Scheduler scheduler, uint64_t slot, bytes domain, int look=1000):
-    """(next slot or -1, recipients moved): like list_slice for retry_one."""
-    cdef message *m
-    cdef uint64_t moved = 0
-    while look > 0:
-        m = scheduler.index.next_from(&slot)
-        if m == NULL:
-            return -1, moved
-        look -= m.recipient_count
-        if matches(m, domain):
-            moved += retry_message(scheduler, m, domain)
-    return slot, moved
-
-
-cdef uint32_t delete_message(Scheduler scheduler, message *m, bytes domain) except? 0xffffffff:
-    """Ends every recipient of the domain (None: every one) that is not in hand, without a report. A message whose last
-    recipient goes is freed."""
-    cdef uint32_t i, ended = 0
-    cdef recipient *r
-    scheduler.hold(m)
-    for i in range(m.recipient_count):
-        r = &m.recipients[i]
-        if not is_of(r, domain):
-            continue
-        if r.outcome == OUTCOME_WAITING and scheduler.take_out(r):
-            log_outcome(scheduler.journal, b"deleted", m, r, None, None, NULL, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL,
-                        NULL, NULL, NULL)
-            r.outcome = OUTCOME_FAILED
-            scheduler.detach(r)
-            m.is_dirty = True
-            ended += 1
-        elif r.flags & RECIPIENT_REPORT_DUE and not m.report_in_flight:
-            r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
-            m.report_count -= 1
-    scheduler.release(m)
-    return ended
-
-
-def delete_one(Scheduler scheduler, uint64_t id, bytes domain=None):
-    """Recipients ended (those in hand of a connection are not), or None when there is no such message.
-
-    domain  only its recipients; None: all.
-    """
-    cdef message *m = scheduler.index.find(id)
-    return None if m == NULL else delete_message(scheduler, m, domain)
-
-
-def ids_of_part(Scheduler scheduler, uint32_t part, bytes domain):
-    """(next part or -1, ids that match): deleting moves what is in the same part of the index, so all of that is seen first."""
-    cdef uint64_t slot = <uint64_t>part << 32
-    cdef message *m = scheduler.index.next_from(&slot)
-    cdef list ids = []
-    while m != NULL and slot >> 32 == part:
-        if matches(m, domain):
-            ids.append(m.id)
-        m = scheduler.index.next_from(&slot)
-    return (part + 1 if part + 1 < POINTER_SET_PARTS else -1), ids
 
 
 # ---- for reports ----

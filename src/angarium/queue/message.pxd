@@ -14,6 +14,7 @@ cdef enum recipient_place:              # wheel_node.where of a recipient
     PLACE_IN_HAND                       # in a transaction, or waiting for its envelope to be read back
     PLACE_DEFERRED                      # in the timer wheel
     PLACE_SETTLED                       # outcome final
+    PLACE_AWAITING                      # in line for its envelope, of which standing orders ask something
 
 cdef enum recipient_outcome:            # as in spool state records
     OUTCOME_WAITING = 0
@@ -28,6 +29,8 @@ cdef enum:                              # recipient.flags
     RECIPIENT_DELAY_DUE = 4             # waits still, and somebody must be told that it does
     RECIPIENT_DELAY_TOLD = 8            # that was done, once
     RECIPIENT_TRACED = 16               # "relayed" is told though NOTIFY did not ask (RFC 2852)
+    RECIPIENT_SUSPENDED = 32            # waits in the wheel for the end of an order, not for its next attempt
+    RECIPIENT_MOVED = 64                # its domain queue is not the one that its envelope says: an order moved it
     RECIPIENT_SOURCE_SHIFT = 8          # above this bit: how often another source was tried because of the source
 
 cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*

@@ -1,4 +1,5 @@
-"""What an operator asks of a worker's queue: list, show, retry, delete.
+"""What an operator asks of a worker's queue: list, show, and what is done at once to all that filters mean. Orders
+that go on holding are steering.pyx.
 
 Each in bounded slices, so that a backlog of millions never holds the loop.
 """
@@ -6,16 +7,22 @@ Each in bounded slices, so that a backlog of millions never holds the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from angarium.model.outcome import Trouble
 from angarium.queue import inspect
+from angarium.queue.matching import Matcher
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.selection import ALL, Selection
+from angarium.queue.walk import Walk
+from angarium.spool.envelope import decode_id
 
 T = TypeVar("T")
 
-DELETIONS_AT_ONCE = 64  # each has its envelope read back, for the log
+READS_AT_ONCE = 64  # envelopes read back for one walk
+PAUSE_S = 0.003  # between two slices of a walk, for mail
 
 
 async def listing(
@@ -39,37 +46,88 @@ async def show(scheduler: Scheduler, id: str) -> dict[str, Any] | None:
     return await _with_envelope(scheduler, number, lambda: inspect.show(scheduler, number))
 
 
+async def carry_out(
+    scheduler: Scheduler,
+    action: str,
+    where: Selection,
+    *,
+    trouble: Trouble | None = None,
+    before_utc_s: float = 0.0,
+) -> Walk:
+    """Goes through the queue once and does it to everybody whom `where` means; the walk has the numbers.
+
+    action   "count", "retry" (deferred recipients are tried now), "delete" (no report), "bounce" (by `trouble`) or
+             "release" (who was suspended is routed again). What a connection has in hand is not touched.
+    before_utc_s  only messages that came before; 0: any.
+
+    A loop that relays mail meanwhile keeps most of its time: a slice is a millisecond, and then others have three.
+    """
+    walk = Walk(scheduler, Matcher(where, before_utc_s), action, trouble=trouble)
+    if where.id:
+        await _act(scheduler, walk, [decode_id(where.id)])
+        return walk
+    while (ids := walk.find()) is not None:
+        for start in range(0, len(ids), READS_AT_ONCE):
+            await _act(scheduler, walk, ids[start : start + READS_AT_ONCE])
+        await asyncio.sleep(PAUSE_S)
+    return walk
+
+
+async def sample(scheduler: Scheduler, where: Selection, limit: int) -> list[dict[str, Any]]:
+    """Up to `limit` messages with recipients whom `where` means, as listing() shows them."""
+    walk = Walk(scheduler, Matcher(where), "count")
+    found: list[dict[str, Any]] = []
+
+    def look(number: int) -> None:
+        before = walk.recipients
+        walk.act(number)
+        if walk.recipients > before and len(found) < limit:
+            found.append(inspect.summary_of(scheduler, number))
+
+    walk.reads = True       # one by one, not all of a part
+    if where.id:
+        await _with_envelope(scheduler, decode_id(where.id), partial(look, decode_id(where.id)))
+        return found
+    while len(found) < limit and (ids := walk.find()) is not None:
+        for number in ids:
+            await _with_envelope(scheduler, number, partial(look, number))
+            if len(found) >= limit:
+                break
+        await asyncio.sleep(0)
+    return sorted(found, key=lambda each: str(each["id"]))
+
+
 async def retry(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
     """Tries deferred recipients now: of one message, of one domain, or all. How many."""
-    if id is not None:
-        number = inspect.id_number(id)
-        return (inspect.retry_one(scheduler, number) or 0) if number is not None else 0
-    moved, cursor, key = 0, 0, _key(domain)
-    while cursor >= 0:
-        cursor, more = inspect.retry_slice(scheduler, cursor, key)
-        moved += more
-        await asyncio.sleep(0)
-    return moved
+    where = _selection(id, domain)
+    return 0 if where is None else (await carry_out(scheduler, "retry", where)).recipients
 
 
 async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None = None) -> int:
     """Deletes without report: one message, recipients of one domain, or all. How many recipients ended."""
-    key = _key(domain)
-    if id is not None:
-        number = inspect.id_number(id)
-        return 0 if number is None else await _delete(scheduler, number, key)
-    ended, part = 0, 0
-    while part >= 0:
-        part, ids = inspect.ids_of_part(scheduler, part, key)
-        for start in range(0, len(ids), DELETIONS_AT_ONCE):
-            some = ids[start : start + DELETIONS_AT_ONCE]
-            ended += sum(await asyncio.gather(*(_delete(scheduler, number, key) for number in some)))
-        await asyncio.sleep(0)
-    return ended
+    where = _selection(id, domain)
+    return 0 if where is None else (await carry_out(scheduler, "delete", where)).recipients
 
 
-async def _delete(scheduler: Scheduler, number: int, key: bytes | None) -> int:
-    return await _with_envelope(scheduler, number, partial(inspect.delete_one, scheduler, number, key)) or 0
+async def release(scheduler: Scheduler) -> int:
+    """Who is suspended is routed again, and suspended again where an order still says so."""
+    return (await carry_out(scheduler, "release", ALL)).recipients
+
+
+async def _act(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:
+    if walk.reads:
+        await asyncio.gather(*(_with_envelope(scheduler, number, partial(walk.act, number)) for number in ids))
+    else:
+        for number in ids:
+            walk.act(number)
+
+
+def _selection(id: str | None, domain: str | None) -> Selection | None:
+    """None: what cannot be an id or a domain is nobody's."""
+    try:
+        return Selection(id=id or "", domain=domain or "")
+    except ValueError:
+        return None
 
 
 async def _with_envelope(scheduler: Scheduler, number: int, action: Callable[[], T | None]) -> T | None:

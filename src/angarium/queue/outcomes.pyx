@@ -11,8 +11,8 @@ from angarium.queue.lists cimport list_remove
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, PLACE_DEFERRED,
-    PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
-    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_TRACED, message, message_of, recipient, transaction,
+    PLACE_AWAITING, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
+    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, message, message_of, recipient, transaction,
 )
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.terms cimport message_terms, tenant_in, terms_of
@@ -51,6 +51,7 @@ cdef void retry_due(wheel_node *node, void *context) noexcept:
     cdef recipient *r = <recipient *>node
     message_of(r).deferred_count -= 1
     queue_deferred.cell[0] -= 1
+    r.flags &= <uint16_t>~RECIPIENT_SUSPENDED
     r.link.where = PLACE_NOWHERE
     outcomes.route(r)
 
@@ -132,7 +133,7 @@ cdef class Outcomes(Keeper):
                         <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL, NULL, NULL, name)
             m.is_dirty = True
             if r.outcome != OUTCOME_WAITING:
-                if self.on_failed is not None:
+                if self.on_failed is not None and trouble.phase != "order":     # no peer has said anything
                     self.tell_failed(m, r, bounce_class)
                 if self.wants_failure_report(m, r):
                     self.report_due(m, r)
@@ -249,6 +250,7 @@ cdef class Outcomes(Keeper):
     cdef void undefer(self, recipient *r) noexcept:
         """Takes a deferred recipient out of the wheel; the caller routes or ends it."""
         self.wheel.disarm(&r.link)
+        r.flags &= <uint16_t>~RECIPIENT_SUSPENDED
         r.link.where = PLACE_NOWHERE
         message_of(r).deferred_count -= 1
         queue_deferred.cell[0] -= 1
@@ -261,6 +263,9 @@ cdef class Outcomes(Keeper):
             (<ReadyQueue>self.ready_numbers[r.link.due]).remove(r)
         elif r.link.where == PLACE_UNROUTED:
             (<DomainQueue>r.domain).unrouted -= 1
+            list_remove(&r.link)
+            r.link.where = PLACE_NOWHERE
+        elif r.link.where == PLACE_AWAITING:
             list_remove(&r.link)
             r.link.where = PLACE_NOWHERE
         else:

@@ -1,10 +1,13 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from angarium.queue.domains cimport DomainQueue, DomainTable
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.troubles cimport Troubles
 from angarium.spool.cspool cimport spool_envelope
+
+
+cdef bytes attribute_of(const spool_envelope *view, uint16_t key)
 
 
 cdef class Planner(Ledger):
@@ -33,9 +36,16 @@ cdef class Planner(Ledger):
     cdef set swept_in_use               # ready queues that domains looked at point to; None: no sweep is under way
     cdef set plan_tasks
     cdef uint32_t generation            # of the configuration
+    cdef uint32_t orders_generation     # of the standing orders; 0: there never were any
     cdef bint is_closing
 
     cdef bytes route_of(self, const spool_envelope *view)
+    # Standing orders: False when r does not go on from here (it is suspended or over). r.domain may be another afterwards.
+    cdef bint steer(self, recipient *r) noexcept
+    # Everybody in ready queues is routed again, in slices.
+    cdef int route_ready_again(self) except -1
+    # The egress source that r leaves from or would leave from; None: not known now.
+    cdef str source_name_of(self, DomainQueue domain, recipient *r)
     cdef bytes next_hop_of(self, const spool_envelope *view)
     cdef bytes tenant_of(self, const spool_envelope *view)
     cdef bytes with_egress_part(self, const spool_envelope *view, bytes route)
@@ -46,6 +56,7 @@ cdef class Planner(Ledger):
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
+    cdef object source_for(self, DomainQueue domain, recipient *r)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1

@@ -9,7 +9,8 @@ from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
 from angarium.queue.flows cimport Flows
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
-from angarium.queue.message cimport PLACE_NOWHERE, PLACE_UNROUTED, RECIPIENT_SOURCE_SHIFT, flow_of, message_of, recipient
+from angarium.queue.message cimport (PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_MOVED, RECIPIENT_SOURCE_SHIFT, flow_of,
+                                     message_of, recipient)
 from angarium.queue.passage cimport Gate
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.ready cimport WISH_NONE, WISH_OPTIONAL, WISH_REQUIRED, Egress, ReadyQueue
@@ -69,11 +70,15 @@ cdef class Planner(Ledger):
         self.shaping = shaping if isinstance(shaping, Shaping) else Shaping(shaping)
         self.tenants = self.shaping.tenants
         self.generation += 1
-        is_under_way = bool(self.to_reroute)
+        self.route_ready_again()
+
+    cdef int route_ready_again(self) except -1:
+        cdef bint is_under_way = bool(self.to_reroute)
         self.to_reroute = collections.deque(self.ready.values())
         self.left_to_reroute = -1
         if not is_under_way:
             self.reroute()
+        return 0
 
     def reroute(self):
         """Queue by queue: its new limits, then everybody in it now is routed again."""
@@ -176,6 +181,13 @@ cdef class Planner(Ledger):
         try:
             if domain.generation != self.generation and not domain.is_resolving:
                 self.take_plan_now(domain)
+            if domain.orders_generation != self.orders_generation or domain.orders is not None or r.flags & RECIPIENT_MOVED:
+                if not self.steer(r):
+                    return
+                if <void *>domain != r.domain:
+                    domain = <DomainQueue>r.domain
+                    if domain.generation != self.generation and not domain.is_resolving:
+                        self.take_plan_now(domain)
             if domain.only is not None and not message_of(r).flags & OWN_WISH and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
@@ -216,6 +228,10 @@ cdef class Planner(Ledger):
             return 0
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
+        domain.site_name = plan.site.name
+        domain.provider_name = self.shaping.provider_of(plan.site, domain.kind)
+        if self.orders_generation:
+            domain.orders_generation = 0        # what they say of sites is to be asked again
         if domain.pool.only is not None:
             domain.only = self.ready_queue_of(plan.site, domain.pool.only, WISH_NONE, domain.kind)
             if self.swept_in_use is not None:
@@ -223,16 +239,28 @@ cdef class Planner(Ledger):
         return 0
 
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r):
-        # By the message, not by the recipient: recipients of one message that go to one site go together. And from the same
-        # source at each attempt, which is what greylisting waits for, until something that lies with the source comes up.
-        cdef uint64_t mixed = (message_of(r).id + (r.flags >> RECIPIENT_SOURCE_SHIFT)) * <uint64_t>0x9E3779B97F4A7C15ULL
         cdef uint32_t flags = message_of(r).flags
         cdef int wish = (WISH_NONE if not flags & OWN_WISH else
                          WISH_REQUIRED if flags & SPOOL_ENVELOPE_REQUIRETLS else WISH_OPTIONAL)
+        return self.ready_queue_of(domain.plan.site, self.source_for(domain, r), wish, domain.kind)
+
+    cdef bint steer(self, recipient *r) noexcept:
+        return True
+
+    cdef str source_name_of(self, DomainQueue domain, recipient *r):
+        if r.link.where == PLACE_READY:
+            return (<ReadyQueue>self.ready_numbers[r.link.due]).source.name
+        if domain.pool is None or not self.plan_is_usable(domain):
+            return None
+        source = self.source_for(domain, r)
+        return source.name
+
+    cdef object source_for(self, DomainQueue domain, recipient *r):
+        # By the message, not by the recipient: recipients of one message that go to one site go together. And from the same
+        # source at each attempt, which is what greylisting waits for, until something that lies with the source comes up.
+        cdef uint64_t mixed = (message_of(r).id + (r.flags >> RECIPIENT_SOURCE_SHIFT)) * <uint64_t>0x9E3779B97F4A7C15ULL
         source = domain.pool.only
-        if source is None:
-            source = domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
-        return self.ready_queue_of(domain.plan.site, source, wish, domain.kind)
+        return source if source is not None else domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
 
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of

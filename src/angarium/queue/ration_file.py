@@ -8,14 +8,13 @@ end; a crash forgets what was counted since. A file that cannot be read counts a
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from angarium.queue.rations import Ration
+from angarium.spool.state_file import StateFile
 
 NAME: Final = "warmup.json"
 
@@ -30,17 +29,14 @@ class RationFile:
     """directory_fd: of the spool's; borrowed."""
 
     def __init__(self, directory_fd: int) -> None:
-        self._directory_fd = directory_fd
+        self._file = StateFile(directory_fd, NAME)
         self._written = b""
 
     def restore(self, rations: Iterable[Ration]) -> None:
         """Raises OSError, or ValueError when the file is not ours: nothing is restored then."""
-        try:
-            fd = os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory_fd)
-        except FileNotFoundError:
+        octets = self._file.read()
+        if octets is None:
             return
-        with open(fd, "rb") as file:
-            octets = file.read()
         counts = msgspec.json.decode(octets, type=_Counts)      # its errors are ValueErrors
         if counts.version != 1 or counts.day < 0:
             raise ValueError(f"version {counts.version} and day {counts.day}")
@@ -54,17 +50,5 @@ class RationFile:
         octets = msgspec.json.encode(_Counts(1, day, sent))
         if octets == self._written or (not sent and not self._written):
             return
-        temporary = f"{NAME}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600, dir_fd=self._directory_fd)
-        try:
-            with open(fd, "wb") as file:
-                file.write(octets)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, NAME, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=self._directory_fd)
-            raise
+        self._file.write(octets)
         self._written = octets

@@ -8,7 +8,7 @@ from angarium.spool.cstate cimport (SPOOL_STATE_DELAY_REPORTED, SPOOL_STATE_DSN_
                                     spool_recipient_state, spool_state, spool_state_append,
                                     spool_state_begin, spool_state_next, spool_state_open)
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_DEFERRED, PLACE_SETTLED, MESSAGE_HAS_TERMS,
-                                     RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_TRACED, message, recipient)
+                                     RECIPIENT_DELAY_TOLD, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, message, recipient)
 from angarium.queue.troubles cimport Troubles, trouble_of
 from angarium.queue.wheel cimport Wheel
 
@@ -35,7 +35,8 @@ cdef octets *state_record(message *m, Wheel wheel, uint64_t now_utc_s) except NU
         state.attempts = r.link.tally
         if r.outcome == OUTCOME_WAITING:
             state.next_attempt_utc_s = now_utc_s
-            if r.link.where == PLACE_DEFERRED:
+            # Who is suspended is due whenever nobody holds it: a restart asks the orders of then.
+            if r.link.where == PLACE_DEFERRED and not r.flags & RECIPIENT_SUSPENDED:
                 state.next_attempt_utc_s += wheel.remaining_ms(&r.link) // 1000
         elif not r.flags & RECIPIENT_REPORT_DUE:
             # Until its report is itself in the spool a failed recipient is written without this: after a crash the

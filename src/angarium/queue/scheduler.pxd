@@ -1,12 +1,12 @@
 from angarium.model.octets cimport octets
 from angarium.queue.message cimport message, recipient
-from angarium.queue.outcomes cimport Outcomes
+from angarium.queue.steering cimport Steering
 from angarium.queue.terms cimport message_terms
 from angarium.spool.cspool cimport spool_op
 from angarium.spool.shard cimport Shard
 
 
-cdef class Scheduler(Outcomes):
+cdef class Scheduler(Steering):
     cdef readonly object options
     cdef public object suppressed       # callable(tenant, forward_path): why it must not be tried, or None; or None
     cdef public object verp             # callable(id, reverse_path, forward_path, tenant): another reverse-path, or None; or None

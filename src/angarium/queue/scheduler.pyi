@@ -6,15 +6,15 @@ from typing import final
 
 from angarium.events.journal import Journal
 from angarium.queue.options import QueueOptions
-from angarium.queue.outcomes import Outcomes
 from angarium.queue.planner import Pool, Router
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
+from angarium.queue.steering import Steering
 from angarium.queue.wheel import Wheel
 
 @final
-class Scheduler(Outcomes):
+class Scheduler(Steering):
     """One per worker. `hot_limit_octets` bounds envelopes and bodies kept in memory for their first attempt."""
 
     options: QueueOptions

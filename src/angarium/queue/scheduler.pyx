@@ -5,8 +5,8 @@
 #                     ^                                                └─> deferred ─> timer wheel ─┐
 #                     └────────────────────────────────────────────────────────────────────────────┘
 #
-# It is made of four: planner.pyx (which ready queue), keeper.pyx (messages, their memory and records), outcomes.pyx (what
-# attempts end in), and here how a message comes in and the times that it sets itself.
+# It is made of five: planner.pyx (which ready queue), keeper.pyx (messages, their memory and records), outcomes.pyx (what
+# attempts end in), steering.pyx (standing orders), and here how a message comes in and the times that it sets itself.
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -19,9 +19,10 @@ from angarium.queue.log cimport log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, NOTIFY_EXPANDED, OUTCOME_DELIVERED, OUTCOME_WAITING, PLACE_NOWHERE, message, recipient,
 )
-from angarium.queue.outcomes cimport Outcomes, retry_due
+from angarium.queue.outcomes cimport retry_due
 from angarium.queue.ready cimport ready_resumed
 from angarium.queue.shares cimport Shares
+from angarium.queue.steering cimport Steering
 from angarium.queue.terms cimport message_terms, tenant_in, terms_of, terms_read
 from angarium.queue.wheel cimport Alarm, Wheel
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY
@@ -42,7 +43,7 @@ cdef Counter admitted = counter("angarium_messages_admitted_total", "Messages ta
 
 
 @cython.final
-cdef class Scheduler(Outcomes):
+cdef class Scheduler(Steering):
     """Owns all messages of a worker. Single-threaded: the loop's."""
 
     def __init__(self, loop, Wheel wheel, Journal journal, Shares shares, *, router, pool, shaping, options,

@@ -115,7 +115,7 @@ class Shaping:
         """What tells the mail of a domain queue apart from other mail for the site; None: nothing."""
         if not self._has_kinds:
             return None
-        name = _normal(domain)
+        name = normal_domain(domain)
         provider = _closest(self._provider_of_domain, name)
         if provider == self._provider_of_site(site):
             provider = ""
@@ -218,7 +218,8 @@ def _host_names(site: Site) -> list[str]:
     return site.name.lower().split(",")
 
 
-def _normal(domain: bytes) -> str:
+def normal_domain(domain: bytes) -> str:
+    """In A-labels and lower case; an address literal as it is."""
     try:
         return to_a_labels(domain)
     except ValueError:

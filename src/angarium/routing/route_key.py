@@ -88,6 +88,19 @@ def _split_egress(route: bytes) -> tuple[list[bytes], bytes]:
     return parts, route
 
 
+def moved(route: bytes, *, next_hop: str = "", pool: str = "") -> bytes:
+    """What stands behind the NUL of a key when its mail goes to another next hop, or by another pool; "": as it was.
+
+    next_hop  as in RouteKey.
+    """
+    egress, rest = _split_egress(route)
+    if pool:
+        egress = [b"=" + pool.encode()]
+    if next_hop:
+        rest = b">" + next_hop.encode()
+    return b"\0".join([*egress, *([rest] if rest else [])])
+
+
 def route_text(route: bytes) -> str:
     """What stands behind the NUL, for people: "smtp://192.0.2.1:25" or "from a@x.example .example"; "" where it says
     nothing but the pool."""

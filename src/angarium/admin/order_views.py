@@ -1,0 +1,67 @@
+"""What the HTTP API takes and answers about orders, as values."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from angarium.queue.selection import ALL, Selection
+from angarium.queue.standing import Order
+
+
+class OrderRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be done with mail.
+
+    where, all   exactly one: filters, or `all` for the whole queue.
+    name, for_s  either makes it a standing order, which meets later mail too: until it is cancelled, or for so long.
+                 Without them it is about what is queued now.
+    dry_run      nothing is done; the answer says whom it is about.
+    reason       shown with the order; of a bounce the text of the report.
+    code, status  of a bounce.    next_hop, pool  of a reroute.
+    """
+
+    action: Literal["suspend", "resume", "bounce", "delete", "retry", "reroute"]
+    where: Selection = ALL
+    all: bool = False
+    name: str = ""
+    for_s: float = 0.0
+    dry_run: bool = False
+    reason: str = ""
+    code: int = 0
+    status: str = "5.7.1"
+    next_hop: str = ""
+    pool: str = ""
+
+    def __post_init__(self) -> None:
+        if self.where.is_all != self.all:
+            raise ValueError('either a filter in "where" or "all": true is needed, and not both')
+        if not 0 <= self.for_s <= 3660 * 86400:
+            raise ValueError("for_s: 0 (until it is cancelled) to ten years")
+        if self.action in ("retry", "resume") and (self.name or self.for_s):
+            raise ValueError(f"name, for_s: {self.action} is done once")
+
+    @property
+    def stands(self) -> bool:
+        return bool(self.name or self.for_s)
+
+
+class OrderAnswer(msgspec.Struct):
+    """Whom it was about, or with dry_run would be.
+
+    sample     a few of the messages, with dry_run.
+    order      what holds from now on, or would.
+    cancelled  names of orders that hold no more.
+    """
+
+    recipients: int
+    messages: int
+    sample: list[dict[str, Any]] = []
+    order: Order | None = None
+    cancelled: list[str] = []
+
+
+class OrdersView(msgspec.Struct):
+    """Those that hold, the oldest first."""
+
+    orders: list[Order]

@@ -1,0 +1,219 @@
+"""Standing orders in the supervisor: takes them, keeps them, hands them to all workers, ends them in time.
+
+What is done once to the whole queue goes through here too: every worker walks its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar
+
+from angarium.admin.order_views import OrderAnswer, OrderRequest
+from angarium.admin.views import BadQuery
+from angarium.policy.decisions import route_text
+from angarium.process.control import ControlError, Request, Sample, Standing, Walk
+from angarium.process.supervisor import Supervisor
+from angarium.queue.order_book import OrderBook
+from angarium.queue.standing import Order, status_numbers
+
+T = TypeVar("T")
+
+SAMPLE: Final = 10
+WALK_TIMEOUT_S: Final = 3600.0      # ten million messages, whose envelopes are all read back
+_PUSH_TIMEOUT_S: Final = 10.0
+
+
+class Log(Protocol):
+    def __call__(self, event: str, **fields: str | int | float) -> None: ...
+
+
+class Steward:
+    """pools: names of egress pools now. max_age_s: of queued mail, now: what an order found is gone then."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        book: OrderBook,
+        log: Log,
+        pools: Callable[[], Iterable[str]],
+        max_age_s: Callable[[], float],
+    ) -> None:
+        self._supervisor = supervisor
+        self._book = book
+        self._log = log
+        self._pools = pools
+        self._max_age_s = max_age_s
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """On the supervisor's loop, when workers serve."""
+        self._await_end()
+
+    def orders(self) -> list[Order]:
+        return self._book.orders
+
+    async def give(self, request: OrderRequest) -> OrderAnswer:
+        """Raises BadQuery for an order that makes no sense, ControlError when a worker does not answer."""
+        order = self._order_of(request)
+        if request.dry_run:
+            counted = await self._walk("count", request)
+            samples = await self._ask_all(Sample(request.where, SAMPLE), list[dict[str, object]])
+            return OrderAnswer(*counted, sample=[each for some in samples for each in some][:SAMPLE], order=order)
+        match request.action:
+            case "retry":
+                return OrderAnswer(*await self._walk("retry", request))
+            case "resume":
+                return await self._resume(request)
+            case "bounce" | "delete":
+                # The order first: what comes while the queue is walked is met by it.
+                if order is not None:
+                    await self._add(order)
+                return OrderAnswer(*await self._walk(request.action, request), order=order)
+            case _:
+                assert order is not None
+                counted = await self._walk("count", request)
+                await self._add(order)
+                return OrderAnswer(*counted, order=order)
+
+    async def cancel(self, name: str) -> list[str]:
+        """Names of the orders that are gone: this one, and what makes no sense without it. Empty: there was none."""
+        return await self._cancel(name)
+
+    async def _resume(self, request: OrderRequest) -> OrderAnswer:
+        """Ends suspensions of just that; for part of what others suspend it is an exception to them."""
+        same = self._book.suspensions_of(request.where)
+        if request.all:
+            same = [order for order in self._book.orders if order.action == "suspend"]
+        counted = await self._walk("count", request)
+        if same:
+            return OrderAnswer(*counted, cancelled=await self._cancel(*(order.name for order in same)))
+        if not any(order.action == "suspend" for order in self._book.orders):
+            raise BadQuery("nothing is suspended")
+        order = Order(
+            name=self._book.free_name("resume"),
+            action="resume",
+            where=request.where,
+            made_utc_s=time.time(),
+            reason=request.reason,
+        )
+        await self._add(order)
+        return OrderAnswer(*counted, order=order)
+
+    def _order_of(self, request: OrderRequest) -> Order | None:
+        """What holds afterwards; None: nothing does. Raises BadQuery."""
+        try:
+            status_numbers(request.status)
+            action = request.action
+            if action == "retry" or action == "resume":     # noqa: PLR1714 (mypy narrows by this)
+                return None
+            if action in ("bounce", "delete") and not request.stands:
+                Order(name="once", action="bounce", where=request.where, made_utc_s=0.0, code=request.code,
+                      reason=request.reason)  # fmt: skip
+                return None
+            now = time.time()
+            until_utc_s = now + (request.for_s or (0.0 if request.stands else self._max_age_s()))
+            if request.pool and request.pool not in (known := {"default", *self._pools()}):
+                close = difflib.get_close_matches(request.pool, known, n=1)
+                hint = f'; did you mean "{close[0]}"?' if close else ""
+                raise ValueError(f"pool: there is no [pool.{request.pool}]{hint}")
+            return Order(
+                name=request.name or self._book.free_name(action),
+                action=action,
+                where=request.where,
+                made_utc_s=now,
+                until_utc_s=0.0 if request.stands and not request.for_s else until_utc_s,
+                meets_later=request.stands,
+                reason=request.reason,
+                code=request.code,
+                status=request.status,
+                next_hop=route_text(request.next_hop).decode() if request.next_hop else "",
+                pool=request.pool,
+            )
+        except ValueError as error:
+            raise BadQuery(str(error)) from None
+
+    async def _add(self, order: Order) -> None:
+        try:
+            self._book.add(order)
+        except ValueError as error:
+            raise BadQuery(str(error)) from None
+        except OSError as error:
+            raise ControlError(f"orders.json: {error}") from None
+        self._tell("made", order)
+        await self._push()
+
+    async def _cancel(self, *names: str) -> list[str]:
+        try:
+            gone = self._book.cancel(*names)
+        except OSError as error:
+            raise ControlError(f"orders.json: {error}") from None
+        for order in gone:
+            self._tell("cancelled", order)
+        if gone:
+            await self._push()
+        return [order.name for order in gone]
+
+    async def _push(self) -> None:
+        """To all workers. One that dies meanwhile is started again with what the book has; one that does not answer is
+        told of in the log."""
+        self._await_end()
+
+        async def push(number: int) -> None:
+            worker = self._supervisor.workers.get(number)
+            if worker is None:
+                return
+            try:
+                await worker.call(Standing(self._book.orders), type(None), timeout_s=_PUSH_TIMEOUT_S)
+            except ControlError as error:
+                self._log("error", where="orders", worker=number, reason=str(error))
+
+        await asyncio.gather(*(push(number) for number in range(self._supervisor.count)))
+
+    def _await_end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (left_s := self._book.next_end_s()) is not None:
+            # A day at the most: loops refuse delays of years.
+            self._timer = asyncio.get_running_loop().call_later(min(left_s, 86400.0), self._end_due)
+
+    def _end_due(self) -> None:
+        try:
+            gone = self._book.expire()
+        except OSError as error:        # it is over all the same: workers look at the time themselves
+            self._log("error", where="orders.json", reason=str(error))
+            self._timer = asyncio.get_running_loop().call_later(60.0, self._end_due)
+            return
+        for order in gone:
+            self._tell("ended", order)
+        if gone:
+            self._supervisor.spawn(self._push())
+        else:
+            self._await_end()
+
+    def _tell(self, what: str, order: Order) -> None:
+        self._log("order", what=what, name=order.name, action=order.action, where=str(order.where), by=order.by,
+                  reason=order.reason)  # fmt: skip
+
+    async def _walk(self, action: str, request: OrderRequest) -> tuple[int, int]:
+        """Recipients and messages."""
+        walk = Walk(action, request.where, request.reason, request.code, request.status)
+        counts = await self._ask_all(walk, tuple[int, int], WALK_TIMEOUT_S)
+        return sum(count for count, _ in counts), sum(count for _, count in counts)
+
+    async def _ask_all(self, request: Request, kind: type[T], timeout_s: float = 60.0) -> list[T]:
+        """Every worker's answer. Raises ControlError when one fails: part of a queue would pass for all."""
+
+        async def ask(number: int) -> T:
+            worker = self._supervisor.workers.get(number)
+            if worker is None:
+                raise ControlError(f"worker {number} is being restarted; ask again in a second")
+            try:
+                return await worker.call(request, kind, timeout_s=timeout_s)
+            except ControlError as error:
+                raise ControlError(f"worker {number}: {error}") from None
+
+        return list(await asyncio.gather(*(ask(number) for number in range(self._supervisor.count))))

@@ -1,0 +1,95 @@
+"""The standing orders of a machine, and their file: `orders.json` in the spool's directory. Kept by the supervisor
+alone, who hands them to all workers; read once at start, written whole and renamed into place at each change.
+
+    {"version": 1, "orders": [{"name": "closed", "action": "suspend", "where": {"domain": "example.com"}, ...}]}
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from angarium.queue.selection import Selection
+from angarium.queue.standing import Order
+from angarium.spool.state_file import StateFile
+
+NAME: Final = "orders.json"
+ORDERS_MAX: Final = 1000        # each is asked of every domain queue once
+
+
+class _Orders(msgspec.Struct):
+    version: int
+    orders: list[Order]
+
+
+class OrderBook:
+    """directory_fd: of the spool's; borrowed. clock: UTC seconds."""
+
+    def __init__(self, directory_fd: int, clock: Callable[[], float] = time.time) -> None:
+        self._file = StateFile(directory_fd, NAME)
+        self._clock = clock
+        self._orders: dict[str, Order] = {}
+
+    @property
+    def orders(self) -> list[Order]:
+        """The oldest first."""
+        return list(self._orders.values())
+
+    def restore(self) -> None:
+        """Raises OSError, or ValueError when the file is not ours: there are no orders then, and the file stays until
+        one is given."""
+        octets = self._file.read()
+        if octets is None:
+            return
+        found = msgspec.json.decode(octets, type=_Orders)       # its errors are ValueErrors
+        if found.version != 1:
+            raise ValueError(f"version {found.version}")
+        self._orders = {order.name: order for order in found.orders}
+
+    def add(self, order: Order) -> None:
+        """Raises ValueError when the name is taken or there are too many, OSError when it could not be kept: then it
+        does not hold."""
+        if order.name in self._orders:
+            raise ValueError(f'there is an order "{order.name}" already; cancel it first, or choose another name')
+        if len(self._orders) >= ORDERS_MAX:
+            raise ValueError(f"{ORDERS_MAX} orders hold, and more may not")
+        self._change({**self._orders, order.name: order})
+
+    def free_name(self, action: str) -> str:
+        """ "suspend-1" and so on."""
+        number = 1
+        while f"{action}-{number}" in self._orders:
+            number += 1
+        return f"{action}-{number}"
+
+    def suspensions_of(self, where: Selection) -> list[Order]:
+        """Orders that suspend just that."""
+        return [order for order in self._orders.values() if order.action == "suspend" and order.where == where]
+
+    def cancel(self, *names: str) -> list[Order]:
+        """Those that were there. A resume is an exception to suspensions: it goes when none is left. Raises OSError."""
+        gone = [self._orders[name] for name in names if name in self._orders]
+        left = {name: order for name, order in self._orders.items() if name not in names}
+        if gone and not any(order.action == "suspend" for order in left.values()):
+            gone += [order for order in left.values() if order.action == "resume"]
+            left = {name: order for name, order in left.items() if order.action != "resume"}
+        if gone:
+            self._change(left)
+        return gone
+
+    def expire(self) -> list[Order]:
+        """Takes away whose time is over. Raises OSError."""
+        now = self._clock()
+        return self.cancel(*(order.name for order in self._orders.values() if 0 < order.until_utc_s <= now))
+
+    def next_end_s(self) -> float | None:
+        """In how many seconds one ends; None: none does by itself."""
+        ends = [order.until_utc_s for order in self._orders.values() if order.until_utc_s]
+        return max(0.0, min(ends) - self._clock()) if ends else None
+
+    def _change(self, orders: dict[str, Order]) -> None:
+        self._file.write(msgspec.json.encode(_Orders(1, list(orders.values()))))
+        self._orders = orders

@@ -1,0 +1,106 @@
+"""Which queued mail is meant: the filters of orders and automation. All that are given must hold.
+
+Here are only their names and what they may be; how they are asked of a recipient is matching.pyx.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from angarium.model.units import Duration, Octets
+from angarium.queue.shaping_options import domain_pattern
+from angarium.routing.route_key import sender_key
+from angarium.spool.envelope import decode_id
+
+_LABEL_CHARACTERS: Final = 1024
+
+
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Recipients for whom everything holds that is set; nothing set: all.
+
+    id          of the message.
+    domain      of the recipient: "example.com", ".example.com" (all below it), "@example.com" (both).
+    site        as `angarium queue show` and the log name it, or one of its hosts.
+    provider    of [shaping.provider.NAME] that the site or the domain belongs to.
+    source, pool  by which it would leave now.
+    tenant, campaign  as a hook or a login gave them.
+    sender      reverse-path: "user@example.com", "example.com", ".example.com", "<>".
+    recipient   forward-path: likewise.
+    older_than_s, younger_than_s       since the message came.
+    larger_than_octets, smaller_than_octets  of the message.
+
+    A site, provider, source or pool is known of a domain that was looked up since the start of the relay.
+    """
+
+    id: str = ""
+    domain: str = ""
+    site: str = ""
+    provider: str = ""
+    source: str = ""
+    pool: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    sender: str = ""
+    recipient: str = ""
+    older_than_s: float = 0.0
+    younger_than_s: float = 0.0
+    larger_than_octets: int = 0
+    smaller_than_octets: int = 0
+
+    def __post_init__(self) -> None:
+        for key in TEXTS:
+            text = getattr(self, key)
+            if len(text) > _LABEL_CHARACTERS or not text.isprintable():
+                raise ValueError(f"{key}: at most {_LABEL_CHARACTERS} printable characters")
+        if self.id:
+            try:
+                decode_id(self.id)
+            except ValueError:
+                raise ValueError(f'id: "{self.id}" is not an id: 13 digits and letters as listed') from None
+        if self.domain:
+            try:
+                domain_pattern(self.domain.removeprefix("@"))
+            except ValueError as error:
+                raise ValueError(f"domain: {error}") from None
+        for key in ("sender", "recipient"):
+            if getattr(self, key):
+                try:
+                    sender_key(getattr(self, key))
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
+        for key in (*AGES, *SIZES):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: 0 or more")
+
+    @property
+    def is_all(self) -> bool:
+        return self == ALL
+
+    def __str__(self) -> str:
+        """For people: "domain example.com, older than 2d"; "all mail"."""
+        parts = [f"{key} {getattr(self, key)}" for key in TEXTS if getattr(self, key)]
+        parts += [f"{_words(key, '_s')} {Duration(getattr(self, key))}" for key in AGES if getattr(self, key)]
+        parts += [f"{_words(key, '_octets')} {getattr(self, key)} octets" for key in SIZES if getattr(self, key)]
+        return ", ".join(parts) or "all mail"
+
+
+TEXTS: Final = ("id", "domain", "site", "provider", "source", "pool", "tenant", "campaign", "sender", "recipient")
+AGES: Final = ("older_than_s", "younger_than_s")
+SIZES: Final = ("larger_than_octets", "smaller_than_octets")
+ALL: Final = Selection()
+
+
+def selection(**fields: str | Duration | Octets | None) -> Selection:
+    """As a command's options have them: `older_than`, `larger_than` and so on without their units, None for none."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    for key in (*AGES, *SIZES):
+        short = key.removesuffix("_s").removesuffix("_octets")
+        if short in given:
+            given[key] = given.pop(short)
+    return Selection(**given)  # type: ignore[arg-type]
+
+
+def _words(key: str, unit: str) -> str:
+    return key.removesuffix(unit).replace("_", " ")

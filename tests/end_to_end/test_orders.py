@@ -1,0 +1,129 @@
+"""Orders by command: the example of docs/orders.md at work, over two workers and a restart."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, fix_port, outcomes, queue, wait_until_empty
+from end_to_end.smtp_client import SmtpClient
+from relay_process import RelayProcess, wait_for
+
+PAGE = Path(__file__).parents[2] / "docs" / "orders.md"
+
+
+def order(relay: RelayProcess, *words: str, status: int = 0) -> str:
+    done: subprocess.CompletedProcess[str] = relay.command(*words)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def places(relay: RelayProcess) -> list[str]:
+    return sorted(f"{message['domains'][0]} {message['places'][0]}" for message in queue(relay))
+
+
+def test_a_standing_order_holds_in_all_workers_and_over_a_restart(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + NO_RETRY, workers=2) as relay:
+        fix_port(relay, hop.route + NO_RETRY)
+        said = order(relay, "queue", "suspend", "--domain", "y.example", "--name", "closed", "--reason", "they asked")
+        assert said.splitlines() == [
+            "0 recipients of 0 messages are suspended",
+            'order "closed" holds, and what comes later, until it is cancelled',
+        ]
+        for number in range(10):                # a connection each: both workers get some
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, f"a{number}@y.example")
+                client.send(MESSAGE, f"b{number}@z.example")
+        wait_for(lambda: len(relay.events("delivered")) == 10, "the others are delivered")
+        wait_for(lambda: places(relay) == ["y.example suspended"] * 10, "all are suspended")
+
+        assert relay.stop() == 0
+        relay.start()
+        wait_for(lambda: places(relay) == ["y.example suspended"] * 10, "all are suspended again")
+        listed = order(relay, "orders", "list")
+        assert re.fullmatch(
+            r"closed  suspend  domain y\.example  since \S+, until it is cancelled: they asked\n", listed
+        )
+        assert "10 recipients of 10 messages are meant; nothing was done" in order(
+            relay, "queue", "delete", "--domain", "y.example", "--dry-run"
+        )
+        assert order(relay, "orders", "cancel", "closed") == 'order "closed" is cancelled\n'
+        wait_until_empty(relay)
+        assert order(relay, "orders", "list") == ""
+        assert len(relay.events("delivered")) == 20
+        told = [(event["what"], event["name"]) for event in relay.events("order")]
+        assert told == [("made", "closed"), ("cancelled", "closed")]
+
+
+def test_an_order_ends_in_time_and_is_gone_from_the_list(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + NO_RETRY) as relay:
+        order(relay, "queue", "suspend", "--all", "--for", "1s", "--name", "short")
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "a@y.example")
+        wait_until_empty(relay)
+        wait_for(lambda: relay.events("order")[-1]["what"] == "ended", "the order has ended")
+        assert json.loads(order(relay, "orders", "list", "--json")) == {"orders": []}
+
+
+def test_a_bounce_reports_to_the_sender_and_a_reroute_goes_elsewhere(tmp_path: Path) -> None:
+    with NextHop() as hop, NextHop() as other, clean_relay(tmp_path, hop.route + NO_RETRY) as relay:
+        to = f"smtp://127.0.0.1:{other.port}"
+        said = order(relay, "queue", "reroute", "--domain", "y.example", "--to", to, "--for", "1h")
+        assert 'order "reroute-1" holds, and what comes later, for 1h' in said
+        order(relay, "queue", "bounce", "--recipient", "b@y.example", "--name", "gone", "--status", "5.1.6",
+              "--code", "550", "--reason", "Has left us")  # fmt: skip
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "a@y.example", reverse_path="me@x.example")
+            client.send(MESSAGE, "b@y.example", reverse_path="me@x.example")
+            client.send(MESSAGE, "c@z.example", reverse_path="me@x.example")
+        wait_until_empty(relay)
+        found = outcomes(relay)
+        assert found["b@y.example"] == ["failed"] and found["a@y.example"] == found["c@z.example"] == ["delivered"]
+        assert [delivery.rcpts[0] for delivery in other.deliveries] == [b"RCPT TO:<a@y.example>"]
+        assert len(hop.deliveries) == 2         # c, and the report
+        (report,) = [each for each in hop.deliveries if each.mail.startswith(b"MAIL FROM:<>")]
+        assert b"Status: 5.1.6" in report.message and b"550 Has left us" in report.message
+
+
+def test_nonsense_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + NO_RETRY) as relay:
+        for words, reason in (
+            (("suspend",), "which mail? Give filters, or --all"),
+            (("suspend", "--all", "--domain", "y.example"), "which mail?"),
+            (("suspend", "--domain", "y..example"), '--domain: "y..example" is neither'),
+            (("suspend", "--domain", ""), "is empty"),
+            (("reroute", "--domain", "y.example"), "reroute needs a next hop or a pool"),
+            (("reroute", "--domain", "y.example", "--to", "bogus:x"), "route:"),
+            (("reroute", "--domain", "y.example", "--to-pool", "dfault"), 'did you mean "default"?'),
+            (("bounce", "--all", "--status", "4.1.1"), "of class 5"),
+            (("resume", "--domain", "y.example"), "nothing is suspended"),
+            (("suspend", "--all", "--for", "soon"), "expected a duration"),
+        ):
+            assert reason in order(relay, "queue", *words, status=2), words
+        order(relay, "queue", "suspend", "--domain", "y.example", "--name", "one")
+        assert 'there is an order "one" already' in order(
+            relay, "queue", "suspend", "--domain", "z.example", "--name", "one", status=2
+        )
+        assert order(relay, "queue", "resume", "--domain", "y.example").endswith('order "one" is cancelled\n')
+        assert 'there is no order "one"' in order(relay, "orders", "cancel", "one", status=1)
+
+
+def test_the_commands_of_the_page_are_understood(tmp_path: Path) -> None:
+    """In order; what they say is what the page says they do, but for times."""
+    (text,) = re.findall(r"```console example\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (config,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    config = config[config.index("[shaping") :]
+    with NextHop(faults={"RCPT": lambda line: b"450 4.2.1 busy" if b"slow" in line else None}) as hop:
+        config = config.replace("smtp://127.0.0.1:2526", f"smtp://127.0.0.1:{hop.port}")
+        with clean_relay(tmp_path, config + NO_RETRY) as relay:
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "a@slow.example", reverse_path="me@x.example")
+                client.send(MESSAGE, "b@slow.example", reverse_path="me@x.example")
+            wait_for(lambda: places(relay) == ["slow.example deferred"] * 2, "both are deferred")
+            for command, expected in re.findall(r"^\$ angarium ([^\n]+)\n((?:[^$\n][^\n]*\n)*)", text, re.MULTILINE):
+                said = order(relay, *(word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)))
+                shape = re.sub(r"since \w+|\d\w*[smhd] more", "TIME", said)
+                assert shape == re.sub(r"since \w+|\d\w*[smhd] more", "TIME", expected), command

@@ -1,0 +1,105 @@
+"""The standing orders of a machine: kept on disk, ended in time. The clock is the test's."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from angarium.queue.order_book import NAME, OrderBook
+from angarium.queue.selection import Selection
+from angarium.queue.standing import Order
+
+Y = Selection(domain="y.example")
+
+
+class Book:
+    """A book in a directory with a clock."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.path = directory / NAME
+        self.fd = os.open(directory, os.O_RDONLY)
+        self.now = 1000.0
+        self.book = self.again()
+
+    def again(self) -> OrderBook:
+        self.book = OrderBook(self.fd, lambda: self.now)
+        self.book.restore()
+        return self.book
+
+    def names(self) -> list[str]:
+        return [order.name for order in self.book.orders]
+
+
+@pytest.fixture
+def kept(tmp_path: pathlib.Path) -> Iterator[Book]:
+    book = Book(tmp_path)
+    yield book
+    os.close(book.fd)
+
+
+def order(name: str, **options: Any) -> Order:
+    return Order(**{"name": name, "action": "suspend", "where": Y, "made_utc_s": 1000.0, **options})
+
+
+def test_orders_are_there_after_a_restart_as_they_were(kept: Book) -> None:
+    given = [
+        order("a", until_utc_s=2000.0, reason="Grüße"),
+        order("b", action="reroute", next_hop="smtp://h.example:25", pool="bulk", meets_later=False),
+        order("c", action="bounce", code=550, status="5.1.2", by="automation gmail"),
+        order("d", where=Selection(tenant="shop", older_than_s=60.0, larger_than_octets=10)),
+    ]
+    for each in given:
+        kept.book.add(each)
+    assert kept.again().orders == given
+
+
+def test_an_order_ends_when_its_time_is_over_also_over_a_restart(kept: Book) -> None:
+    kept.book.add(order("short", until_utc_s=1060.0))
+    kept.book.add(order("long", until_utc_s=5000.0))
+    kept.book.add(order("endless"))
+    assert kept.book.next_end_s() == 60.0
+    kept.now = 1059.9
+    assert kept.book.expire() == []
+    kept.now = 1060.0
+    kept.again()
+    assert [each.name for each in kept.book.expire()] == ["short"]
+    assert kept.names() == ["long", "endless"]
+    kept.again()
+    assert kept.names() == ["long", "endless"]
+    assert kept.book.next_end_s() == 5000.0 - 1060.0
+
+
+def test_a_resume_goes_with_the_last_suspension(kept: Book) -> None:
+    kept.book.add(order("one"))
+    kept.book.add(order("two"))
+    kept.book.add(order("but", action="resume", where=Selection(domain="y.example", tenant="shop")))
+    assert [each.name for each in kept.book.cancel("one")] == ["one"]
+    assert [each.name for each in kept.book.cancel("two")] == ["two", "but"]
+    assert kept.again().orders == []
+
+
+def test_a_name_is_taken_once(kept: Book) -> None:
+    kept.book.add(order("suspend-1"))
+    with pytest.raises(ValueError, match='there is an order "suspend-1" already'):
+        kept.book.add(order("suspend-1"))
+    assert kept.book.free_name("suspend") == "suspend-2"
+    assert kept.book.free_name("reroute") == "reroute-1"
+
+
+def test_an_order_that_cannot_be_kept_does_not_hold(kept: Book) -> None:
+    kept.path.mkdir()               # a file cannot be renamed over it
+    with pytest.raises(OSError, match="directory"):
+        kept.book.add(order("a"))
+    assert kept.book.orders == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"version":2,"orders":[]}', '{"version":1,"orders":[{"name":""}]}'])
+def test_a_file_that_is_not_ours_is_refused_and_stays(kept: Book, text: str) -> None:
+    kept.path.write_text(text)
+    with pytest.raises(ValueError):
+        kept.again()
+    assert kept.book.orders == [] and kept.path.read_text() == text

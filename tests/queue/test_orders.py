@@ -1,0 +1,367 @@
+"""Standing orders in a worker's queue: who is suspended, bounced, deleted, moved, for how long, over restarts too."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import time
+from typing import Any
+
+import pytest
+from queue_harness import NextHop, Queue, run, until
+
+from angarium.model.plan import RoutingTrouble
+from angarium.queue import orders
+from angarium.queue.inspect import id_text
+from angarium.queue.options import QueueOptions, RetryOptions
+from angarium.queue.quiet import QuietHours
+from angarium.queue.selection import ALL, Selection
+from angarium.queue.standing import Order
+from angarium.queue.steering import bounce_trouble
+from angarium.spool.envelope import Attribute
+
+DAY_MS = 86_400_000
+
+
+def order(action: Any, where: Selection, **options: Any) -> Order:
+    return Order(**{"name": action, "action": action, "where": where, "made_utc_s": time.time(), **options})
+
+
+def suspended(queue: Queue) -> int:
+    return sum("suspended" in each["places"] for each in _listed(queue))
+
+
+def _listed(queue: Queue) -> list[dict[str, Any]]:
+    from angarium.queue import inspect
+
+    cursor, found = 0, []
+    while cursor >= 0:
+        cursor, more = inspect.list_slice(queue.scheduler, cursor, 1000, None)
+        found += more
+    return found
+
+
+def of_tenant(tenant: str) -> dict[int, bytes]:
+    return {Attribute.TENANT: tenant.encode()}
+
+
+def test_a_suspended_domain_waits_and_others_do_not(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.scheduler.set_rules([order("suspend", Selection(domain="y.example"))])
+        await queue.send("a@y.example", "b@z.example")
+        await queue.send("c@sub.y.example")
+        await until(lambda: hop.recipients() == ["b@z.example", "c@sub.y.example"] and queue.depth["messages"] == 1)
+        assert suspended(queue) == 1
+        assert queue.depth["hot_octets"] == 0           # it needs no more memory than deferred mail
+        assert queue.scheduler.set_rules([])
+        assert await orders.release(queue.scheduler) == 1
+        await until(lambda: queue.is_empty)
+        assert "a@y.example" in hop.recipients()
+        (line,) = [each for each in queue.events("delivered") if each["to"] == "a@y.example"]
+        assert line["attempt"] == 1                     # waiting was no attempt
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_suspension_ends_by_itself(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        now = time.time()
+        queue.scheduler.set_rules([order("suspend", ALL, until_utc_s=now + 0.5)])
+        await queue.send("a@y.example")
+        await until(lambda: suspended(queue) == 1)
+        assert hop.messages == []
+        await until(lambda: queue.is_empty)
+        assert time.time() >= now + 0.5
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_who_is_ready_is_suspended_too_and_who_is_in_hand_is_not(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.is_held = True
+        queue = Queue(directory, await hop.start())
+        queue.scheduler.ready_queues()
+        await queue.send("first@y.example")
+        await until(lambda: hop.transactions == 1)
+        (ready,) = queue.scheduler.ready_queues()
+        ready.pause(60)
+        for number in range(1200):                      # more than one slice
+            await queue.send(f"{number}@y.example")
+        await until(lambda: queue.depth["ready"] >= 1199)
+        queue.scheduler.set_rules([order("suspend", Selection(domain="y.example"), meets_later=False)])
+        await until(lambda: queue.depth["ready"] == 0)
+        assert queue.depth["deferred"] >= 1199
+        hop.release()
+        await until(lambda: queue.events("delivered"))
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "met"),
+    [
+        (Selection(tenant="shop"), ["1", "2"]),
+        (Selection(campaign="spring"), ["2"]),
+        (Selection(sender="news@x.example"), ["3"]),
+        (Selection(sender=".example"), ["0", "1", "2", "3"]),
+        (Selection(recipient="3@y.example"), ["3"]),
+        (Selection(tenant="shop", campaign="spring"), ["2"]),
+        (Selection(tenant="none"), []),
+        (Selection(larger_than_octets=1), ["0", "1", "2", "3"]),
+        (Selection(larger_than_octets=1 << 20), []),
+        (Selection(older_than_s=3600), []),
+        (Selection(younger_than_s=3600), ["0", "1", "2", "3"]),
+        (Selection(source="default"), ["0", "1", "2", "3"]),
+        (Selection(source="other"), []),
+        (Selection(pool="default"), ["0", "1", "2", "3"]),
+        (Selection(domain="@example"), ["0", "1", "2", "3"]),
+        (Selection(domain="y.example"), ["0", "1", "2", "3"]),
+        (Selection(domain=".y.example"), []),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("hot_limit_octets", [1 << 20, 0])
+def test_filters_mean_who_they_say(tmp_path, where, met, hot_limit_octets):
+    """As a standing order and as a walk; with envelopes in memory, and read back."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start(), hot_limit_octets=hot_limit_octets)
+        queue.scheduler.set_rules([order("suspend", where)])
+        spring = of_tenant("shop") | {Attribute.CAMPAIGN: b"spring"}
+        await queue.send("0@y.example")
+        await queue.send("1@y.example", attributes=of_tenant("shop"))
+        await queue.send("2@y.example", attributes=spring)
+        await queue.send("3@y.example", sender="news@x.example", attributes=of_tenant("shopping"))
+        await until(lambda: len(hop.messages) == 4 - len(met) and suspended(queue) == len(met))
+        assert hop.recipients() == [f"{each}@y.example" for each in "0123" if each not in met]
+        assert (await orders.carry_out(queue.scheduler, "count", where)).recipients == len(met)
+        assert (await orders.carry_out(queue.scheduler, "count", ALL)).messages == len(met)
+        assert len(await orders.sample(queue.scheduler, where, 1)) == min(1, len(met))
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_one_off_leaves_later_mail_alone(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["old@y.example"] = "450 4.2.1 busy"
+        queue = Queue(directory, await hop.start())
+        await queue.send("old@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        hop.rcpt.clear()
+        made = time.time()
+        queue.scheduler.set_rules([order("suspend", ALL, meets_later=False, made_utc_s=made)])
+        await until(lambda: time.time() > made + 0.05)      # times of messages are those of a coarse clock
+        await queue.send("new@y.example")
+        await until(lambda: hop.recipients() == ["new@y.example"])
+        queue.wheel.advance_by_ms(4_000_000)
+        await until(lambda: suspended(queue) == 1)
+        assert await orders.retry(queue.scheduler) == 0          # a retry does not end a suspension
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_the_newest_of_suspend_and_resume_wins(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        now = time.time()
+        queue.scheduler.set_rules(
+            [
+                order("resume", Selection(tenant="shop"), made_utc_s=now - 1),
+                order("suspend", Selection(domain="y.example"), made_utc_s=now - 2),
+                order("suspend", Selection(recipient="late@y.example"), name="late", made_utc_s=now),
+            ]
+        )
+        await queue.send("a@y.example", attributes=of_tenant("shop"))
+        await queue.send("late@y.example", attributes=of_tenant("shop"))
+        await queue.send("b@y.example")
+        await until(lambda: hop.recipients() == ["a@y.example"] and suspended(queue) == 2)
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_bounce_meets_queued_and_later_mail_and_is_reported(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["old@y.example"] = "450 4.2.1 busy"
+        queue = Queue(directory, await hop.start())
+        await queue.send("old@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        where = Selection(domain="y.example")
+        trouble = bounce_trouble("The shop has closed", 550, "5.1.6")
+        assert (await orders.carry_out(queue.scheduler, "bounce", where, trouble=trouble)).recipients == 1
+        queue.scheduler.set_rules([order("bounce", where, reason="The shop has closed", code=550, status="5.1.6")])
+        await queue.send("new@y.example")
+        await queue.send("quiet@y.example", notify=1)                # NOTIFY=NEVER
+        await queue.send("other@z.example")
+        await until(lambda: queue.is_empty)
+        failed = queue.events("failed")
+        assert sorted(each["to"] for each in failed) == ["new@y.example", "old@y.example", "quiet@y.example"]
+        said = {(each["code"], each["status"], each["reply"]) for each in failed}
+        assert said == {(550, "5.1.6", "The shop has closed")}
+        reports = [body.decode() for sender, _, body in hop.messages if sender == ""]
+        assert len(reports) == 2 and all("Status: 5.1.6" in each for each in reports)
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_deleted_mail_is_gone_without_a_report(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.scheduler.set_rules([order("delete", Selection(sender="spam@x.example"))])
+        await queue.send("a@y.example", sender="spam@x.example")
+        await queue.send("b@y.example")
+        await until(lambda: queue.is_empty)
+        assert [each["to"] for each in queue.events("deleted")] == ["a@y.example"]
+        assert hop.recipients() == ["b@y.example"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_reroute_goes_around_a_domain_that_has_no_way_and_back(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop, other = NextHop(), NextHop()
+        site, other_site = await hop.start(), await other.start()
+        queue = Queue(directory, site)
+        queue.router.by_domain[b"y.example"] = RoutingTrouble(False, (4, 4, 3), "no name server answers")
+        queue.router.by_domain[b"y.example\0>smtp://other:25"] = other_site
+        await queue.send("a@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        reroute = order("reroute", Selection(domain="y.example"), next_hop="smtp://other:25")
+        queue.scheduler.set_rules([reroute])
+        assert await orders.retry(queue.scheduler) == 1
+        await until(lambda: other.recipients() == ["a@y.example"])
+        other.rcpt["b@y.example"] = "450 4.2.1 busy"
+        id_ = await queue.send("b@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        shown = await orders.show(queue.scheduler, id_text(id_))
+        assert shown["recipients"][0]["route"] == "smtp://other:25"
+        # The order ends: back to where the message was to go.
+        queue.scheduler.set_rules([])
+        queue.router.by_domain[b"y.example"] = site
+        await orders.retry(queue.scheduler)
+        await until(lambda: queue.is_empty)
+        assert hop.recipients() == ["b@y.example"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_reroute_by_site_holds_although_the_new_site_is_another(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop, other = NextHop(), NextHop()
+        hop.rcpt["a@y.example"] = "450 4.2.1 busy"
+        site, other_site = await hop.start(), await other.start()
+        queue = Queue(directory, site)
+        queue.router.by_domain[b"y.example\0>smtp://other:25"] = other_site
+        await queue.send("a@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        other.rcpt["a@y.example"] = "450 4.2.1 busy"
+        queue.scheduler.set_rules([order("reroute", Selection(site=site.name), next_hop="smtp://other:25")])
+        for count in (1, 2, 3):
+            await orders.retry(queue.scheduler)
+            await until(lambda count=count: other.transactions == count and queue.depth["deferred"] == 1)
+        assert hop.transactions == 1
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_after_a_restart_orders_of_then_are_asked(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["a@y.example"] = "450 4.2.1 busy"
+        site = await hop.start()
+        queue = Queue(directory, site, options=QueueOptions(retry=RetryOptions(first=1, max=3600)))
+        await queue.send("a@y.example")
+        await queue.send("b@y.example", "c@z.example")
+        await until(lambda: len(hop.messages) == 1 and queue.depth["deferred"] == 1)
+        hop.rcpt.clear()
+        suspend = order("suspend", Selection(domain="y.example"))
+        queue.scheduler.set_rules([suspend])
+        await orders.retry(queue.scheduler)
+        await until(lambda: suspended(queue) == 1)
+        await queue.close()
+
+        queue = Queue(directory, site)
+        queue.scheduler.set_rules([suspend])
+        await queue.recover()
+        await until(lambda: suspended(queue) == 1)
+        await queue.close()
+
+        queue = Queue(directory, site)
+        await queue.recover()
+        await until(lambda: queue.is_empty)
+        assert "a@y.example" in hop.recipients()
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_suspended_mail_expires(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        options = QueueOptions(max_age=0.3, retry=RetryOptions(first=0.1, max=0.2))
+        queue = Queue(directory, await hop.start(), options=options)
+        queue.scheduler.set_rules([order("suspend", Selection(domain="y.example"), name="closed")])
+        await queue.send("a@y.example")
+        await until(lambda: queue.events("expired"))
+        (line,) = queue.events("expired")
+        assert line["reply"] == "suspended by order closed"
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_quiet_hours_hold_back_who_is_due_in_them(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        now = time.gmtime()
+        begin, end = f"{now.tm_hour:02}:00", f"{(now.tm_hour + 1) % 24:02}:30"
+        here = QuietHours(Selection(domain="y.example"), begin, end, "UTC", ())
+        queue.scheduler.set_rules([], [here])
+        await queue.send("a@y.example", "b@z.example")
+        await until(lambda: hop.recipients() == ["b@z.example"] and suspended(queue) == 1)
+        (listed,) = _listed(queue)
+        assert 1500 < listed["next_attempt_utc_s"] - time.time() < 5500
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_mail_goes_on_while_a_large_queue_is_walked(tmp_path):
+    """A walk leaves the loop to others: between any two of its slices other callbacks run."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        queue.scheduler.set_rules([order("suspend", Selection(domain="y.example"))])
+        await asyncio.gather(*(queue.send(*(f"{n}-{k}@y.example" for k in range(100))) for n in range(300)))
+        await until(lambda: queue.depth["deferred"] == 30000)
+        walking = asyncio.create_task(orders.carry_out(queue.scheduler, "count", ALL))
+        sent = 0
+        while not walking.done():
+            await queue.send(f"{sent}@z.example")
+            sent += 1
+        assert walking.result().recipients >= 30000 and sent > 1
+        await until(lambda: len(hop.messages) == sent)
+        await queue.close()
+
+    run(test, tmp_path)
