@@ -105,6 +105,7 @@ EXTENSIONS = {
     "angarium.queue.walk": OCTETS + ENVELOPE,
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
+    "angarium.queue.explain": OCTETS + ENVELOPE,
     "angarium.queue.compaction": OCTETS + ENVELOPE,
     "angarium.recipients.tables": ["csrc/recipients/text_map.c", "csrc/recipients/cdb.c", "csrc/octets/siphash.c"],
     "angarium.mime.received": OCTETS,

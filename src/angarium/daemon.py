@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from angarium import __version__
 from angarium.admin.views import Facts, Listener, WarmupView
 from angarium.admission.tallies import Tallies
+from angarium.config.explain_limits import RunningLines
 from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, check_rules, check_secrets, load, read_hooks
 from angarium.events.journal import Journal
@@ -87,6 +88,7 @@ class Daemon:
         self._path = path
         self._config, tree = load(path)
         self._tables = tree.tables
+        self._lines = RunningLines(self._config, tree)
         node = self._config.node
         account = privileges.account_of(node.user)
         privileges.raise_descriptor_limit()
@@ -181,7 +183,7 @@ class Daemon:
         from angarium.admin.server import AdminServer
         from angarium.process.desk import Desk
 
-        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now)
+        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now, self._lines)
         self._admin = AdminServer(application(desk, self._steward))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
@@ -300,6 +302,7 @@ class Daemon:
             self._listening.close(opened)
             raise ConfigError(f"{self._path}: not applied: {error}") from None
         self._warmups = Warmups(config.warmup, config.shaping.provider, self._rations)
+        self._lines.replace(config, tree)
         wanted = set(_addresses(config))
         self._listening.close([address for address in self._listening.addresses if address not in wanted])
 

@@ -45,12 +45,14 @@ from angarium.model.address import ListenAddress
 from angarium.model.errors import AngariumError
 from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.outbound.explanation import Explainer, Explanation, Subject
 from angarium.outbound.side_tls import SideTls
 from angarium.policy.hook_file import HookSource
-from angarium.process.control import Listing, Retry, Sample, Trace, Walk
+from angarium.process.control import Explain, Listing, Retry, Sample, Trace, Walk
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
+from angarium.queue.facts import QueueFacts
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -144,6 +146,8 @@ class Relay:
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
         self._dispatcher = Dispatcher(self._scheduler, health=self._health, logins=self._logins)
+        self._explainer = Explainer(self._scheduler, self._dispatcher, self._logins)
+        self._explainer.speakers.append(self._suppression_desk.speak)
         self._maildirs = MaildirEgress(self._scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
@@ -349,6 +353,14 @@ class Relay:
 
     def set_orders(self, orders: Sequence[Order]) -> None:
         self._order_watch.set_orders(orders)
+
+    async def explain(self, query: Explain) -> Explanation | None:
+        if query.question is not None:
+            return await self._explainer.of_address(query.question, with_way=query.with_way)
+        return await self._explainer.of_message(query.id)
+
+    def look(self, subject: Subject) -> tuple[int, int, list[QueueFacts]]:
+        return self._explainer.look(subject)
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
         return await self._tracing.pull(query.id, query.network, query.wants_data)

@@ -10,6 +10,8 @@
     DELETE /v1/queue?domain=  or  ?all=true
     POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
     POST, GET, DELETE /v1/orders …         see order_routes.py
+    GET    /v1/explain/{id}                why a message waits
+    GET    /v1/explain?address=            what a message to the address would meet, and who waits
     GET    /v1/refusals/{id}               what was refused, and why
     GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
@@ -47,6 +49,8 @@ from angarium.admin.views import (
     Status,
 )
 from angarium.model.errors import AngariumError, ConfigError
+from angarium.outbound.explanation import Question
+from angarium.resolver.domain_name import to_a_labels
 from angarium.smtp.reasons import OF_OTHER, of_word
 
 T = TypeVar("T")
@@ -78,6 +82,12 @@ class Backend(Protocol):
 
     async def refusal(self, id_: str) -> dict[str, Any] | None:
         """The `rejected` line of the log with this id, as long as a worker remembers it."""
+
+    async def explain_message(self, id_: str) -> dict[str, Any] | None:
+        """Why a message waits; None: no queue has it."""
+
+    async def explain_address(self, question: Question) -> dict[str, Any]:
+        """What mail to an address, or to a domain, would meet now."""
 
     def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
         """Events of dialogues with clients of the network, until it is closed."""
@@ -147,6 +157,21 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
         reason = of_word(str(found.get("reason", ""))) or OF_OTHER
         return _json(RefusalView(event=found, sentence=reason.sentence, keys=list(reason.keys)))
 
+    async def explain_message(request: Request) -> Response:
+        found = await backend.explain_message(request.path_params["id"])
+        if found is None:
+            raise HTTPException(404, f"{request.path_params['id']} is not in the queue")
+        return _json(found)
+
+    async def explain_address(request: Request) -> Response:
+        query = _query(request, {"address", "sender", "tenant", "campaign", "pool", "source"})
+        try:
+            address = _address(query.pop("address", ""))
+        except ValueError as error:
+            raise HTTPException(400, f"address: {error}") from None
+        keys = {key: query.get(key, "") for key in ("sender", "tenant", "campaign", "pool", "source")}
+        return _json(await backend.explain_address(Question(address, **keys)))
+
     async def trace(request: Request) -> Response:
         query = _query(request, {"client", "data"})
         try:
@@ -173,6 +198,8 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
                 Route("/v1/queue/retry", retry, methods=["POST"]),
                 Route("/v1/queue/{id:str}", message, methods=["GET"]),
                 Route("/v1/queue/{id:str}", delete_message, methods=["DELETE"]),
+                Route("/v1/explain", explain_address, methods=["GET"]),
+                Route("/v1/explain/{id:str}", explain_message, methods=["GET"]),
                 Route("/v1/refusals/{id:str}", refusal, methods=["GET"]),
                 Route("/v1/trace", trace, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
@@ -231,6 +258,14 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _address(text: str) -> str:
+    """"user@domain" or a domain, the domain in lower case. Raises ValueError."""
+    local, at, domain = text.rpartition("@")
+    if not domain.startswith("["):
+        to_a_labels(domain.encode())
+    return f"{local}{at}{domain.lower()}"
 
 
 def _query(request: Request, known: set[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "sources": ("angarium.cli.sources", "show egress sources, suspended ones, and warm-ups"),
     "queue": ("angarium.cli.queue", "list and show queued mail; suspend, bounce, delete, retry, re-route it"),
     "orders": ("angarium.cli.orders", "list and cancel standing orders"),
+    "explain": ("angarium.cli.explain", "say why mail waits, or what would become of it"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
     "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),
     "shaping": ("angarium.cli.shaping", "show the limits for a domain, and what sets them"),

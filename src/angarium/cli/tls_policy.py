@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict[str, Any]:
     """Keys: domain, and either reason and status, or next_hop, secure, sts, login, hosts."""
     from angarium.model.plan import RoutingTrouble, TlsWish
+    from angarium.outbound.tls_view import host_view
     from angarium.queue.shaping import Shaping
     from angarium.resolver.caching_resolver import CachingResolver
     from angarium.routing.ourselves import Ourselves
@@ -97,8 +98,9 @@ async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict
         name = site.login or limits.options.login
         if name and site.hosts:
             found["login"] = name
-        wish, login = TlsWish[wish_name], (name, config.login.get(name))
-        found["hosts"] = [_host(site, host, wish, limits.options.tls, login) for host in site.hosts]
+        wish, default = TlsWish[wish_name], limits.options.tls
+        login = (name, config.login.get(name))
+        found["hosts"] = [host_view(site, host, wish, default, login) for host in site.hosts]
         return found
     except RoutingTrouble as trouble:
         return {"domain": domain, "status": ".".join(map(str, trouble.status)), "reason": trouble.text}
@@ -116,46 +118,6 @@ def _sts(found: Any) -> dict[str, Any]:
         "mode": policy.mode, "id": found.kept.id, "mx": list(policy.patterns), "max_age": policy.max_age_s,
         "reason": found.detail,
     }  # fmt: skip
-
-
-def _host(site: Any, host: Any, wish: Any, default: Any, login: tuple[str, Any]) -> dict[str, Any]:
-    from angarium.outbound import trouble
-    from angarium.outbound.tls_policy import TlsPolicy, at_host, is_located, may_be_told, policy_of, with_login
-
-    found: dict[str, Any] = {"host": host.name, "preference": host.preference, "addresses": list(host.addresses)}
-    if host.tlsa is not None:
-        records = [f"{each.usage} {each.selector} {each.matching} {each.data.hex()}" for each in host.tlsa.records]
-        found["tlsa"] = {
-            "state": host.tlsa.state.value, "base": host.tlsa.base, "records": records, "reason": host.tlsa.detail
-        }  # fmt: skip
-    name, options = login
-    decision = at_host(with_login(policy_of(site, wish, default), options), site, host)
-    if options is not None and isinstance(decision, TlsPolicy) and not may_be_told(options, site, host):
-        decision = trouble.not_to_be_told(name, host.name)
-    if not is_located(policy_of(site, wish, default), site):
-        found["refused"] = "the message requires TLS all the way, and DNS does not vouch for the mail exchangers"
-    elif isinstance(decision, TlsPolicy):
-        found.update(policy=decision.name, origin=decision.origin, meaning=_meaning(decision))
-    else:
-        found["refused"] = decision.trouble.text
-    return found
-
-
-def _meaning(policy: Any) -> str:
-    from angarium.outbound.tls_policy import Level
-
-    if not policy.wants_tls:
-        return "in clear"
-    also = ", and the host must offer REQUIRETLS" if policy.needs_requiretls else ""
-    if policy.tlsa is not None:
-        count = len(policy.tlsa.records)
-        which = "the TLSA record" if count == 1 else f"one of {count} TLSA records"
-        return f"encrypted, with a certificate that matches {which} of {policy.tlsa.base}{also}"
-    if policy.floor == Level.VERIFIED:
-        return f"encrypted, with a verified certificate for the host's name{also}"
-    if policy.floor == Level.ENCRYPTED:
-        return "encrypted, whatever the certificate"
-    return "encrypted where the host offers it, else in clear"
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -18,12 +18,13 @@ _SCOPE_OF = {"connections": "connection_scope", "connection_rate": "dial_scope",
 
 class ShapingLine(NamedTuple):
     """One key: the value in force as the file writes it, where it was set (None: nowhere, it is built in), and what
-    else there is to know."""
+    else there is to know. besides: "tenant" or "all_sites" for what holds besides the limits of the site."""
 
     key: str
     value: str
     place: Place | None
     note: str = ""
+    besides: str = ""
 
 
 def explain_shaping(
@@ -38,8 +39,9 @@ def explain_shaping(
     limits = shaping.limits(site, source, kind)
     lines = []
     if (table := limits.set_by.get("tenant")) is not None:
-        note = _counted(limits.tenant_scope)
-        lines.append(_line(tree, "message_rate", limits.tenant_rate, table, note + ", besides the rate of the site"))
+        note = f"{_counted(limits.tenant_scope)}, besides the rate of the site"
+        line = _line(tree, "message_rate", limits.tenant_rate, table, note)
+        lines.append(line._replace(besides="tenant"))
     if limits.all_sites is not None:
         lines += _of_all_sites(tree, source, limits.all_sites)
     for key in KEYS:
@@ -60,7 +62,7 @@ def _of_all_sites(tree: Tree, source: str, limits: AllSites) -> Iterator[Shaping
     for key in limits.__struct_fields__:
         if getattr(limits, key) is not None:
             raw = _raw(tree.tables, (*path, key))
-            yield ShapingLine(key, _shown(raw), tree.place((*path, key)) or tree.place(path), note)
+            yield ShapingLine(key, _shown(raw), tree.place((*path, key)) or tree.place(path), note, "all_sites")
 
 
 def _note(limits: Limits, key: str, value: object) -> str:

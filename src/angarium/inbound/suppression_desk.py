@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from angarium.inbound.options import ListenerOptions
 from angarium.inbound.policy_state import visit_of
 from angarium.metrics.counters import counter
 from angarium.model.refusal import Refusal
+from angarium.queue.notes import Asked, Note
 from angarium.smtp import replies
 from angarium.spool.envelope import Attribute
 
@@ -93,6 +95,14 @@ class SuppressionDesk:
             return None
         hits_total.add(1)
         return f"not tried: the address is on the suppression list ({name})"
+
+    def speak(self, asked: Asked) -> Iterator[Note]:
+        """For explanations: counted nowhere."""
+        name = self._look_up(asked.tenant.encode(), asked.address.encode()) if "@" in asked.address else None
+        if name is not None and self._options.action == "refuse":
+            yield Note(f"{asked.address} is on the suppression list ({name}): new mail to it is refused")
+        elif name is not None:
+            yield Note(f"{asked.address} is on the suppression list ({name}): new mail to it fails untried")
 
     def failed(self, name: str, tenant: bytes, forward_path: bytes) -> None:
         """Mail to a recipient has failed for good, or been complained about."""

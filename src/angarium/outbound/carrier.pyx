@@ -82,12 +82,14 @@ cdef class Carrier:
     cdef int tell_delivered(self, int slot, uint32_t i) noexcept:
         cdef ClientSession s = self.session
         cdef hand *h = &self.hands[slot]
+        cdef uint64_t now = mono_ms()
+        self.ready.delivered_ms = now
         s.slots[slot].recipients[i] = RECIPIENT_TOLD
         if has_attributes(&h.envelope):
             note_trace(self, h, i)
         self.scheduler.delivered(self.ready, &h.t, i, s.reply.code, s.reply.text, s.reply.text_length,
                                  <const uint8_t *><const char *>self.remote_octets, len(self.remote_octets),
-                                 mono_ms() - h.started_ms, s.extensions & EXTENSION_DSN != 0, self.tls_version,
+                                 now - h.started_ms, s.extensions & EXTENSION_DSN != 0, self.tls_version,
                                  self.tls_cipher, self.policy_name, self.policy_origin)
         return 0
 

@@ -6,7 +6,8 @@ from angarium.model.outcome import Trouble
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
 from angarium.outbound.source_watch import SourceWatch
-from angarium.queue.ready import Egress
+from angarium.queue.facts import QueueFacts
+from angarium.queue.ready import Egress, ReadyQueue
 from angarium.queue.scheduler import Scheduler
 from angarium.routing.source_health import SourceHealth
 from angarium.sasl.logins import Logins
@@ -35,6 +36,8 @@ class Dispatcher(Egress):
         After the deadline connections are dropped: a message whose data was out is deferred (the peer may have it),
         everything else goes back untried. Call once.
         """
+    def add_connections(self, ready: ReadyQueue, facts: QueueFacts) -> None:
+        """Fills in what QueueFacts say of the connections of a ready queue."""
     def by_source(self) -> dict[str, dict[str, int]]:
         """Source name to "connections" and "waiting"."""
     def status(self) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 # The Egress of SMTP and LMTP: gives each ready queue its pool and ends them all at shutdown.
 cimport cython
 from angarium.outbound.connection cimport Connection, deadline_node
+from angarium.model.clock cimport mono_ms
 from angarium.outbound.pool cimport Pool
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
@@ -115,6 +116,22 @@ cdef class Dispatcher(Egress):
             figures["connections"] += len(pool.connections)
             figures["waiting"] += pool.ready.count
         return found
+
+    def add_connections(self, ReadyQueue ready not None, facts):
+        """Fills in what QueueFacts say of the connections of a ready queue."""
+        cdef Pool pool
+        if not isinstance(ready.state, Pool):
+            return
+        pool = ready.state
+        facts.busy = pool.busy_count
+        facts.idle = pool.idle_count
+        facts.dialling = len(pool.dials)
+        facts.window = pool.window
+        facts.is_narrowed = pool.has_had_trouble()
+        facts.retry_dial_s = max(pool.dial_after_s - mono_ms() / 1000.0, 0.0)
+        facts.average_ms = round(pool.average_ms, 1)
+        facts.tls = pool.policy.name
+        facts.encrypted = pool.encrypted_count()
 
     def status(self):
         cdef Pool pool

@@ -42,6 +42,7 @@ cdef class Pool(ConnectionOwner):
     cdef bint is_good_still(self, Connection connection) except -1
     cdef void narrow(self) noexcept
     cdef int encrypted_count(self) except -1
+    cdef bint has_had_trouble(self) noexcept    # the window is smaller than the limit for that
     cdef void hand_out(self, bint is_overdue) noexcept
     cdef void look_again_later(self) noexcept
     cdef void dial(self, uint64_t want) noexcept

@@ -431,6 +431,9 @@ cdef class Pool(ConnectionOwner):
         """Nothing is connected, and nothing has to be remembered against the site."""
         return not self.connections and not self.dials and mono_ms() / 1000.0 >= self.dial_after_s
 
+    cdef bint has_had_trouble(self) noexcept:
+        return self.threshold < NEVER_NARROWED and self.window < self.ready.connection_limit
+
     cdef int encrypted_count(self) except -1:
         cdef Connection connection
         cdef int count = 0

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from angarium.model.errors import AngariumError
+from angarium.outbound.explanation import Question, Subject
 from angarium.policy.hook_file import HookSource
 from angarium.queue.selection import Selection
 from angarium.queue.standing import Order
@@ -107,6 +108,24 @@ class Refusal(msgspec.Struct, tag="refusal"):
     id: str
 
 
+class Explain(msgspec.Struct, tag="explain"):
+    """Why mail waits, or what it would meet. Answer: outbound.explanation.Explanation, or None: no such message here.
+
+    id       of a message; or, "", the question is about an address.
+    with_way  its route, site and limits, too: for one worker, which may ask DNS.
+    """
+
+    id: str = ""
+    question: Question | None = None
+    with_way: bool = True
+
+
+class Look(msgspec.Struct, tag="look"):
+    """What waits for a subject whose way is known. Answer: (waiting, unrouted, list of queue.facts.QueueFacts)."""
+
+    subject: Subject
+
+
 class Trace(msgspec.Struct, tag="trace"):
     """What happened between clients of `network` and us since it was asked last. Answer: list of dict.
 
@@ -159,7 +178,7 @@ class Drain(msgspec.Struct, tag="drain"):
 
 
 Request = (
-    Status | Sources | Listing | Show | Retry | Delete | Walk | Sample | Standing | Refusal | Trace | EndTrace
+    Status | Sources | Listing | Show | Retry | Delete | Walk | Sample | Standing | Refusal | Explain | Look | Trace | EndTrace
     | Apply | Beat | StandIn | StandDown | Drain
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ from angarium.admin.views import (
 )
 from angarium.inbound.tracing import TRACES_MAX
 from angarium.metrics import counters
+from angarium.outbound.explanation import Question
 from angarium.process.control import (
     ControlError,
     Delete,
@@ -41,6 +42,7 @@ from angarium.process.control import (
     Trace,
 )
 from angarium.process.control import Status as StatusRequest
+from angarium.process.explaining import Explaining, Lines
 from angarium.process.supervisor import Supervisor, Worker
 
 T = TypeVar("T")
@@ -57,7 +59,7 @@ class Desk:
 
     facts   asked at every status: a reload may have changed them.
     reload  raises ConfigError when it refuses.
-    warmups  of today.
+    warmups  of today. lines: of the configuration in force.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Desk:
         facts: Callable[[], Facts],
         reload: Callable[[], Any],
         warmups: Callable[[], list[WarmupView]],
+        lines: Lines,
     ) -> None:
+        self._explaining = Explaining(self._ask, supervisor.count, lines)
         self._warmups = warmups
         self._supervisor = supervisor
         self._facts = facts
@@ -165,6 +169,12 @@ class Desk:
             return_exceptions=True,
         )
         return next((answer for answer in answers if isinstance(answer, dict)), None)
+
+    async def explain_message(self, id_: str) -> dict[str, Any] | None:
+        return await self._explaining.of_message(id_)
+
+    async def explain_address(self, question: Question) -> dict[str, Any]:
+        return await self._explaining.of_address(question)
 
     async def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
         """What happens in all workers, as it does, until the reader goes away. A slow reader is not waited for: workers

@@ -21,6 +21,7 @@ import uvloop
 from angarium.events.journal import Journal
 from angarium.metrics import counters
 from angarium.model.errors import AngariumError
+from angarium.outbound.explanation import Explanation, Subject
 from angarium.policy.hook_file import HookSource
 from angarium.process.control import (
     Answer,
@@ -32,9 +33,11 @@ from angarium.process.control import (
     Delete,
     Drain,
     EndTrace,
+    Explain,
     Granted,
     Letter,
     Listing,
+    Look,
     Ready,
     Refusal,
     Request,
@@ -52,6 +55,7 @@ from angarium.process.control import (
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
+from angarium.queue.facts import QueueFacts
 from angarium.queue.standing import Order
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
@@ -98,6 +102,10 @@ class Relay(Protocol):
     def set_orders(self, orders: list[Order]) -> None: ...
 
     def refusal(self, id_: str) -> dict[str, Any] | None: ...
+
+    async def explain(self, query: Explain) -> Explanation | None: ...
+
+    def look(self, subject: Subject) -> tuple[int, int, list[QueueFacts]]: ...
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]: ...
 
@@ -249,6 +257,10 @@ class _Life:
                 return None
             case Refusal():
                 return relay.refusal(request.id)
+            case Explain():
+                return await relay.explain(request)
+            case Look():
+                return relay.look(request.subject)
             case Trace():
                 return await relay.trace(request)
             case EndTrace():

@@ -39,6 +39,7 @@ cdef class DomainTable:
 
     # route: None for all but the few whose message says where to, or whose sender has routes of its own.
     cdef DomainQueue find_or_add(self, const uint8_t *name, size_t length, bytes route)
+    cdef DomainQueue find(self, bytes key)          # as a DomainQueue has it; None: there is none
     cdef void remove(self, DomainQueue domain) noexcept
     # Those of one part (0..POINTER_SET_PARTS - 1): some thousandths of all.
     cdef list of_part(self, uint32_t number)

@@ -125,6 +125,14 @@ cdef class DomainTable:
         self.last = found
         return found
 
+    cdef DomainQueue find(self, bytes key):
+        cdef name wanted
+        cdef void *known
+        wanted.data = <const uint8_t *><const char *>key
+        wanted.length = <size_t>len(key)
+        known = pointer_set_find(&self.set, siphash24(self.key, wanted.data, wanted.length), has_name, &wanted)
+        return <DomainQueue><PyObject *>known if known != NULL else None
+
     cdef void remove(self, DomainQueue domain) noexcept:
         if self.last is domain:
             self.last = None

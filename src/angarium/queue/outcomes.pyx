@@ -70,6 +70,7 @@ cdef class Outcomes(Keeper):
                     code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher,
                     tls_policy, tls_policy_from, NULL)
         recipients_delivered.cell[0] += 1
+        ready.delivered_count += 1
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
             if ready.site.protocol == "smtp":       # LMTP and Maildirs are the end of the way (RFC 3461 §5.2.2)
@@ -81,10 +82,11 @@ cdef class Outcomes(Keeper):
         self.detach(r)
 
     cdef void deferred(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept:
-        ready.last_trouble = trouble.text
+        ready.remark(trouble)
         self.conclude(t.message, t.recipients[i], ready, trouble, False, elapsed_ms)
 
     cdef void failed(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept:
+        ready.remark(trouble)
         self.conclude(t.message, t.recipients[i], ready, trouble, True, elapsed_ms)
 
     cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
@@ -132,6 +134,10 @@ cdef class Outcomes(Keeper):
                         trouble.code, trouble.status[0], trouble.status[1], trouble.status[2],
                         <const uint8_t *>(<const char *>text), len(text), elapsed_ms, NULL, NULL, NULL, NULL, name)
             m.is_dirty = True
+            if ready is not None and r.outcome != OUTCOME_WAITING:
+                ready.failed_count += 1
+            elif ready is not None:
+                ready.deferred_count += 1
             if r.outcome != OUTCOME_WAITING:
                 if self.on_failed is not None and trouble.phase != "order":     # no peer has said anything
                     self.tell_failed(m, r, bounce_class)

@@ -307,7 +307,7 @@ cdef class Planner(Ledger):
         none, is deferred with the trouble. In slices."""
         if not ready.is_deferring and ready.count:
             ready.is_deferring = True
-            ready.last_trouble = trouble.text
+            ready.remark(trouble)
             self.leave_slice(ready, trouble, False, ready.count)
 
     def leave_slice(self, ReadyQueue ready, trouble, bint is_permanent, uint64_t remaining):

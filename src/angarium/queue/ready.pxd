@@ -25,6 +25,18 @@ cdef struct domain_budget:              # domains that recipients may still be o
     uint32_t left                       # others; each change counts, who comes back to a domain uses up another
 
 
+cdef class Remark:
+    """A trouble that attempts ended in (model.outcome.Trouble, field by field: one that is kept would count as some
+    recipient's), with when that was last and how often in a row."""
+    cdef uint32_t code
+    cdef object status
+    cdef object text
+    cdef object remote
+    cdef object phase
+    cdef uint64_t utc_ms
+    cdef uint64_t count
+
+
 cdef class ReadyQueue:
     """Recipients ready for one site by one egress source, which want the same of TLS and are of one kind (shaping.py), in the
     order of csrc/queue/fair.h."""
@@ -45,6 +57,17 @@ cdef class ReadyQueue:
     cdef readonly double paused_until_mono_s
     cdef double rate_until_mono_s       # end of the pause that the rate asked for last
     cdef readonly str last_trouble
+    cdef list replies                   # of Remark, the newest last: what was heard or met last; None: nothing yet
+    cdef readonly uint64_t delivered_count
+    cdef readonly uint64_t deferred_count       # attempts
+    cdef readonly uint64_t failed_count         # and expired
+    cdef uint64_t delivered_ms          # mono; when one was delivered last, 0: never
+    cdef uint64_t seen_count            # for queue/top.pyx: outcomes when it looked last
+    cdef uint64_t seen_deferred_count
+    cdef double seen_mono_s             # when that was; 0: never
+    cdef double recent                  # outcomes of the last minute, about
+    cdef double recent_deferred
+    cdef double recent_s                # and of how much of it
     cdef readonly object kind           # shaping.Kind, or None
     cdef readonly object limits         # shaping.Limits in force
     cdef Share share                    # where connections are counted
@@ -71,6 +94,7 @@ cdef class ReadyQueue:
     cdef bint is_deferring
     cdef bint is_waking
 
+    cdef void remark(self, object trouble) noexcept             # an attempt ended in it, or nobody could be reached
     cdef void push(self, recipient *r) noexcept
     cdef recipient *pop(self) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue

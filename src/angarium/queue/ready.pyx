@@ -8,7 +8,7 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
-from angarium.model.clock cimport TURN_NS, mono_ns
+from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, recipient, transaction
@@ -34,7 +34,16 @@ cdef class Egress:
         pass
 
 
+cdef enum:
+    REMARKS_KEPT = 3                    # of each ready queue: there may be a hundred thousand
+
 cdef size_t resume_offset = 0
+
+
+@cython.final
+@cython.no_gc
+cdef class Remark:
+    pass
 
 
 @cython.final
@@ -129,6 +138,29 @@ cdef class ReadyQueue:
         if self.passage is not None:        # with the first of its queues the whole source goes by what a reload has brought
             self.passage.gate.configure(self.limits.all_sites)
         return 0
+
+    cdef void remark(self, object trouble) noexcept:
+        cdef Remark last
+        try:
+            self.last_trouble = trouble.text
+            if self.replies is None:
+                self.replies = []
+            if self.replies:
+                last = self.replies[len(self.replies) - 1]
+                if last.text == trouble.text and last.code == trouble.code and last.remote == trouble.remote:
+                    last.utc_ms = utc_ms()
+                    last.count += 1
+                    return
+            last = Remark.__new__(Remark)
+            last.code, last.status, last.text = trouble.code, trouble.status, trouble.text
+            last.remote, last.phase = trouble.remote, trouble.phase
+            last.utc_ms = utc_ms()
+            last.count = 1
+            self.replies.append(last)
+            if len(self.replies) > REMARKS_KEPT:
+                del self.replies[0]
+        except Exception:
+            pass                        # out of memory: it is for people only
 
     cdef void push(self, recipient *r) noexcept:
         self.order.add(r, False)
@@ -345,13 +377,13 @@ cdef class ReadyQueue:
         return self.share.is_wanted()
 
     cpdef defer_all(self, object trouble):
-        self.last_trouble = trouble.text
+        self.remark(trouble)
         if not self.is_deferring and self.count:
             self.is_deferring = True
             self.conclude_slice(trouble, False, self.count)
 
     cpdef fail_all(self, object trouble):
-        self.last_trouble = trouble.text
+        self.remark(trouble)
         if not self.is_deferring and self.count:
             self.is_deferring = True
             self.conclude_slice(trouble, True, self.count)

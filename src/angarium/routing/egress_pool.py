@@ -106,6 +106,18 @@ class EgressPool:
                 )
         return self._narrowed[key]
 
+    def shown(self) -> list[tuple[Source, int, str]]:
+        """For people: each source with its weight, and why it is not drawn now ("": it is)."""
+        return [
+            (source, weight, self._why_out(source)) for source, weight in zip(self.sources, self._weights, strict=True)
+        ]
+
+    def _why_out(self, source: Source) -> str:
+        suspension = self._health.down.get(source.name)
+        if suspension is not None:
+            return f"suspended: {suspension.reason}"
+        return "it has sent what its warm-up allows today" if self._is_out(source) else ""
+
     def _is_out(self, source: Source) -> bool:
         """It cannot be used, or has sent all that it may today."""
         if source.name in self._health.down:

@@ -82,6 +82,12 @@ class EgressPools:
         """
         return self._pool(RouteKey.parse(key)).for_site(site, provider)
 
+    def said_by(self, key: bytes) -> tuple[int | None, bool]:
+        """For people: which [[egress]] chooses the pool of a key, by its place (None: none), and whether the message
+        itself names it."""
+        parts = RouteKey.parse(key)
+        return (None, True) if parts.pool else (self._rule(parts)[0], False)
+
     def _pool(self, key: RouteKey) -> EgressPool:
         if key.pool:
             pool = self.pools.get(key.pool)
@@ -90,8 +96,12 @@ class EgressPools:
                 hint = f'; did the hook mean "{close[0]}"?' if close else ""
                 raise RoutingTrouble(False, (4, 3, 5), f"The message's own pool: there is no [pool.{key.pool}]{hint}")
             return pool
+        return self._rule(key)[1]
+
+    def _rule(self, key: RouteKey) -> tuple[int | None, EgressPool]:
+        """The first that matches."""
         if not self._rules:
-            return self.default
+            return None, self.default
         asked = itertools.product(
             _spellings(key.domain),
             ("*", *key.egress_senders),
@@ -99,7 +109,7 @@ class EgressPools:
             ("*", key.campaign) if key.campaign else ("*",),
         )
         found = min((self._rules[each] for each in asked if each in self._rules), default=None)
-        return self.default if found is None else self.pools[found[1]]
+        return (None, self.default) if found is None else (found[0], self.pools[found[1]])
 
 
 def egress_pools(

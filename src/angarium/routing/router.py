@@ -112,6 +112,14 @@ class Router:
         self._plans.put(key, plan)
         return plan
 
+    def said_by(self, key: bytes) -> tuple[str, int | None, bool]:
+        """For people: the next hop of a key as text, the place of its route among the routes (None: none of them), and
+        whether the message itself says where to. Raises RoutingTrouble."""
+        parts = RouteKey.parse(key)
+        name, next_hop = self._next_hop(key)
+        is_own = bool(parts.next_hop)
+        return next_hop.text, None if is_own else self._routes.place(name, parts.senders), is_own
+
     def _next_hop(self, key: bytes) -> tuple[str, NextHop]:
         """The domain's name and its next hop. Raises RoutingTrouble."""
         parts = RouteKey.parse(key)

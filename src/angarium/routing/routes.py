@@ -32,6 +32,7 @@ class RouteTable:
             )
             places.setdefault(domain_key(route.domain), (index, next_hop))
         self._has_only_any = set(self._of_anybody) <= {"*"}
+        self._count = len(routes)
         self._any = self._of_anybody.get("*", (len(routes), MX))
 
     @property
@@ -50,13 +51,21 @@ class RouteTable:
 
         senders  patterns that match the sender (SenderPatterns.matching()); one that no route has any more is nothing.
         """
+        return self._first(domain, senders)[1]
+
+    def place(self, domain: str, senders: Sequence[str] = ()) -> int | None:
+        """Which of the routes that is, by its place in order; None: none of them, it goes to its mail exchangers."""
+        place, _ = self._first(domain, senders)
+        return place if place < self._count else None
+
+    def _first(self, domain: str, senders: Sequence[str]) -> tuple[int, NextHop]:
         first = self._any
         if not self._has_only_any:
             first = _first(self._of_anybody, domain, first)
         for sender in senders:
             if (places := self._of_sender.get(sender)) is not None:
                 first = _first(places, domain, min(first, places.get("*", first), key=_place))
-        return first[1]
+        return first
 
 
 def _place(found: tuple[int, NextHop]) -> int:

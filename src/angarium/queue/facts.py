@@ -1,0 +1,122 @@
+"""How a ready queue and a recipient are at a moment, as values: made by queue/explain.pyx, told to people elsewhere."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Reply(msgspec.Struct):
+    """What attempts ended in. utc_s: the last time; count: how often in a row. phase: bounces.classes.PHASES.
+
+    code    of the peer's reply; 0: there was none, and text is ours. remote: who said it, "" when nobody was reached.
+    """
+
+    utc_s: float
+    text: str
+    code: int = 0
+    status: str = ""
+    remote: str = ""
+    phase: str = ""
+    count: int = 1
+
+
+class Allowed(msgspec.Struct):
+    """What of an egress source's limits over all sites is used, over all workers.
+
+    0: no limit. *_wait_s: until the next one may go.
+    """
+
+    connections: int = 0
+    connections_limit: int = 0
+    rate_wait_s: float = 0.0
+    connection_rate_wait_s: float = 0.0
+
+
+class QueueFacts(msgspec.Struct):
+    """One ready queue of one worker.
+
+    waiting             recipients in it.
+    connections         counted against connections_limit, over all workers (and all sites, where the limit is shared).
+    *_wait_s            until the rate lets the next one go; 0: now, or there is no such limit.
+    paused_s            nothing is taken until then; is_paced: a rate asked for it.
+    is_in_line          it waits for its turn at its source's rate. is_in_dial_line: for a place among its connections.
+    is_deferring        everybody in it is being deferred just now.
+    source_used         limits of the source over all sites; None: it has none.
+    sent_today          of the warm-up; today_limit None: there is none.
+    replies             the last troubles, oldest first.
+    delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
+    The rest is of its connections: outbound/pool.pyx. retry_dial_s: until a site that could not be reached is tried.
+    window              connections that feedback allows at most; is_narrowed: fewer than there were, after trouble.
+    """
+
+    site: str
+    source: str
+    kind: str = ""
+    wish: int = 0
+    waiting: int = 0
+    connections: int = 0
+    connections_limit: int = 0
+    message_rate_wait_s: float = 0.0
+    tenant_rate_wait_s: float = 0.0
+    connection_rate_wait_s: float = 0.0
+    paused_s: float = 0.0
+    is_paced: bool = False
+    is_in_line: bool = False
+    is_in_dial_line: bool = False
+    is_deferring: bool = False
+    source_used: Allowed | None = None
+    sent_today: int = 0
+    today_limit: int | None = None
+    replies: list[Reply] = []
+    delivered: int = 0
+    deferred: int = 0
+    failed: int = 0
+    delivered_s: float | None = None
+    busy: int = 0
+    idle: int = 0
+    dialling: int = 0
+    window: float = 0.0
+    is_narrowed: bool = False
+    retry_dial_s: float = 0.0
+    average_ms: float = 0.0
+    tls: str = ""
+    encrypted: int = 0
+    worker: int = 0
+
+
+class RecipientFacts(msgspec.Struct):
+    """One recipient of a message.
+
+    key      of its domain queue. place: "routing", "unrouted", "ready", "in hand", "deferred", "held", "settled".
+    outcome  "waiting" unless it is over and only its report is still to be written.
+    source   that it leaves from, or would as far as that is known. queue_number: of the ready queue it is in.
+    """
+
+    to: str
+    domain: str
+    key: bytes
+    place: str
+    outcome: str
+    attempts: int
+    is_resolving: bool = False
+    next_attempt_utc_s: float | None = None
+    last: Reply | None = None
+    source: str = ""
+    queue_number: int = 0
+
+
+class MessageFacts(msgspec.Struct):
+    """A message. sender, client: as far as its envelope can be read. attributes: tenant, campaign, pool ...
+
+    recipients  those asked for, `more` of them not told.
+    """
+
+    id: str
+    sender: str
+    received_utc_s: float
+    octets: int
+    waiting: int
+    wish: int
+    recipients: list[RecipientFacts]
+    more: int = 0
+    attributes: dict[str, str] = {}
