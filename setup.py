@@ -106,6 +106,7 @@ EXTENSIONS = {
     "angarium.queue.scheduler": OCTETS + ENVELOPE,
     "angarium.queue.inspect": OCTETS + ENVELOPE,
     "angarium.queue.explain": OCTETS + ENVELOPE,
+    "angarium.queue.site_counts": [],
     "angarium.queue.compaction": OCTETS + ENVELOPE,
     "angarium.recipients.tables": ["csrc/recipients/text_map.c", "csrc/recipients/cdb.c", "csrc/octets/siphash.c"],
     "angarium.mime.received": OCTETS,

@@ -52,7 +52,7 @@ from angarium.process.control import Explain, Listing, Retry, Sample, Trace, Wal
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
-from angarium.queue.facts import QueueFacts
+from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -63,6 +63,7 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
 from angarium.queue.standing import Order
 from angarium.queue.steering import bounce_trouble
+from angarium.queue.top_sites import TopSites
 from angarium.queue.wheel import Wheel
 from angarium.resolver.caching_resolver import CachingResolver
 from angarium.routing.egress_rules import EgressPools, egress_pools
@@ -146,6 +147,7 @@ class Relay:
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
         self._dispatcher = Dispatcher(self._scheduler, health=self._health, logins=self._logins)
+        self._top_sites = TopSites(self._scheduler)
         self._explainer = Explainer(self._scheduler, self._dispatcher, self._logins)
         self._explainer.speakers.append(self._suppression_desk.speak)
         self._maildirs = MaildirEgress(self._scheduler)
@@ -361,6 +363,12 @@ class Relay:
 
     def look(self, subject: Subject) -> tuple[int, int, list[QueueFacts]]:
         return self._explainer.look(subject)
+
+    async def top(self, order: str, limit: int) -> SitesPart:
+        return await self._top_sites.look(order, limit)
+
+    def sites_named(self, names: list[str]) -> list[SiteRow]:
+        return self._top_sites.rows_of(names)
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
         return await self._tracing.pull(query.id, query.network, query.wants_data)

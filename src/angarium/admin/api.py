@@ -12,6 +12,7 @@
     POST, GET, DELETE /v1/orders …         see order_routes.py
     GET    /v1/explain/{id}                why a message waits
     GET    /v1/explain?address=            what a message to the address would meet, and who waits
+    GET    /v1/top?order=&limit=           the busiest sites
     GET    /v1/refusals/{id}               what was refused, and why
     GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
@@ -50,6 +51,8 @@ from angarium.admin.views import (
 )
 from angarium.model.errors import AngariumError, ConfigError
 from angarium.outbound.explanation import Question
+from angarium.queue.facts import SitesPart
+from angarium.queue.top_sites import ORDERS
 from angarium.resolver.domain_name import to_a_labels
 from angarium.smtp.reasons import OF_OTHER, of_word
 
@@ -89,6 +92,9 @@ class Backend(Protocol):
     async def explain_address(self, question: Question) -> dict[str, Any]:
         """What mail to an address, or to a domain, would meet now."""
 
+    async def top(self, *, order: str, limit: int) -> SitesPart:
+        """The busiest sites. order: of queue.top_sites.ORDERS."""
+
     def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
         """Events of dialogues with clients of the network, until it is closed."""
 
@@ -116,12 +122,9 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
         query = _query(request, {"after", "limit", "domain", "state"})
         if "state" in query and query["state"] not in STATES:
             raise HTTPException(400, f"state: one of {', '.join(STATES)}")
-        limit = query.pop("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= PAGE_LIMIT:
-            raise HTTPException(400, f"limit: between 1 and {PAGE_LIMIT}")
         page = await backend.queue(
             after=query.get("after", ""),
-            limit=int(limit),
+            limit=_limit(query.get("limit", "100")),
             domain=query.get("domain"),
             state=query.get("state"),
         )
@@ -172,6 +175,13 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
         keys = {key: query.get(key, "") for key in ("sender", "tenant", "campaign", "pool", "source")}
         return _json(await backend.explain_address(Question(address, **keys)))
 
+    async def top(request: Request) -> Response:
+        query = _query(request, {"order", "limit"})
+        order = query.get("order", "depth")
+        if order not in ORDERS:
+            raise HTTPException(400, f"order: one of {', '.join(ORDERS)}")
+        return _json(await backend.top(order=order, limit=_limit(query.get("limit", "20"))))
+
     async def trace(request: Request) -> Response:
         query = _query(request, {"client", "data"})
         try:
@@ -200,6 +210,7 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
                 Route("/v1/queue/{id:str}", delete_message, methods=["DELETE"]),
                 Route("/v1/explain", explain_address, methods=["GET"]),
                 Route("/v1/explain/{id:str}", explain_message, methods=["GET"]),
+                Route("/v1/top", top, methods=["GET"]),
                 Route("/v1/refusals/{id:str}", refusal, methods=["GET"]),
                 Route("/v1/trace", trace, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
@@ -258,6 +269,12 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PAGE_LIMIT:
+        raise HTTPException(400, f"limit: between 1 and {PAGE_LIMIT}")
+    return int(text)
 
 
 def _address(text: str) -> str:

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "queue": ("angarium.cli.queue", "list and show queued mail; suspend, bounce, delete, retry, re-route it"),
     "orders": ("angarium.cli.orders", "list and cancel standing orders"),
     "explain": ("angarium.cli.explain", "say why mail waits, or what would become of it"),
+    "top": ("angarium.cli.top", "show the busiest sites, anew every two seconds"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),
     "policy": ("angarium.cli.policy", "play a message or a dialogue against a listener"),
     "shaping": ("angarium.cli.shaping", "show the limits for a domain, and what sets them"),

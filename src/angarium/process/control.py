@@ -126,6 +126,19 @@ class Look(msgspec.Struct, tag="look"):
     subject: Subject
 
 
+class Top(msgspec.Struct, tag="top"):
+    """The busiest sites. Answer: queue.facts.SitesPart. order: of queue.top_sites.ORDERS."""
+
+    order: str
+    limit: int
+
+
+class SitesNamed(msgspec.Struct, tag="sites-named"):
+    """These sites, as the last Top found them. Answer: list of queue.facts.SiteRow."""
+
+    names: list[str]
+
+
 class Trace(msgspec.Struct, tag="trace"):
     """What happened between clients of `network` and us since it was asked last. Answer: list of dict.
 
@@ -178,7 +191,8 @@ class Drain(msgspec.Struct, tag="drain"):
 
 
 Request = (
-    Status | Sources | Listing | Show | Retry | Delete | Walk | Sample | Standing | Refusal | Explain | Look | Trace | EndTrace
+    Status | Sources | Listing | Show | Retry | Delete | Walk | Sample | Standing | Refusal | Explain | Look
+    | Top | SitesNamed | Trace | EndTrace
     | Apply | Beat | StandIn | StandDown | Drain
 )  # fmt: skip
 

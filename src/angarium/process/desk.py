@@ -38,12 +38,16 @@ from angarium.process.control import (
     Request,
     Retry,
     Show,
+    SitesNamed,
     Sources,
+    Top,
     Trace,
 )
 from angarium.process.control import Status as StatusRequest
 from angarium.process.explaining import Explaining, Lines
 from angarium.process.supervisor import Supervisor, Worker
+from angarium.queue.facts import SiteRow, SitesPart
+from angarium.queue.top_sites import added_up
 
 T = TypeVar("T")
 
@@ -175,6 +179,13 @@ class Desk:
 
     async def explain_address(self, question: Question) -> dict[str, Any]:
         return await self._explaining.of_address(question)
+
+    async def top(self, *, order: str, limit: int) -> SitesPart:
+        """Each worker names its own busiest; of all that are named, every worker tells what it has."""
+        parts = await self._ask_all(Top(order, limit), SitesPart)
+        names = sorted({row.site for part in parts for row in part.rows})
+        rows = await self._ask_all(SitesNamed(names), list[SiteRow])
+        return added_up(parts, [row for of_worker in rows for row in of_worker], order, limit)
 
     async def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
         """What happens in all workers, as it does, until the reader goes away. A slow reader is not waited for: workers

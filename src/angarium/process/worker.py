@@ -44,18 +44,20 @@ from angarium.process.control import (
     Retry,
     Sample,
     Show,
+    SitesNamed,
     Sources,
     StandDown,
     StandIn,
     Standing,
     Status,
+    Top,
     Trace,
     Walk,
     Wish,
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
-from angarium.queue.facts import QueueFacts
+from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.standing import Order
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
@@ -106,6 +108,10 @@ class Relay(Protocol):
     async def explain(self, query: Explain) -> Explanation | None: ...
 
     def look(self, subject: Subject) -> tuple[int, int, list[QueueFacts]]: ...
+
+    async def top(self, order: str, limit: int) -> SitesPart: ...
+
+    def sites_named(self, names: list[str]) -> list[SiteRow]: ...
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]: ...
 
@@ -261,6 +267,10 @@ class _Life:
                 return await relay.explain(request)
             case Look():
                 return relay.look(request.subject)
+            case Top():
+                return await relay.top(request.order, request.limit)
+            case SitesNamed():
+                return relay.sites_named(request.names)
             case Trace():
                 return await relay.trace(request)
             case EndTrace():

@@ -120,3 +120,34 @@ class MessageFacts(msgspec.Struct):
     recipients: list[RecipientFacts]
     more: int = 0
     attributes: dict[str, str] = {}
+
+
+class SiteRow(msgspec.Struct):
+    """One site, over its ready queues.
+
+    waiting    recipients that may go now. connections: open or being opened.
+    rate       outcomes a second, of the last minute or so; 0 at the first look. deferral: the part of them that waits
+               on, 0 to 1; of all outcomes that are remembered while there are no recent ones.
+    delivered, deferred, failed  since the site is remembered.
+    last       the last reply that was no delivery, or what kept us from connecting.
+    """
+
+    site: str
+    waiting: int = 0
+    connections: int = 0
+    rate: float = 0.0
+    deferral: float = 0.0
+    delivered: int = 0
+    deferred: int = 0
+    failed: int = 0
+    last: Reply | None = None
+
+
+class SitesPart(msgspec.Struct):
+    """The busiest sites of a worker, and sums over all that are live."""
+
+    rows: list[SiteRow]
+    sites: int = 0
+    waiting: int = 0
+    connections: int = 0
+    rate: float = 0.0
