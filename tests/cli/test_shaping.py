@@ -41,17 +41,17 @@ def test_the_example_of_the_page_gives_what_the_page_shows(tmp_path: Path) -> No
 
 
 def test_json_names_file_line_and_key(tmp_path: Path) -> None:
-    records = {**RECORDS, "gmail.example": {"MX": ["5 gmail-smtp-in.l.google.com."]}}
-    records["gmail-smtp-in.l.google.com"] = {"A": ["192.0.2.78"]}
+    records = {**RECORDS, "far.example": {"MX": ["5 mx2h1.comcast.net."]}}
+    records["mx2h1.comcast.net"] = {"A": ["192.0.2.78"]}
     with DnsServer(records) as dns:
-        told = ask(folder_of(tmp_path, dns), "gmail.example", "--json")
+        told = ask(folder_of(tmp_path, dns), "far.example", "--json")
     answer = json.loads(told.stdout)
-    assert answer["site"] == "gmail-smtp-in.l.google.com"
+    assert answer["site"] == "mx2h1.comcast.net"
     (connections,) = (each for each in answer["shaping"] if each["key"] == "connections")
-    assert connections["value"] == "20" and connections["file"].endswith("/angarium/config/shaping.toml")
+    assert connections["value"] == "25" and connections["file"].endswith("/angarium/config/shaping.toml")
     line = Path(connections["file"]).read_text().splitlines()[connections["line"] - 1]
-    assert line.startswith("connections") and connections["set_by"] == "shaping.provider.google.connections"
-    assert connections["note"] == "counted for provider google, all sites together"
+    assert line.startswith("connections") and connections["set_by"] == "shaping.provider.comcast.connections"
+    assert connections["note"] == "counted for provider comcast, all sites together"
 
 
 def test_what_cannot_be_asked_is_told(tmp_path: Path) -> None:

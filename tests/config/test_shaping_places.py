@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_what_ships_loads_and_every_number_has_its_source(tmp_path: Path) -> Non
     for line in shipped().read_text().splitlines():
         _, equals, value = line.partition("=")
         if equals and not line.startswith("#") and value.partition("#")[0].strip().isdigit():
-            assert value.partition("#")[2].strip(), line
+            assert re.search(r"https://\S+\.\S+", value.partition("#")[2]), line
     assert set(tomllib.loads(shipped().read_text())["shaping"]) == {"provider"}
 
 
