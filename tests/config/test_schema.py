@@ -188,6 +188,9 @@ REFUSALS = [
         "pool.default.sources.a: expected integer, got string",
     ),
     (LISTENER + "[pool.other]\nweights = {}\n", "pool.other.weights: unknown key"),
+    (LISTENER + "[tenant.shop]\nweight = 0\n", "tenant.shop.weight: between 1 and 1000"),
+    (LISTENER + "[tenant.shop]\nshare = 2\n", "tenant.shop.share: unknown key"),
+    (LISTENER + '[tenant."a\\tb"]\nweight = 2\n', "tenant: the name 'a\\tb': 1 to 128 printable characters"),
     (
         LISTENER + "[[egress]]\npool = 'bulk'\n[pool.bulk2]\n",
         'egress[0].pool: there is no [pool.bulk]; did you mean "bulk2"?',
