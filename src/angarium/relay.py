@@ -8,6 +8,8 @@ changes.
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,12 +49,15 @@ from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.explanation import Explainer, Explanation, Subject
 from angarium.outbound.side_tls import SideTls
+from angarium.outbound.tls_reports import TlsReporter
+from angarium.outbound.tls_witness import TlsWitness
 from angarium.policy.hook_file import HookSource
 from angarium.process.control import Explain, Listing, Retry, Sample, Trace, Walk
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
 from angarium.queue.compaction import Compactor
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
+from angarium.queue.injection import inject
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -73,11 +78,15 @@ from angarium.routing.source_health import SourceHealth
 from angarium.routing.warmup import Warmups
 from angarium.sasl.logins import Logins
 from angarium.spool.directory import SpoolDirectory, shard_name
+from angarium.spool.envelope import Flag
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
 from angarium.tls.context import ServerContext, TicketKeys
+from angarium.tls.report_counts import TlsCounts
+from angarium.tls.report_store import FILE_NAME as TLS_REPORTS_FILE
 from angarium.tls.sts_policies import StsPolicies
+from angarium.tls.sts_policy import StsPolicy
 from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0
@@ -154,7 +163,10 @@ class Relay:
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
         self._scheduler.set_egress("maildir", self._maildirs)
+        self._tls_counts: TlsCounts | None = None
+        self._tls_reporter: TlsReporter | None = None
         self._tallies = tallies
+        self._is_first = seat.number == 0
         self._intake: Intake
         self._tracing: Tracing
         self._load_watch: LoadWatch
@@ -226,6 +238,7 @@ class Relay:
         )
         self._apply_bounces(config, make_classifier(config.bounces))
         self._apply_admission(config)
+        await self._apply_tls_reports(config)
         self._load_watch.start()
         await self._apply_recipients(config)
         self._watermark = Watermark(
@@ -277,6 +290,7 @@ class Relay:
         self._dispatcher.sources.keep(config.sources())
         self._authority.apply(config.auth)
         self._apply_admission(config)
+        await self._apply_tls_reports(config)
         await self._apply_recipients(config)
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
@@ -388,6 +402,8 @@ class Relay:
             task.cancel()
         for number in list(self._of_others):
             self.stand_down(number)
+        if self._tls_reporter is not None:
+            await self._tls_reporter.close()
         await asyncio.gather(
             drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
             self._dispatcher.drain(deadline_s),
@@ -405,6 +421,8 @@ class Relay:
         # repeated.
         while self._scheduler.states_in_flight:
             await asyncio.sleep(0.01)
+        if self._tls_counts is not None:
+            await self._tls_counts.close()
         await self._admission.close()
         if self._sts is not None:
             await self._sts.close()
@@ -451,6 +469,52 @@ class Relay:
         self._intake.gate = Gate(self._tallies, config.admission)
         self._load_watch.apply(config.admission)
         self._admission.apply(config.admission, config.resolver, self._hostname, config.node.spool)
+
+    async def _apply_tls_reports(self, config: Config) -> None:
+        """Behind what it asks: resolver and policies. The first worker sends for all."""
+        if self._tls_reporter is not None:
+            await self._tls_reporter.close()
+            self._tls_reporter = None
+        path = f"{config.node.spool}/{TLS_REPORTS_FILE}"
+        witness = None
+        if config.tls_reports.enabled:
+            if self._tls_counts is None:
+                self._tls_counts = TlsCounts(self._loop, path, self._tls_reports_failed)
+            witness = TlsWitness(self._tls_counts.note, self._published_sts_policy)
+            if self._is_first:
+                self._tls_reporter = TlsReporter(
+                    path,
+                    config.tls_reports,
+                    hostname=self._hostname,
+                    resolver=self._resolver,
+                    mail=functools.partial(self._mail_report, config.tls_reports.sender.encode()),
+                    journal=self.journal,
+                )
+                self._tls_reporter.start()
+        elif self._tls_counts is not None:
+            await self._tls_counts.close()
+            self._tls_counts = None
+        self._dispatcher.dialer.witness = witness
+        if self._sts is not None:
+            self._sts.on_failure = None if witness is None else witness.no_sts_policy
+
+    def _tls_reports_failed(self, reason: str) -> None:
+        self.journal.log("tls-report-failed", domain="", to="", reason=f"{TLS_REPORTS_FILE}: {reason}")
+
+    def _published_sts_policy(self, domain: str) -> StsPolicy | None:
+        return None if self._sts is None else self._sts.remembered(domain)
+
+    async def _mail_report(self, sender: bytes, to: str, content: bytes) -> None:
+        """Done when it is on stable storage. Raises OSError, SpoolError."""
+        done: asyncio.Future[int] = self._loop.create_future()
+
+        def told(error: int, _: int) -> None:
+            if not done.done():
+                done.set_result(error)
+
+        inject(self._scheduler, self._shards[0], sender, [to.encode()], content, Flag.TLS_OPTIONAL, told)
+        if error := await done:
+            raise OSError(error, os.strerror(error))
 
     def _contexts(self) -> list[InboundContext]:
         return [listener.context for listener in self._listeners.values()]

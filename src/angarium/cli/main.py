@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "spool": ("angarium.cli.spool", "look into a spool, take mail out, put mail in, save one"),
     "explain-reject": ("angarium.cli.explain_reject", "say why something was refused"),
     "tls-policy": ("angarium.cli.tls_policy", "say how mail to a domain would be protected, and who says so"),
+    "tls-reports": ("angarium.cli.tls_reports", "show what will be reported to domains about TLS, send it now"),
     "classify": ("angarium.cli.classify", "say which class a reply belongs to, and why"),
     "suppress": ("angarium.cli.suppress", "look into the suppression list, add to it, remove from it"),
     "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),

@@ -51,6 +51,7 @@ from angarium.sasl.logins import LoginTrouble, read_secret
 from angarium.sasl.options import AuthOptions
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
+from angarium.tls.report_options import TlsReportOptions
 
 
 class QueueTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,6 +86,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounces: BouncesOptions = BouncesOptions()
     reports: ReportsOptions = ReportsOptions()
     suppression: SuppressionOptions = SuppressionOptions()
+    tls_reports: TlsReportOptions = TlsReportOptions()
 
     def sources(self) -> list[Source]:
         """[source.*] as values; without any, the one that there always is."""

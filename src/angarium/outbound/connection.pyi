@@ -25,6 +25,9 @@ class Connection(Carrier):
     hostname          our EHLO name.
     attempt           whom to, and what of TLS.
     tls_level         tls_policy.Level of the connection, once its hello is over.
+    tls_distrust      why the certificate under it is not verified; "": it is, or there is no TLS.
+    has_asked_for_tls  whether STARTTLS would have been said.
+    local_address     numeric; "": none.
     Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 3 KiB of its own.
     """
 
@@ -32,6 +35,9 @@ class Connection(Carrier):
     host_key: tuple[str, str, int]
     attempt: Attempt
     tls_level: int
+    tls_distrust: str
+    has_asked_for_tls: bool
+    local_address: str
     def __init__(
         self,
         owner: ConnectionOwner,

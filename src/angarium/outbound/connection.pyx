@@ -220,6 +220,21 @@ cdef class Connection(Carrier):
     cdef void abort(self) noexcept:
         self.end(trouble.of_shutdown(self.stage_now(), self.remote))
 
+    @property
+    def has_asked_for_tls(self):
+        return self.session.wants_tls
+
+    @property
+    def tls_distrust(self):
+        return "" if self.tls is None else self.tls.distrust
+
+    @property
+    def local_address(self):
+        if self.transport is None:
+            return ""
+        found = self.transport.get_extra_info("sockname")
+        return found[0] if isinstance(found, tuple) else ""
+
     def close_now(self):
         """The dialer gives up on a hello."""
         self.abort()

@@ -27,6 +27,7 @@ from angarium.outbound.proxy_connect import connect_by
 from angarium.outbound.source_watch import SourceWatch
 from angarium.outbound.tls_contexts import Material, TlsContexts
 from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located, may_be_told
+from angarium.outbound.tls_witness import TlsWitness
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
 from angarium.sasl.client import Credentials
 from angarium.sasl.logins import Logins, LoginTrouble
@@ -106,6 +107,7 @@ class Dialer:
         self.contexts = TlsContexts(loop, journal)
         self.logins = Logins() if logins is None else logins
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
+        self.witness: TlsWitness | None = None
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
 
     async def dial(
@@ -118,6 +120,7 @@ class Dialer:
         *,
         limits: ShapingOptions,
         login: str = "",
+        domain: bytes = b"",
     ) -> Connection:
         """A connection that is ready for transactions.
 
@@ -125,11 +128,12 @@ class Dialer:
         come last. `limits` say for how long one address is tried, and of which family it is. `make(attempt)` gives a
         fresh protocol object for each try. Where the policy lets mail go in clear, a host with which TLS fails is tried
         once more without.
+        domain  of the message that waits for it, for the witness.
         login  NAME of the [login.NAME] by which to authenticate; `policy` has to be one for it (with_login()).
         Raises SiteUnreachable when every try has failed, SourceDown when the source could not even be tried.
         """
         if not login:
-            return await self._dial(site, source, make, policy, material, limits=limits)
+            return await self._dial(site, source, make, policy, material, limits=limits, domain=domain)
         try:
             credentials = await self.logins.credentials(login)
         except LoginTrouble as error:
@@ -142,7 +146,15 @@ class Dialer:
                 raise SiteUnreachable(refusal)
             try:
                 connection = await self._dial(
-                    site, source, make, policy, material, limits=limits, login=login, credentials=credentials
+                    site,
+                    source,
+                    make,
+                    policy,
+                    material,
+                    limits=limits,
+                    login=login,
+                    credentials=credentials,
+                    domain=domain,
                 )
             except SiteUnreachable as error:
                 if error.judgement.is_refused_login:
@@ -175,6 +187,7 @@ class Dialer:
         limits: ShapingOptions,
         login: str = "",
         credentials: Credentials | None = None,
+        domain: bytes = b"",
     ) -> Connection:
         if site.protocol == "lmtp+unix":
             return await self._dial_path(site.path, make, policy, limits.connect_timeout)
@@ -187,10 +200,14 @@ class Dialer:
         judgements: list[trouble.Judgement] = []
         at_hosts: dict[Host, TlsPolicy] = {}
         was_tried = False
+        # Who is told what comes of TLS here; "": nobody.
+        told = self.witness.domain_of(site, domain) if self.witness is not None and domain else ""
         for host in site.hosts:
             verdict = at_host(policy, site, host)
             if not isinstance(verdict, TlsPolicy):
                 judgements.append(verdict)
+                if told and self.witness is not None:
+                    self.witness.bad(told, site, host, verdict)
             elif credentials is not None and not may_be_told(credentials.options, site, host):
                 judgements.append(trouble.not_to_be_told(login, host.name))
             else:
@@ -222,6 +239,12 @@ class Dialer:
             target = (address, host.port, remote)
             try:
                 judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
+                if told and self.witness is not None:
+                    if judgement is None:
+                        self.witness.good(told, site, host, at_this, connection)
+                    else:
+                        sender = local_address(source, address) or ""
+                        self.witness.bad(told, site, host, judgement, ip=address, sender=sender)
                 if judgement is not None and judgement.is_tls and at_this.may_go_clear:
                     self._fall_back(site, key, judgement)
                     connection = make(msgspec.structs.replace(attempt, tls=None))

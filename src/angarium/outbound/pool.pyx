@@ -285,7 +285,8 @@ cdef class Pool(ConnectionOwner):
                     self.look_at_limits()
                 task = self.loop.create_task(self.dialer.dial(self.ready.site, self.ready.source, self.make,
                                                               self.policy, self.material, limits=self.limits.options,
-                                                              login=self.login))
+                                                              login=self.login,
+                                                              domain=self.ready.domain_in_front()))
                 self.dials.add(task)
                 task.add_done_callback(self.dialled)
         except Exception as error:

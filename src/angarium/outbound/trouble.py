@@ -19,6 +19,7 @@ import os
 import msgspec
 
 from angarium.model.outcome import Trouble
+from angarium.tls.report_outcome import ResultType, result_of_certificate
 
 
 class Scope(enum.IntEnum):
@@ -52,6 +53,7 @@ class Judgement(msgspec.Struct, frozen=True):
     """trouble: for the outcome. is_permanent: failed, not deferred. is_untried: given back, not counted.
     is_tls: it is TLS that failed; the host may do in clear. is_about_tls: and the host may do for other messages.
     is_refused_login: who we are is not believed, and will not be the next time either.
+    tls_result: what the report of the day calls it (RFC 8460 §4.3); "": it is not about TLS.
     """
 
     scope: Scope
@@ -61,6 +63,7 @@ class Judgement(msgspec.Struct, frozen=True):
     is_tls: bool = False
     is_about_tls: bool = False
     is_refused_login: bool = False
+    tls_result: ResultType = ""
 
 
 STAGE_TEXT = {
@@ -293,7 +296,8 @@ def of_handshake(remote: str, reason: str, *, is_requiretls: bool = False, is_ce
     is_permanent = is_requiretls and is_certain
     status = (5, 7, 10) if is_permanent else (4, 7, 5)
     trouble = Trouble(0, status, f"TLS handshake failed: {reason}", remote, phase=PHASE[Stage.HANDSHAKE])
-    return Judgement(Scope.HOST, is_permanent, trouble, is_tls=True, is_about_tls=True)
+    result: ResultType = result_of_certificate(reason) if is_certain else "validation-failure"
+    return Judgement(Scope.HOST, is_permanent, trouble, is_tls=True, is_about_tls=True, tls_result=result)
 
 
 def no_starttls(
@@ -304,7 +308,7 @@ def no_starttls(
     text = "TLS is needed, and the host " + (f"refuses STARTTLS: {refusal}" if refusal else "does not offer STARTTLS")
     status = (5, 7, 10) if is_permanent else (4, 7, 4)
     trouble = Trouble(0, status, text, remote, phase=PHASE[Stage.STARTTLS])
-    return Judgement(Scope.HOST, is_permanent, trouble, is_about_tls=True)
+    return Judgement(Scope.HOST, is_permanent, trouble, is_about_tls=True, tls_result="starttls-not-supported")
 
 
 def no_requiretls(remote: str) -> Judgement:
@@ -322,13 +326,15 @@ def not_located(site: str) -> Judgement:
 def unknown_tlsa(host: str, detail: str) -> Judgement:
     """RFC 7672 §2.1.2: a look-up that fails is what an attacker would bring about: the host counts as unreachable."""
     text = f"TLS policy of {host} from TLSA cannot be known: {detail}"
-    return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 3), text), is_about_tls=True)
+    return Judgement(Scope.HOST, False, Trouble(0, (4, 4, 3), text), is_about_tls=True, tls_result="dnssec-invalid")
 
 
 def not_listed(host: str) -> Judgement:
     """RFC 8461 §5: the domain's policy does not name this mail exchanger. It may be about to be changed: mail waits."""
     text = f"TLS policy of the domain from MTA-STS does not name its mail exchanger {host}"
-    return Judgement(Scope.HOST, False, Trouble(0, (4, 7, 5), text), is_about_tls=True)
+    return Judgement(
+        Scope.HOST, False, Trouble(0, (4, 7, 5), text), is_about_tls=True, tls_result="validation-failure"
+    )
 
 
 # RFC 4954 §4 and §6: what a refusal of AUTH says besides "no", for the operator.

@@ -96,6 +96,7 @@ cdef class ReadyQueue:
 
     cdef void remark(self, object trouble) noexcept             # an attempt ended in it, or nobody could be reached
     cdef void push(self, recipient *r) noexcept
+    cdef bytes domain_in_front(self)                            # of the recipient that goes next; b"": there is none
     cdef recipient *pop(self) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue
     # The next message's recipients, as many as the domains allow (NULL: of any); False: empty, paused, or a domain too many.

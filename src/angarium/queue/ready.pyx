@@ -9,6 +9,7 @@ from libc.string cimport memset
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
+from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, recipient, transaction
@@ -161,6 +162,10 @@ cdef class ReadyQueue:
                 del self.replies[0]
         except Exception:
             pass                        # out of memory: it is for people only
+
+    cdef bytes domain_in_front(self):
+        cdef recipient *r = self.order.foremost()
+        return (<DomainQueue>r.domain).domain if r != NULL else b""
 
     cdef void push(self, recipient *r) noexcept:
         self.order.add(r, False)

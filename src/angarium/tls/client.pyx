@@ -150,6 +150,12 @@ cdef class ClientTls:
         return PyBytes_FromStringAndSize(<const char *>data, length) if length else None
 
     @property
+    def distrust(self):
+        if not self.is_up() or tls_session_peer_is_verified(self.session):
+            return ""
+        return tls_session_distrust(self.session).decode("ascii", "replace")
+
+    @property
     def failure(self):
         cdef str reason = tls_session_failure(self.session).decode("ascii", "replace")
         if reason == "certificate verify failed":

@@ -29,8 +29,9 @@ from angarium.metrics.counters import counter
 from angarium.model.plan import StsRule
 from angarium.resolver.answer import Kind, Resolver
 from angarium.resolver.cache import ExpiringCache
+from angarium.tls.report_outcome import ResultType, result_of_fetch
 from angarium.tls.sts_fetch import HTTPS_PORT, StsUnavailable, fetch_policy
-from angarium.tls.sts_policy import id_of_records, parse_policy
+from angarium.tls.sts_policy import StsPolicy, id_of_records, parse_policy
 from angarium.tls.sts_store import Kept, StsStore
 
 fetches = counter("angarium_sts_fetches_total", "MTA-STS policies fetched.")
@@ -77,6 +78,7 @@ class StsPolicies:
     path    of the store that workers share; None: nothing is kept.
     ca      PEM file of authorities for the servers of policies; None: the system's.
     report  is told (domain, reason) when a policy cannot be had; domain "" is about the store.
+    on_failure  (domain, result, reason), to be set: likewise, in the words of reports (RFC 8460 §4.3.2.2).
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class StsPolicies:
         self._store = StsStore(path) if path is not None else None
         self._ca = ca
         self._report = report
+        self.on_failure: Callable[[str, ResultType, str], None] | None = None
         self._port = port
         self._clock = clock
         self._utc = utc
@@ -127,6 +130,11 @@ class StsPolicies:
         if failure is not None:
             look_again = min(look_again, max(failure.expires_mono_s, self._clock() + _LOOK_AGAIN_MINIMUM_S))
         return Finding(kept, announced, look_again, failure.detail if failure is not None else "")
+
+    def remembered(self, domain: str) -> StsPolicy | None:
+        """Of the policies that were looked at lately."""
+        held = self._held.get(domain)
+        return None if held is None else held.kept.policy
 
     async def close(self) -> None:
         tasks = list(self._under_way.values())
@@ -180,6 +188,9 @@ class StsPolicies:
             detail = f"policy {announced} of {domain}: {error}"
             self._failed.put(domain, _Failure(announced, detail, self._clock() + _FAILURE_S))
             self._report(domain, detail)
+            if self.on_failure is not None:
+                is_read = isinstance(error, ValueError)
+                self.on_failure(domain, "sts-policy-invalid" if is_read else result_of_fetch(str(error)), str(error))
             return None
         fetches.add()
         self._hold(domain, kept)

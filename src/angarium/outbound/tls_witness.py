@@ -1,0 +1,112 @@
+"""What came of TLS with a host, told to whoever counts it for reports, in the words of RFC 8460 §4.
+
+A connection serves all domains of its site; it is counted for the domain of the message that it was made for. What TLS
+was not asked of (tls = "none", a host that is remembered to fail at it) is not counted, nor what failed before TLS or
+behind it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from angarium.model.plan import Host, Site
+from angarium.model.tlsa import TlsaState
+from angarium.outbound import trouble
+from angarium.outbound.tls_policy import TlsPolicy, is_listed, is_local
+from angarium.resolver.domain_name import to_a_labels
+from angarium.tls.report_outcome import ReportedPolicy, ResultType, TlsOutcome, result_of_certificate
+from angarium.tls.sts_policy import StsPolicy
+
+if TYPE_CHECKING:
+    from angarium.outbound.connection import Connection
+
+
+class TlsWitness:
+    """note: gets the outcomes. sts_policy: what a domain has published, where it is remembered."""
+
+    def __init__(
+        self, note: Callable[[TlsOutcome], None], sts_policy: Callable[[str], StsPolicy | None] = lambda _: None
+    ) -> None:
+        self._note = note
+        self._sts_policy = sts_policy
+
+    def domain_of(self, site: Site, domain: bytes) -> str:
+        """Who is told: the domain, or where a route leads to, the host's name (§1.1); "": nobody."""
+        if is_local(site):
+            return ""
+        if "://" in site.name:
+            name = site.hosts[0].name if site.hosts else ""
+            return "" if _is_address(name) else name
+        try:
+            return to_a_labels(domain)
+        except ValueError:
+            return ""
+
+    def good(self, domain: str, site: Site, host: Host, policy: TlsPolicy, connection: Connection) -> None:
+        """A connection that mail may go over."""
+        if not policy.wants_tls or not connection.has_asked_for_tls:
+            return
+        result, reason = self._result(site, host, policy, connection)
+        ip, sender = connection.host_key[1], connection.local_address
+        self._tell(domain, site, host, result=result, reason=reason, ip=ip, sender=sender)
+
+    def bad(
+        self, domain: str, site: Site, host: Host, judgement: trouble.Judgement, *, ip: str = "", sender: str = ""
+    ) -> None:
+        """A judgement about a host; what is not about TLS is passed over."""
+        if judgement.tls_result:
+            self._tell(
+                domain, site, host, result=judgement.tls_result, reason=judgement.trouble.text, ip=ip, sender=sender
+            )
+
+    def no_sts_policy(self, domain: str, result: ResultType, reason: str) -> None:
+        """One is announced, and cannot be had or read."""
+        told = reason.encode("ascii", "replace").decode()[:200]
+        self._note(TlsOutcome(domain, ReportedPolicy("sts", domain), result, reason=told))
+
+    def _result(self, site: Site, host: Host, policy: TlsPolicy, connection: Connection) -> tuple[ResultType, str]:
+        if connection.tls_level == 0:
+            return "starttls-not-supported", ""
+        if host.tlsa is not None and host.tlsa.state is TlsaState.UNUSABLE:
+            return "tlsa-invalid", host.tlsa.detail
+        rule = site.sts
+        if rule is not None and rule.mode == "testing" and policy.tlsa is None:
+            if not is_listed(host.name, rule):
+                return "validation-failure", "the policy does not name this host"
+            if connection.tls_distrust:
+                return result_of_certificate(connection.tls_distrust), connection.tls_distrust
+        return "", ""
+
+    def _tell(
+        self, domain: str, site: Site, host: Host, *, result: ResultType, reason: str, ip: str, sender: str
+    ) -> None:
+        policy = self._policy(domain, site, host)
+        if not result:          # successes are only counted: what tells them apart is not reported (§4.4)
+            self._note(TlsOutcome(domain, policy))
+            return
+        told = reason.encode("ascii", "replace").decode()[:200]
+        self._note(TlsOutcome(domain, policy, result, host.name, ip, sender, told))
+
+    def _policy(self, domain: str, site: Site, host: Host) -> ReportedPolicy:
+        if host.tlsa is not None and host.tlsa.state is not TlsaState.ABSENT:
+            records = tuple(
+                f"{each.usage} {each.selector} {each.matching} {each.data.hex().upper()}" for each in host.tlsa.records
+            )
+            return ReportedPolicy("tlsa", host.tlsa.base or host.name, records, (host.name,))
+        if site.sts is None:
+            return ReportedPolicy("no-policy-found", domain)
+        lines = ["version: STSv1", f"mode: {site.sts.mode}", *(f"mx: {each}" for each in site.sts.patterns)]
+        known = self._sts_policy(domain)
+        if known is not None and known.rule == site.sts:
+            lines.append(f"max_age: {known.max_age_s}")
+        return ReportedPolicy("sts", domain, tuple(lines), site.sts.patterns)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
