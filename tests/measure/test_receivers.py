@@ -38,7 +38,8 @@ def sink(text: str, rules: list[Rule] | None = None) -> Sink:
 
 
 def session(sink: Sink, address: str = "127.0.0.1", client: str = "127.0.0.1", port: int = 25) -> Session:
-    begun = Session(sink, sink.receivers.of_connection(address, port, client), client, f"{client}:1")
+    found = sink.receivers.of_connection(address, port, client)
+    begun = Session(sink, found, client=client, address=address, peer=f"{client}:1")
     begun.begin()
     return begun
 
@@ -94,8 +95,21 @@ def test_connections_over_the_limit_of_a_client_are_greeted_with_421_and_closed(
     assert isinstance(report, dict)
     assert report["refused_connections"] == 1
     assert report["open"] == 4
-    assert report["sources"]["127.0.0.1"]["connections"] == 4
-    assert report["sources"]["127.0.0.1"]["open"] == 3
+    (first_source, _) = report["sources"]
+    assert first_source["source"] == "127.0.0.1"
+    assert first_source["connections"] == 4
+    assert first_source["open"] == 3
+
+
+def test_each_address_may_be_a_receiver_by_itself() -> None:
+    s = sink('[receiver.a]\naddress = ["127.20.0.0/16"]\neach_address = true\nconnections = 1')
+    assert session(s, "127.20.0.1").take_out().startswith(b"220 ")
+    assert session(s, "127.20.0.2").take_out().startswith(b"220 ")
+    assert session(s, "127.20.0.1").take_out().startswith(b"421 ")
+    report = s.receivers.report()["a"]
+    assert isinstance(report, dict)
+    connections = {each["address"]: each["connections"] for each in report["sources"]}
+    assert connections == {"127.20.0.1": 2, "127.20.0.2": 1}
 
 
 def test_the_message_behind_the_last_one_of_a_connection_gets_421() -> None:
@@ -187,7 +201,7 @@ def test_nothing_that_came_before_tls_counts() -> None:
 
 def test_seconds_are_told_once_they_are_over_and_add_up() -> None:
     told: list[tuple[int, Counts]] = []
-    source = Source("a", "127.0.0.1", None, None, lambda _, second, counts: told.append((second, counts)))
+    source = Source("a", "127.0.0.1", "", tell=lambda _, second, counts: told.append((second, counts)))
     source.roll(10)
     source._live.messages = 3
     source.roll(10)

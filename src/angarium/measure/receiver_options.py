@@ -54,6 +54,7 @@ class ReceiverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     address, client   networks: where the client connected to, where it comes from.
     domain            "big.example", "*.big.example" for all below it.
+    each_address      that clients connect to is a receiver by itself: limits and counts are its own.
     reply, delay, disconnect   rules as on the command line.
     hostname, without, size    what it greets and offers with; AUTH is offered with `auth`.
     connections       at once, per client address.
@@ -65,6 +66,7 @@ class ReceiverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     port: list[int] = []
     client: list[str] = []
     domain: list[str] = []
+    each_address: bool = False
     reply: list[str] = []
     delay: list[str] = []
     disconnect: list[str] = []
@@ -122,7 +124,8 @@ class ReceiverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 _EARLY = (
-    "hostname", "without", "size", "auth", "connections", "connection_rate", "messages_per_connection", "tls"
+    "hostname", "without", "size", "auth", "connections", "connection_rate", "messages_per_connection", "tls",
+    "each_address",
 )
 _DEFAULTS = {
     field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

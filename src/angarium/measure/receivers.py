@@ -52,24 +52,27 @@ class Receiver:
         # Whether MAIL and RCPT have limits to be asked about.
         self.limits_mail = bool(options.messages_per_connection) or options.message_rate.is_limited
         self.limits_rcpt = bool(options.recipients_per_message or options.greylist)
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[tuple[str, str], Source] = {}
         self.open = self.peak_open = 0
         self._tell = tell
         self._domains = frozenset(each.lower() for each in options.domain if not each.startswith("*"))
         self._suffixes = tuple(each.lower()[1:] for each in options.domain if each.startswith("*"))
         self._addresses, self._clients = options.networks("address"), options.networks("client")
 
-    def source(self, client: str) -> Source:
-        """The one of that address, made when it first comes."""
-        source = self.sources.get(client)
+    def source(self, client: str, address: str) -> Source:
+        """The one of that client, made when it first comes; one for each address that it connects to where these are
+        receivers by themselves.
+        """
+        key = (client, address if self.options.each_address else "")
+        source = self.sources.get(key)
         if source is None:
             o = self.options
-            source = self.sources[client] = Source(
+            source = self.sources[key] = Source(
                 self.name,
-                client,
-                Pace(o.connection_rate) if o.connection_rate.is_limited else None,
-                Pace(o.message_rate) if o.message_rate.is_limited else None,
-                self._tell,
+                *key,
+                connection_pace=Pace(o.connection_rate) if o.connection_rate.is_limited else None,
+                message_pace=Pace(o.message_rate) if o.message_rate.is_limited else None,
+                tell=self._tell,
             )
         return source
 
@@ -96,7 +99,7 @@ class Receiver:
 
     def refusal(self, limit: str, source: Source) -> bytes:
         """What is said to who goes over that limit."""
-        return parse_reply(getattr(self.options.replies, limit).replace("{client}", source.address))
+        return parse_reply(getattr(self.options.replies, limit).replace("{client}", source.client))
 
     def refuses_mail(self, source: Source, messages: int) -> bytes | None:
         """What refuses MAIL to who has begun `messages` in this connection; the message counts if nothing does."""
@@ -113,7 +116,7 @@ class Receiver:
         if o.recipients_per_message and recipients >= o.recipients_per_message:
             return self.refusal("recipients_per_message", source)
         if self.greylist is not None:
-            triple = (source.address, reverse_path, forward_path)
+            triple = (source.client, reverse_path, forward_path)
             if not self.greylist.knows(triple, time.monotonic()):
                 return self.refusal("greylist", source)
         return None
@@ -162,12 +165,12 @@ class Receivers:
         for receiver in self:
             if receiver.sources:
                 sum_of_all = Counts()
-                by_address = {}
+                sources = []
                 for source in receiver.sources.values():
                     total = source.total()
                     sum_of_all.add(total)
-                    by_address[source.address] = {**_as_dict(total), "busiest_second": source.busiest}
-                found[receiver.name] = {**_as_dict(sum_of_all), "open": receiver.peak_open, "sources": by_address}
+                    sources.append({**source.names(), **_as_dict(total), "busiest_second": source.busiest})
+                found[receiver.name] = {**_as_dict(sum_of_all), "open": receiver.peak_open, "sources": sources}
         return found
 
 

@@ -81,7 +81,7 @@ class Seconds(Lines):
     def add(self, source: Source, second: int, counts: Counts) -> None:
         """Takes one second that is over; the file may lag until flush()."""
         happened = {name: count for name in counts.__struct_fields__ if (count := getattr(counts, name))}
-        self.append({"second": second, "receiver": source.receiver, "source": source.address, **happened})
+        self.append({"second": second, "receiver": source.receiver, **source.names(), **happened})
 
 
 class Maildir:

@@ -150,7 +150,14 @@ class Connection(asyncio.Protocol):
         s.first_mono_s = s.first_mono_s or time.monotonic()
         found = self._sink.receivers.of_connection(address, own_port, client)
         is_in_tls = transport.get_extra_info("ssl_object") is not None
-        self._session = Session(self._sink, found, client, f"{client}:{port}" if port else "unix", is_in_tls)
+        self._session = Session(
+            self._sink,
+            found,
+            client=client,
+            address=address,
+            peer=f"{client}:{port}" if port else "unix",
+            is_in_tls=is_in_tls,
+        )
         self._session.begin()
         self._act(self._session)
 

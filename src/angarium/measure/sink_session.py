@@ -55,6 +55,7 @@ class Session:
 
     peer      as it is recorded.
     client    the address that limits count with.
+    address   that it has connected to.
     """
 
     __slots__ = (
@@ -65,14 +66,21 @@ class Session:
     )
 
     def __init__(
-        self, sink: Sink, found: tuple[Receiver, tuple[Receiver, ...]], client: str, peer: str, is_in_tls: bool = False
+        self,
+        sink: Sink,
+        found: tuple[Receiver, tuple[Receiver, ...]],
+        *,
+        client: str,
+        address: str,
+        peer: str,
+        is_in_tls: bool = False,
     ) -> None:
         self._sink = sink
         self._receiver, self._others = found
         self._receiver_of_message = self._receiver
         self.client = client
         self.peer = peer
-        self._source: Source = self._receiver.source(client)
+        self._source: Source = self._receiver.source(client, address)
         self._source_of_message = self._source
         self.is_over = False
         self.wants_tls = False
@@ -339,7 +347,7 @@ class Session:
         """
         domain = path.rpartition(b"@")[2].decode("latin-1").lower()
         receiver = next((each for each in self._others if each.takes(domain)), self._receiver)
-        self._receiver_of_message, self._source_of_message = receiver, receiver.source(self.client)
+        self._receiver_of_message, self._source_of_message = receiver, receiver.source(self.client, "")
         if receiver is not self._receiver and receiver.limits_mail:
             return receiver.refuses_mail(self._source_of_message, 0)
         return None

@@ -68,25 +68,29 @@ class Greylist:
 
 
 class Source:
-    """One client address at one receiver. `live()` is what is counted into, `total()` what came together.
+    """One client address at one receiver, or at one of its addresses. `live()` is what is counted into, `total()` is
+    everything so far.
 
     tell   gets each second in which something happened, once it is over.
     """
 
     __slots__ = (
-        "_live", "_second", "_tell", "_total", "address", "busiest", "connection_pace", "message_pace", "open",
-        "receiver",
+        "_live", "_second", "_tell", "_total", "address", "busiest", "client", "connection_pace", "message_pace",
+        "open", "receiver",
     )
 
     def __init__(
         self,
         receiver: str,
+        client: str,
         address: str,
-        connection_pace: Pace | None,
-        message_pace: Pace | None,
-        tell: Callable[[Source, int, Counts], None] | None,
+        *,
+        connection_pace: Pace | None = None,
+        message_pace: Pace | None = None,
+        tell: Callable[[Source, int, Counts], None] | None = None,
     ) -> None:
         self.receiver = receiver
+        self.client = client
         self.address = address
         self.connection_pace = connection_pace
         self.message_pace = message_pace
@@ -96,6 +100,10 @@ class Source:
         self._live = Counts()
         self._total = Counts()
         self._tell = tell
+
+    def names(self) -> dict[str, str]:
+        """Whose counts these are, for a reader."""
+        return {"source": self.client, **({"address": self.address} if self.address else {})}
 
     def live(self) -> Counts:
         """The counts of the second that is running."""
