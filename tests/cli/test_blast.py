@@ -144,6 +144,20 @@ def test_pipelining_and_bdat_are_not_used_where_not_offered() -> None:
         assert s.sink.statistics.commands["bdat"] == 0
 
 
+def test_paths_of_a_file_are_taken_in_turn_and_again(tmp_path: Path) -> None:
+    record, paths = tmp_path / "mail.jsonl", tmp_path / "paths"
+    paths.write_text("a@1.example\nb@2.example\nc@3.example\n")
+    with sink(record=record) as s:
+        status, _ = blast(s.port, "--messages", "4", "--sessions", "1", "--recipients", "2", "--to-file", str(paths))
+    assert status == 0
+    assert [json.loads(line)["forward_paths"] for line in record.read_text().splitlines()] == [
+        ["a@1.example", "b@2.example"],
+        ["c@3.example", "a@1.example"],
+        ["b@2.example", "c@3.example"],
+        ["a@1.example", "b@2.example"],
+    ]
+
+
 @pytest.mark.parametrize("pipelining", [[], ["--pipelining"]], ids=["", "pipelined"])
 @pytest.mark.parametrize(
     ("rule", "failures"),

@@ -11,6 +11,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -70,6 +71,18 @@ def _not_negative(text: str) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"{text!r} is not a number of 0 or more")
     return number
+
+
+def _paths(name: str) -> tuple[str, ...]:
+    try:
+        lines = Path(name).read_text(encoding="utf-8").split()
+    except OSError as trouble:
+        raise ValueError(f"{name}: {trouble.strerror}") from None
+    except UnicodeDecodeError as trouble:
+        raise ValueError(f"{name}: not UTF-8 at octet {trouble.start}") from None
+    if not lines:
+        raise ValueError(f"{name}: no path in it")
+    return tuple(_path(line) for line in lines)
 
 
 def add_parser(subparsers: SubParsers) -> None:
@@ -144,6 +157,13 @@ def add_parser(subparsers: SubParsers) -> None:
         help="likewise, and {r} the number of the recipient (%(default)s)",
     )
     parser.add_argument(
+        "--to-file",
+        type=_option(_paths),
+        default=(),
+        metavar="FILE",
+        help="instead of --to: a path in each line, taken in turn, from the first again when they are used up",
+    )
+    parser.add_argument(
         "--helo", type=_option(_path), default="source.example", metavar="NAME", help="(%(default)s)"
     )
     parser.add_argument("--new-connection", action="store_true", help="connect anew for every message")
@@ -174,6 +194,7 @@ def run(args: argparse.Namespace) -> int:
         recipients=args.recipients,
         reverse_path=args.reverse_path,
         forward_path=args.forward_path,
+        forward_paths=args.to_file,
         helo=args.helo,
         protocol="lmtp" if args.lmtp else "smtp",
         data="bdat" if args.bdat else "data",

@@ -31,6 +31,7 @@ class Order(msgspec.Struct, frozen=True):
 
     rate            messages per second over all sessions; 0: as fast as it goes.
     forward_path    templates: {n} is the message's number from 1, {r} the recipient's within the message.
+    forward_paths   instead of it: taken in turn, from the first again when they are used up.
     data            "data", or "bdat" with one chunk per message where the server offers CHUNKING.
     """
 
@@ -43,6 +44,7 @@ class Order(msgspec.Struct, frozen=True):
     recipients: int = 1
     reverse_path: str = "from@source.example"
     forward_path: str = "to@sink.example"
+    forward_paths: tuple[str, ...] = ()
     helo: str = "source.example"
     protocol: Literal["smtp", "lmtp"] = "smtp"
     data: Literal["data", "bdat"] = "data"
@@ -192,6 +194,16 @@ class Load:
     def connect_trouble(self, why: str) -> None:
         self.tally.connect_troubles += 1
         self.tally.failures[f"connecting: {why}"] += 1
+
+    def paths_of(self, number: int) -> list[str]:
+        """The forward-paths of a message, which has a number from 1."""
+        order = self.order
+        if order.forward_paths:
+            first = (number - 1) * order.recipients
+            return [order.forward_paths[(first + r) % len(order.forward_paths)] for r in range(order.recipients)]
+        return [
+            order.forward_path.replace("{n}", str(number)).replace("{r}", str(r + 1)) for r in range(order.recipients)
+        ]
 
     def compose(self, number: int, forward_paths: list[str]) -> bytes:
         """Message `number` without dot-stuffing (it needs none): header section and filler, ending in CRLF.

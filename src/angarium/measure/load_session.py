@@ -246,10 +246,7 @@ class Session(asyncio.Protocol):
     def _send(self, number: int) -> Life:
         """One transaction. Lost when the connection is, or the server says 421."""
         load, order = self._load, self._order
-        forward_paths = [
-            order.forward_path.replace("{n}", str(number)).replace("{r}", str(r + 1))
-            for r in range(order.recipients)
-        ]
+        forward_paths = load.paths_of(number)
         message = load.compose(number, forward_paths)
         mail = f"MAIL FROM:<{order.reverse_path.replace('{n}', str(number))}>\r\n".encode()
         rcpts = [f"RCPT TO:<{path}>\r\n".encode() for path in forward_paths]
