@@ -6,10 +6,11 @@ import asyncio
 import email
 import pathlib
 import shutil
+import time
 
 from queue_harness import MESSAGE, NextHop, Queue, run, until
 
-from angarium.model.plan import Host, RoutingTrouble, Site, Source
+from angarium.model.plan import Host, Plan, RoutingTrouble, Site, Source
 from angarium.model.units import Duration, Rate
 from angarium.queue import inspect, orders
 from angarium.queue.options import QueueOptions, RetryOptions
@@ -266,6 +267,39 @@ def test_one_look_up_serves_all_who_wait_for_a_domain(tmp_path):
         queue.router.go_on.set()
         await until(lambda: queue.is_empty)
         assert len(hop.recipients()) == 20
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_domain_whose_plan_is_over_does_not_wait_behind_those_that_nobody_has_seen(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory, site)
+        router = queue.router
+        over_mono_s = time.monotonic() + 0.2
+
+        async def plan(domain: bytes) -> Plan:
+            router.asked.append(domain)
+            if domain == b"known.example":
+                return Plan(site, over_mono_s if router.asked.count(domain) == 1 else float("inf"))
+            await router.go_on.wait()
+            return Plan(site, float("inf"))
+
+        router.slow.add(b"known.example")
+        router.slow.update(b"cold%d.example" % number for number in range(300))
+        router.plan = plan
+        await queue.send("a@known.example")
+        await until(lambda: queue.is_empty and time.monotonic() > over_mono_s)
+        for first in range(0, 300, 100):
+            await queue.send(*(f"a@cold{number}.example" for number in range(first, first + 100)))
+        await until(lambda: len(router.asked) == 1 + 171)       # as many as are asked for at once for one tenant
+        await queue.send("b@known.example")
+        router.go_on.set()
+        await until(lambda: queue.is_empty)
+        assert b"known.example" in router.asked[172:174]
+        assert len(router.asked) == 302
         await queue.close()
 
     run(test, tmp_path)

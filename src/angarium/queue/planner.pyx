@@ -196,7 +196,9 @@ cdef class Planner(Ledger):
                 ready.push(r)
                 return
             number = flow_of(message_of(r))
-            is_new = self.lookups.add(domain, self.flows.tenant_of(number), (number, message_of(r).priority > 0))
+            # A plan that is over: the domain had mail before, and stands in a line apart from those that nobody has seen yet.
+            is_new = self.lookups.add(domain, self.flows.tenant_of(number),
+                                      (number, message_of(r).priority > 0, domain.plan is not None))
             domain.is_resolving = True
             list_append(&domain.head, &r.link)
             r.link.where = PLACE_UNROUTED
