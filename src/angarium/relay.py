@@ -39,6 +39,7 @@ from angarium.inbound.policy import Policy
 from angarium.inbound.quota import Counts
 from angarium.inbound.recipients import RecipientJudge, own_domain_keys
 from angarium.inbound.report_desk import ReportDesk
+from angarium.inbound.slowness import Slowness
 from angarium.inbound.suppression_desk import SuppressionDesk
 from angarium.inbound.tracing import Tracing
 from angarium.mailbox.egress import MaildirEgress
@@ -58,6 +59,7 @@ from angarium.queue import orders
 from angarium.queue.compaction import Compactor
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.injection import inject
+from angarium.queue.memory_watch import MemoryWatch
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -173,6 +175,7 @@ class Relay:
         self._admission: Admission
         self._spool_watch: SpoolWatch
         self._watermark: Watermark
+        self._memory_watch: MemoryWatch
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
         shares.attach(seat.number)
         counts.attach(seat.number)
@@ -241,6 +244,8 @@ class Relay:
         await self._apply_tls_reports(config)
         self._load_watch.start()
         await self._apply_recipients(config)
+        self._memory_watch = MemoryWatch(loop, self.journal, self._scheduler, self._slow_down, workers=seat.count)
+        self._memory_watch.apply(config.queue.memory)
         self._watermark = Watermark(
             loop,
             self.journal,
@@ -293,6 +298,7 @@ class Relay:
         await self._apply_tls_reports(config)
         await self._apply_recipients(config)
         await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
+        self._memory_watch.apply(config.queue.memory)
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
 
@@ -433,6 +439,7 @@ class Relay:
         self._certificates.stop()
         self._spool_watch.stop()
         self._watermark.stop()
+        self._memory_watch.stop()
         self._load_watch.stop()
         self._authority.close()
         self._policy.close()
@@ -448,6 +455,10 @@ class Relay:
 
     def _set_spool_low(self, is_low: bool) -> None:
         self._intake.is_spool_low = is_low
+
+    def _slow_down(self, wait_s: float, is_full: bool) -> None:
+        self._intake.is_queue_full = is_full
+        self._intake.slowness = None if is_full or not wait_s else Slowness(wait_s)
 
     def _apply_bounces(self, config: Config, classifier: Classifier) -> None:
         """Before listeners are, and before the first message leaves."""

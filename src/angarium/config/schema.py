@@ -28,7 +28,7 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source, TlsName
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
-from angarium.queue.options import QueueOptions
+from angarium.queue.options import MemoryOptions, QueueOptions
 from angarium.queue.quiet import QuietOptions
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables
@@ -55,9 +55,10 @@ from angarium.tls.report_options import TlsReportOptions
 
 
 class QueueTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[queue.*]: retry and expiry."""
+    """[queue.*]: retry and expiry, memory."""
 
     default: QueueOptions = QueueOptions()
+    memory: MemoryOptions = MemoryOptions()
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

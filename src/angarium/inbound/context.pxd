@@ -52,6 +52,8 @@ cdef class Intake:
     cdef public uint32_t tight_data_ms
     cdef public uint32_t tight_message_ms
     cdef public uint32_t tight_octets_per_s
+    cdef public bint is_queue_full          # queue/memory_watch.py does: no new mail
+    cdef public object slowness             # a judge of MAIL that takes its time, or None: the queue is nearly full
     cdef public bint is_spool_low           # spool/watermark.py sets it: no new mail
 
     cdef void transaction_began(self) noexcept

@@ -10,6 +10,7 @@ from angarium.inbound.gate import Gate
 from angarium.inbound.judgement import Appointing, Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.refusals import Refusals
+from angarium.inbound.slowness import Slowness
 from angarium.inbound.tracing import Tracing
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
@@ -38,6 +39,8 @@ class Intake:
     gate             limits of the machine and of clients' networks; set before listeners are applied.
     is_memory_full   sessions hold all they may: new ones get 421 (load.pyx).
     is_tight         the load is high: the tight_ figures hold for deadlines and rates.
+    is_queue_full    set when the queue takes all the memory that it may: MAIL gets 452.
+    slowness         a judge of MAIL that takes its time, while the queue is nearly full (queue/memory_watch.py).
     is_spool_low     set when the spool's file system is below a mark: MAIL gets 452.
     """
 
@@ -53,6 +56,8 @@ class Intake:
     waiting: dict[_Client, None]
     is_draining: bool
     is_spool_low: bool
+    is_queue_full: bool
+    slowness: Slowness | None
     authority: Authority | None
     own_domains: frozenset[bytes]
     appointing: tuple[Appointing, ...]

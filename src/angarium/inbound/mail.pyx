@@ -26,6 +26,7 @@ from angarium.inbound.judgement import MailCase
 from angarium.smtp import replies
 
 cdef bytes NO_ROOM = replies.NO_ROOM
+cdef bytes QUEUE_FULL = replies.QUEUE_FULL
 cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes NO_MEMORY = replies.NO_MEMORY
 
@@ -37,7 +38,10 @@ cdef void proceed_mail(Client client) noexcept:
         if reply is not None:
             refuse(client, reply)
             return
-    if client.context.judges is not None and client.context.judges.mail:
+    if client.context.intake.slowness is not None:
+        judges = () if client.context.judges is None else client.context.judges.mail
+        inquire(client, (*judges, client.context.intake.slowness), case_of(client), judged)
+    elif client.context.judges is not None and client.context.judges.mail:
         inquire(client, client.context.judges.mail, case_of(client), judged)
     else:
         begin(client, None)
@@ -69,6 +73,9 @@ cdef void begin(Client client, dict attributes) noexcept:
     cdef inbound_transaction *transaction
     if not intake.shard.has_room() or intake.is_overloaded() or intake.is_spool_low:
         refuse(client, NO_ROOM)
+        return
+    if intake.is_queue_full:
+        refuse(client, QUEUE_FULL)
         return
     if client.counted is not None and (reply := limits_refuse(client, TALLY_MESSAGES)) is not None:
         refuse(client, reply)

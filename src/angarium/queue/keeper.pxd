@@ -13,6 +13,7 @@ cdef class Keeper(Planner):
     cdef readonly MessageIndex index
     cdef Slab slab                      # of messages with one recipient
     cdef int retry_kind                 # the wheel's, of recipients
+    cdef uint64_t structure_octets      # messages with their recipients
     cdef readonly uint64_t hot_octets
     cdef public uint64_t hot_limit_octets
     cdef dict deadlines                 # id -> Alarm, of messages with a by-time

@@ -1,10 +1,10 @@
-"""What the operator may set about the queue: [queue.default]. Limits towards sites: shaping_options.py."""
+"""What the operator may set about the queue: [queue.default], [queue.memory]. Limits of sites: shaping_options.py."""
 
 from __future__ import annotations
 
 import msgspec
 
-from angarium.model.units import Duration
+from angarium.model.units import Duration, Octets
 
 
 class RetryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,3 +43,24 @@ class QueueOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError("max_age: more than 0")
         if self.delay_report < 0:
             raise ValueError("delay_report: 0 (never) or more")
+
+
+class MemoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[queue.memory]: what the queue may take of each worker's memory.
+
+    limit   of all of it; 0: half of the machine's memory, divided by the workers. Above it new mail gets 452.
+    slow_from_percent  of it: from here on MAIL is kept waiting, the longer the nearer to the limit; 100: never.
+    bodies  of envelopes and bodies kept for the first attempt; others are read back from the spool.
+    """
+
+    limit: Octets = Octets(0)
+    slow_from_percent: int = 75
+    bodies: Octets = Octets(24 << 20)
+
+    def __post_init__(self) -> None:
+        if self.limit and self.limit < 1 << 20:
+            raise ValueError("limit: 0 (half of the machine's memory) or at least 1MiB")
+        if not 1 <= self.slow_from_percent <= 100:
+            raise ValueError("slow_from_percent: between 1 and 100 (never)")
+        if self.limit and self.bodies > self.limit:
+            raise ValueError("bodies: not more than limit")

@@ -44,5 +44,7 @@ class Scheduler(Steering):
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def close(self) -> None:
         """No new look-ups, reports or timers; what is in hand may still settle."""
+    def memory_octets(self) -> int:
+        """Memory that messages, their envelopes and bodies, domains and ready queues take, about."""
     def depth(self) -> dict[str, int]:
         """messages, recipients, ready, deferred, hot_octets, domains, ready_queues: now."""

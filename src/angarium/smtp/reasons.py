@@ -270,6 +270,11 @@ REASONS: Final[dict[str, Reason]] = {
         "The spool has no room for new mail, the file system is below its marks, or the disk is far behind.",
         ("node.min_free", "node.min_free_inodes"),
     ),
+    "QUEUE_FULL": Reason(
+        "queue-full",
+        "The queue takes all the memory that it may: mail leaves more slowly than it comes in.",
+        ("queue.memory.limit",),
+    ),
     "LOCAL_TROUBLE": Reason("local-trouble", "Something failed here; an `error` or `spool` line says what."),
     "NO_MEMORY": Reason("no-memory", "No memory was left for it."),
     # TLS
