@@ -52,6 +52,7 @@ from angarium.outbound.explanation import Explainer, Explanation, Subject
 from angarium.outbound.side_tls import SideTls
 from angarium.outbound.tls_reports import TlsReporter
 from angarium.outbound.tls_witness import TlsWitness
+from angarium.outbound.tracing import OutboundTracing
 from angarium.policy.hook_file import HookSource
 from angarium.process.control import Explain, Listing, Retry, Sample, Trace, Walk
 from angarium.process.supervisor import Seat
@@ -158,6 +159,7 @@ class Relay:
         self._suppression_desk = SuppressionDesk(loop, self.journal)
         self._report_desk.on_bounce = self._suppression_desk.failed
         self._dispatcher = Dispatcher(self._scheduler, health=self._health, logins=self._logins)
+        self._outbound_tracing = OutboundTracing(self._scheduler, self._dispatcher, seat.number)
         self._top_sites = TopSites(self._scheduler)
         self._explainer = Explainer(self._scheduler, self._dispatcher, self._logins)
         self._explainer.speakers.append(self._suppression_desk.speak)
@@ -391,9 +393,12 @@ class Relay:
         return self._top_sites.rows_of(names)
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
+        if query.target is not None:
+            return await self._outbound_tracing.pull(query.id, query.target)
         return await self._tracing.pull(query.id, query.network, query.wants_data)
 
     def end_trace(self, id_: str) -> None:
+        self._outbound_tracing.end(id_)
         self._tracing.end(id_)
 
     def refusal(self, id_: str) -> dict[str, Any] | None:

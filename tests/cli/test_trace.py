@@ -11,6 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import admin_get
+from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, maildir_route, wait_for
 
 
@@ -27,7 +30,8 @@ class Tracer:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         assert self.process.stderr is not None
-        assert self.process.stderr.readline() == f"looking on at clients of {words[1]}; Ctrl-C ends it\n"
+        of_whom = "clients of" if words[0] == "--client" else "next hops"
+        assert self.process.stderr.readline().startswith(f"looking on at {of_whom} ")
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -75,6 +79,62 @@ def test_dialogues_of_all_workers_are_shown_as_they_happen(tmp_path: Path) -> No
         wait_for(is_told, "events come as JSON")
         assert as_json.stop() == -signal.SIGINT
         assert relay.stop() == 0
+
+
+def test_dialogues_with_next_hops_are_shown_in_order_and_without_the_message(tmp_path: Path) -> None:
+    with (
+        NextHop(faults={"RCPT": lambda line: b"450 4.2.0 later" if b"slow" in line else None}) as hop,
+        NextHop(address="127.0.0.12") as other,
+        RelayProcess(
+            tmp_path, f'[[route]]\ndomain = "other.example"\nnext_hop = "{other.url}"\n{hop.route}', workers=2
+        ) as relay,
+    ):
+        # Mail that goes elsewhere is shown to nobody who asks for this site.
+        by_site = Tracer(relay, "--site", hop.url)
+        by_host = Tracer(relay, "--next-hop", "127.0.0.12", "--json")
+        by_domain = Tracer(relay, "--domain", "y.example")
+
+        def is_seen() -> bool:
+            """Both workers have been told of the traces."""
+            with SmtpClient(relay.port) as client:
+                client.send(b"Subject: secret words\r\n\r\nnobody else's\r\n", "a@y.example")
+                client.send(b"Subject: x\r\n\r\n", "b@other.example")
+            told = by_site.lines + by_domain.lines
+            workers = {line.split()[1].partition(".o")[0] for line in told}
+            return len(workers) == 2 and bool(by_domain.lines) and bool(by_host.lines)
+
+        wait_for(is_seen, "connections of both workers are shown")
+        with SmtpClient(relay.port) as client:
+            client.send(b"Subject: secret words\r\n\r\nnobody else's\r\n", "slow@y.example", "last@y.example")
+
+        def dialogue() -> list[str]:
+            """What one connection has said from its MAIL for the last message on."""
+            for start, line in enumerate(by_site.lines):
+                if line.endswith("C: RCPT TO:<slow@y.example>"):
+                    session = line.split()[1]
+                    return [each for each in by_site.lines[start:] if session in each]
+            return []
+
+        wait_for(lambda: any("450 4.2.0 later" in line for line in dialogue()), "the refusal is shown")
+        wait_for(lambda: any("octets)" in line for line in dialogue()), "the size is shown")
+        assert by_site.stop() == by_host.stop() == by_domain.stop() == -signal.SIGINT
+        said = [line.partition(f"[127.0.0.1]:{hop.port} ")[2] for line in by_site.lines]
+        for one, two in (("C: EHLO mx.test", "S: 250-hop.example"), ("C: DATA", "S: 354")):
+            first = next(index for index, each in enumerate(said) if each.startswith(one))
+            assert any(each.startswith(two) for each in said[first:]), (one, two)
+        assert said[0].startswith("-- seen smtp://")
+        assert "secret words" not in "".join(by_site.lines + by_domain.lines)
+        assert {json.loads(line)["remote"] for line in by_host.lines} == {f"[127.0.0.12]:{other.port}"}
+        assert all(f"[127.0.0.1]:{hop.port}" in line for line in by_domain.lines)
+        assert relay.stop() == 0
+
+
+def test_what_is_traced_is_said_once(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
+        assert relay.command("trace").returncode == 2
+        assert "--data: goes with --client only" in relay.command("trace", "--site", "x", "--data").stderr
+        assert admin_get(relay, "/v1/trace?site=x&client=127.0.0.1")[0] == 400
+        assert admin_get(relay, "/v1/trace?next_hop=nowhere")[0] == 400
 
 
 def test_a_network_that_is_none_is_refused(tmp_path: Path) -> None:

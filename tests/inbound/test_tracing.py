@@ -13,8 +13,10 @@ from inbound.auth_harness import auth_harness
 from inbound.intake_harness import intake_harness, run
 from inbound.smtp_peer import SmtpPeer
 
+from angarium.events import dialogue
+from angarium.events.dialogue import TooManyTraces
 from angarium.inbound import tracing
-from angarium.inbound.tracing import TooManyTraces, Tracing
+from angarium.inbound.tracing import Tracing
 
 HERE = "127.0.0.0/8"
 
@@ -35,7 +37,7 @@ def lines(events: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "PULL_WAIT_S", 0.05)
+    monkeypatch.setattr(dialogue, "PULL_WAIT_S", 0.05)
 
 
 def test_a_dialogue_is_told_as_it_was(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_slow_reader_gets_the_first_of_it_and_how_much_was_dropped(tmp_path: P
                 peer.say(b"RSET\r\n" * 100)
                 await peer.replies(100)
             events = await looking.pull("t", HERE, False)
-            assert len(events) == tracing.KEPT_EVENTS + 1
+            assert len(events) == dialogue.KEPT_EVENTS + 1
             assert events[-1]["event"] == "dropped"
             assert events[-1]["count"] > 4000
             await peer.ask(b"NOOP\r\n")
@@ -181,7 +183,7 @@ def test_traces_are_few(tmp_path: Path) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
-            for number in range(tracing.TRACES_MAX):
+            for number in range(dialogue.TRACES_MAX):
                 await looking.pull(str(number), HERE, False)
             with pytest.raises(TooManyTraces):
                 await looking.pull("more", HERE, False)

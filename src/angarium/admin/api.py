@@ -15,6 +15,7 @@
     GET    /v1/top?order=&limit=           the busiest sites
     GET    /v1/refusals/{id}               what was refused, and why
     GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
+    GET    /v1/trace?site= | ?domain= | ?next_hop=   likewise with next hops
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
 
 Answers are JSON; an error is {"error": "one sentence"}. Here is only HTTP: a Backend does the work. There is
@@ -51,6 +52,7 @@ from angarium.admin.views import (
 )
 from angarium.model.errors import AngariumError, ConfigError
 from angarium.outbound.explanation import Question
+from angarium.outbound.tracing import Target
 from angarium.queue.facts import SitesPart
 from angarium.queue.top_sites import ORDERS
 from angarium.resolver.domain_name import to_a_labels
@@ -61,6 +63,7 @@ T = TypeVar("T")
 PAGE_LIMIT: Final = 1000
 STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred", "held", "suspended")
 _BODY_OCTETS_MAX: Final = 64 << 10
+_TARGETS: Final = ("site", "domain", "next_hop")
 
 
 class Backend(Protocol):
@@ -95,8 +98,10 @@ class Backend(Protocol):
     async def top(self, *, order: str, limit: int) -> SitesPart:
         """The busiest sites. order: of queue.top_sites.ORDERS."""
 
-    def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
-        """Events of dialogues with clients of the network, until it is closed."""
+    def trace(
+        self, *, network: str, wants_data: bool, target: Target | None = None
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """Events of dialogues with clients of the network, or with next hops, until it is closed."""
 
     async def reload(self) -> None:
         """Raises ConfigError when the new configuration is refused."""
@@ -183,13 +188,20 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
         return _json(await backend.top(order=order, limit=_limit(query.get("limit", "20"))))
 
     async def trace(request: Request) -> Response:
-        query = _query(request, {"client", "data"})
-        try:
-            network = str(ipaddress.ip_network(query.get("client", "")))
-        except ValueError as error:
-            raise HTTPException(400, f"client: {error}") from None
+        query = _query(request, {"client", "data", *_TARGETS})
         if query.get("data", "false") not in ("true", "false"):
             raise HTTPException(400, 'data: "true" or "false"')
+        targets = {key: value for key, value in query.items() if key in _TARGETS}
+        if targets and (len(query) > 1 or not all(targets.values())):
+            raise HTTPException(400, "one of client, site, domain and next_hop; data goes with client only")
+        network = query.get("next_hop", "") if targets else query.get("client", "")
+        if not targets or "next_hop" in targets:
+            try:
+                network = str(ipaddress.ip_network(network))
+            except ValueError as error:
+                raise HTTPException(400, f"{'next_hop' if targets else 'client'}: {error}") from None
+        if targets:
+            return _Stream(backend.trace(network="", wants_data=False, target=Target(**targets)))
         return _Stream(backend.trace(network=network, wants_data=query.get("data") == "true"))
 
     async def reload(request: Request) -> Response:

@@ -36,7 +36,7 @@ COMMANDS: Final = {
     "tls-reports": ("angarium.cli.tls_reports", "show what will be reported to domains about TLS, send it now"),
     "classify": ("angarium.cli.classify", "say which class a reply belongs to, and why"),
     "suppress": ("angarium.cli.suppress", "look into the suppression list, add to it, remove from it"),
-    "trace": ("angarium.cli.trace", "show dialogues with clients as they happen"),
+    "trace": ("angarium.cli.trace", "show dialogues with clients or next hops as they happen"),
     "reload": ("angarium.cli.reload", "apply the configuration file to the running relay"),
     "send": ("angarium.cli.send", "send one message"),
     "sink": ("angarium.cli.sink", "an SMTP server that takes mail and forgets it, for tests"),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from angarium.cli.admin_client import AdminClient, add_options
+from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
 
 _ARROWS: Final = {"command": "C:", "reply": "S:", "data": "C>", "noise": "C?", "message": "C>"}
 
@@ -18,20 +18,24 @@ _ARROWS: Final = {"command": "C:", "reply": "S:", "data": "C>", "noise": "C?", "
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "trace",
-        help="show dialogues with clients as they happen",
-        description="Shows what clients of a network and the running relay say to each other, over all workers.\n"
+        help="show dialogues with clients or next hops as they happen",
+        description="Shows what clients of a network, or next hops, and the running relay say to each other, over all\n"
+        "workers.\n"
         "Sessions under way are shown from their next command on, TLS sessions in clear. Secrets of AUTH are masked.\n"
         "When more happens than can be shown, events are dropped and counted. Ends with Ctrl-C.",
         epilog="examples:\n"
         "  angarium trace --client 192.0.2.0/24\n"
         "  angarium trace --client 2001:db8::25 --data\n"
+        "  angarium trace --domain example.com\n"
         "  angarium trace --client 0.0.0.0/0 --json | jq -r 'select(.event == \"reply\").text'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--client", required=True, type=_network, metavar="NETWORK", help="address or network of the clients"
-    )
-    parser.add_argument("--data", action="store_true", help="message data, too; without it only its size")
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--client", type=_network, metavar="NETWORK", help="address or network of clients")
+    whom.add_argument("--site", metavar="NAME", help="next hops of a site, by its name or that of one of its hosts")
+    whom.add_argument("--domain", metavar="NAME", help="next hops of the site that mail for this domain goes to now")
+    whom.add_argument("--next-hop", type=_network, metavar="NETWORK", help="address or network of next hops")
+    parser.add_argument("--data", action="store_true", help="of clients: message data, too; without it only its size")
     parser.add_argument("--json", action="store_true", help="one JSON object per line, as the HTTP API gives them")
     add_options(parser)
 
@@ -40,10 +44,15 @@ def run(args: argparse.Namespace) -> int:
     # Python's own handler only leaves a note, which nobody reads while the next line is waited for: a Ctrl-C that comes
     # just before that would be lost. There is nothing to clean up.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    lines = AdminClient.of(args).stream("/v1/trace", client=args.client, data="true" if args.data else None)
-    for line in lines:
+    if args.data and args.client is None:
+        raise NoAnswer("--data: goes with --client only; of mail that leaves its size is shown")
+    whom = {"client": args.client, "site": args.site, "domain": args.domain, "next_hop": args.next_hop}
+    key, value = next((key, value) for key, value in whom.items() if value is not None)
+    query = {key: value, "data": "true" if args.data else None}
+    for line in AdminClient.of(args).stream("/v1/trace", **query):
         if not line:
-            print(f"looking on at clients of {args.client}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            of_whom = f"clients of {value}" if key == "client" else f"next hops ({key.replace('_', ' ')} {value})"
+            print(f"looking on at {of_whom}; Ctrl-C ends it", file=sys.stderr, flush=True)
             continue
         print(line if args.json else _shown(msgspec.json.decode(line)), flush=True)
     return 0
@@ -61,7 +70,7 @@ def _shown(event: dict[str, Any]) -> str:
     clock = event["time"][11:23]
     if event["event"] == "dropped":
         return f"{clock} ({event['count']} events dropped)"
-    who = f"{clock} {event['session']:<6} {event['client'] or 'unix'}"
+    who = f"{clock} {event['session']:<6} {event.get('remote') or event.get('client') or 'unix'}"
     if (arrow := _ARROWS.get(event["event"])) is None:
         return f"{who} -- {event['event']} {event.get('text', '')}".rstrip()
     text = event.get("text", "")

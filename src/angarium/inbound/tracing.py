@@ -1,45 +1,21 @@
-"""Live traces of dialogues (angarium trace): who is looked at, what is written down of it, how much is kept.
+"""Live traces of dialogues with clients (angarium trace): who is looked at. What is told of it: events/dialogue.py.
 
 A trace is asked for again and again by whoever reads it (pull) and ends by itself when nobody asks any more.
 Between two pulls a worker keeps so much and drops the rest, and says how much that was: neither a flood nor a
-slow reader costs more. Secrets of AUTH are never written down; message data only when it is asked for.
+slow reader costs more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from angarium.events.dialogue import IDLE_S, TRACES_MAX, Dialogue, Event, TooManyTraces, Trace
 from angarium.inbound.networks import NetworkList
 from angarium.inbound.options import Network
-from angarium.model.errors import AngariumError
 from angarium.smtp.witness import Witness
-
-TRACES_MAX: Final = 8
-# Of one trace on one worker, between two pulls.
-KEPT_EVENTS: Final = 2000
-KEPT_OCTETS: Final = 256 << 10
-LINE_OCTETS: Final = 1024
-# A pull waits so long for something to tell; without one for so long, nobody reads any more.
-PULL_WAIT_S: Final = 1.0
-IDLE_S: Final = 15.0
-
-# What may stand in a trace behind an AUTH command. Anything else might be a password in the wrong place.
-_VERBS: Final = re.compile(
-    rb"(?:HELO|EHLO|LHLO|MAIL|RCPT|DATA|BDAT|RSET|NOOP|VRFY|EXPN|HELP|QUIT|STARTTLS|ETRN|XCLIENT|XFORWARD)(?: |$)", re.I
-)
-_AUTH: Final = re.compile(rb"auth", re.I)
-_MECHANISM: Final = re.compile(rb"AUTH +[A-Za-z0-9_-]{1,20}(?= |$)", re.I)
-_MASK: Final = "(masked)"
-
-Event = dict[str, Any]
-
-
-class TooManyTraces(AngariumError):
-    """As many as there may be at once."""
 
 
 class Client(Protocol):
@@ -56,41 +32,12 @@ class Client(Protocol):
     def watch(self, witness: Witness | None) -> None: ...
 
 
-class Trace:
-    """One reader's: what has happened since it asked last."""
+class ClientTrace(Trace):
+    """Of clients in a network."""
 
     def __init__(self, network: Network, wants_data: bool) -> None:
+        super().__init__(wants_data)
         self.networks = NetworkList([network])
-        self.wants_data = wants_data
-        self.pulled_mono_s = time.monotonic()
-        self._events: list[Event] = []
-        self._octets = 0
-        self._dropped = 0
-        self._is_filled = asyncio.Event()
-
-    def note(self, event: Event, octets: int) -> None:
-        if len(self._events) >= KEPT_EVENTS or self._octets + octets > KEPT_OCTETS:
-            self._dropped += 1
-            return
-        self._events.append(event)
-        self._octets += octets
-        self._is_filled.set()
-
-    async def take(self) -> list[Event]:
-        """Waits for something to tell, but not for long."""
-        self.pulled_mono_s = time.monotonic()
-        try:
-            async with asyncio.timeout(PULL_WAIT_S):
-                await self._is_filled.wait()
-        except TimeoutError:
-            return []
-        self.pulled_mono_s = time.monotonic()
-        events, self._events = self._events, []
-        if self._dropped:
-            events.append({"time": _now(), "event": "dropped", "count": self._dropped})
-        self._octets = self._dropped = 0
-        self._is_filled.clear()
-        return events
 
 
 class Tracing:
@@ -99,7 +46,7 @@ class Tracing:
     def __init__(self, intake: Any, worker: int) -> None:
         self._intake = intake
         self._worker = worker
-        self._traces: dict[str, Trace] = {}
+        self._traces: dict[str, ClientTrace] = {}
         self._sessions = 0
 
     async def pull(self, id_: str, network: str, wants_data: bool) -> list[Event]:
@@ -109,7 +56,7 @@ class Tracing:
             self._end_idle()
             if len(self._traces) >= TRACES_MAX:
                 raise TooManyTraces(f"{TRACES_MAX} traces are under way, and more may not be")
-            trace = self._traces[id_] = Trace(ipaddress.ip_network(network), wants_data)
+            trace = self._traces[id_] = ClientTrace(ipaddress.ip_network(network), wants_data)
             self._intake.tracing = self
             asyncio.get_running_loop().call_later(IDLE_S, self._end_idle)
             await self._look_at_all()
@@ -152,92 +99,3 @@ class Tracing:
             self.end(id_)
         if self._traces:
             asyncio.get_running_loop().call_later(IDLE_S, self._end_idle)
-
-
-class Dialogue:
-    """One session that is looked at: smtp.witness.Observer."""
-
-    def __init__(self, traces: tuple[Trace, ...], session: str, host: str) -> None:
-        self.traces = traces
-        self.session = session
-        self.host = host
-        self._has_auth = False
-        self._reply = b""
-        self._message_octets = 0
-        self._message = b""
-
-    @property
-    def wants_data(self) -> bool:
-        return any(trace.wants_data for trace in self.traces)
-
-    def note(self, event: str, text: str = "", *, is_data: bool = False) -> None:
-        noted: Event = {"time": _now(), "session": self.session, "client": self.host, "event": event}
-        if text:
-            noted["text"] = text
-        for trace in self.traces:
-            if trace.wants_data or not is_data:
-                trace.note(noted, len(text) + 100)
-
-    def command(self, line: bytes) -> None:
-        self._end_message()
-        if line[:4].upper() == b"AUTH":
-            self._has_auth = True
-            mechanism = _MECHANISM.match(line)
-            begin = mechanism[0] if mechanism else line[:4]
-            self.note("command", _text(begin) + (f" {_MASK}" if len(line) > len(begin) else ""))
-        elif self._has_auth and _VERBS.match(line) is None:
-            self.note("command", _MASK)
-        else:
-            self.note("command", _text(line))
-
-    def response(self, length: int) -> None:
-        self.note("command", _MASK)
-
-    def noise(self, octets: bytes, length: int) -> None:
-        self._end_message()
-        auth = _AUTH.search(octets)
-        if self._has_auth or auth is not None:
-            octets = octets[: auth.end() if auth is not None else 0]
-        text = _text(octets)
-        self.note("noise", f"{text} ... {length} octets" if len(octets) < length else text)
-
-    def message(self, octets: bytes, length: int) -> None:
-        self._message_octets += length
-        if octets:
-            *lines, self._message = (self._message + octets).split(b"\n")
-            for line in lines:
-                self.note("data", _text(line.removesuffix(b"\r")), is_data=True)
-            if len(self._message) > LINE_OCTETS:
-                self.note("data", _text(self._message), is_data=True)
-                self._message = b""
-
-    def reply(self, octets: bytes) -> None:
-        self._end_message()
-        self._reply += octets
-        if not self._reply.endswith(b"\r\n"):
-            return
-        for line in self._reply.removesuffix(b"\r\n").split(b"\r\n"):
-            # What a mechanism asks is half of a secret: with the salt in it passwords can be tried elsewhere.
-            self.note("reply", f"334 {_MASK}" if line.startswith(b"334 ") else _text(line))
-        self._reply = b""
-
-    def _end_message(self) -> None:
-        if self._message:
-            self.note("data", _text(self._message), is_data=True)
-            self._message = b""
-        if self._message_octets:
-            self.note("message", f"{self._message_octets} octets")
-            self._message_octets = 0
-
-
-def _now() -> str:
-    now = time.time()
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03d}Z"
-
-
-def _text(octets: bytes) -> str:
-    """As text that obeys no terminal: what is not printable is escaped."""
-    text = octets[:LINE_OCTETS].decode("utf-8", "backslashreplace")
-    if not text.isprintable():
-        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
-    return f"{text} ... {len(octets)} octets" if len(octets) > LINE_OCTETS else text

@@ -58,4 +58,5 @@ cdef class Connection(Carrier):
     cdef int send_sealed(self) except -1
     cdef int send_later(self, bytes rest) except -1
     cdef int on_event(self, client_event *event) except -1
+    cdef int tell_observer(self, str event, object text) except -1
     cdef int arm(self) noexcept

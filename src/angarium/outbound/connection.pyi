@@ -7,6 +7,7 @@ from angarium.outbound.carrier import Carrier
 from angarium.outbound.dialer import Attempt
 from angarium.outbound.trouble import Judgement
 from angarium.queue.ready import ReadyQueue
+from angarium.smtp.witness import Witness
 
 class HelloFailed(Exception):
     """A connection did not get as far as transactions."""
@@ -55,5 +56,14 @@ class Connection(Carrier):
     def connection_lost(self, error: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
+    @property
+    def observer(self) -> object | None:
+        """Who looks on at the dialogue; None: nobody."""
+    @property
+    def site_name(self) -> str: ...
+    def watch(self, witness: Witness | None) -> None:
+        """Has somebody look on from the next command on; None: nobody any more."""
+    def tls_text(self) -> str:
+        """What TLS came to, for people; "" in clear or before it is up."""
     def close_now(self) -> None:
         """The dialer gives up on a hello."""

@@ -32,6 +32,7 @@ from angarium.smtp.client_dialogue cimport (
 from angarium.smtp.client_hello cimport hello_under_tls
 from angarium.smtp.client_session cimport (
     CLIENT_SLOTS, PHASE_FREE, RECIPIENT_ACCEPTED, ClientSession, PhaseTimeouts, client_slot)
+from angarium.smtp.witness cimport Witness
 from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
@@ -235,6 +236,36 @@ cdef class Connection(Carrier):
         found = self.transport.get_extra_info("sockname")
         return found[0] if isinstance(found, tuple) else ""
 
+    # ---------------------------------------------------------------- who looks on (outbound/tracing.py)
+
+    @property
+    def observer(self):
+        return self.session.witness.observer if self.session.witness is not None else None
+
+    def watch(self, Witness witness):
+        """None: nobody does any more."""
+        self.session.witness = witness
+        self.session.told_at = self.session.out.length
+
+    @property
+    def site_name(self):
+        return self.ready.site.name
+
+    def tls_text(self):
+        """What TLS came to, for people; "" in clear or before it is up."""
+        if self.tls is None or not self.tls.is_up():
+            return ""
+        known = "verified" if self.tls_level == LEVEL_VERIFIED else "not verified"
+        by = f", as {self.attempt.policy.name} ({self.attempt.policy.origin}) asks"
+        return f"{self.tls.version} {self.tls.cipher}, certificate {known}{by}{', resumed' if self.tls.is_resumed else ''}"
+
+    cdef int tell_observer(self, str event, object text) except -1:
+        try:
+            self.session.witness.observer.note(event, text)
+        except Exception:
+            pass                                # it misses what it failed at
+        return 0
+
     def close_now(self):
         """The dialer gives up on a hello."""
         self.abort()
@@ -402,6 +433,8 @@ cdef class Connection(Carrier):
                 verified_by_tlsa.cell[0] += 1
         self.tls_version = self.tls.version_text()
         self.tls_cipher = self.tls.cipher_text()
+        if self.session.witness is not None:
+            self.tell_observer("tls", self.tls_text())
         hello_under_tls(self.session)
         self.armed_reply_count -= 1             # the deadline of EHLO begins
         return 0
@@ -588,6 +621,8 @@ cdef class Connection(Carrier):
             return
         self.is_closed = True
         self.loss = judgement
+        if self.session.witness is not None:
+            self.tell_observer("closed", "" if judgement is None else judgement.trouble.text)
         self.scheduler.wheel.disarm(&self.deadline.node)
         if judgement is not None and judgement.is_tls:
             tls_failures.cell[0] += 1

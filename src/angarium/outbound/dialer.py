@@ -36,6 +36,7 @@ from angarium.tls.client import ClientContext
 
 if TYPE_CHECKING:
     from angarium.outbound.connection import Connection
+    from angarium.outbound.tracing import OutboundTracing
 
 BROKEN_HOSTS_MAX = 10_000
 SMTP_PORT = 25
@@ -109,6 +110,7 @@ class Dialer:
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
         self.witness: TlsWitness | None = None
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
+        self.tracing: OutboundTracing | None = None  # who looks on at dialogues; None: nobody
 
     async def dial(
         self,

@@ -3,6 +3,7 @@
 from typing import Any, final
 
 from angarium.model.outcome import Trouble
+from angarium.outbound.connection import Connection
 from angarium.outbound.dialer import Dialer
 from angarium.outbound.options import OutboundOptions
 from angarium.outbound.source_watch import SourceWatch
@@ -38,6 +39,8 @@ class Dispatcher(Egress):
         """
     def add_connections(self, ready: ReadyQueue, facts: QueueFacts) -> None:
         """Fills in what QueueFacts say of the connections of a ready queue."""
+    def connections(self) -> list[Connection]:
+        """All that are open, of a moment; not those being dialled."""
     def by_source(self) -> dict[str, dict[str, int]]:
         """Source name to "connections" and "waiting"."""
     def status(self) -> list[dict[str, Any]]:

@@ -107,6 +107,14 @@ cdef class Dispatcher(Egress):
             await asyncio.sleep(0)          # cancelled dials end in the next turn of the loop
             return False
 
+    def connections(self):
+        """All that are open, of a moment."""
+        cdef Pool pool
+        cdef list found = []
+        for pool in self.pools:
+            found += pool.connections
+        return found
+
     def by_source(self):
         """Source name to connections open and recipients waiting."""
         cdef Pool pool

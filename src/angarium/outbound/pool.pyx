@@ -295,8 +295,11 @@ cdef class Pool(ConnectionOwner):
     def make(self, attempt):
         """A connection for the dialer to try."""
         cdef bytes hostname = (self.ready.source.ehlo or self.scheduler.hostname).encode("ascii")
-        return Connection(self, self.ready, self.deadline_kind, hostname,
-                          is_lmtp=self.ready.site.protocol != "smtp", attempt=attempt, timeouts=self.limits.timeouts)
+        connection = Connection(self, self.ready, self.deadline_kind, hostname,
+                                is_lmtp=self.ready.site.protocol != "smtp", attempt=attempt, timeouts=self.limits.timeouts)
+        if self.dialer.tracing is not None:
+            self.dialer.tracing.look_at(connection)
+        return connection
 
     def dialled(self, task):
         cdef Connection connection
@@ -339,6 +342,8 @@ cdef class Pool(ConnectionOwner):
 
     cdef void join(self, Connection connection) noexcept:
         connection.is_in_pool = True
+        if self.dialer.tracing is None:
+            connection.session.witness = None           # who looked on at the dial has gone
         connection.domains.left = connection.session.domain_limit
         self.connections.add(connection)
         if connection.attempt.login_name != self.login:     # a reload came in between

@@ -21,6 +21,7 @@ import msgspec
 
 from angarium.model.errors import AngariumError
 from angarium.outbound.explanation import Question, Subject
+from angarium.outbound.tracing import Target
 from angarium.policy.hook_file import HookSource
 from angarium.queue.selection import Selection
 from angarium.queue.standing import Order
@@ -140,7 +141,9 @@ class SitesNamed(msgspec.Struct, tag="sites-named"):
 
 
 class Trace(msgspec.Struct, tag="trace"):
-    """What happened between clients of `network` and us since it was asked last. Answer: list of dict.
+    """What happened between clients of `network` and us, or between us and the target, since it was asked last.
+
+    Answer: list of dict.
 
     id  the same each time; a trace that nobody asks for ends by itself.
     """
@@ -148,6 +151,7 @@ class Trace(msgspec.Struct, tag="trace"):
     id: str
     network: str
     wants_data: bool = False
+    target: Target | None = None
 
 
 class EndTrace(msgspec.Struct, tag="end-trace"):

@@ -26,9 +26,10 @@ from angarium.admin.views import (
     WarmupView,
     WorkerView,
 )
-from angarium.inbound.tracing import TRACES_MAX
+from angarium.events.dialogue import TRACES_MAX
 from angarium.metrics import counters
 from angarium.outbound.explanation import Question
+from angarium.outbound.tracing import Target
 from angarium.process.control import (
     ControlError,
     Delete,
@@ -187,7 +188,9 @@ class Desk:
         rows = await self._ask_all(SitesNamed(names), list[SiteRow])
         return added_up(parts, [row for of_worker in rows for row in of_worker], order, limit)
 
-    async def trace(self, *, network: str, wants_data: bool) -> AsyncIterator[list[dict[str, Any]]]:
+    async def trace(
+        self, *, network: str, wants_data: bool, target: Target | None = None
+    ) -> AsyncIterator[list[dict[str, Any]]]:
         """What happens in all workers, as it does, until the reader goes away. A slow reader is not waited for: workers
         keep little, drop the rest and say how much that was."""
         if self._traces >= TRACES_MAX:
@@ -195,7 +198,7 @@ class Desk:
         id_ = secrets.token_hex(8)
         batches: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue(maxsize=1)
         followers = [
-            asyncio.create_task(self._follow(number, Trace(id_, network, wants_data), batches))
+            asyncio.create_task(self._follow(number, Trace(id_, network, wants_data, target), batches))
             for number in range(self._supervisor.count)
         ]
         self._traces += 1

@@ -2,6 +2,7 @@
 # fields, and how commands go out, each with the reply that is expected for it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium.smtp.csmtp cimport smtp_reply_machine
+from angarium.smtp.witness cimport Witness
 
 cdef enum:
     CLIENT_RECIPIENTS_MAX = 100         # of one transaction: what every server must take (RFC 5321 §4.5.3.1.8)
@@ -98,6 +99,8 @@ cdef class ClientDialogue:
     cdef client_buffer out              # commands to send; the caller takes them and sets length to 0
     cdef client_buffer held             # without PIPELINING: commands that wait for their turn
     cdef size_t held_at
+    cdef Witness witness                # None: nobody looks on
+    cdef size_t told_at                 # in out: what the witness has been told
     cdef size_t line_start              # in out, of the line being written
     cdef const uint8_t *input           # the caller's; only inside feed() ... next_event() == EVENT_NONE
     cdef size_t input_length
@@ -126,6 +129,8 @@ cdef class ClientDialogue:
     cdef int end_line(self, int stage, int slot) except -1
     cdef int release(self) except -1
     cdef int quit(self) except -1
+    cdef void tell_command(self, int stage) noexcept    # for the witness: what stands in out since told_at
+    cdef void tell_reply(self) noexcept
     cdef int put(self, const void *data, size_t length) except -1
     cdef int put_field(self, const uint8_t *data, size_t length) except -1
     cdef int expect(self, int stage, int slot, uint32_t count) except -1

@@ -63,6 +63,8 @@ cdef class ClientDialogue:
 
     cdef int expect(self, int stage, int slot, uint32_t count) except -1:
         cdef client_expectation *tail
+        if self.witness is not None:
+            self.tell_command(stage)
         if self.ring_count:
             tail = &self.ring[(self.ring_head + self.ring_count - 1) & (CLIENT_RING - 1)]
             if stage == STAGE_RCPT and tail.stage == STAGE_RCPT and tail.slot == slot:
@@ -76,6 +78,26 @@ cdef class ClientDialogue:
         tail.count = <uint16_t>count
         self.ring_count += 1
         return 0
+
+    cdef void tell_command(self, int stage) noexcept:
+        cdef size_t at = min(self.told_at, self.out.length)
+        cdef size_t length = self.out.length - at
+        # A body and its end are told by their size, where they begin.
+        if stage != STAGE_GREETING and stage != STAGE_END and length >= 2:
+            self.witness.command(self.out.data + at, length - 2)
+        self.told_at = self.out.length
+
+    cdef void tell_reply(self) noexcept:
+        cdef bytes code
+        cdef list lines
+        try:
+            code = b"%d" % self.reply.code
+            lines = (<bytes>self.reply.text[:self.reply.text_length]).split(b"\n")
+            told = b"".join([code + b"-" + line + b"\r\n" for line in lines[:len(lines) - 1]])
+            told += code + b" " + lines[len(lines) - 1] + b"\r\n"
+            self.witness.reply(<const char *>told, <size_t>len(told))
+        except Exception:
+            pass                # out of memory: it is for people only
 
     cdef int put(self, const void *data, size_t length) except -1:
         self.reserve(&self.out, length)
@@ -106,6 +128,7 @@ cdef class ClientDialogue:
 
     cdef void out_sent(self) noexcept:
         self.out.length = 0
+        self.told_at = 0
         if self.out.capacity > OUT_KEPT:
             free(self.out.data)
             self.out.data = NULL

@@ -165,6 +165,8 @@ cdef class ClientSession(ClientDialogue):
             if result != SMTP_REPLY_COMPLETE:
                 self.broken(f"malformed reply ({<int>result})")
             self.reply_count += 1
+            if self.witness is not None:
+                self.tell_reply()
             event.kind = EVENT_NONE
             self.on_reply(event)
             if event.kind != EVENT_NONE:
@@ -458,9 +460,14 @@ cdef class ClientSession(ClientDialogue):
             raise LocalProtocolError("no body may be sent now")
         s.phase = PHASE_BODY
         if s.by == BODY_BY_DATA:
+            if self.witness is not None:
+                self.witness.message(b"", message_octets)
             smtp_data_stuff_begin(&self.stuff)
             return 0
         length = snprintf(text, sizeof(text), b"BDAT %llu LAST\r\n", <unsigned long long>message_octets)
+        if self.witness is not None:
+            self.witness.command(<const uint8_t *>text, <size_t>length - 2)
+            self.witness.message(b"", message_octets)
         return self.put(text, length)
 
     cdef int body_stuffed(self, const uint8_t *data, size_t length) except -1:
