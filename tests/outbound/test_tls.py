@@ -20,6 +20,8 @@ from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
 from angarium.model.units import Duration
 from angarium.queue.shaping_options import ShapingOptions
+from angarium.routing.egress_rules import egress_pools
+from angarium.routing.options import SourceOptions
 from angarium.tls.options import CertificateOptions
 
 REQUIRETLS, TLS_OPTIONAL = 2048, 4096
@@ -234,6 +236,23 @@ async def test_sessions_are_resumed_with_the_same_host(tmp_path: pathlib.Path) -
             await relay.outcomes(count)
         assert server.connections == 4
         assert server.resumed == 3
+
+
+@on_uvloop
+async def test_sessions_of_one_source_tell_nothing_of_another(tmp_path: pathlib.Path) -> None:
+    """A ticket that came to one address and is shown from another says that both are one sender."""
+    limits = shaping(tmp_path, "required", connections=1, messages_per_connection=1)
+    sources = {name: SourceOptions(address=f"127.0.0.{number}") for number, name in ((1, "a"), (2, "b"))}
+    pools = egress_pools(sources, {}, [], "relay.example.org")
+    async with (
+        fault_server(tls=server_tls()) as server,
+        outgoing(tmp_path, to_here(server), shaping=limits, pools=pools) as relay,
+    ):
+        for count in range(1, 21):
+            await relay.send(b"b@y.example")
+            await relay.outcomes(count)
+        assert set(server.peers) == {"127.0.0.1", "127.0.0.2"}
+        assert server.resumed == server.connections - 2
 
 
 @on_uvloop

@@ -129,12 +129,12 @@ class Bench:
         if id_ is not None:
             self.dns.rows["_mta-sts.d.example TXT"] = id_ if id_.isupper() else f"v=STSv1; id={id_};"
 
-    def more(self) -> StsPolicies:
+    def more(self, *, is_read_only: bool = False) -> StsPolicies:
         self.all.append(
             StsPolicies(
                 self.dns, str(self.folder / "mta-sts.db"), authority.write_authority(self.folder),
                 lambda domain, reason: self.reports.append(f"{domain}: {reason}"), port=self.server.port,
-                clock=lambda: self.time.mono, utc=lambda: self.time.utc,
+                clock=lambda: self.time.mono, utc=lambda: self.time.utc, is_read_only=is_read_only,
             )
         )  # fmt: skip
         return self.all[-1]
@@ -249,6 +249,19 @@ async def test_another_worker_and_a_restart_find_it(bench: Bench) -> None:
     bench.announce(None)
     assert (await bench.more().find("d.example")).rule == ENFORCE
     assert len(bench.server.requests) == 1
+
+
+@on_a_bench
+async def test_a_command_sees_what_the_relay_keeps_and_changes_nothing(bench: Bench) -> None:
+    assert (await bench.find()).rule == ENFORCE
+    path = bench.folder / "mta-sts.db"
+    before = path.read_bytes()
+    bench.announce(None)
+    assert (await bench.more(is_read_only=True).find("d.example")).rule == ENFORCE
+    bench.announce("2")
+    assert (await bench.more(is_read_only=True).find("d.example")).announced == "2"
+    assert path.read_bytes() == before
+    assert not bench.reports
 
 
 @on_a_bench

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         help="say how mail to a domain would be protected, and who says so",
         description="Looks a domain up as the relay would: route, MX hosts and whether DNS vouches for them, TLSA\n"
         "records, MTA-STS policy; and prints what a connection to each host must be. Sends nothing. The\n"
-        "configuration file is read, no running relay is needed: policies that it keeps of earlier days are not seen.\n"
+        "configuration file is read, and the policies of MTA-STS that the relay keeps in its spool; it need not run.\n"
         "Exit status 1: mail cannot go there now, and why.",
         epilog="examples:\n"
         "  angarium tls-policy example.net\n"
@@ -83,7 +83,14 @@ async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict
     resolver = CachingResolver(config.resolver)
     sts = None
     if for_all.mta_sts:
-        sts = StsPolicies(resolver, None, for_all.tls_ca, lambda _, reason: print(reason, file=sys.stderr))
+        kept = Path(config.node.spool).absolute() / "mta-sts.db"
+        sts = StsPolicies(
+            resolver,
+            str(kept) if kept.exists() else None,
+            for_all.tls_ca,
+            lambda _, reason: print(reason, file=sys.stderr),
+            is_read_only=True,
+        )
     addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
     ourselves = Ourselves([config.node.own_hostname()], [(each.host, each.port) for each in addresses])
     with_tlsa = for_all.dane and config.resolver.trust_ad

@@ -380,12 +380,14 @@ cdef class Connection(Carrier):
     cdef int begin_handshake(self) except -1:
         name, key = self.attempt.tls_name, self.attempt.host_key
         try:
-            # By name and port: the machines of a cluster take each other's tickets, and who does not costs nothing.
+            # By name and port: the machines of a cluster take each other's tickets, and who does not costs nothing. And by
+            # source: a ticket tells the host that two addresses are one sender.
+            key_text = f"{self.ready.source.name}:{name}:{key[2]}"
             if self.attempt.policy.tlsa is None:
-                self.tls = ClientTls(self.attempt.tls, name, f"{name}:{key[2]}")
+                self.tls = ClientTls(self.attempt.tls, name, key_text)
             else:
                 tlsa, more_names = self.attempt.policy.tlsa, self.attempt.policy.more_names
-                self.tls = ClientTls(self.attempt.tls, tlsa.base, f"{name}:{key[2]}:{digest_of(tlsa, more_names)}",
+                self.tls = ClientTls(self.attempt.tls, tlsa.base, f"{key_text}:{digest_of(tlsa, more_names)}",
                                      tlsa.records, more_names)
         except ValueError as error:
             self.end(trouble.of_handshake(self.remote, str(error), is_requiretls=self.attempt.policy.needs_requiretls,

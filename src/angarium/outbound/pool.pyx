@@ -346,7 +346,8 @@ cdef class Pool(ConnectionOwner):
             connection.session.witness = None           # who looked on at the dial has gone
         connection.domains.left = connection.session.domain_limit
         self.connections.add(connection)
-        if connection.attempt.login_name != self.login:     # a reload came in between
+        used = None if connection.attempt.login is None else connection.attempt.login.options
+        if used != self.login_options:                      # a reload came in between
             connection.is_worn_out = True
         self.put(connection, BUSY)
         connection.start()

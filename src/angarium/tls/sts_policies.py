@@ -75,7 +75,7 @@ class _Failure(msgspec.Struct, frozen=True):
 class StsPolicies:
     """One worker's, on its loop; close() last.
 
-    path    of the store that workers share; None: nothing is kept.
+    path    of the store that workers share; None: nothing is kept. is_read_only: and nothing is put into it.
     ca      PEM file of authorities for the servers of policies; None: the system's.
     report  is told (domain, reason) when a policy cannot be had; domain "" is about the store.
     on_failure  (domain, result, reason), to be set: likewise, in the words of reports (RFC 8460 §4.3.2.2).
@@ -91,9 +91,10 @@ class StsPolicies:
         port: int = HTTPS_PORT,
         clock: Callable[[], float] = time.monotonic,
         utc: Callable[[], float] = time.time,
+        is_read_only: bool = False,
     ) -> None:
         self._resolver = resolver
-        self._store = StsStore(path) if path is not None else None
+        self._store = StsStore(path, is_read_only=is_read_only) if path is not None else None
         self._ca = ca
         self._report = report
         self.on_failure: Callable[[str, ResultType, str], None] | None = None

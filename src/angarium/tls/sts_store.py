@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from pathlib import Path
 from typing import Final, cast
 
 import msgspec
@@ -43,11 +44,13 @@ class Kept(msgspec.Struct, frozen=True):
 class StsStore:
     """Every method waits for the disk: call from one thread. Raises sqlite3.Error or OSError.
 
-    path  of the file, made when it is missing.
+    path          of the file, made when it is missing.
+    is_read_only  it is only looked into, and put() does nothing: for commands beside a relay.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_read_only: bool = False) -> None:
         self._path = path
+        self._is_read_only = is_read_only
         self._database: sqlite3.Connection | None = None
 
     def get(self, domain: str) -> Kept | None:
@@ -63,6 +66,8 @@ class StsStore:
         return Kept(row[0], StsPolicy(cast(Mode, row[1]), tuple(row[2].split()), row[3]), row[4])
 
     def put(self, domain: str, kept: Kept) -> None:
+        if self._is_read_only:
+            return
         policy = kept.policy
         words = (domain, kept.id, policy.mode, " ".join(policy.patterns), policy.max_age_s, kept.fetched_utc_s)
         try:
@@ -93,6 +98,10 @@ class StsStore:
             self._database = None
 
     def _open(self) -> sqlite3.Connection:
+        if self._database is None and self._is_read_only:
+            self._database = sqlite3.connect(
+                f"{Path(self._path).as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, check_same_thread=False
+            )
         if self._database is None:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -110,6 +119,8 @@ class StsStore:
 
     def _set_aside_if_damaged(self, error: sqlite3.DatabaseError) -> None:
         self.close()
+        if self._is_read_only:
+            return
         if not isinstance(error, sqlite3.OperationalError):     # busy, full, not allowed: the file is not at fault
             with contextlib.suppress(OSError):
                 os.replace(self._path, self._path + ".damaged")
