@@ -137,6 +137,21 @@ bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, 
     return wanted_ns != 0 && now_ns - wanted_ns < WANTED_NS && atomic_load(&entry->wanted_by) != worker + 1;
 }
 
+uint32_t shares_wanted_count(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+{
+    const shares_entry *entry = &self->entries[slot];
+    uint32_t by = atomic_load(&entry->wanted_by);
+    if (by == 0 || by > SHARES_WORKERS_MAX || !shares_is_wanted(self, slot, worker, now_ns))
+        return UINT32_MAX;
+    return atomic_load(&entry->connections[by - 1]);
+}
+
+void shares_unwant(shares_table *self, uint32_t slot, unsigned worker)
+{
+    if (atomic_load(&self->entries[slot].wanted_by) == worker + 1)
+        atomic_store(&self->entries[slot].wanted_ns, 0);
+}
+
 uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns)
 {

@@ -49,6 +49,12 @@ void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker);
 /* Whether another worker has asked in vain within the last 500 ms. */
 bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns);
 
+/* Connections that the worker has which asked in vain within the last 500 ms; UINT32_MAX: no other worker did. */
+uint32_t shares_wanted_count(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns);
+
+/* `worker` wants none any more: takes its mark away, if the last one is its. */
+void shares_unwant(shares_table *self, uint32_t slot, unsigned worker);
+
 /* GCRA: one message every `interval_ns` with a burst of `burst` (>= 1). Returns 0 when it may go now, else the
  * nanoseconds until it may; SHARES_RATE_STALE when the slot belongs to another site now. */
 #define SHARES_RATE_STALE UINT64_MAX

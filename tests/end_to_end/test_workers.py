@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, NO_RETRY, QUICK_RETRY, clean_relay, metrics, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
@@ -112,15 +113,23 @@ def test_the_rate_holds_for_the_whole_machine(tmp_path: Path) -> None:
             assert times[start + 49] - times[start] > 0.7, "in no stretch faster than the rate and its burst"
 
 
-def test_one_rate_for_all_sites_of_a_provider_over_two_workers(tmp_path: Path) -> None:
+OVER_TWO_SITES = {
+    "provider": '[shaping.provider.both]\ndomains = ["a.example", "b.example"]\nshare = true\n'
+    'message_rate = "80/s"\nconnections = 5\n',
+    "source": '[source.mail1]\naddress = "127.0.0.1"\n'
+    '[shaping.source.mail1]\nall_sites = { connections = 5, message_rate = "80/s" }\n',
+}
+
+
+@pytest.mark.parametrize("limits", OVER_TWO_SITES.values(), ids=OVER_TWO_SITES)
+def test_one_rate_for_two_sites_over_two_workers(tmp_path: Path, limits: str) -> None:
     """Never faster than one worker alone would send. How near they come, benchmarks/macro/limits.py says."""
     count, rate = 400, 80
     with NextHop() as first, NextHop() as second:
         config = (
             f'[[route]]\ndomain = "a.example"\nnext_hop = "smtp://127.0.0.1:{first.port}"\n'
             f'[[route]]\ndomain = "b.example"\nnext_hop = "smtp://127.0.0.1:{second.port}"\n'
-            '[shaping.provider.both]\ndomains = ["a.example", "b.example"]\nshare = true\n'
-            f'message_rate = "{rate}/s"\nconnections = 5\n'
+            f"{limits}"
         )
         with clean_relay(tmp_path, config, workers=2) as relay:
             filling = threading.Thread(target=fill, args=(relay.port, count, 8, ("a.example", "b.example")))

@@ -23,6 +23,8 @@ cdef class Pool(ConnectionOwner):
     cdef bint is_narrowed               # connections above it are to leave
     cdef double narrowed_s              # mono; when it was last halved
     cdef readonly double average_ms     # from MAIL to the last reply, recent transactions
+    cdef uint64_t finished_sum          # transactions; finished_seen: at the last look for more connections
+    cdef uint64_t finished_seen
     cdef double site_pause_s
     cdef double dial_after_s            # mono
     cdef uint64_t idle_ms

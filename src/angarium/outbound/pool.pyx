@@ -124,6 +124,8 @@ cdef class Pool(ConnectionOwner):
             c.start()
             if c.taken_count == before:         # nothing to be had after all (paused, or the rate is used up)
                 break
+        if self.ready.paused_until_mono_s != 0.0:
+            return                              # the rate is used up: another connection would not make it more
         left = self.busy_count if is_quick else 0
         if self.ready.count > left:
             self.dial(self.ready.count - left)
@@ -160,8 +162,9 @@ cdef class Pool(ConnectionOwner):
                 return False
             self.is_narrowed = False
         if self.ready.share.is_wanted_beside(self.ready.number) and \
-                (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS):
-            return False                                # another ready queue of the site has no connection
+                (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS
+                 or self.ready.share.is_wanted_first and self.ready.places > 1):
+            return False                                # another ready queue that is counted with this one needs it more
         if self.ready.passage is not None and self.ready.passage.must_yield(connection.taken_count >= TURN_TRANSACTIONS):
             return False
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
@@ -198,7 +201,7 @@ cdef class Pool(ConnectionOwner):
         if self.surplus() <= 0 or not self.ready.share.is_wanted():
             return False
         if self.ready.connection_limit >= self.scheduler.shares.worker_count:
-            return True
+            return self.ready.share.is_wanted_by_less()     # an odd place does not go to and fro
         # Fewer places than workers: they take turns.
         if connection.taken_count < TURN_TRANSACTIONS:
             return False
@@ -237,6 +240,7 @@ cdef class Pool(ConnectionOwner):
         self.put(connection, LEAVING)
 
     cdef void finished(self, Connection connection, uint64_t elapsed_ms) noexcept:
+        self.finished_sum += 1
         self.average_ms += (<double>elapsed_ms - self.average_ms) / 8.0
         if self.window < self.ready.connection_limit:
             self.window += 1.0 if self.window < self.threshold else 1.0 / self.window
@@ -267,16 +271,30 @@ cdef class Pool(ConnectionOwner):
     cdef void dial(self, uint64_t want) noexcept:
         """Begins connections for `want` recipients that nobody can take, as far as window and limits go."""
         cdef object task
+        cdef uint64_t most
         if mono_ms() / 1000.0 < self.dial_after_s:
             return
+        if self.ready.metered_ns:
+            # As many as are at work at once at that rate, twice over; who took all places would keep others of the limit from
+            # theirs. Where transactions take longer than any before, none ends between two looks: then one more.
+            most = 1 + <uint64_t>(2e6 * self.average_ms / self.ready.metered_ns)
+            if <uint64_t>len(self.connections) + <uint64_t>len(self.dials) >= most:
+                if self.finished_seen != self.finished_sum or self.dials:
+                    self.finished_seen = self.finished_sum
+                    self.look_again_later()
+                    return
+                most = <uint64_t>len(self.connections) + 1
+            want = min(want, most - <uint64_t>len(self.connections))
         try:
             while <uint64_t>len(self.dials) < want and len(self.dials) + len(self.connections) < self.window:
-                if self.ready.share.own > 0 and self.surplus() >= 0 and self.ready.share.is_wanted():
+                if self.ready.places and self.surplus() >= 0 and self.ready.share.is_wanted():
                     # What was just yielded is not ours to take back: the other worker asks every 100 ms.
                     self.look_again_later()
                     return
-                if self.ready.share.is_wanted_beside(self.ready.number):
-                    self.look_again_later()             # the place that was just given up is the other's
+                if self.ready.share.is_wanted_beside(self.ready.number) and \
+                        (self.ready.places or self.ready.share.is_wanted_first):
+                    # The place that was just given up is the other's; but who has none goes before who wants more.
+                    self.look_again_later()
                     return
                 if not self.ready.may_connect():
                     return                      # the scheduler wakes us when there is a place

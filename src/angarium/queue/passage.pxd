@@ -15,7 +15,6 @@ cdef class Gate:
     cdef pace dial_rate
     cdef readonly object line           # deque of ReadyQueue that wait to send
     cdef readonly object dial_line      # and to connect
-    cdef uint32_t turns_out             # given to the front of `line` a moment ago, and not used yet
     cdef bint is_armed
     cdef bint is_dial_armed
 
@@ -30,7 +29,7 @@ cdef class Passage:
     cdef Gate gate
     cdef readonly uint32_t held         # connections counted
     cdef bint is_in_line
-    cdef bint has_turn
+    cdef uint32_t turns                 # messages it may take before those who stand in line
     cdef bint is_in_dial_line
     cdef bint has_dial_turn
 

@@ -46,7 +46,8 @@ cdef class Gate:
             else:
                 self.line.append(ready)
             if not self.is_armed:
-                self.loop.call_later(wait_of(wait_ns, &self.rate) / 1e9, self.next_in_line)
+                # Who has had its turn, and not all of the rate, stands there only so that others get theirs.
+                self.loop.call_later(wait_of(wait_ns, &self.rate) / 1e9 if wait_ns else 0.0, self.next_in_line)
                 self.is_armed = True
         except Exception:
             pass                    # the loop is closing: mail stays in the spool
@@ -54,15 +55,15 @@ cdef class Gate:
     def next_in_line(self):
         cdef ReadyQueue ready
         cdef uint64_t wait_ns
-        cdef uint32_t count = min(<uint32_t>AT_ONCE, self.rate.burst // 2 + 1)
+        cdef int count = AT_ONCE
+        # What has gathered, among those in line: few sites take several at once, many one each.
+        cdef uint32_t turns = max(<uint32_t>1, (self.rate.burst // 2 + 1) // max(<uint32_t>1, <uint32_t>len(self.line)))
         self.is_armed = False
-        self.turns_out = 0              # who has not used its turn by now has no connection, or no mail any more
         while count and self.line:
             ready = self.line.popleft()
             ready.passage.is_in_line = False
             if ready.count:
-                ready.passage.has_turn = True
-                self.turns_out += 1
+                ready.passage.turns = turns + 1
                 count -= 1
             ready.go_on()
         if self.line and not self.is_armed:
@@ -117,22 +118,20 @@ cdef class Passage:
     cdef bint take_message(self, object ready) noexcept:
         cdef Gate gate = self.gate
         cdef uint64_t wait_ns = 0
-        cdef bint had_turn
+        cdef bint has_turn = self.turns > 1     # 1: it has had its turn, and lets others have theirs
         if self.is_in_line:
             return False
-        had_turn = self.has_turn
-        self.has_turn = False
-        if had_turn and gate.turns_out:
-            gate.turns_out -= 1
-        # One message a turn, and nobody goes before those who stand in line or have a turn.
-        if had_turn or not gate.turns_out and not gate.line:
+        if has_turn or self.turns == 0 and not gate.line:
             if gate.rate.interval_ns:
                 wait_ns = gate.share.take_message(gate.rate.interval_ns, gate.rate.burst)
             if wait_ns == 0:
+                if has_turn:
+                    self.turns -= 1
                 return True
+        self.turns = 0
         self.is_in_line = True
         (<ReadyQueue>ready).paused_until_mono_s = IN_LINE_S
-        gate.stand(ready, wait_ns, had_turn)        # the rate was used up before its message: it comes first then
+        gate.stand(ready, wait_ns, has_turn)    # the rate was used up in its turn: it comes first then
         return False
 
     cdef void give_message(self) noexcept:

@@ -78,6 +78,7 @@ cdef class ReadyQueue:
     cdef Share tenant_share             # and the tenant's besides
     cdef Ledger ledger
     cdef bint is_paced                  # one of the two next has an interval
+    cdef uint64_t metered_ns            # the longest interval of all rates that hold, the source's too; 0: there is none
     cdef pace rate
     cdef pace tenant_rate
     cdef pace dial_rate

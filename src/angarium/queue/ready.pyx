@@ -131,6 +131,7 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.tenant_share)
 
     cdef int look_at_source(self) except -1:
+        self.metered_ns = max(self.rate.interval_ns, self.tenant_rate.interval_ns)
         if not self.site.hosts:
             return 0                        # it leaves this machine by no network
         self.ration = self.ledger.ration_of(self)
@@ -138,6 +139,7 @@ cdef class ReadyQueue:
             self.passage = Passage(self.ledger.gate_of(self.source.name))
         if self.passage is not None:        # with the first of its queues the whole source goes by what a reload has brought
             self.passage.gate.configure(self.limits.all_sites)
+            self.metered_ns = max(self.metered_ns, self.passage.gate.rate.interval_ns)
         return 0
 
     cdef void remark(self, object trouble) noexcept:
@@ -236,6 +238,8 @@ cdef class ReadyQueue:
         if into.count == 0:
             return False
         self.count -= into.count
+        if self.count == 0 and self.share.wanted_by == self.number:
+            self.share.unwant(self.number)      # others need not wait for it
         queue_ready.cell[0] -= into.count
         into.message = walk.message
         walk.message.hand_count += into.count
@@ -335,8 +339,7 @@ cdef class ReadyQueue:
                 self.await_dial(wait_ns)
                 return False
         if not self.share.take_connection(self.connection_limit):
-            self.share.wanted_by = self.number
-            self.share.wanted_ns = mono_ns()
+            self.share.want(self.number, self.places == 0)
             if self.resume.next == NULL:
                 self.ledger.wheel.arm(&self.resume, 100)
             return False

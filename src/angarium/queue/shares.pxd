@@ -21,6 +21,8 @@ cdef extern from "queue/shares.h" nogil:
                                          uint32_t limit, uint64_t now_ns)
     void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
     bint shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+    uint32_t shares_wanted_count(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+    void shares_unwant(shares_table *self, uint32_t slot, unsigned worker)
     uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
     void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns)
@@ -65,11 +67,15 @@ cdef class Share:
     cdef uint32_t queue_count           # ready queues that have it; twice, if for connections and messages
     cdef uint32_t wanted_by             # number of the ready queue that asked in vain last; 0: none
     cdef uint64_t wanted_ns             # when
+    cdef bint is_wanted_first           # it has no connection at all
 
     cdef bint take_connection(self, uint32_t limit) noexcept
     cdef void give_connection(self) noexcept
     cdef bint is_wanted(self) noexcept
+    cdef bint is_wanted_by_less(self) noexcept                     # by a worker that is left with fewer even if it gets one
     cdef bint is_wanted_beside(self, uint32_t number) noexcept     # by another ready queue of this worker, just now
+    cdef void want(self, uint32_t number, bint has_none) noexcept  # a ready queue of this worker asked in vain
+    cdef void unwant(self, uint32_t number) noexcept               # it needs none any more
     cdef uint64_t take_message(self, uint64_t interval_ns, uint32_t burst) noexcept    # 0, or ns to wait
     cdef uint64_t counted_wait(self, uint64_t interval_ns, uint32_t burst) noexcept
     cdef uint64_t message_wait(self, uint64_t interval_ns, uint32_t burst) noexcept    # the same without taking

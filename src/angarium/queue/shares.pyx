@@ -107,6 +107,27 @@ cdef class Share:
         return self.slot != <uint32_t>-1 and shares_is_wanted(self.shares.table, self.slot, self.shares.worker,
                                                               mono_ns())
 
+    cdef bint is_wanted_by_less(self) noexcept:
+        cdef uint32_t count
+        if self.slot == <uint32_t>-1:
+            return False
+        count = shares_wanted_count(self.shares.table, self.slot, self.shares.worker, mono_ns())
+        return count != <uint32_t>-1 and self.own > count + 1
+
+    cdef void want(self, uint32_t number, bint has_none) noexcept:
+        # Who has no connection goes before those who want more of them, though these ask again and again.
+        if not has_none and self.is_wanted_first and self.is_wanted_beside(number):
+            return
+        self.wanted_by = number
+        self.wanted_ns = mono_ns()
+        self.is_wanted_first = has_none
+
+    cdef void unwant(self, uint32_t number) noexcept:
+        if self.wanted_by == number:
+            self.wanted_by = 0
+            if self.slot != <uint32_t>-1:
+                shares_unwant(self.shares.table, self.slot, self.shares.worker)
+
     cdef bint is_wanted_beside(self, uint32_t number) noexcept:
         if self.wanted_by == 0 or self.wanted_by == number:
             return False
