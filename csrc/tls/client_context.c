@@ -108,6 +108,7 @@ tls_client_context *tls_client_context_new(tls_client_profile profile)
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     /* Buffers of a record, 16 KiB each, only while there is one. */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(ctx, 1);             /* a record from the caller's buffer at once */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ctx, keep_session);
     return self;

@@ -160,6 +160,8 @@ tls_context *tls_context_new(bool is_tls13_only, const tls_ticket_keys *tickets)
     SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
     /* Buffers of a record, 16 KiB each, only while there is one: what a session costs while it waits. */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    /* A record is taken from the caller's buffer at once, not its head first. */
+    SSL_CTX_set_read_ahead(ctx, 1);
     /* Workers share no memory of sessions: tickets or nothing. */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_timeout(ctx, TICKET_LIFETIME_S);

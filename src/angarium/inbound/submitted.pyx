@@ -3,7 +3,7 @@
 # has to fit into the first run of a streamed message (128 KiB). A message that needs nothing is not copied.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp, strlen
+from libc.string cimport memcmp, memcpy, strlen
 from angarium.inbound.client cimport Client
 from angarium.inbound.transaction cimport inbound_transaction
 from angarium.mime.cheader cimport *
@@ -116,9 +116,13 @@ cdef int rebuild(Client client, octets **body, size_t end, size_t completed, bin
         octets_unref(new)
         return -1
     # There is room: it was asked for above, and Sender can only go.
-    new.length += mime_header_complete(
-        header, end, <const uint8_t *>PyBytes_AS_STRING(completion) if completion is not None else NULL,
-        PyBytes_GET_SIZE(completion) if completion is not None else 0, sender is not None, new.data + new.length)
+    if completed == end and sender is None:
+        memcpy(new.data + new.length, header, end)
+        new.length += end
+    else:
+        new.length += mime_header_complete(
+            header, end, <const uint8_t *>PyBytes_AS_STRING(completion) if completion is not None else NULL,
+            PyBytes_GET_SIZE(completion) if completion is not None else 0, sender is not None, new.data + new.length)
     if (lacks_blank and put(&new, b"\r\n") != 0) or octets_append(&new, header + end, rest) != 0:
         octets_unref(new)
         return -1
