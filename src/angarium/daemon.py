@@ -34,6 +34,7 @@ from angarium.model.errors import ConfigError
 from angarium.model.printable import printable
 from angarium.process import notify, privileges
 from angarium.process.activation import passed_sockets
+from angarium.process.automation_desk import AutomationDesk
 from angarium.process.control import Apply, ControlError
 from angarium.process.deputies import Deputies
 from angarium.process.listening import CannotListen, Listening, listen_alone
@@ -41,6 +42,7 @@ from angarium.process.steward import Steward
 from angarium.process.supervisor import Seat, Supervisor
 from angarium.process.worker import run as run_worker
 from angarium.queue.order_book import OrderBook
+from angarium.queue.quiet import quiet_hours
 from angarium.queue.ration_file import RationFile
 from angarium.queue.rations import Ration, Rations
 from angarium.queue.shares import Shares
@@ -125,19 +127,25 @@ class Daemon:
         self._reload_lock = asyncio.Lock()
         self._supervisor = Supervisor(self, node.worker_count())
         self._deputies = Deputies(self._supervisor, self._listening)
+        self._automation = AutomationDesk(self._supervisor, self._spool.fd, self.log, self._config.automation.rules)
         self._steward = Steward(
             self._supervisor,
             self._book,
             self.log,
             lambda: self._config.pool,
             lambda: self._config.queue.default.max_age,
+            automatic=self._automation,
+            quiet=lambda: quiet_hours(self._config.quiet),
         )
+        self._automation.push = self._steward.push
+        self._supervisor.on_noticed = self._automation.on_noticed
 
     def run(self) -> int:
         self._restore_rations()
         self._restore_orders()
         status = self._supervisor.run()
         self._save_rations()
+        self._automation.save()
         self._journal.flush()
         if self._supervisor.failure:
             print(f"angarium: {printable(self._supervisor.failure)}", file=sys.stderr)
@@ -164,7 +172,7 @@ class Daemon:
                 spool=self._spool,
                 sockets=sockets,
                 tickets=self._tickets,
-                orders=self._book.orders,
+                standing=self._steward.standing(),
             )
 
         return run_worker(seat, open_relay)
@@ -184,10 +192,11 @@ class Daemon:
         from angarium.process.desk import Desk
 
         desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now, self._lines)
-        self._admin = AdminServer(application(desk, self._steward))
+        self._admin = AdminServer(application(desk, self._steward, self._automation))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())
         self._steward.start()
+        self._automation.start()
         asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
         asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
         for passed in self._listening.unused:
@@ -224,6 +233,7 @@ class Daemon:
             self._book.restore()
         except (OSError, ValueError) as error:
             self.log("error", where="orders.json", reason=f"no order holds: {error}")
+        self._automation.restore()
 
     def _save_rations(self) -> None:
         try:
@@ -303,6 +313,7 @@ class Daemon:
             raise ConfigError(f"{self._path}: not applied: {error}") from None
         self._warmups = Warmups(config.warmup, config.shaping.provider, self._rations)
         self._lines.replace(config, tree)
+        self._automation.set_rules(config.automation.rules)
         wanted = set(_addresses(config))
         self._listening.close([address for address in self._listening.addresses if address not in wanted])
 

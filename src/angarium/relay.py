@@ -54,13 +54,15 @@ from angarium.outbound.tls_reports import TlsReporter
 from angarium.outbound.tls_witness import TlsWitness
 from angarium.outbound.tracing import OutboundTracing
 from angarium.policy.hook_file import HookSource
-from angarium.process.control import Explain, Listing, Retry, Sample, Trace, Walk
+from angarium.process.control import Explain, Listing, Retry, Sample, Standing, Trace, Walk
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
+from angarium.queue.adjustments import Adjustment
 from angarium.queue.compaction import Compactor
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.injection import inject
 from angarium.queue.memory_watch import MemoryWatch
+from angarium.queue.notices import Notice, Notices, Tally
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -139,6 +141,8 @@ class Relay:
         self._sts = self._sts_policies(config)
         self._health = SourceHealth()
         self._rations = rations
+        self._notices: Notices | None = None
+        self._send_notices: Callable[[list[Notice], list[Tally]], None] | None = None
         self._scheduler = Scheduler(
             loop,
             Wheel(loop),
@@ -198,7 +202,7 @@ class Relay:
         sockets: Sequence[BoundSocket],
         hooks: HookSource | None = None,
         tickets: TicketKeys | None = None,
-        orders: Sequence[Order] = (),
+        standing: Standing | None = None,
     ) -> Relay:
         """Opens the shards and begins to accept; the backlog is loaded meanwhile.
 
@@ -206,7 +210,7 @@ class Relay:
         tallies  of clients' networks (inbound/gate.pyx).
         rations  of sources that are warmed up; None: all are warm.
         hooks  of policy.file.
-        orders  standing ones.
+        standing  orders that hold.
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
@@ -222,7 +226,8 @@ class Relay:
             )
             self._shards.append(shard)
             shard.attach(loop)
-        self._order_watch.set_orders(orders)         # before the first message is routed
+        if standing is not None:             # before the first message is routed
+            self._order_watch.set_orders(standing.orders, standing.adjustments)
         self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
         self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
@@ -265,6 +270,22 @@ class Relay:
         await self._listen(config, sockets)
         return self
 
+    def notice_by(self, send: Callable[[list[Notice], list[Tally]], None]) -> None:
+        """Where to say what automation counts."""
+        self._send_notices = send
+        self._apply_automation(self._config)
+
+    def _apply_automation(self, config: Config) -> None:
+        """Before that nothing is counted: no mail has left yet."""
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
+        rules = config.automation.rules
+        if rules and self._send_notices is not None:
+            take = self._scheduler.take_tallies
+            self._notices = Notices(self._loop, rules, self._scheduler.classifier, self._send_notices, take)
+        self._scheduler.notice_by(self._notices)
+
     def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
         """How to ask all workers: ETRN is offered from now on."""
         self._intake.etrn = EtrnDesk(lambda node: wish(Retry(domain=node)))
@@ -293,6 +314,7 @@ class Relay:
             shaping=Shaping(config.shaping),
             options=config.queue.default,
         )
+        self._apply_automation(config)
         self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._dispatcher.sources.keep(config.sources())
         self._authority.apply(config.auth)
@@ -375,8 +397,8 @@ class Relay:
     async def sample(self, query: Sample) -> list[dict[str, Any]]:
         return await orders.sample(self._scheduler, query.where, query.limit)
 
-    def set_orders(self, orders: Sequence[Order]) -> None:
-        self._order_watch.set_orders(orders)
+    def set_orders(self, orders: Sequence[Order], adjustments: Sequence[Adjustment]) -> None:
+        self._order_watch.set_orders(orders, adjustments)
 
     async def explain(self, query: Explain) -> Explanation | None:
         if query.question is not None:
@@ -409,6 +431,8 @@ class Relay:
         """Ends inbound sessions and outbound transactions, both by the deadline."""
         self._sweeping.cancel()
         self._order_watch.close()
+        if self._notices is not None:
+            self._notices.close()
         for task in self._loading:
             task.cancel()
         for number in list(self._of_others):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, fix_port, outcomes, queue, wait_until_empty
+from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, clean_relay, fix_port, outcomes, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -43,6 +45,10 @@ def test_a_standing_order_holds_in_all_workers_and_over_a_restart(tmp_path: Path
         assert relay.stop() == 0
         relay.start()
         wait_for(lambda: places(relay) == ["y.example suspended"] * 10, "all are suspended again")
+        status, held = admin_get(relay, "/v1/in-force?domain=y.example")
+        assert status == 200 and [each["name"] for each in json.loads(held)] == ["closed"]
+        assert admin_get(relay, "/v1/in-force?domain=z.example")[1] == b"[]\n"
+        assert admin_get(relay, "/v1/in-force?domian=z.example")[0] == 400
         listed = order(relay, "orders", "list")
         assert re.fullmatch(
             r"closed  suspend  domain y\.example  since \S+, until it is cancelled: they asked\n", listed
@@ -127,3 +133,25 @@ def test_the_commands_of_the_page_are_understood(tmp_path: Path) -> None:
                 said = order(relay, *(word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)))
                 shape = re.sub(r"since \w+|\d\w*[smhd] more", "TIME", said)
                 assert shape == re.sub(r"since \w+|\d\w*[smhd] more", "TIME", expected), command
+
+
+def test_the_hook_of_the_page_holds_mail_until_the_time_in_its_header(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(text.replace("not message.client.user", "False"))      # nobody logs in here
+    with NextHop() as hop, clean_relay(tmp_path, f'[policy]\nfile = "{hooks}"\n{hop.route}{NO_RETRY}') as relay:
+        with SmtpClient(relay.port) as client:
+            when = format_datetime(datetime.now(UTC) + timedelta(hours=1))
+            client.send(f"X-Send-At: {when}\r\n".encode() + MESSAGE, "later@y.example")
+            client.send(MESSAGE, "now@y.example")
+            client.open("never@y.example")
+            client.ask(b"DATA\r\n")
+            code, reply = client.ask(b"X-Send-At: tomorrow\r\n\r\n.\r\n")
+            assert code == 550 and "X-Send-At is not a date with a time zone" in str(reply)
+        hop.wait_for_count(1)
+        (held,) = queue(relay, "--state", "held")
+        assert 3500 < held["next_attempt_utc_s"] - held["received_utc_s"] < 3700
+        assert order(relay, "queue", "retry", "--all") == "1 recipients of 1 messages are tried now\n"
+        deliveries = hop.wait_for_count(2)
+        assert deliveries[1].rcpts == (b"RCPT TO:<later@y.example>",) and b"X-Send-At" not in deliveries[1].message
+        wait_until_empty(relay)

@@ -125,6 +125,7 @@ def test_who_is_ready_is_suspended_too_and_who_is_in_hand_is_not(tmp_path):
         (Selection(domain="@example"), ["0", "1", "2", "3"]),
         (Selection(domain="y.example"), ["0", "1", "2", "3"]),
         (Selection(domain=".y.example"), []),
+        (Selection(domain="[192.0.2.1]"), []),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@
     DELETE /v1/queue?domain=  or  ?all=true
     POST   /v1/queue/retry                 {"id": …} or {"domain": …} or {"all": true}
     POST, GET, DELETE /v1/orders …         see order_routes.py
+    GET, DELETE /v1/automation …           see automation_routes.py
     GET    /v1/explain/{id}                why a message waits
     GET    /v1/explain?address=            what a message to the address would meet, and who waits
     GET    /v1/top?order=&limit=           the busiest sites
@@ -38,6 +39,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from angarium.admin import prometheus
+from angarium.admin.automation_routes import AutomationBackend, automation_routes
 from angarium.admin.order_routes import OrdersBackend, order_routes
 from angarium.admin.views import (
     BadQuery,
@@ -107,8 +109,10 @@ class Backend(Protocol):
         """Raises ConfigError when the new configuration is refused."""
 
 
-def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIApp:
-    """The ASGI application. orders: None: that part is left out."""
+def application(
+    backend: Backend, orders: OrdersBackend | None = None, automation: AutomationBackend | None = None
+) -> ASGIApp:
+    """The ASGI application. orders, automation: None: that part is left out."""
 
     async def health(request: Request) -> Response:
         answer = await backend.health()
@@ -227,6 +231,7 @@ def application(backend: Backend, orders: OrdersBackend | None = None) -> ASGIAp
                 Route("/v1/trace", trace, methods=["GET"]),
                 Route("/v1/reload", reload, methods=["POST"]),
                 *(order_routes(orders, _json, _body) if orders is not None else ()),
+                *(automation_routes(automation, _json) if automation is not None else ()),
             ],
             exception_handlers={
                 HTTPException: _on_http_error,

@@ -3,6 +3,8 @@
     POST   /v1/orders           admin.order_views.OrderRequest: does something with queued mail, and with later mail
     GET    /v1/orders           what holds
     DELETE /v1/orders/{name}
+    GET    /v1/in-force?domain=&site=&provider=&source=&pool=&tenant=&campaign=&sender=&recipient=
+                                what of orders, quiet hours and automation is about such mail
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from starlette.routing import Route
 
 from angarium.admin.order_views import OrderAnswer, OrderRequest, OrdersView
 from angarium.admin.views import Changed
+from angarium.queue.in_force import Facts, InForce
 from angarium.queue.standing import Order
 
 Answer = Callable[[object], Response]
@@ -32,6 +35,8 @@ class OrdersBackend(Protocol):
 
     async def cancel(self, name: str) -> list[str]:
         """Names of the orders that are gone."""
+
+    def in_force(self, facts: Facts) -> list[InForce]: ...
 
 
 def order_routes(
@@ -52,7 +57,13 @@ def order_routes(
             raise HTTPException(404, f'there is no order "{name}"')
         return answer(Changed(count=len(gone)))
 
+    async def held(request: Request) -> Response:
+        if unknown := set(request.query_params) - set(Facts.__struct_fields__):
+            raise HTTPException(400, f"{min(unknown)}: unknown parameter")
+        return answer(backend.in_force(Facts(**dict(request.query_params))))
+
     return [
+        Route("/v1/in-force", held, methods=["GET"]),
         Route("/v1/orders", give, methods=["POST"]),
         Route("/v1/orders", listed, methods=["GET"]),
         Route("/v1/orders/{name:path}", cancel, methods=["DELETE"]),

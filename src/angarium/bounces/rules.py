@@ -177,8 +177,26 @@ def _rule(table: Any, path: Path, line: int, lines: Sequence[str]) -> Rule:
     return rule
 
 
+def condition(
+    *, code: Any = (), status: Any = (), phase: Any = (), mx: Any = (), text: Any = (), match: Any = ()
+) -> Rule:
+    """What a [[rule]] asks, for who has other uses for the answer than a class. Raises ValueError."""
+    return Rule(
+        "",
+        "",
+        0,
+        frozenset(number for each in _list(code) for number in _codes(str(each))),
+        frozenset(_status(each) for each in _list(status)),
+        frozenset(_phase(each) for each in _list(phase)),
+        _mx(list(_list(mx))),
+        tuple(folded(each) for each in _list(text)),
+        tuple(_pattern(each) for each in _list(match)),
+        {},
+    )
+
+
 def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _codes(text: str) -> list[int]:

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "sources": ("angarium.cli.sources", "show egress sources, suspended ones, and warm-ups"),
     "queue": ("angarium.cli.queue", "list and show queued mail; suspend, bounce, delete, retry, re-route it"),
     "orders": ("angarium.cli.orders", "list and cancel standing orders"),
+    "automation": ("angarium.cli.automation", "show, explain and cancel what automation does"),
     "explain": ("angarium.cli.explain", "say why mail waits, or what would become of it"),
     "top": ("angarium.cli.top", "show the busiest sites, anew every two seconds"),
     "auth": ("angarium.cli.auth", "keep the file of credentials: add, passwd, list, delete"),

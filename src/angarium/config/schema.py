@@ -28,6 +28,7 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source, TlsName
 from angarium.policy.hook_file import HookFileError, HookSource, read_source
 from angarium.policy.options import PolicyOptions
+from angarium.queue.automation_options import AutomationOptions
 from angarium.queue.options import MemoryOptions, QueueOptions
 from angarium.queue.quiet import QuietOptions
 from angarium.queue.shaping import Shaping
@@ -73,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: dict[str, WarmupOptions] = {}
     shaping: ShapingTables = ShapingTables()
     quiet: list[QuietOptions] = []
+    automation: AutomationOptions = AutomationOptions()
     queue: QueueTables = QueueTables()
     tenant: dict[str, TenantOptions] = {}
     resolver: ResolverOptions = ResolverOptions()
@@ -301,6 +303,11 @@ def _check_sources(config: Config, tree: Tree) -> None:
         if quiet.provider and quiet.provider not in config.shaping.provider:
             hint = _hint(quiet.provider, config.shaping.provider)
             raise tree.complain(("quiet", index, "provider"), f"there is no [shaping.provider.{quiet.provider}]{hint}")
+    for rule_name, automatic in config.automation.rule.items():
+        if automatic.pool and automatic.pool != "default" and automatic.pool not in config.pool:
+            hint = _hint(automatic.pool, config.pool)
+            where = ("automation", "rule", rule_name, "pool")
+            raise tree.complain(where, f"there is no [pool.{automatic.pool}]{hint}")
     for where, reason in unknown_names(config.warmup, config.source, config.shaping.provider):
         raise tree.complain(("warmup", *where), reason)
 

@@ -1,4 +1,5 @@
-"""[shaping] files: limits that somebody else has written. What the operator's own file says of a key holds before them.
+"""[shaping] files and [automation] files: what somebody else has written. What the operator's own file says of a key
+holds before them.
 
 Not `include`, where two files that set one key are refused: here the question which of them holds has an answer.
 """
@@ -17,33 +18,39 @@ SHIPPED: Final = "@shipped"
 
 
 def add_shaping_files(tree: Tree) -> None:
-    """Puts the tables of the files beneath those of the tree; of two files the first holds.
+    """Puts the tables of the files of [shaping] and of [automation] beneath those of the tree; of two the first holds.
 
-    Raises ConfigError: no such file, not TOML, or something in it besides [shaping.*].
+    Raises ConfigError: no such file, not TOML, or something in it besides these tables.
     """
-    shaping = tree.tables.get("shaping")
-    names = shaping.get("files", []) if isinstance(shaping, dict) else []
+    for key in ("shaping", "automation"):
+        _add_files(tree, key)
+
+
+def _add_files(tree: Tree, key: str) -> None:
+    tables = tree.tables.get(key)
+    names = tables.get("files", []) if isinstance(tables, dict) else []
     if not isinstance(names, list):
         return              # decoding says what is wrong with it
     for index, name in enumerate(names):
-        where = ("shaping", "files", index)
+        where = (key, "files", index)
         if not isinstance(name, str) or not name:
             raise tree.complain(where, "expected a file name")
-        path = shipped() if name == SHIPPED else tree.file_of(("shaping", "files")).parent / name
+        path = shipped(key) if name == SHIPPED else tree.file_of((key, "files")).parent / name
         if not path.is_file():
             raise tree.complain(where, f"{path}: no such file")
         table, text = read_table(path)
-        _check(table, path)
+        _check(table, path, key)
         tree.merge_beneath(table, path, text)
 
 
-def shipped() -> Path:
-    return Path(str(resources("angarium.config") / "shaping.toml"))
+def shipped(key: str = "shaping") -> Path:
+    """The file that "@shipped" stands for."""
+    return Path(str(resources("angarium.config") / f"{key}.toml"))
 
 
-def _check(table: dict[str, Any], path: Path) -> None:
+def _check(table: dict[str, Any], path: Path, wanted: str) -> None:
     for key, value in table.items():
-        if key != "shaping" or not isinstance(value, dict):
-            raise ConfigError(f"{path}: {spell((key,))}: a file of [shaping] files holds [shaping.*] only")
-    if "files" in table.get("shaping", {}):
-        raise ConfigError(f"{path}: shaping.files: such a file names no others")
+        if key != wanted or not isinstance(value, dict):
+            raise ConfigError(f"{path}: {spell((key,))}: a file of [{wanted}] files holds [{wanted}.*] only")
+    if "files" in table.get(wanted, {}):
+        raise ConfigError(f"{path}: {wanted}.files: such a file names no others")

@@ -23,6 +23,8 @@ from angarium.model.errors import AngariumError
 from angarium.outbound.explanation import Question, Subject
 from angarium.outbound.tracing import Target
 from angarium.policy.hook_file import HookSource
+from angarium.queue.adjustments import Adjustment
+from angarium.queue.notices import Notice, Tally
 from angarium.queue.selection import Selection
 from angarium.queue.standing import Order
 
@@ -98,9 +100,10 @@ class Sample(msgspec.Struct, tag="sample"):
 
 
 class Standing(msgspec.Struct, tag="standing"):
-    """All standing orders from now on. Answer: None."""
+    """All standing orders from now on, automation's too, and what that changes in limits. Answer: None."""
 
     orders: list[Order]
+    adjustments: list[Adjustment] = []
 
 
 class Refusal(msgspec.Struct, tag="refusal"):
@@ -239,7 +242,14 @@ class Granted(msgspec.Struct, tag="granted"):
     count: int
 
 
-Letter = Call | Answer | Ready | CannotStart | Wish | Granted
+class Noticed(msgspec.Struct, tag="noticed"):
+    """From a worker, at most once a second: what automation counts. Nobody answers."""
+
+    notices: list[Notice]
+    tallies: list[Tally]
+
+
+Letter = Call | Answer | Ready | CannotStart | Wish | Granted | Noticed
 
 
 class Channel:

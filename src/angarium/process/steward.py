@@ -16,7 +16,11 @@ from angarium.admin.views import BadQuery
 from angarium.policy.decisions import route_text
 from angarium.process.control import ControlError, Request, Sample, Standing, Walk
 from angarium.process.supervisor import Supervisor
+from angarium.queue.adjustments import Adjustment
+from angarium.queue.automation import Measure
+from angarium.queue.in_force import Facts, InForce, in_force
 from angarium.queue.order_book import OrderBook
+from angarium.queue.quiet import QuietHours
 from angarium.queue.standing import Order, status_numbers
 
 T = TypeVar("T")
@@ -30,6 +34,16 @@ class Log(Protocol):
     def __call__(self, event: str, **fields: str | int | float) -> None: ...
 
 
+class Automatic(Protocol):
+    """What automation orders; None of it is kept here."""
+
+    def orders(self) -> list[Order]: ...
+
+    def adjustments(self) -> list[Adjustment]: ...
+
+    def in_force(self) -> list[Measure]: ...
+
+
 class Steward:
     """pools: names of egress pools now. max_age_s: of queued mail, now: what an order found is gone then."""
 
@@ -40,12 +54,17 @@ class Steward:
         log: Log,
         pools: Callable[[], Iterable[str]],
         max_age_s: Callable[[], float],
+        *,
+        automatic: Automatic | None = None,
+        quiet: Callable[[], Iterable[QuietHours]] = tuple,
     ) -> None:
         self._supervisor = supervisor
         self._book = book
         self._log = log
         self._pools = pools
         self._max_age_s = max_age_s
+        self._automatic = automatic
+        self._quiet = quiet
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -54,6 +73,18 @@ class Steward:
 
     def orders(self) -> list[Order]:
         return self._book.orders
+
+    def in_force(self, facts: Facts) -> list[InForce]:
+        """All that holds for some mail now: orders, quiet hours, automation."""
+        measures = self._automatic.in_force() if self._automatic is not None else []
+        return in_force(facts, orders=self._book.orders, quiet=self._quiet(), measures=measures)
+
+    def standing(self) -> Standing:
+        """All that workers are to know."""
+        automatic = self._automatic
+        if automatic is None:
+            return Standing(self._book.orders)
+        return Standing([*self._book.orders, *automatic.orders()], automatic.adjustments())
 
     async def give(self, request: OrderRequest) -> OrderAnswer:
         """Raises BadQuery for an order that makes no sense, ControlError when a worker does not answer."""
@@ -143,7 +174,7 @@ class Steward:
         except OSError as error:
             raise ControlError(f"orders.json: {error}") from None
         self._tell("made", order)
-        await self._push()
+        await self.push()
 
     async def _cancel(self, *names: str) -> list[str]:
         try:
@@ -153,10 +184,10 @@ class Steward:
         for order in gone:
             self._tell("cancelled", order)
         if gone:
-            await self._push()
+            await self.push()
         return [order.name for order in gone]
 
-    async def _push(self) -> None:
+    async def push(self) -> None:
         """To all workers. One that dies meanwhile is started again with what the book has; one that does not answer is
         told of in the log."""
         self._await_end()
@@ -166,7 +197,7 @@ class Steward:
             if worker is None:
                 return
             try:
-                await worker.call(Standing(self._book.orders), type(None), timeout_s=_PUSH_TIMEOUT_S)
+                await worker.call(self.standing(), type(None), timeout_s=_PUSH_TIMEOUT_S)
             except ControlError as error:
                 self._log("error", where="orders", worker=number, reason=str(error))
 
@@ -190,7 +221,7 @@ class Steward:
         for order in gone:
             self._tell("ended", order)
         if gone:
-            self._supervisor.spawn(self._push())
+            self._supervisor.spawn(self.push())
         else:
             self._await_end()
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -28,6 +28,7 @@ from angarium.process.control import (
     Drain,
     Granted,
     Letter,
+    Noticed,
     Ready,
     Request,
     Wish,
@@ -106,6 +107,8 @@ class Worker:
                 supervisor.became_ready()
             elif isinstance(letter, Wish):
                 supervisor.spawn(supervisor.grant(self, letter))
+            elif isinstance(letter, Noticed):
+                supervisor.on_noticed(letter)
             elif isinstance(letter, CannotStart):
                 self.cannot_start = letter.reason
 
@@ -156,6 +159,7 @@ class Supervisor:
         self.is_ready = False
         self.is_stopping = False
         self.exit_status = 0
+        self.on_noticed: Callable[[Noticed], None] = lambda noticed: None
         self._due = set(range(count))
         self._deaths: dict[int, list[float]] = {number: [] for number in range(count)}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -38,6 +38,7 @@ from angarium.process.control import (
     Letter,
     Listing,
     Look,
+    Noticed,
     Ready,
     Refusal,
     Request,
@@ -57,7 +58,9 @@ from angarium.process.control import (
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
+from angarium.queue.adjustments import Adjustment
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
+from angarium.queue.notices import Notice, Tally
 from angarium.queue.standing import Order
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
@@ -67,6 +70,9 @@ class Relay(Protocol):
     """What a worker serves. All methods are called on the loop."""
 
     journal: Journal
+
+    def notice_by(self, send: Callable[[list[Notice], list[Tally]], None]) -> None:
+        """How it says what automation counts; called once, first."""
 
     def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
         """How it asks all workers, itself too, for something; called once, first."""
@@ -101,7 +107,7 @@ class Relay(Protocol):
 
     async def sample(self, query: Sample) -> list[dict[str, Any]]: ...
 
-    def set_orders(self, orders: list[Order]) -> None: ...
+    def set_orders(self, orders: list[Order], adjustments: list[Adjustment]) -> None: ...
 
     def refusal(self, id_: str) -> dict[str, Any] | None: ...
 
@@ -159,6 +165,7 @@ class _Life:
             self._channel.send(CannotStart(reason=str(error)))
             return 2
         relay.wish_by(self._wish)
+        relay.notice_by(lambda notices, tallies: self._channel.send(Noticed(notices, tallies)))
         watchdog = Watchdog(self._loop, relay.journal)
         for call, fds in self._early:
             self._begin(call, fds)
@@ -259,7 +266,7 @@ class _Life:
             case Sample():
                 return await relay.sample(request)
             case Standing():
-                relay.set_orders(request.orders)
+                relay.set_orders(request.orders, request.adjustments)
                 return None
             case Refusal():
                 return relay.refusal(request.id)

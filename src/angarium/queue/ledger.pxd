@@ -17,6 +17,7 @@ cdef class Ledger:
     cdef readonly Flows flows           # whose mail it is
     cdef readonly object loop
     cdef readonly object shaping        # shaping.Shaping
+    cdef readonly object adjustments    # adjustments.Adjustments, or None: automation changes nothing now
     cdef dict shares_held               # name -> Share, while a ready queue is counted there
     cdef list shards                    # by their number; None: not met yet. Kept as long as the Ledger.
     cdef int resume_kind

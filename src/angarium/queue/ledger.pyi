@@ -3,6 +3,7 @@
 from asyncio import AbstractEventLoop
 
 from angarium.events.journal import Journal
+from angarium.queue.adjustments import Adjustments
 from angarium.queue.flows import Flows
 from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
@@ -17,3 +18,4 @@ class Ledger:
     shares: Shares
     loop: AbstractEventLoop
     shaping: Shaping
+    adjustments: Adjustments | None

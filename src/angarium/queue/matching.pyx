@@ -10,7 +10,7 @@ from angarium.spool.cspool cimport (
     SPOOL_ATTRIBUTE_CAMPAIGN, SPOOL_ATTRIBUTE_TENANT, spool_envelope, spool_envelope_open, spool_recipient)
 
 from angarium.queue.shaping import normal_domain
-from angarium.queue.shaping_options import domain_pattern
+from angarium.queue.selection import domain_key
 from angarium.routing.route_key import SenderPatterns, sender_key
 from angarium.spool.envelope import decode_id
 
@@ -26,12 +26,12 @@ cdef class Matcher:
         self.where = where
         self.name = self.below = None
         if domain.startswith("@"):
-            self.name = domain_pattern(domain[1:])
+            self.name = domain_key(domain[1:])
             self.below = "." + self.name
         elif domain.startswith("."):
-            self.below = domain_pattern(domain)
+            self.below = domain_key(domain)
         elif domain:
-            self.name = domain_pattern(domain)
+            self.name = domain_key(domain)
         self.site, self.provider, self.source, self.pool = where.site.lower(), where.provider, where.source, where.pool
         self.asks_domain = bool(domain or self.site or self.provider or self.pool)
         self.id = decode_id(where.id) if where.id else 0

@@ -9,6 +9,7 @@ from typing import Final
 
 from angarium.events.journal import Journal
 from angarium.queue import orders as walks
+from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.quiet import QuietHours
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.standing import Order
@@ -24,6 +25,7 @@ class OrderWatch:
         self._journal = journal
         self._scheduler = scheduler
         self._orders: tuple[Order, ...] = ()
+        self._adjustments: tuple[Adjustment, ...] = ()
         self._quiet: tuple[QuietHours, ...] = ()
         self._releasing: asyncio.Task[None] | None = None
         self._is_release_due = False
@@ -33,8 +35,11 @@ class OrderWatch:
     def orders(self) -> tuple[Order, ...]:
         return self._orders
 
-    def set_orders(self, orders: Sequence[Order]) -> None:
+    def set_orders(self, orders: Sequence[Order], adjustments: Sequence[Adjustment] = ()) -> None:
         self._orders = tuple(orders)
+        if tuple(adjustments) != self._adjustments:
+            self._adjustments = tuple(adjustments)
+            self._scheduler.set_adjustments(Adjustments(adjustments) if adjustments else None)
         self._obey()
 
     def set_quiet(self, quiet: Sequence[QuietHours]) -> None:

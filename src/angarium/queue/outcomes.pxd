@@ -8,6 +8,10 @@ from angarium.queue.wheel cimport wheel_node
 cdef class Outcomes(Keeper):
     cdef public object classifier       # bounces.classifier.Classifier
     cdef public object on_failed        # callable(class, tenant, forward_path) for each that failed or expired, or None
+    cdef public object notices          # notices.Notices, or None: no rule of automation asks about replies
+    cdef bint counts_attempts           # some rule is of a rate
+    cdef bint asks_envelope             # notices want tenant and campaign
+    cdef list tallied                   # ReadyQueues in which attempts have ended since take_tallies() was asked last
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s, delay_report_s
     cdef uint32_t conclusions_waiting   # for an envelope to be read back
 
@@ -23,6 +27,9 @@ cdef class Outcomes(Keeper):
     cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
                        uint64_t elapsed_ms) noexcept
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s, ReadyQueue ready) noexcept
+    cdef void tally(self, ReadyQueue ready) noexcept
+    cdef bint noticed(self, message *m, ReadyQueue ready, object trouble, bint is_permanent) noexcept
+    cdef object place_of(self, ReadyQueue ready)
     cdef str class_of(self, object trouble)
     cdef bint wants_failure_report(self, message *m, recipient *r) noexcept
     cdef void tell_failed(self, message *m, recipient *r, object name) noexcept

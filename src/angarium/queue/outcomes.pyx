@@ -18,13 +18,15 @@ from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.terms cimport message_terms, tenant_in, terms_of
 from angarium.queue.wheel cimport wheel_node
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_SUCCESS
-from angarium.spool.cspool cimport SPOOL_ENVELOPE_IS_DSN, spool_envelope, spool_envelope_open, spool_recipient
+from angarium.queue.planner cimport attribute_of
+from angarium.spool.cspool cimport SPOOL_ATTRIBUTE_CAMPAIGN, SPOOL_ATTRIBUTE_TENANT, SPOOL_ENVELOPE_IS_DSN, spool_envelope, spool_envelope_open, spool_recipient
 
 import functools
 
 from angarium.bounces.classes import UNCLASSIFIED
 from angarium.metrics.counters import counter, gauge
 from angarium.model.outcome import Trouble
+from angarium.queue.notices import Place, Tally
 
 cdef Counter recipients_delivered = counter("angarium_recipients_delivered_total", "Recipients delivered.")
 cdef Counter recipients_deferred = counter("angarium_recipients_deferred_total", "Attempts that ended in a deferral.")
@@ -71,6 +73,9 @@ cdef class Outcomes(Keeper):
                     tls_policy, tls_policy_from, NULL)
         recipients_delivered.cell[0] += 1
         ready.delivered_count += 1
+        if self.counts_attempts:
+            ready.delivered_tally += 1
+            self.tally(ready)
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
             if ready.site.protocol == "smtp":       # LMTP and Maildirs are the end of the way (RFC 3461 §5.2.2)
@@ -102,6 +107,8 @@ cdef class Outcomes(Keeper):
         cdef bytes source = ready.source_name if ready is not None else None
         cdef double delay_s
         try:
+            if self.notices is not None and ready is not None:
+                is_permanent = self.noticed(m, ready, trouble, is_permanent)
             terms.by_mode = 0
             if m.flags & MESSAGE_HAS_TERMS and terms_of(m, &terms):
                 begun_ms = max(begun_ms, terms.hold_until_utc_s * 1000)
@@ -169,6 +176,65 @@ cdef class Outcomes(Keeper):
                 break
         delay *= 1.0 + jitter * (<double>(mixed >> 40) / <double>(1 << 23) - 1.0)
         return max(delay, least_s, 0.1)
+
+    # ---- for automation ----
+
+    def notice_by(self, notices):
+        """Rules of a new configuration, or None."""
+        self.notices = notices
+        self.counts_attempts = notices is not None and notices.counts_rates
+        self.asks_envelope = notices is not None and notices.asks_envelope
+        if self.tallied is None:
+            self.tallied = []
+
+    cdef void tally(self, ReadyQueue ready) noexcept:
+        if ready.is_tallied:
+            return
+        try:
+            self.tallied.append(ready)
+            ready.is_tallied = True
+            self.notices.await_flush()
+        except Exception:
+            pass                            # out of memory, or the loop is closing: not counted
+
+    def take_tallies(self):
+        """How attempts have ended since this was asked last: list of notices.Tally."""
+        cdef ReadyQueue ready
+        cdef list found = []
+        for ready in self.tallied:
+            found.append(Tally(self.place_of(ready), ready.delivered_tally, ready.deferred_tally, ready.failed_tally))
+            ready.delivered_tally = ready.deferred_tally = ready.failed_tally = 0
+            ready.is_tallied = False
+        self.tallied.clear()
+        return found
+
+    cdef object place_of(self, ReadyQueue ready):
+        if ready.place is None:
+            provider = self.shaping.provider_of(ready.site, ready.kind)
+            ready.place = Place(ready.site.name, provider, ready.source.name)
+        return ready.place
+
+    cdef bint noticed(self, message *m, ReadyQueue ready, object trouble, bint is_permanent) noexcept:
+        """Whether the failure is for good, after what rules say of such replies."""
+        cdef spool_envelope view
+        try:
+            place = self.place_of(ready)
+            if self.asks_envelope and m.envelope != NULL and \
+                    spool_envelope_open(m.envelope.data, m.envelope.length, &view) == 0:
+                tenant = attribute_of(&view, SPOOL_ATTRIBUTE_TENANT) or b""
+                campaign = attribute_of(&view, SPOOL_ATTRIBUTE_CAMPAIGN) or b""
+                place = Place(place.site, place.provider, place.source, tenant.decode("utf-8", "replace"),
+                              campaign.decode("utf-8", "replace"))
+            is_permanent = self.notices.failed(trouble, is_permanent, place)
+            if self.counts_attempts:
+                if is_permanent:
+                    ready.failed_tally += 1
+                else:
+                    ready.deferred_tally += 1
+                self.tally(ready)
+        except Exception as error:          # what automation makes of a failure may not keep its outcome from being told
+            self.journal.log("error", where="automation", reason=repr(error))
+        return is_permanent
 
     cdef str class_of(self, object trouble):
         try:

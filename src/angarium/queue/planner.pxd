@@ -56,6 +56,7 @@ cdef class Planner(Ledger):
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
+    cdef object not_listed(self, DomainQueue domain, object source)
     cdef object source_for(self, DomainQueue domain, recipient *r)
     cdef void start_resolving(self) noexcept
     cdef int sweep_part(self, uint32_t number, int *budget) except -1

@@ -262,7 +262,24 @@ cdef class Planner(Ledger):
         # source at each attempt, which is what greylisting waits for, until something that lies with the source comes up.
         cdef uint64_t mixed = (message_of(r).id + (r.flags >> RECIPIENT_SOURCE_SHIFT)) * <uint64_t>0x9E3779B97F4A7C15ULL
         source = domain.pool.only
-        return source if source is not None else domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
+        if source is None:
+            source = domain.pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
+            if self.adjustments is not None and self.adjustments.lists_sources:
+                source = self.not_listed(domain, source)
+        return source
+
+    cdef object not_listed(self, DomainQueue domain, object source):
+        """Another source of the pool, where the one chosen is on the list of who gets the mail; it itself when all are."""
+        cdef str site = domain.plan.site.name
+        if not self.adjustments.is_listed(site, domain.provider_name, source.name):
+            return source
+        sources = domain.pool.sources
+        first = sources.index(source) if source in sources else 0
+        for i in range(1, len(sources)):
+            other = sources[(first + i) % len(sources)]
+            if not self.adjustments.is_listed(site, domain.provider_name, other.name) and domain.pool.can_use(other):
+                return other
+        return source
 
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of

@@ -93,6 +93,11 @@ cdef class ReadyQueue:
     cdef double retry_max_s
     cdef double retry_jitter
     cdef bint is_deferring
+    cdef uint32_t delivered_tally       # of attempts since Outcomes.take_tallies() asked last, while it counts them
+    cdef uint32_t deferred_tally
+    cdef uint32_t failed_tally
+    cdef bint is_tallied
+    cdef object place                   # notices.Place, made when it is asked for
     cdef bint is_waking
 
     cdef void remark(self, object trouble) noexcept             # an attempt ended in it, or nobody could be reached
@@ -113,6 +118,7 @@ cdef class ReadyQueue:
     cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
     cpdef fail_all(self, object trouble)
     cdef void configure(self) noexcept
+    cdef int adjust(self) except -1
     cdef int count_by(self, object limits) except -1
     cdef bint counts_alone(self) noexcept                                   # no other ready queue's connections do, or soon may
     cdef void let_go(self) noexcept                                         # it is forgotten: nothing is counted for it

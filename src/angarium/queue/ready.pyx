@@ -94,9 +94,25 @@ cdef class ReadyQueue:
             pace_of(options.connection_rate, &self.dial_rate)
             self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
             self.limits = limits
+            self.place = None
+            if self.ledger.adjustments is not None:
+                self.adjust()
             self.look_at_source()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
+
+    cdef int adjust(self) except -1:
+        """What automation says for a time: fewer connections, slower."""
+        provider = self.ledger.shaping.provider_of(self.site, self.kind)
+        factor, cap = self.ledger.adjustments.of(self.site.name, provider, self.source.name)
+        if cap and cap < self.connection_limit:
+            self.connection_limit = cap
+        if factor > 1.0:
+            self.connection_limit = max(<uint32_t>1, <uint32_t>(self.connection_limit / <double>factor))
+            self.rate.interval_ns = <uint64_t>(self.rate.interval_ns * <double>factor)
+            self.tenant_rate.interval_ns = <uint64_t>(self.tenant_rate.interval_ns * <double>factor)
+            self.dial_rate.interval_ns = <uint64_t>(self.dial_rate.interval_ns * <double>factor)
+        return 0
 
     cdef int count_by(self, object limits) except -1:
         """From now on where `limits` say; places taken so far are counted there too."""

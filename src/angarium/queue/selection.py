@@ -14,7 +14,7 @@ from angarium.queue.shaping_options import domain_pattern
 from angarium.routing.route_key import sender_key
 from angarium.spool.envelope import decode_id
 
-_LABEL_CHARACTERS: Final = 1024
+_LABEL_CHARACTERS: Final = 4096    # a site has the names of all its hosts
 
 
 class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -61,7 +61,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
                 raise ValueError(f'id: "{self.id}" is not an id: 13 digits and letters as listed') from None
         if self.domain:
             try:
-                domain_pattern(self.domain.removeprefix("@"))
+                domain_key(self.domain.removeprefix("@"))
             except ValueError as error:
                 raise ValueError(f"domain: {error}") from None
         for key in ("sender", "recipient"):
@@ -90,6 +90,11 @@ TEXTS: Final = ("id", "domain", "site", "provider", "source", "pool", "tenant", 
 AGES: Final = ("older_than_s", "younger_than_s")
 SIZES: Final = ("larger_than_octets", "smaller_than_octets")
 ALL: Final = Selection()
+
+
+def domain_key(text: str) -> str:
+    """In normal form: "example.com", ".example.com", or an address literal. Raises ValueError."""
+    return text.lower() if text.startswith("[") and text.endswith("]") else domain_pattern(text)
 
 
 def selection(**fields: str | Duration | Octets | None) -> Selection:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import final
 
 from angarium.model.outcome import Trouble
+from angarium.queue.adjustments import Adjustments
 from angarium.queue.outcomes import Outcomes
 from angarium.queue.quiet import QuietHours
 from angarium.queue.standing import Order
@@ -24,5 +25,7 @@ class Steering(Outcomes):
 
     def set_rules(self, orders: Sequence[Order], quiet: Sequence[QuietHours] = ()) -> bool:
         """What holds from now on. True: some rule is gone, and who it had suspended is to be let go (orders.release())."""
+    def set_adjustments(self, adjustments: Adjustments | None) -> None:
+        """What automation changes in limits and the choice of sources, at once."""
     def ask_ready_again(self) -> None:
         """Quiet hours have begun: who is ready is held back."""

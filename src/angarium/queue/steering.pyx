@@ -94,6 +94,11 @@ cdef class Steering(Outcomes):
             self.route_ready_again()
         return has_gone
 
+    def set_adjustments(self, adjustments):
+        """What automation changes in limits and the choice of sources: an Adjustments, or None."""
+        self.adjustments = adjustments
+        self.route_ready_again()
+
     def ask_ready_again(self):
         self.route_ready_again()
 

@@ -14,6 +14,7 @@ from angarium.queue.scheduler cimport Scheduler
 cdef enum:
     SLICE_NS = 1000000
     VERDICTS_MAX = 100000       # of domains kept
+    READS_AT_ONCE = 64          # worth a pause between two slices
 
 cdef enum action:
     COUNT
@@ -54,12 +55,14 @@ cdef class Walk:
         """The index changes under our hands, within one of its parts: all of a part is seen at once (ten million messages: some
         milliseconds), what is to be done is done in slices."""
         cdef uint64_t end = mono_ns() + SLICE_NS
-        while not self.seen:
+        while len(self.seen) < <Py_ssize_t>(READS_AT_ONCE if self.reads else 1):
             if self.part >= POINTER_SET_PARTS:
-                return None
+                if not self.seen:
+                    return None
+                break
             self.see_part()
             if mono_ns() >= end:
-                return []
+                break
         if self.reads:
             ids, self.seen = self.seen, []
             return ids

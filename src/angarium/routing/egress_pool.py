@@ -106,6 +106,9 @@ class EgressPool:
                 )
         return self._narrowed[key]
 
+    def can_use(self, source: Source) -> bool:
+        return not self._is_out(source)
+
     def shown(self) -> list[tuple[Source, int, str]]:
         """For people: each source with its weight, and why it is not drawn now ("": it is)."""
         return [

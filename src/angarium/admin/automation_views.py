@@ -1,0 +1,38 @@
+"""What the HTTP API answers about automation, as values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from angarium.queue.automation import Evidence
+
+
+class MeasureView(msgspec.Struct, omit_defaults=True):
+    """Something that automation does now; see queue.automation.Measure. effect: what it does now, in words."""
+
+    name: str
+    rule: str
+    action: str
+    effect: str
+    made_utc_s: float
+    until_utc_s: float
+    ends_utc_s: float
+    is_recovering: bool
+    count: int
+    why: str
+    replies: list[Evidence]
+    site: str = ""
+    provider: str = ""
+    source: str = ""
+    tenant: str = ""
+    campaign: str = ""
+
+
+class AutomationView(msgspec.Struct):
+    """measures: in force, the oldest first. rules: those that are on, by name;
+    durations in seconds."""
+
+    measures: list[MeasureView]
+    rules: dict[str, dict[str, Any]]

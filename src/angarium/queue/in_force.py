@@ -1,0 +1,143 @@
+"""What standing orders, quiet hours and automation say of some mail now: one answer for who explains it to people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from angarium.queue.automation import Measure
+from angarium.queue.quiet import QuietHours
+from angarium.queue.selection import Selection, domain_key
+from angarium.queue.shaping import normal_domain
+from angarium.queue.standing import Order
+from angarium.routing.route_key import SenderPatterns, sender_key
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the mail; "" for what is not. A filter on what is not known is taken to be about it."""
+
+    domain: str = ""
+    site: str = ""
+    provider: str = ""
+    source: str = ""
+    pool: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    sender: str = ""
+    recipient: str = ""
+
+
+class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that holds.
+
+    kind    "order", "quiet" or "automation".   effect  what it does, in words.
+    is_certain  False: it asks something besides that is not known here (age, size, id, what the facts left open).
+    until_utc_s  0: until it is cancelled.
+    """
+
+    kind: str
+    name: str
+    effect: str
+    where: str
+    is_certain: bool
+    since_utc_s: float = 0.0
+    until_utc_s: float = 0.0
+    reason: str = ""
+
+
+_NAMES: Final = ("provider", "source", "pool", "tenant", "campaign")
+
+
+def in_force(
+    facts: Facts,
+    *,
+    orders: Iterable[Order] = (),
+    quiet: Iterable[QuietHours] = (),
+    measures: Iterable[Measure] = (),
+    now_utc_s: float | None = None,
+) -> list[InForce]:
+    """All that is about the mail, the newest order first, then quiet hours that hold now, then automation.
+
+    orders  of the operator; those that automation makes are in the measures.
+    """
+    now = time.time() if now_utc_s is None else now_utc_s
+    found = []
+    for order in sorted(orders, key=lambda each: each.made_utc_s, reverse=True):
+        if order.until_utc_s and order.until_utc_s <= now:
+            continue
+        verdict = concerns(order.where, facts)
+        if verdict is not None:
+            is_certain = verdict and order.meets_later
+            times = order.made_utc_s, order.until_utc_s
+            found.append(
+                InForce("order", order.name, _effect(order), str(order.where), is_certain, *times, order.reason)
+            )
+    for each in quiet:
+        ends = each.ends(now)
+        verdict = concerns(each.where, facts)
+        if ends and verdict is not None:
+            name = f"{each.start} to {each.end} {each.zone}"
+            found.append(InForce("quiet", name, "nothing is tried", str(each.where), verdict, 0.0, ends))
+    for measure in measures:
+        place = measure.place
+        where = Selection(
+            site=place.site, provider=place.provider, source=place.source, tenant=place.tenant, campaign=place.campaign
+        )
+        verdict = concerns(where, facts)
+        if verdict is not None and measure.strength(now):
+            reason = "; ".join([measure.why, *(reply.reply for reply in measure.replies[-1:])])
+            times = measure.made_utc_s, measure.ends_utc_s
+            found.append(
+                InForce("automation", measure.name, measure.effect(now), str(where), verdict, *times, reason)
+            )
+    return found
+
+
+def concerns(where: Selection, facts: Facts) -> bool | None:
+    """True: it is about the mail. False: it may be, something is not known. None: it is not."""
+    is_certain = not (
+        where.id or where.older_than_s or where.younger_than_s or where.larger_than_octets or where.smaller_than_octets
+    )
+    for name in _NAMES:
+        wanted, known = getattr(where, name), getattr(facts, name)
+        if wanted and known and wanted != known:
+            return None
+        is_certain = is_certain and (not wanted or bool(known))
+    for wanted, known, matches in (
+        (where.domain, facts.domain, _domain),
+        (where.site.lower(), facts.site.lower(), _site),
+        (where.sender, facts.sender, _path),
+        (where.recipient, facts.recipient, _path),
+    ):
+        if wanted and known and not matches(wanted, known):
+            return None
+        is_certain = is_certain and (not wanted or bool(known))
+    return is_certain
+
+
+def _effect(order: Order) -> str:
+    ways = [f"to {order.next_hop}" if order.next_hop else "", f"by pool {order.pool}" if order.pool else ""]
+    effect = {
+        "suspend": "nothing is tried", "resume": "is tried although suspended", "bounce": "given back to the sender",
+        "delete": "dropped", "reroute": f"goes {' '.join(filter(None, ways))}",
+    }[order.action]  # fmt: skip
+    return effect if order.meets_later else f"{effect} (what was queued then)"
+
+
+def _domain(pattern: str, name: str) -> bool:
+    wanted = domain_key(pattern.removeprefix("@"))
+    known = normal_domain(name.encode())
+    if wanted.startswith("."):
+        return known.endswith(wanted)
+    return known == wanted or (pattern.startswith("@") and known.endswith("." + wanted))
+
+
+def _site(wanted: str, known: str) -> bool:
+    return wanted == known or wanted in known.split(",")
+
+
+def _path(pattern: str, path: str) -> bool:
+    return bool(SenderPatterns([sender_key(pattern)]).matching(b"" if path == "<>" else path.encode()))

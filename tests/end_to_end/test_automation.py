@@ -1,0 +1,68 @@
+"""The example of docs/automation.md at work, over two workers and a restart."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from end_to_end.next_hop import NextHop
+from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, fix_port, outcomes, queue, wait_until_empty
+from end_to_end.smtp_client import SmtpClient
+from relay_process import wait_for
+
+PAGE = Path(__file__).parents[2] / "docs" / "automation.md"
+_TIME = re.compile(r"\d{4}-\S+Z|since \w+|for \w+ more")
+
+
+def example(hop: NextHop) -> str:
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return text[text.index("[automation]") :].replace("smtp://127.0.0.1:2526", f"smtp://127.0.0.1:{hop.port}")
+
+
+def refuse(line: bytes) -> bytes | None:
+    if b"loud" in line:
+        return b"451 4.7.0 Too many from you"
+    return b"550 5.2.0 Your mailbox is being moved" if b"moving" in line else None
+
+
+def test_the_example_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+    with NextHop(faults={"RCPT": refuse}) as hop:
+        config = example(hop) + NO_RETRY
+        with clean_relay(tmp_path, config, workers=2) as relay:
+            fix_port(relay, config)
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "moving@y.example")
+            wait_for(lambda: outcomes(relay) == {"moving@y.example": ["deferred"]}, "a 550 is taken for a 450")
+            for number in range(2):
+                with SmtpClient(relay.port) as client:
+                    client.send(MESSAGE, f"loud{number}@y.example")
+            wait_for(lambda: relay.events("automation"), "the rule begins something")
+            began = relay.events("automation")[0]
+            assert (began["what"], began["rule"], began["reason"]) == ("began", "loud", "2 such replies in 10m")
+            assert began["reply"] == "451 4.7.0 Too many from you"
+
+            # Both workers hold mail back, also after a restart.
+            name = began["name"]
+            for _ in range(2):
+                wait_for(lambda: relay.command("automation", "list").stdout.startswith(name), "it is in force")
+                for number in range(6):
+                    with SmtpClient(relay.port) as client:
+                        client.send(MESSAGE, f"quiet{number}@z.example")
+                wait_for(lambda: not queue(relay, "--state", "ready"), "nothing is ready")
+                assert len(queue(relay, "--state", "suspended")) % 6 == 0 and not hop.deliveries
+                assert relay.stop() == 0
+                relay.start()
+            assert len(queue(relay, "--state", "suspended")) == 12
+
+            (text,) = re.findall(r"```console example\n(.*?)```", PAGE.read_text(), re.DOTALL)
+            text = re.sub(r"(127\.0\.0\.1\]?):2526", rf"\1:{hop.port}", text)
+            for command, expected in re.findall(r"^\$ angarium ([^\n]+)\n((?:[^$\n][^\n]*\n)*)", text, re.MULTILINE):
+                done = relay.command(*command.split())
+                assert _TIME.sub("TIME", done.stdout) == _TIME.sub("TIME", expected), command
+            wait_for(lambda: len(hop.deliveries) == 12, "who was held back is let go")
+            hop.faults.clear()
+            assert relay.command("queue", "retry", "--all").returncode == 0
+            wait_until_empty(relay)
+            assert json.loads(relay.command("automation", "rules", "--json").stdout)["yahoo-volume"]["duration"] == 7200
+            assert relay.command("automation", "explain", name).returncode == 2

@@ -1,0 +1,74 @@
+"""What is said to hold for some mail, and how surely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from angarium.queue.automation import Engine
+from angarium.queue.automation_options import AutomationRule
+from angarium.queue.in_force import Facts, concerns, in_force
+from angarium.queue.notices import Notice, Place
+from angarium.queue.quiet import QuietHours
+from angarium.queue.selection import Selection
+from angarium.queue.standing import Order
+
+MAIL = Facts(domain="Sub.Y.example", site="mx1.y.example,mx2.y.example", provider="p", source="s", tenant="shop",
+             sender="me@x.example")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "verdict"),
+    [
+        (Selection(), True),
+        (Selection(domain="sub.y.example"), True),
+        (Selection(domain=".y.example"), True),
+        (Selection(domain="@y.example"), True),
+        (Selection(domain="y.example"), None),
+        (Selection(site="mx2.y.example"), True),
+        (Selection(site="mx3.y.example"), None),
+        (Selection(sender="x.example"), True),
+        (Selection(sender="<>"), None),
+        (Selection(campaign="spring"), False),          # not known
+        (Selection(domain=".y.example", older_than_s=60.0), False),
+        (Selection(domain="z.example", older_than_s=60.0), None),
+        (Selection(tenant="shop", provider="p", source="s"), True),
+        (Selection(tenant="shop", provider="q"), None),
+    ],
+    ids=str,
+)
+def test_a_filter_is_about_mail_or_may_be_or_is_not(where: Selection, verdict: bool | None) -> None:
+    assert concerns(where, MAIL) is verdict
+
+
+def order(name: str, **options: Any) -> Order:
+    return Order(**{"name": name, "action": "suspend", "where": Selection(), "made_utc_s": 1.0, **options})
+
+
+def test_all_that_holds_is_told_with_what_it_does() -> None:
+    rules = {"slow": AutomationRule(action="slow", text=["slow"], factor=4.0)}
+    engine = Engine(rules, lambda: 1000.0)
+    engine.notice([Notice("slow", Place(provider="p"), 1, "421 slow down", "mx1.y.example[192.0.2.1]:25")], [])
+    found = in_force(
+        MAIL,
+        orders=[
+            order("old", reason="asked for"),
+            order("over", until_utc_s=999.0),
+            order("new", action="reroute", pool="bulk", made_utc_s=2.0, until_utc_s=2000.0),
+            order("other", where=Selection(domain="z.example")),
+        ],
+        quiet=[
+            QuietHours(Selection(domain=".y.example"), "00:00", "06:00", "UTC", ()),
+            QuietHours(Selection(domain=".y.example"), "12:00", "13:00", "UTC", ()),
+        ],
+        measures=engine.measures,
+        now_utc_s=1000.0,
+    )
+    assert [(each.kind, each.name, each.effect) for each in found] == [
+        ("order", "new", "goes by pool bulk"),
+        ("order", "old", "nothing is tried"),
+        ("quiet", "00:00 to 06:00 UTC", "nothing is tried"),
+        ("automation", "slow/p", "connections and rates divided by 4"),
+    ]
+    assert found[2].until_utc_s == 6 * 3600 and found[3].reason == "1 such reply in 10m; 421 slow down"
