@@ -1,9 +1,8 @@
 """A client of the TLS benchmark, a process of its own: threads that handshake or send mail until the time is up.
 
-Usage: tls_client.py '{"ports": [...], "what": "echo" | "new" | "kept", "tls": true, "seconds": 5, "threads": 8,
-"begin": 1234.5}'. "begin" is of the monotonic clock: kept connections are made before, messages are sent from then on.
-"echo": a new connection, TLS at once, a line there and a line back. "new": a new connection, STARTTLS, one message,
-QUIT. "kept": a connection per thread and message after message; "auth" is the initial response of AUTH PLAIN on it.
+Usage: tls_client.py '{"ports": [...], "what": "echo" | "new", "tls": true, "seconds": 5, "threads": 8, "begin": 1.5}'.
+"begin" is of the monotonic clock. "echo": a new connection, TLS at once, a line there and a line back. "new": a new
+connection, STARTTLS, one message, QUIT.
 Never resumes a session. Thread i takes ports[i % len(ports)]. Prints {"done": connections or messages, "seconds": ...,
 "cpu_s": ...}.
 """
@@ -27,7 +26,7 @@ ENVELOPE = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n"
 class Client:
     """One connection; every reply is waited for."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None, response: str = "") -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
         self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), 30)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.read = b""
@@ -37,8 +36,6 @@ class Client:
             self.ask(b"STARTTLS\r\n")
             self.sock = context.wrap_socket(self.sock)
             self.ask(b"EHLO client.example\r\n")
-        if response:
-            self.ask(b"AUTH PLAIN " + response.encode() + b"\r\n")
 
     def replies(self, count: int) -> None:
         """Takes so many; SystemExit for one that is a refusal."""
@@ -75,14 +72,10 @@ def work(order: dict[str, Any], port: int, end: float, done: list[int]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    is_kept = order["what"] == "kept"
-    kept = Client(port, context if order["tls"] else None, order.get("auth", "")) if is_kept else None
     count = 0
     time.sleep(max(0.0, order["begin"] - time.monotonic()))
     while time.monotonic() < end:
-        if kept is not None:
-            kept.send_message()
-        elif order["what"] == "echo":
+        if order["what"] == "echo":
             echo(port, context)
         else:
             client = Client(port, context if order["tls"] else None)
