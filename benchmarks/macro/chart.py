@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rows import SCALE_KEYS
 from table import Measure, number, ratio_text
 
 WIDTH = 760
@@ -69,7 +70,8 @@ def _panel(title: str, measures: Sequence[Measure], y: int) -> tuple[list[str], 
 def draw(results: Mapping[str, Any]) -> str:
     """The whole chart as SVG text. `results` is what run.py keeps as JSON."""
     measures: list[Measure] = [m for m in results["measures"] if m["angarium"] or m["postfix"]]
-    compared = [m for m in measures if not m["key"].startswith("idle")]
+    # What Postfix cannot do, or was not asked to do, has no bars beside it.
+    compared = [m for m in measures if not m["key"].startswith(("idle", *SCALE_KEYS))]
     panels = [
         (
             "Messages per second, end to end (longer is better)",

@@ -67,7 +67,8 @@ MEMORY_WORK = Work(20_000, 100, 4096)
 MEMORY_BAR = Bar("1/2", at_most=1 / 2)
 IDLE_MEMORY_BAR = Bar("4 KiB", at_most=4.0, is_absolute=True)
 IDLE_LOSS_BAR = Bar("under 10 %", at_most=10.0, is_absolute=True)
-KEYS = (*(row.key for row in ROWS), "memory", "idle")
+SCALE_KEYS = ("connections", "domains", "refusing")     # scale_rows.py
+KEYS = (*(row.key for row in ROWS), "memory", "idle", *SCALE_KEYS)
 
 
 def scaled(work: Work, divisor: int) -> Work:

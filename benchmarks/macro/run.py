@@ -1,6 +1,6 @@
 """The macro benchmark: the same work through Angarium and through Postfix, in turn, on this machine, now.
 
-    python benchmarks/macro/run.py            every row, five rounds (about ten minutes); what `make bench` does
+    python benchmarks/macro/run.py            every row, five rounds (a quarter of an hour); what `make bench` does
     python benchmarks/macro/run.py --quick    a fifth of the work, two rounds: an idea of the figures, kept nowhere
     python benchmarks/macro/run.py --rows 4k,memory --only angarium
 
@@ -26,11 +26,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import chart
 import drive
 import machine
 import process_tree
+import scale_rows
 import table
 from angarium_relay import Angarium
 from postfix import Postfix
@@ -43,6 +45,7 @@ from rows import (
     MEMORY_WORK,
     QUICK_DIVISOR,
     ROWS,
+    SCALE_KEYS,
     scaled,
 )
 
@@ -67,7 +70,7 @@ class Bench:
         self.rounds = rounds
         self.divisor = divisor
         self.measures: list[table.Measure] = []
-        self.runs: dict[str, dict[str, list[dict[str, float]]]] = {}
+        self.runs: dict[str, Any] = {}
 
     def _new(self, name: str, workers: int = 0) -> Contender:
         if name == "angarium":
@@ -222,6 +225,18 @@ class Bench:
         )
 
 
+    def scale(self, keys: Sequence[str]) -> None:
+        """Outbound scale: each scenario has relays, receivers and name servers of its own."""
+        for key in keys:
+            directory = self.work_directory / key
+            directory.mkdir()
+            measures, found = scale_rows.SCENARIOS[key](directory, self.rounds, self.divisor)
+            self.measures += measures
+            self.runs[key] = found
+            for each in measures:
+                say(f"{each['title']}: {statistics.median(each['angarium']):,.1f} {each['unit']}")
+
+
 class _Check:
     """Asks the idle-connections process how many of its connections are still open."""
 
@@ -321,6 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.memory()
         if "idle" in chosen.rows and "angarium" in names:
             bench.idle()
+        if "angarium" in names:
+            bench.scale([key for key in SCALE_KEYS if key in chosen.rows])
     except (drive.RunFailed, OSError) as trouble:
         print(f"benchmark failed: {trouble}", file=sys.stderr)
         return 2
