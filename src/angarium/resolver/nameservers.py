@@ -70,7 +70,9 @@ class Nameservers:
             for index in self._order():
                 server = self._servers[index]
                 try:
-                    response = await self._exchange(server, name, question)
+                    # One deadline for UDP, EDNS left out, and TCP together.
+                    deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+                    response = await self._exchange(server, name, question, deadline_s)
                 except TimeoutError:
                     _timeouts.add()
                     is_worth_another_round = True
@@ -104,17 +106,19 @@ class Nameservers:
             return range(1)
         return [(self._first + i) % count for i in range(count)]
 
-    async def _exchange(self, server: Nameserver, name: str, question: bytes) -> Reply | dns.message.Message:
+    async def _exchange(
+        self, server: Nameserver, name: str, question: bytes, deadline_s: float
+    ) -> Reply | dns.message.Message:
         if server not in self._without_edns:
-            response = await self._exchange_once(server, name, question, _EDNS_PAYLOAD_OCTETS)
+            response = await self._exchange_once(server, name, question, _EDNS_PAYLOAD_OCTETS, deadline_s)
             if isinstance(response, Reply) or response.rcode() not in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
                 return response
             # RFC 6891 §7: a server of before 1999, or a firewall's.
             self._without_edns.add(server)
-        return await self._exchange_once(server, name, question, 0)
+        return await self._exchange_once(server, name, question, 0, deadline_s)
 
     async def _exchange_once(
-        self, server: Nameserver, name: str, question: bytes, payload_octets: int
+        self, server: Nameserver, name: str, question: bytes, payload_octets: int, deadline_s: float
     ) -> Reply | dns.message.Message:
         _queries.add()
         number = int.from_bytes(os.urandom(2), "big")
@@ -127,7 +131,7 @@ class Nameservers:
         exchange: Exchange[Reply | dns.message.Message | _Truncated] = Exchange(
             loop, server.address, server.port, octets, accept
         )
-        timer = loop.call_later(self._timeout_s, _time_out, exchange.outcome)
+        timer = loop.call_at(deadline_s, _time_out, exchange.outcome)
         try:
             found = await exchange.outcome
         finally:
@@ -135,7 +139,7 @@ class Nameservers:
             exchange.close()
         if not isinstance(found, _Truncated):
             return found
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout_at(deadline_s):
             query = dns.message.from_wire(octets)
             return await dns.asyncquery.tcp(query, server.address, None, server.port, backend=self._backend)
 
