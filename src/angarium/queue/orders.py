@@ -21,7 +21,7 @@ from angarium.spool.envelope import decode_id
 
 T = TypeVar("T")
 
-READS_AT_ONCE = 64  # envelopes read back for one walk
+READS_AT_ONCE = 8  # envelopes read back for one walk; one of many recipients takes its time to be looked at
 PAUSE_S = 0.003  # between two slices of a walk, for mail
 
 
@@ -69,7 +69,9 @@ async def carry_out(
     while (ids := walk.find()) is not None:
         for start in range(0, len(ids), READS_AT_ONCE):
             await _act(scheduler, walk, ids[start : start + READS_AT_ONCE])
-        await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(PAUSE_S)
+        if not ids:
+            await asyncio.sleep(PAUSE_S)
     return walk
 
 
