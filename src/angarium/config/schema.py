@@ -306,8 +306,8 @@ def _check_sources(config: Config, tree: Tree) -> None:
     for rule_name, automatic in config.automation.rule.items():
         if automatic.pool and automatic.pool != "default" and automatic.pool not in config.pool:
             hint = _hint(automatic.pool, config.pool)
-            where = ("automation", "rule", rule_name, "pool")
-            raise tree.complain(where, f"there is no [pool.{automatic.pool}]{hint}")
+            place = ("automation", "rule", rule_name, "pool")
+            raise tree.complain(place, f"there is no [pool.{automatic.pool}]{hint}")
     for where, reason in unknown_names(config.warmup, config.source, config.shaping.provider):
         raise tree.complain(("warmup", *where), reason)
 
