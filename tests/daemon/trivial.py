@@ -33,6 +33,9 @@ class NothingRelay:
     def wish_by(self, wish: Any) -> None:
         pass
 
+    def notice_by(self, send: Any) -> None:
+        pass
+
     def status(self) -> dict[str, Any]:
         return {"descriptors": len(os.listdir("/proc/self/fd")), "frozen": gc.get_freeze_count()}
 
