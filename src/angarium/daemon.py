@@ -191,7 +191,14 @@ class Daemon:
         from angarium.admin.server import AdminServer
         from angarium.process.desk import Desk
 
-        desk = Desk(self._supervisor, self._facts, self.reload_or_refuse, self._warmups_now, self._lines)
+        desk = Desk(
+            self._supervisor,
+            self._facts,
+            self.reload_or_refuse,
+            self._warmups_now,
+            lines=self._lines,
+            in_force=self._steward.in_force,
+        )
         self._admin = AdminServer(application(desk, self._steward, self._automation))
         self._supervisor.spawn(self._admin.serve(self._admin_sockets))
         self._supervisor.spawn(self._deputies.run())

@@ -192,6 +192,18 @@ def test_the_suppression_list_is_told_and_no_hit_counted(tmp_path: Path) -> None
         assert "suppression" not in verdict(relay, "here@y.example")
 
 
+def test_a_standing_order_that_holds_mail_back_is_told(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route) as relay:
+        asked = ("queue", "suspend", "--domain", "y.example", "--name", "closed", "--reason", "they asked")
+        assert relay.command(*asked).returncode == 0
+        told = 'standing order closed (domain y.example): nothing is tried; they asked'
+        assert verdict(relay, "a@y.example") == f"would wait: {told}"
+        with SmtpClient(relay.port) as client:
+            id_ = client.send(MESSAGE, "a@y.example")
+        wait_for(lambda: verdict(relay, id_) == f"waits: {told}", "the message is explained by it")
+        assert verdict(relay, "a@z.example") == "nothing waits, and a message would be tried at once"
+
+
 def test_what_makes_no_sense_is_refused_in_words(tmp_path: Path) -> None:
     with clean_relay(tmp_path) as relay:
         refused = relay.command("explain", "00TR8G4FG0001")

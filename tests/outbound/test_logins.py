@@ -18,6 +18,7 @@ from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import DomainShaping, ShapingDefault, ShapingTables
 from angarium.sasl.login_options import LoginOptions
 from angarium.sasl.logins import REFUSED_S, Logins
+from angarium.smtp.witness import Witness
 from angarium.spool.envelope import Attribute
 
 SECRET = "correct horse, battery=staple"
@@ -74,6 +75,48 @@ async def test_the_best_mechanism_is_taken_and_mail_goes(
         assert SECRET not in relay.journal_path.read_text()
         assert (await one(relay))["event"] == "delivered"
         assert len(server.logins) == server.connections == 1, "the connection is kept, and so is who we are on it"
+
+
+class TellsAll:
+    """Looks on at a connection and masks nothing."""
+
+    def __init__(self) -> None:
+        self.commands: list[bytes] = []
+        self.responses = 0
+
+    def look_at(self, connection: Any) -> None:
+        connection.watch(Witness(self, False))
+
+    def command(self, line: bytes) -> None:
+        self.commands.append(line)
+
+    def response(self, length: int) -> None:
+        self.responses += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *told: None
+
+
+@on_uvloop
+@pytest.mark.parametrize(("mechanism", "responses"), [("LOGIN", 2), ("SCRAM-SHA-256", 2)])
+async def test_who_looks_on_is_told_of_responses_that_there_were_some(
+    tmp_path: pathlib.Path, mechanism: str, responses: int
+) -> None:
+    looking = TellsAll()
+    async with (
+        fault_server(**secure(mechanisms=[mechanism])) as server,
+        outgoing(
+            tmp_path,
+            site_of(server),
+            shaping=shaping(tmp_path, "opportunistic"),
+            logins=Logins({"relay": login(tmp_path)}),
+        ) as relay,
+    ):
+        relay.dispatcher.dialer.tracing = looking  # type: ignore[assignment]
+        assert (await one(relay))["event"] == "delivered"
+    assert looking.responses == responses
+    verbs = [line.split(b" ")[0] for line in looking.commands]
+    assert verbs[:5] == [b"EHLO", b"STARTTLS", b"EHLO", b"AUTH", b"MAIL"]
 
 
 @on_uvloop

@@ -8,7 +8,7 @@ import pytest
 
 from angarium.queue.automation import Engine
 from angarium.queue.automation_options import AutomationRule
-from angarium.queue.in_force import Facts, concerns, in_force
+from angarium.queue.in_force import Facts, as_notes, concerns, in_force
 from angarium.queue.notices import Notice, Place
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import Selection
@@ -44,6 +44,18 @@ def test_a_filter_is_about_mail_or_may_be_or_is_not(where: Selection, verdict: b
 
 def order(name: str, **options: Any) -> Order:
     return Order(**{"name": name, "action": "suspend", "where": Selection(), "made_utc_s": 1.0, **options})
+
+
+def test_only_what_is_sure_to_suspend_holds_mail_back() -> None:
+    def held_by(*orders: Order) -> list[bool]:
+        return [note.holds_back for note in as_notes(in_force(MAIL, orders=orders, now_utc_s=1000.0))]
+
+    resumed = order("resumed", action="resume", made_utc_s=2.0)
+    assert held_by(order("all")) == [True]
+    assert held_by(order("all"), resumed) == [False, False]
+    assert held_by(order("again", made_utc_s=3.0), resumed) == [True, False]
+    assert held_by(order("large", where=Selection(larger_than_octets=1000))) == [False]
+    assert held_by(order("moved", action="reroute", pool="bulk")) == [False]
 
 
 def test_all_that_holds_is_told_with_what_it_does() -> None:

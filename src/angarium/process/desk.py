@@ -48,6 +48,8 @@ from angarium.process.control import Status as StatusRequest
 from angarium.process.explaining import Explaining, Lines
 from angarium.process.supervisor import Supervisor, Worker
 from angarium.queue.facts import SiteRow, SitesPart
+from angarium.queue.in_force import Facts as MailFacts
+from angarium.queue.in_force import InForce
 from angarium.queue.top_sites import added_up
 
 T = TypeVar("T")
@@ -64,7 +66,7 @@ class Desk:
 
     facts   asked at every status: a reload may have changed them.
     reload  raises ConfigError when it refuses.
-    warmups  of today. lines: of the configuration in force.
+    warmups  of today. lines: of the configuration in force. in_force: what holds for some mail (steward.py).
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class Desk:
         facts: Callable[[], Facts],
         reload: Callable[[], Any],
         warmups: Callable[[], list[WarmupView]],
+        *,
         lines: Lines,
+        in_force: Callable[[MailFacts], list[InForce]],
     ) -> None:
-        self._explaining = Explaining(self._ask, supervisor.count, lines)
+        self._explaining = Explaining(self._ask, supervisor.count, lines, in_force)
         self._warmups = warmups
         self._supervisor = supervisor
         self._facts = facts

@@ -19,6 +19,7 @@ from angarium.outbound.explanation import Explanation, Question, RecipientView, 
 from angarium.outbound.reasons import Reason, of_queue
 from angarium.process.control import Explain, Look, Request
 from angarium.queue.facts import Allowed, QueueFacts
+from angarium.queue.in_force import Facts, InForce, as_notes
 
 
 class Lines(Protocol):
@@ -35,10 +36,11 @@ Ask = Callable[[int, Request, Any], Awaitable[Any]]
 
 
 class Explaining:
-    """count: of workers."""
+    """count: of workers. in_force: what orders, quiet hours and automation say of some mail."""
 
-    def __init__(self, ask: Ask, count: int, lines: Lines) -> None:
+    def __init__(self, ask: Ask, count: int, lines: Lines, in_force: Callable[[Facts], list[InForce]]) -> None:
         self._ask = ask
+        self._in_force = in_force
         self._count = count
         self._lines = lines
 
@@ -73,6 +75,7 @@ class Explaining:
                 for queue in queues:
                     queue.worker = number
                     subject.queues.append(queue)
+            subject.notes += as_notes(self._in_force(_facts(subject, found.address)))
             limits.append(self._limits(subject))
         subjects = [self._subject(subject, lines) for subject, lines in zip(found.subjects, limits, strict=True)]
         recipients = [_recipient(each, limits) for each in found.recipients]
@@ -126,6 +129,20 @@ class Explaining:
         told["limits"] = msgspec.to_builtins(limits)
         told["queues"] = msgspec.to_builtins(subject.queues)
         return told
+
+
+def _facts(subject: Subject, address: str) -> Facts:
+    return Facts(
+        domain=subject.domain,
+        site=subject.site.name if subject.site is not None else "",
+        provider=subject.provider,
+        source=subject.source if subject.site is not None else "",
+        pool=subject.pool,
+        tenant=subject.tenant,
+        campaign=subject.campaign,
+        sender=subject.sender,
+        recipient=address if "@" in address else "",
+    )
 
 
 def _recipient(view: RecipientView, limits: list[list[LimitLine]]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from angarium.queue.automation import Measure
+from angarium.queue.notes import Note
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import Selection, domain_key
 from angarium.queue.shaping import normal_domain
@@ -48,6 +50,8 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+_SUSPENDED: Final = "nothing is tried"
+_RESUMED: Final = "is tried although suspended"
 _NAMES: Final = ("provider", "source", "pool", "tenant", "campaign")
 
 
@@ -80,7 +84,7 @@ def in_force(
         verdict = concerns(each.where, facts)
         if ends and verdict is not None:
             name = f"{each.start} to {each.end} {each.zone}"
-            found.append(InForce("quiet", name, "nothing is tried", str(each.where), verdict, 0.0, ends))
+            found.append(InForce("quiet", name, _SUSPENDED, str(each.where), verdict, 0.0, ends))
     for measure in measures:
         place = measure.place
         where = Selection(
@@ -94,6 +98,27 @@ def in_force(
                 InForce("automation", measure.name, measure.effect(now), str(where), verdict, *times, reason)
             )
     return found
+
+
+_KINDS: Final = {"order": "standing order", "quiet": "quiet hours", "automation": "automation"}
+
+
+def as_notes(found: Iterable[InForce]) -> list[Note]:
+    """What in_force() found, as sentences. What is suspended holds mail back, unless a newer order resumes it."""
+    notes = []
+    is_resumed = False
+    for each in found:
+        text = f"{_KINDS[each.kind]} {each.name} ({each.where}): {each.effect}"
+        if each.until_utc_s:
+            text += f" until {datetime.fromtimestamp(each.until_utc_s, UTC):%Y-%m-%d %H:%M:%SZ}"
+        if each.reason:
+            text += f"; {each.reason}"
+        if not each.is_certain:
+            text += "; it may concern this mail, it asks for more than is known here"
+        is_resumed = is_resumed or (each.is_certain and each.effect == _RESUMED)
+        holds_back = each.is_certain and each.effect == _SUSPENDED and not (is_resumed and each.kind == "order")
+        notes.append(Note(text, holds_back))
+    return notes
 
 
 def concerns(where: Selection, facts: Facts) -> bool | None:
@@ -121,7 +146,7 @@ def concerns(where: Selection, facts: Facts) -> bool | None:
 def _effect(order: Order) -> str:
     ways = [f"to {order.next_hop}" if order.next_hop else "", f"by pool {order.pool}" if order.pool else ""]
     effect = {
-        "suspend": "nothing is tried", "resume": "is tried although suspended", "bounce": "given back to the sender",
+        "suspend": _SUSPENDED, "resume": _RESUMED, "bounce": "given back to the sender",
         "delete": "dropped", "reroute": f"goes {' '.join(filter(None, ways))}",
     }[order.action]  # fmt: skip
     return effect if order.meets_later else f"{effect} (what was queued then)"

@@ -1,7 +1,7 @@
 # What both halves of a client session share; see the .pxd.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from angarium.model.errors import LocalProtocolError, RemoteProtocolError
 
@@ -83,7 +83,9 @@ cdef class ClientDialogue:
         cdef size_t at = min(self.told_at, self.out.length)
         cdef size_t length = self.out.length - at
         # A body and its end are told by their size, where they begin.
-        if stage != STAGE_GREETING and stage != STAGE_END and length >= 2:
+        if stage == STAGE_AUTH and (length < 5 or memcmp(self.out.data + at, b"AUTH ", 5) != 0):
+            self.witness.response(length)               # no base64 has a space in it
+        elif stage != STAGE_GREETING and stage != STAGE_END and length >= 2:
             self.witness.command(self.out.data + at, length - 2)
         self.told_at = self.out.length
 
