@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
 
 # journal.log("x", ...), journal.begin(b"x"), log_outcome(journal, b"x", ...), event = b"x"
-_LOGGED = re.compile(r"""(?:\.log\(\s*|\.begin\(b|log_outcome\([\w.]+, b|\bevent = b)"([a-z-]+)\"""")
+_LOGGED = re.compile(r"""(?:\._?log\(\s*|\.begin\(b|log_outcome\([\w.]+, b|\bevent = b)"([a-z-]+)\"""")
 
 
 def test_every_event_has_its_row() -> None:
