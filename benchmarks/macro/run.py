@@ -224,7 +224,6 @@ class Bench:
             )
         )
 
-
     def scale(self, keys: Sequence[str]) -> None:
         """Outbound scale: each scenario has relays, receivers and name servers of its own."""
         for key in keys:

@@ -52,7 +52,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         ("provider", "NAME", "of [shaping.provider.NAME]"),
         ("source", "NAME", "by which it would leave now"),
         ("pool", "NAME", "likewise"),
-        ("tenant", "NAME", "as a hook or a login gave it"),
+        ("tenant", "NAME", "as a hook gave it"),
         ("campaign", "NAME", "likewise"),
         ("sender", "PATH", 'reverse-path: a mailbox, a domain, ".domain", or "<>"'),
         ("recipient", "PATH", "forward-path, likewise"),
