@@ -15,13 +15,13 @@ cdef class DomainQueue:
     cdef readonly object kind           # shaping.Kind of its mail by its plan, or None
     cdef readonly object plan
     cdef readonly double plan_expires_mono_s
-    cdef readonly object pool           # routing.egress_pool.EgressPool, of the same generation as the plan
     cdef ReadyQueue only                # the usual case: one source
     cdef uint32_t generation            # of the configuration the plan was made with
     cdef bint is_resolving
-    # Of its last plan, for who asks after that: names only, as a plan keeps addresses and ready queues in memory.
-    cdef readonly str site_name
-    cdef readonly str provider_name
+    # (pool, site_name, provider_name), shared with other domains that go the same way: there may be a hundred thousand. The pool
+    # (routing.egress_pool.EgressPool) is of the same generation as the plan; the names are of the last plan, for who asks after
+    # that, when the plan with its addresses may have been forgotten.
+    cdef tuple way
     cdef object orders                  # steering.Orders that may concern it, or None
     cdef uint32_t orders_generation     # of the orders it was looked up in
 

@@ -26,8 +26,10 @@ class DomainQueue:
     kind: Kind | None
     plan: Plan | None
     plan_expires_mono_s: float
-    site_name: str | None
-    provider_name: str | None
+    @property
+    def site_name(self) -> str | None: ...
+    @property
+    def provider_name(self) -> str | None: ...
 
 @final
 class DomainTable:

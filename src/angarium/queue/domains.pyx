@@ -17,6 +17,9 @@ cdef enum:
     ROUTE_OCTETS_MAX = 1024         # of a next hop; far more than any of them needs
 
 
+cdef tuple NO_WAY = (None, None, None)
+
+
 @cython.final
 @cython.no_gc
 cdef class DomainQueue:
@@ -26,8 +29,20 @@ cdef class DomainQueue:
         list_init(&self.head)
         self.key = key
         self.plan = None
-        self.pool = None
+        self.way = NO_WAY
         self.only = None
+
+    @property
+    def pool(self):
+        return self.way[0]
+
+    @property
+    def site_name(self):
+        return self.way[1]
+
+    @property
+    def provider_name(self):
+        return self.way[2]
 
     @property
     def domain(self):

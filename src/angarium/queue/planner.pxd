@@ -16,6 +16,8 @@ cdef class Planner(Ledger):
     cdef object route_of_sender         # callable, or None: no route looks at senders
     cdef object tenants                 # frozenset, or None: no limits look at tenants
     cdef readonly object pool
+    cdef tuple last_way                 # DomainQueue.way that was given last, and of a domain without a plan: most have the same
+    cdef tuple last_without_plan
     cdef object egress_part_of          # callable, or None: messages say nothing of their pool that would count
     cdef object pool_for                # callable, or None: all mail leaves by `pool`
     cdef bint asks_messages             # egress_part_of is asked for messages without attributes, too
@@ -52,6 +54,7 @@ cdef class Planner(Ledger):
     # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
     cdef void route(self, recipient *r) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
+    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name)
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)

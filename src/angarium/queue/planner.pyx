@@ -215,27 +215,32 @@ cdef class Planner(Ledger):
         except RoutingTrouble:
             self.take_plan(domain, None)        # told by who asks for a plan that may take its time
 
+    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name):
+        if last is not None and last[0] is pool and last[1] == site_name and last[2] == provider_name:
+            return last
+        return pool, site_name, provider_name
+
     cdef int take_plan(self, DomainQueue domain, object plan) except -1:
         """Raises RoutingTrouble when there is no such pool."""
-        domain.pool = self.pool
-        if plan is not None:
-            domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
-        if plan is not None and (not self.is_simple or self.pool_for is not None
-                                 and strlen(domain.key) != <size_t>len(domain.key)):
-            domain.pool = self.pool_for(domain.route_key, plan.site, self.shaping.provider_of(plan.site, domain.kind))
-        domain.plan = plan
-        domain.only = None
+        cdef object pool = self.pool
         if plan is None:
+            domain.way = self.last_without_plan = self.way_of(self.last_without_plan, pool, domain.way[1], domain.way[2])
+            domain.plan = domain.only = None
             domain.plan_expires_mono_s = 0.0
             return 0
+        domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
+        provider_name = self.shaping.provider_of(plan.site, domain.kind)
+        if not self.is_simple or self.pool_for is not None and strlen(domain.key) != <size_t>len(domain.key):
+            pool = self.pool_for(domain.route_key, plan.site, provider_name)
+        domain.way = self.last_way = self.way_of(self.last_way, pool, plan.site.name, provider_name)
+        domain.plan = plan
+        domain.only = None
         domain.generation = self.generation
         domain.plan_expires_mono_s = plan.expires_mono_s
-        domain.site_name = plan.site.name
-        domain.provider_name = self.shaping.provider_of(plan.site, domain.kind)
         if self.orders_generation:
             domain.orders_generation = 0        # what they say of sites is to be asked again
-        if domain.pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, domain.pool.only, WISH_NONE, domain.kind)
+        if pool.only is not None:
+            domain.only = self.ready_queue_of(plan.site, pool.only, WISH_NONE, domain.kind)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
