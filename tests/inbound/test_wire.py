@@ -10,10 +10,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from inbound.intake_harness import HOSTNAME, intake_harness, run
+from inbound.intake_harness import HOSTNAME, IntakeHarness, intake_harness, run
 from inbound.smtp_peer import SmtpPeer
+from inbound.test_limits import watch
 
-from angarium.inbound.judgement import Judges, MailCase
+from angarium.inbound.acceptor import adopt
+from angarium.inbound.judgement import Judges, MailCase, MessageCase
 
 PAIR = b"MAIL FROM:<>\r\nRSET\r\n"  # answered differently
 PAIRS = 200_000  # replies of 6 MB: more than the kernel's buffers hold
@@ -101,7 +103,28 @@ def test_a_session_ended_in_the_turn_in_which_its_own_octets_came_is_left_alone(
     run(main())
 
 
-def test_when_descriptors_are_out_it_is_said_and_who_waits_is_let_in_later(tmp_path: Path) -> None:
+async def told(harness: IntakeHarness, folder: Path, known_octets: int) -> int:
+    """How long the journal is as soon as there is more in it; opens nothing."""
+    journal = folder / "events.json"
+    await harness.until(lambda: harness.journal.flush() or journal.stat().st_size > known_octets)
+    return journal.stat().st_size
+
+
+async def adopted(harness: IntakeHarness) -> socket.socket:
+    """A client whose socket takes little from us at a time; greeting and EHLO are over."""
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    adopt(harness.listeners[0].context, theirs)
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    assert (await loop.sock_recv(ours, 1000)).startswith(b"220 ")
+    await loop.sock_sendall(ours, b"EHLO client.example\r\n")
+    assert (await loop.sock_recv(ours, 1000)).startswith(b"250-")
+    return ours
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_when_descriptors_are_out_it_is_said_and_who_waits_is_let_in_later(tmp_path: Path, is_taken: bool) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             waiting = socket.socket()
@@ -111,16 +134,68 @@ def test_when_descriptors_are_out_it_is_said_and_who_waits_is_let_in_later(tmp_p
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
             try:
                 waiting.connect(("127.0.0.1", harness.port))  # the kernel says yes
-                await harness.until(lambda: harness.journal.flush() or (tmp_path / "events.json").stat().st_size)
+                first = await told(harness, tmp_path, 0)
+                if is_taken:  # by others, what rests has given back: for longer than the rest
+                    taken = []
+                    with contextlib.suppress(OSError):
+                        while True:
+                            taken.append(os.dup(waiting.fileno()))
+                    await told(harness, tmp_path, first)
+                    for fd in taken:
+                        os.close(fd)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             waiting.setblocking(False)
             loop = asyncio.get_running_loop()
             greeting = await asyncio.wait_for(loop.sock_recv(waiting, 1000), 20)
             assert greeting.startswith(b"220 ")
-            assert len(harness.events("error")) == 1
+            assert len(harness.events("error")) == 1 + is_taken
             assert "Too many open files" in harness.events("error")[0]["reason"]
             waiting.close()
+
+    run(main())
+
+
+def test_a_client_that_always_leaves_some_replies_unread_does_not_pile_up_those_it_has_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, max_junk=PAIRS * 2) as harness:
+            loop = asyncio.get_running_loop()
+            ours = await adopted(harness)
+            said = PAIR * PAIRS + b"QUIT\r\n"
+            saying = asyncio.create_task(loop.sock_sendall(ours, said))
+            load = watch(harness, max_session_memory="1MiB")
+            lines = 0
+            while octets := await asyncio.wait_for(loop.sock_recv(ours, 2048), 20):
+                lines += octets.count(b"\n")
+                load.look()
+                assert not harness.intake.is_memory_full
+            await saying
+            assert lines > 2 * PAIRS
+            ours.close()
+
+    run(main())
+
+
+def test_a_client_that_shuts_its_side_and_does_not_read_is_let_go(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, max_junk=2000) as harness:
+            judged = asyncio.get_running_loop().create_future()
+
+            async def judge(case: MessageCase) -> None:
+                await judged
+
+            harness.intake.appointing = (lambda _: Judges(message=(judge,)),)
+            harness.listeners[0].apply(HOSTNAME, harness.listeners[0].context.options)
+            ours = await adopted(harness)
+            message = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 2 LAST\r\n\r\n"
+            await asyncio.get_running_loop().sock_sendall(ours, PAIR * 300 + message)
+            ours.shutdown(socket.SHUT_WR)
+            other = await SmtpPeer.greeted(harness.port)
+            assert (await other.ask(b"QUIT\r\n")).startswith("221")   # the end of the first was seen before this
+            judged.set_result(None)
+            await harness.until(lambda: harness.events("received"))
+            await harness.until(lambda: harness.wheel.advance_by_ms(120_000) or not harness.intake.clients)
+            ours.close()
 
     run(main())
 

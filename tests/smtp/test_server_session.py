@@ -13,6 +13,7 @@ from smtp.server_dialogue import Dialogue
 from smtp.test_transcripts import split_replies
 
 from angarium.model.errors import LocalProtocolError
+from angarium.smtp import server_events
 from angarium.smtp.server_session import ServerSession
 from angarium.smtp.server_settings import ServerSettings
 
@@ -155,3 +156,29 @@ def test_a_flood_past_all_patience_is_broken_off() -> None:
     assert dialogue.session.is_closed
     assert dialogue.output.endswith(b"552 5.3.4 Message far too big, closing\r\n")
     assert dialogue.most_memory_octets <= MOST_MEMORY_OCTETS
+
+
+def test_a_client_that_is_always_ahead_does_not_make_what_was_consumed_stay() -> None:
+    """Messages pipelined by BDAT, one more received during each commit."""
+    session = ServerSession(ServerSettings(hostname="mx.example"))
+    session.greet()
+    session.receive(b"EHLO c.example\r\n")
+    session.next_event()
+    message = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 30000 LAST\r\n" + (b"x" * 73 + b"\r\n") * 400
+    session.receive(message)
+    taken = 0
+    while taken < 200:
+        match session.next_event():
+            case server_events.Mail() | server_events.Rcpt():
+                session.accept()
+            case server_events.Data():
+                session.begin_data()
+            case server_events.Message():
+                session.receive(message)
+                session.take_body()
+                session.finish(b"250 2.0.0 Ok\r\n")
+                session.take_output()
+                assert session.memory_octets < 512 << 10
+                taken += 1
+            case server_events.Body():
+                session.take_body()

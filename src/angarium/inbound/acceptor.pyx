@@ -47,6 +47,12 @@ cdef class Acceptor:
         if self.context.intake.poll.want(&self.node, EPOLLIN) != 0:
             raise OSError(errno, os.strerror(errno))
 
+    def again(self):
+        try:
+            self.start()
+        except OSError as error:
+            self.rest(error.errno or ENOMEM)
+
     def stop(self):
         self.context.intake.poll.want(&self.node, 0)
         if self.resting is not None:
@@ -57,9 +63,9 @@ cdef class Acceptor:
         """Level-triggered, the socket would be ready again and again while nothing can be done for who waits."""
         self.context.intake.poll.want(&self.node, 0)
         try:
+            self.resting = self.context.intake.loop.call_later(REST_S, self.again)
             self.context.intake.journal.log(
                 "error", where="accept", reason=f"{os.strerror(number)}: no connections are accepted for {REST_S:g} s")
-            self.resting = self.context.intake.loop.call_later(REST_S, self.start)
         except Exception as error:
             self.context.intake.journal.log("error", where="accept", reason=repr(error))
 

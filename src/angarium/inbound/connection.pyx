@@ -314,8 +314,7 @@ cdef class InboundConnection(Client):
                 self.begin_close()
                 return
         if self.has_eof and session.asked == 0 and not is_full and not self.is_write_paused:
-            self.close_tls()
-            wire_close(self)                    # nothing can follow
+            self.begin_close()                  # nothing can follow
             return
         self.pause_or_resume_reading(is_full or self.is_write_paused or session.held_octets() > HELD_LIMIT)
         self.arm_deadline(has_replied)

@@ -54,6 +54,8 @@ cdef class LoadWatch:
         cdef uint64_t max_memory = self.options.max_session_memory
         for connection in intake.clients:
             held += connection.memory_octets()
+            if connection.backlog != NULL:
+                held += connection.backlog.capacity
         memory.cell[0] = held
         intake.is_memory_full = max_memory != 0 and held >= max_memory
         if max_memory:

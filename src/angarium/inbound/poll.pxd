@@ -31,7 +31,8 @@ cdef class Poll:
     Single-threaded: the loop's.
     """
     cdef object loop
-    cdef int fd                     # -1 while nothing is watched
+    cdef int fd                     # -1 until something is watched; kept from then on: another one may not be had
+    cdef bint is_open               # the loop watches it: something is watched in it
     cdef size_t watched
     cdef epoll_event events[POLL_EVENTS]
     cdef int event_count            # of the turn under way

@@ -37,7 +37,7 @@ cdef class Poll:
         event.data.ptr = node
         if node.wanted == 0:
             operation = EPOLL_CTL_ADD
-            if self.fd < 0:
+            if not self.is_open:
                 try:
                     self.open()
                 except Exception as error:
@@ -71,15 +71,12 @@ cdef class Poll:
             self.later()
 
     cdef int open(self) except -1:
-        self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
-            raise OSError(errno, os.strerror(errno))
-        try:
-            self.loop.add_reader(self.fd, self.turn)
-        except BaseException:
-            close(self.fd)
-            self.fd = -1
-            raise
+            self.fd = epoll_create1(EPOLL_CLOEXEC)
+            if self.fd < 0:
+                raise OSError(errno, os.strerror(errno))
+        self.loop.add_reader(self.fd, self.turn)
+        self.is_open = True
         return 0
 
     cdef void close(self) noexcept:
@@ -88,8 +85,7 @@ cdef class Poll:
             self.loop.remove_reader(self.fd)
         except Exception as error:
             sys.unraisablehook(error)
-        close(self.fd)
-        self.fd = -1
+        self.is_open = False
 
     cdef void forget(self, poll_node *node) noexcept:
         """Of what this turn has still to tell."""
@@ -109,7 +105,7 @@ cdef class Poll:
     def turn(self):
         cdef poll_node *node
         cdef uint32_t events
-        if self.fd < 0:
+        if not self.is_open:
             return                                  # closed while the loop's call was under way
         self.event_count = epoll_wait(self.fd, self.events, POLL_EVENTS, 0)
         self.at = 0
@@ -123,7 +119,7 @@ cdef class Poll:
         self.at = self.event_count = 0
         self.run_postponed()
         self.is_in_turn = False
-        if self.watched == 0 and self.fd >= 0:
+        if self.watched == 0 and self.is_open:
             self.close()
 
     def later(self):

@@ -4,6 +4,7 @@
 # HIGH_WATER nothing more is asked of the session until the peer has read down to LOW_WATER.
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
+from libc.string cimport memmove
 from posix.unistd cimport close
 from angarium.inbound.connection cimport PHASE_OPEN, InboundConnection
 from angarium.inbound.context cimport READ_OCTETS, Intake
@@ -94,6 +95,10 @@ cdef void wire_send(InboundConnection connection, octets *output) noexcept:
         octets_unref(output)
         return
     if connection.backlog != NULL:
+        if connection.backlog_sent >= HIGH_WATER:       # a peer that never reads all of it: what it has read must not pile up
+            connection.backlog.length -= connection.backlog_sent
+            memmove(connection.backlog.data, connection.backlog.data + connection.backlog_sent, connection.backlog.length)
+            connection.backlog_sent = 0
         if octets_append(&connection.backlog, output.data, output.length) != 0:
             wire_abort(connection)
         octets_unref(output)

@@ -9,6 +9,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memmove
 from angarium.model.octets cimport octets, octets_append, octets_new, octets_unref
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.message_reader cimport reader_begin
@@ -91,6 +92,11 @@ cdef class ServerSession(ServerDialogue):
             self.end = data + length
             return
         cdef size_t done = self.at - self.held.data
+        cdef size_t left = self.end - self.at
+        if done > left:         # a client that is always ahead: what was consumed must not stay for as long as it is
+            memmove(self.held.data, self.at, left)
+            self.held.length = left
+            done = 0
         if octets_append(&self.held, data, length) != 0:
             self.fail(self.settings.trouble_reply)
             return
