@@ -165,6 +165,15 @@ def test_a_rule_that_a_reload_took_away_counts_no_more_and_what_it_began_stays()
     engine.expire()
 
 
+def test_hosts_with_long_names_are_suspended_like_others_and_a_name_that_no_order_takes_stops_nobody() -> None:
+    engine = Engine({"r": rule()}, Clock())
+    site = ",".join(f"{number}.{'x' * 60}.{'y' * 60}.{'z' * 60}.{'w' * 60}.example" for number in range(20))
+    engine.notice([seen(place=Place(site=site)), seen(place=Place(tenant="a\nb")), seen()], [])
+    assert [order.where for order in engine.orders()] == [
+        Selection(site=site), Selection(site="mx.y.example", source="mail1")
+    ]  # fmt: skip
+
+
 def test_there_is_an_end_to_measures() -> None:
     engine = Engine({"r": rule()}, Clock())
     engine.notice([seen(place=Place(site=f"{n}.example")) for n in range(MEASURES_MAX + 10)], [])

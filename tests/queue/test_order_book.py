@@ -97,6 +97,28 @@ def test_an_order_that_cannot_be_kept_does_not_hold(kept: Book) -> None:
     assert kept.book.orders == []
 
 
+def test_an_order_that_was_refused_does_not_hold_after_a_restart(
+    kept: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is renamed into its place, and then the directory cannot be synced."""
+    kept.book.add(order("a"))
+    synced = os.fsync
+    fails = [True]
+
+    def fsync(fd: int) -> None:
+        if fd == kept.fd and fails.pop():
+            monkeypatch.setattr(os, "fsync", synced)
+            raise OSError(5, "Input/output error")
+        synced(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        kept.book.add(order("b"))
+    assert kept.names() == ["a"]
+    kept.again()
+    assert kept.names() == ["a"]
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"version":2,"orders":[]}', '{"version":1,"orders":[{"name":""}]}'])
 def test_a_file_that_is_not_ours_is_refused_and_stays(kept: Book, text: str) -> None:
     kept.path.write_text(text)

@@ -235,6 +235,63 @@ def test_deleted_mail_is_gone_without_a_report(tmp_path):
     run(test, tmp_path)
 
 
+def test_an_order_about_one_message_asks_the_rest_of_its_filter_too(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt["a@y.example"] = "450 4.2.1 busy"
+        queue = Queue(directory, await hop.start())
+        id_ = id_text(await queue.send("a@y.example"))
+        await until(lambda: queue.depth["deferred"] == 1)
+        for action in ("delete", "bounce"):
+            where = Selection(id=id_, older_than_s=86400)
+            done = await orders.carry_out(queue.scheduler, action, where, trouble=bounce_trouble("gone", 550, "5.1.1"))
+            assert (done.recipients, done.messages) == (0, 0)
+        assert queue.depth["messages"] == 1
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_envelopes_that_a_filter_asks_for_do_not_stay_in_memory(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start(), hot_limit_octets=0)
+        await queue.send("first@y.example")
+        await until(lambda: queue.is_empty)
+        (ready,) = queue.scheduler.ready_queues()
+        ready.pause(60)
+        for number in range(100):
+            await queue.send(f"{number}@y.example")
+        queue.scheduler.set_rules([order("suspend", Selection(sender="x@other.example"))])
+        await until(lambda: queue.depth["ready"] == 100)
+        assert queue.depth["hot_octets"] == 0
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_report_that_was_deleted_is_not_made_after_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt |= {"bad@y.example": "550 5.1.1 nobody", "busy@z.example": "450 4.2.1 busy"}
+        queue = Queue(directory, await hop.start())
+        queue.scheduler.reporter = None
+        await queue.send("bad@y.example", "busy@z.example")
+        await until(lambda: queue.depth["deferred"] == 1 and queue.events("failed"))
+        await orders.carry_out(queue.scheduler, "delete", Selection(domain="y.example"))
+        await until(lambda: queue.scheduler.states_in_flight == 0)
+        await queue.close()
+
+        queue = Queue(directory, queue.router.default)
+        await queue.recover()
+        await queue.send("other@y.example")
+        await until(lambda: "other@y.example" in hop.recipients() and queue.depth["deferred"] == 1)
+        assert [sender for sender, _, _ in hop.messages] == ["a@x.example"], "no report"
+        await queue.close()
+
+    run(test, tmp_path)
+
+
 def test_a_reroute_goes_around_a_domain_that_has_no_way_and_back(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop, other = NextHop(), NextHop()

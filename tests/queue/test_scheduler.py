@@ -272,6 +272,20 @@ def test_one_look_up_serves_all_who_wait_for_a_domain(tmp_path):
     run(test, tmp_path)
 
 
+def test_a_look_up_whose_answer_makes_no_sense_strands_nobody(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        queue = Queue(directory, await NextHop().start())
+        queue.router.slow.add(b"odd.example")
+        queue.router.by_domain[b"odd.example"] = None  # type: ignore[assignment]
+        queue.router.go_on.set()
+        await queue.send("a@odd.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        assert '"event":"error"' in queue.log_path.read_text()
+        await queue.close()
+
+    run(test, tmp_path)
+
+
 def test_a_domain_whose_plan_is_over_does_not_wait_behind_those_that_nobody_has_seen(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()

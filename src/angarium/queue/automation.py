@@ -60,6 +60,13 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     replies: list[Evidence] = []
 
+    def where(self) -> Selection | None:
+        """None: no order can name the place, whose names are a host's or a hook's. That must stop nobody else."""
+        try:
+            return Selection(**{key: getattr(self.place, key) for key in _PLACE})
+        except ValueError:
+            return None
+
     def strength(self, now: float) -> float:
         """1.0 in full, 0.0 gone."""
         if now < self.until_utc_s:
@@ -166,8 +173,9 @@ class Engine:
         found = []
         for each in self._measures.values():
             if each.action in ("suspend", "pool", "list-source"):
-                place = each.place
-                where = Selection(**{key: getattr(place, key) for key in _PLACE})
+                where = each.where()
+                if where is None:
+                    continue
                 found.append(
                     Order(
                         name=each.name[:NAME_CHARACTERS],

@@ -86,11 +86,8 @@ def in_force(
             name = f"{each.start} to {each.end} {each.zone}"
             found.append(InForce("quiet", name, _SUSPENDED, str(each.where), verdict, 0.0, ends))
     for measure in measures:
-        place = measure.place
-        where = Selection(
-            site=place.site, provider=place.provider, source=place.source, tenant=place.tenant, campaign=place.campaign
-        )
-        verdict = concerns(where, facts)
+        where = measure.where()
+        verdict = concerns(where, facts) if where is not None else None
         if verdict is not None and measure.strength(now):
             reason = "; ".join([measure.why, *(reply.reply for reply in measure.replies[-1:])])
             times = measure.made_utc_s, measure.ends_utc_s

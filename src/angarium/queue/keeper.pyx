@@ -92,17 +92,20 @@ cdef class Keeper(Planner):
         cdef recipient *r
         cdef DomainQueue domain
         cdef uint8_t number
-        cdef uint32_t i = 0
+        cdef uint32_t i = 0, flow = 0
         cdef bytes route
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0 or view.recipient_count == 0:
             raise SpoolError("an envelope in the spool cannot be read")
         number = self.number_of(shard)
         route = self.route_of(&view)
+        if has_attributes(&view) and view.flags & SPOOL_ENVELOPE_INLINE:
+            flow = self.flows.hold(&view)
         if view.recipient_count == 1:
             m = <message *>self.slab.take()
         else:
             m = <message *>calloc(1, sizeof(message) + (view.recipient_count - 1) * sizeof(recipient))
         if m == NULL:
+            self.flows.drop(flow)
             raise MemoryError()
         m.id = view.id
         m.received_utc_ms = view.received_utc_ms
@@ -111,7 +114,7 @@ cdef class Keeper(Planner):
         if has_attributes(&view):
             self.read_terms(m, &view)
             if m.flags & SPOOL_ENVELOPE_INLINE:
-                m.where.beside.flow = self.flows.hold(&view)
+                m.where.beside.flow = flow
         m.shard_number = number
         m.recipient_count = view.recipient_count
         m.live_count = view.recipient_count
@@ -158,20 +161,24 @@ cdef class Keeper(Planner):
         """A streamed message: remember its chunks' segments, whose pins are ours to give back."""
         cdef spool_envelope view
         cdef spool_chunk chunk
-        cdef uint32_t i
+        cdef message_chunks *chunks
+        cdef uint32_t i, flow
         if spool_envelope_open(envelope.data, envelope.length, &view) != 0:
             raise SpoolError("an envelope in the spool cannot be read")
         if view.chunk_count == 0:
             return 0
-        m.where.chunks = <message_chunks *>malloc(sizeof(message_chunks) + (view.chunk_count - 1) * sizeof(spool_segment *))
-        if m.where.chunks == NULL:
+        flow = self.flows.hold(&view)
+        chunks = <message_chunks *>malloc(sizeof(message_chunks) + (view.chunk_count - 1) * sizeof(spool_segment *))
+        if chunks == NULL:
+            self.flows.drop(flow)
             raise MemoryError()
-        m.where.chunks.flow = self.flows.hold(&view)
-        m.where.chunks.count = view.chunk_count
-        m.where.chunks.offset = spool_envelope_chunk(&view, 0).offset
+        chunks.flow = flow
+        chunks.count = view.chunk_count
+        chunks.offset = spool_envelope_chunk(&view, 0).offset
         for i in range(view.chunk_count):
             chunk = spool_envelope_chunk(&view, i)
-            m.where.chunks.segments[i] = shard.segment(chunk.segment_serial)
+            chunks.segments[i] = shard.segment(chunk.segment_serial)
+        m.where.chunks = chunks             # whole from the first moment: compaction may look at it
         return 0
 
     # ---- what is in memory ----

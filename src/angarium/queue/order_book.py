@@ -6,6 +6,7 @@ alone, who hands them to all workers; read once at start, written whole and rena
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -91,5 +92,13 @@ class OrderBook:
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def _change(self, orders: dict[str, Order]) -> None:
-        self._file.write(msgspec.json.encode(_Orders(1, list(orders.values()))))
+        try:
+            self._write(orders)
+        except OSError:
+            with contextlib.suppress(OSError):      # it may be in its place already, and would hold after a restart
+                self._write(self._orders)
+            raise
         self._orders = orders
+
+    def _write(self, orders: dict[str, Order]) -> None:
+        self._file.write(msgspec.json.encode(_Orders(1, list(orders.values()))))

@@ -349,7 +349,11 @@ cdef class Planner(Ledger):
             if not self.plan_is_usable(domain):
                 self.route(r)
                 continue
-            other = self.ready_queue(domain, r)
+            try:
+                other = self.ready_queue(domain, r)
+            except Exception as error:      # r stands in no list now: it must not be lost
+                self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
+                other = ready
             if other is ready:
                 self.conclude_later(r, ready, trouble, is_permanent)
             else:
@@ -390,8 +394,8 @@ cdef class Planner(Ledger):
         elif error is None:
             try:
                 self.take_plan(domain, task.result())
-            except RoutingTrouble as no_pool:
-                error = no_pool
+            except Exception as problem:
+                error = problem
         if generation == self.generation and error is not None:
             domain.plan = None
             domain.only = None

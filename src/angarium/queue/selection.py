@@ -14,7 +14,7 @@ from angarium.queue.shaping_options import domain_pattern
 from angarium.routing.route_key import sender_key
 from angarium.spool.envelope import decode_id
 
-_LABEL_CHARACTERS: Final = 4096    # a site has the names of all its hosts
+_LABEL_CHARACTERS: Final = 16384   # a site has the names of all its hosts: 20 of 253
 
 
 class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

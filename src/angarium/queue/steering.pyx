@@ -280,5 +280,8 @@ cdef class Steering(Outcomes):
         self.is_blind = error != 0
         self.route(r)
         self.is_blind = False
+        # Ours and the reader's are the only holds: nobody else needs what was read, and it may be one of millions.
+        if m.hand_count == 2 and self.hot_octets > self.hot_limit_octets:
+            self.cool(m)
         self.release(m)
         self.read_awaiting()

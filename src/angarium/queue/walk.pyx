@@ -86,7 +86,8 @@ cdef class Walk:
         cdef recipient *r
         cdef uint32_t i
         cdef uint64_t before = self.recipients
-        if m == NULL:
+        # Once more: who names a message by its id may ask for its age, too, and a walk may have seen it a while ago.
+        if m == NULL or self.action != RELEASE and not self.matcher.meets_message(m, utc_ms()):
             return
         self.scheduler.hold(m)
         for i in range(m.recipient_count):
@@ -97,6 +98,7 @@ cdef class Walk:
             elif self.action == DELETE and self.has_report(m, r) and self.concerns(m, r):
                 r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
                 m.report_count -= 1
+                m.is_dirty = True           # or a restart would make it again
         if self.recipients != before:
             self.messages += 1
         self.scheduler.release(m)

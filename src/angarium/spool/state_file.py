@@ -23,7 +23,9 @@ class StateFile:
             return file.read()
 
     def write(self, octets: bytes) -> None:
-        """On disk when it returns. Raises OSError; the old one is still there then."""
+        """On disk when it returns. Raises OSError: the old one is still there then, unless only the last sync failed.
+        Who must know which one it is writes the old one again.
+        """
         temporary = f"{self._name}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600, dir_fd=self._directory_fd)
