@@ -43,6 +43,7 @@ class SecureHop(NextHop):
         self.said: list[bytes] = []
         self.begins_with_tls = False
         self.route_login = ""
+        self.is_located_securely = True
         self.logins = Logins()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate(NAME, ca=ca or "authority").configure_cert(self.context)
@@ -65,6 +66,7 @@ class SecureHop(NextHop):
             tls=self.own,  # type: ignore[arg-type]
             begins_with_tls=self.begins_with_tls,
             login=self.route_login,
+            is_located_securely=self.is_located_securely,
         )
         return Plan(site, float("inf"))
 
@@ -211,6 +213,21 @@ def test_who_we_are_for_mail_we_are_for_questions_too(tmp_path: Path) -> None:
         hop.logins = Logins({"relay": LoginOptions(user="relay", password_file=str(password(tmp_path)))})
         assert await asked(hop, tmp_path) == ("250 2.1.5", "")
         assert b"AUTH PLAIN " + base64.b64encode(b"\0relay\0secret") in hop.said
+
+    run(main())
+
+
+@pytest.mark.parametrize("hosts", [[], [NAME]])
+def test_a_host_that_dns_does_not_vouch_for_is_told_if_the_login_names_it(tmp_path: Path, hosts: list[str]) -> None:
+    async def main() -> None:
+        hop = SecureHop("required", tmp_path)
+        hop.route_login = "relay"
+        hop.is_located_securely = False
+        options = LoginOptions(user="relay", password_file=str(password(tmp_path)), hosts=hosts)
+        hop.logins = Logins({"relay": options})
+        said, why = await asked(hop, tmp_path)
+        assert (said, bool(why)) == (("250 2.1.5", False) if hosts else ("451 4.4.1", True))
+        assert any(line.startswith(b"AUTH") for line in hop.said) == bool(hosts)
 
     run(main())
 

@@ -1,7 +1,8 @@
 """An SMTP or LMTP server that misbehaves on demand, and remembers what it was sent.
 
 A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never
-answers, RESET drops it with RST. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"
+answers, RESET drops it with RST, GARBLE answers under TLS and sends what is no record of
+it in the same segment. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"
 (end of data and BDAT LAST), "RSET", "QUIT", "AUTH". A list of faults is used up one by one; None in it means: behave.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import os
 import socket
 import ssl
 import struct
@@ -21,6 +23,7 @@ from angarium.sasl.scram import make_keys
 from angarium.sasl.steps import Accepted, Challenge, CheckPassword, CheckToken, FetchScramKeys
 
 CLOSE = "close"
+GARBLE = "garble"
 RESET = "reset"
 SILENCE = "silence"
 
@@ -163,6 +166,16 @@ class Dialogue:
             connection = self.writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
+            raise Gone
+        if fault == GARBLE:
+            connection = self.writer.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            self.writer.write(reply)
+            await self.writer.drain()
+            await asyncio.sleep(0)              # it is in the kernel, which waits for more
+            os.write(connection.fileno(), b"\x17\x03\x03\x00\x20" + b"no record of ours, 32 octets long")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            await self.reader.read()
             raise Gone
         if fault == CLOSE:
             raise Gone

@@ -120,6 +120,51 @@ async def test_who_looks_on_is_told_of_responses_that_there_were_some(
 
 
 @on_uvloop
+async def test_a_host_that_asks_on_and_on_is_left(tmp_path: pathlib.Path) -> None:
+    said: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hop.example\r\n")
+        while line := await reader.readline():
+            said.append(line)
+            is_hello = line.startswith(b"EHLO")
+            writer.write(b"250-hop\r\n250 AUTH PLAIN\r\n" if is_hello else b"334 \r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    site = msgspec.structs.replace(smtp_site(listening.sockets[0].getsockname()[1]), login="relay")
+    logins = Logins({"relay": login(tmp_path, allow_clear=True)})
+    async with outgoing(tmp_path, {b"*": site}, shaping=shaping(tmp_path, "opportunistic"), logins=logins) as relay:
+        assert (await one(relay))["event"] == "deferred"
+        assert said.count(b"*\r\n") == 1
+    listening.close()
+
+
+def test_all_who_ask_for_a_login_at_once_are_given_the_same(tmp_path: pathlib.Path) -> None:
+    """One of them tries it, the others wait for what comes of that."""
+
+    async def main() -> None:
+        logins = Logins({"relay": login(tmp_path)})
+        found = await asyncio.gather(*(logins.credentials("relay") for _ in range(5)))
+        assert len({id(each) for each in found}) == 1
+
+    asyncio.run(main())
+
+
+def test_a_login_that_a_reload_changed_while_it_was_read_is_the_new_one(tmp_path: pathlib.Path) -> None:
+    async def main() -> None:
+        old = login(tmp_path)
+        logins = Logins({"relay": old})
+        asking = asyncio.create_task(logins.credentials("relay"))
+        await asyncio.sleep(0)                  # it waits for the file
+        logins.apply({"relay": msgspec.structs.replace(old, user="new@example.net")})
+        assert (await asking).options.user == "new@example.net"
+        assert (await logins.credentials("relay")).options.user == "new@example.net"
+
+    asyncio.run(main())
+
+
+@on_uvloop
 @pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
 async def test_a_token_is_read_again_when_its_file_changes(tmp_path: pathlib.Path, mechanism: str) -> None:
     accounts = {"us@example.net": TOKEN}

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from outbound.fault_server import CLOSE, RESET, FaultServer, fault_server
+from outbound.fault_server import CLOSE, GARBLE, RESET, FaultServer, fault_server
 from outbound.outgoing import Outgoing, outgoing, run, smtp_site
 from tls import authority
 
@@ -54,6 +54,18 @@ async def one(relay: Outgoing, **message: Any) -> dict[str, Any]:
     before = len(relay.events("delivered", "deferred", "failed", "expired"))
     await relay.send(b"b@y.example", **message)
     return (await relay.outcomes(before + 1))[-1]
+
+
+@on_uvloop
+async def test_a_reply_in_front_of_a_record_that_is_broken_counts(tmp_path: pathlib.Path) -> None:
+    """It is authentic: who takes it for nothing says the message again."""
+    async with (
+        fault_server(tls=server_tls(), faults={"END": [GARBLE]}) as server,
+        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "required")) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"
+        assert (await one(relay))["event"] == "delivered"
+        assert len(server.received) == 1 and server.connections == 2
 
 
 @on_uvloop

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from outbound.fault_server import CLOSE, FaultServer, fault_server
 from outbound.outgoing import Outgoing, outgoing, smtp_site
-from outbound.test_tls import on_uvloop, one, server_tls, shaping
+from outbound.test_tls import TLS_OPTIONAL, on_uvloop, one, server_tls, shaping
 
 from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
@@ -43,6 +43,16 @@ def another_host() -> Any:
 def tlsa_of(state: TlsaState, data: bytes = bytes(32)) -> Tlsa:
     records = (TlsaRecord(3, 0, 1, data),) if state is TlsaState.USABLE else ()
     return Tlsa(state, MX, records, "because")
+
+
+@on_uvloop
+async def test_a_message_that_heeds_no_policy_says_nothing_of_it(tmp_path: pathlib.Path) -> None:
+    """Reports themselves do so: two relays would tell each other of their reports for ever."""
+    tlsa = tlsa_of(TlsaState.USABLE)
+    stranger = server_tls(MX, "stranger")
+    async with fault_server(tls=stranger) as peer, counted(tmp_path, peer, tlsa=tlsa) as (relay, found):
+        assert (await one(relay, flags=TLS_OPTIONAL))["event"] == "delivered"
+        assert found == []
 
 
 TESTING = StsRule("testing", ("*.example.net",))

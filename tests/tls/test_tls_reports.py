@@ -393,6 +393,72 @@ def test_what_is_refused_for_good_is_not_tried_again(tmp_path: Path, status: byt
     asyncio.run(main())
 
 
+def test_what_has_arrived_is_not_sent_again_by_who_comes_after_a_reload(tmp_path: Path) -> None:
+    """The first is closed while it waits for the second place; the mail to the first is under way or has arrived."""
+
+    async def main(is_under_way: bool) -> None:
+        path = tmp_path / f"reports-{is_under_way}.db"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate("r.y.example").configure_cert(context)
+        asked = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await reader.read()
+
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        port = listening.sockets[0].getsockname()[1]
+        counted(path, GOOD)
+        record = f"v=TLSRPTv1; rua=mailto:tls@y.example,https://127.0.0.1:{port}/"
+        desk = Desk(path, {"_smtp._tls.y.example TXT": record})
+        go_on = asyncio.Event()
+        accept = desk.reporter._mail
+
+        async def mail(to: str, content: bytes) -> None:
+            asked.set()
+            await go_on.wait()
+            await accept(to, content)
+
+        if is_under_way:
+            desk.reporter._mail = mail
+        await desk.until(MIDNIGHT + 60)
+        store = TlsReportStore(str(path))
+        store.hurry("", int(desk.now))
+        store.close()
+        desk.reporter.start()
+        await asyncio.wait_for(asked.wait(), 20)
+        closing = asyncio.create_task(desk.reporter.close())
+        await asyncio.sleep(0)
+        go_on.set()
+        await closing
+        assert len(desk.mails) == 1
+        later = Desk(path, {"_smtp._tls.y.example TXT": RUA.format("y.example")})
+        later.now = desk.now + 60
+        await later.reporter.turn()
+        assert later.mails == [] and later.waiting() == []
+        await later.reporter.close()
+        listening.close()
+
+    asyncio.run(main(False))
+    asyncio.run(main(True))
+
+
+def test_a_full_file_is_emptied_by_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("angarium.tls.report_store._PAGES_MOST", 30)
+
+    async def main() -> None:
+        path = tmp_path / "reports.db"
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            for number in range(10_000):
+                counted(path, TlsOutcome(f"d{number}.example", BARE))
+        desk = Desk(path, {})
+        await desk.until(MIDNIGHT + 5 * 3600)
+        assert desk.events == [] and desk.waiting() == []
+        await desk.reporter.close()
+
+    asyncio.run(main())
+
+
 def test_options_that_make_no_report_are_refused() -> None:
     good = {"enabled": True, "organization_name": "x", "contact": "a@x.example", "sender": "a@x.example"}
     for change in ({"contact": ""}, {"sender": "nobody"}, {"organization_name": "a\nb"}, {"window": 50_000.0}):

@@ -111,8 +111,12 @@ class CallAhead:
         )
         if site.protocol == "lmtp+unix":
             return await self._ask_host(lambda: asyncio.open_unix_connection(site.path), question, terms, "", site)
-        places = [(host.name, address, host.port) for host in site.hosts for address in host.addresses]
+        told = question.login
+        hosts = [each for each in site.hosts if told is None or told.options.may_be_told(site, each)]
+        places = [(host.name, address, host.port) for host in hosts for address in host.addresses]
         trouble = CannotAsk("the next hop has no address")
+        if site.hosts and not hosts:
+            trouble = CannotAsk("DNS does not vouch for who would get the login: name it in its hosts")
         for name, address, port in places[:_HOSTS_TRIED]:
             dial = partial(asyncio.open_connection, address, port)
             try:

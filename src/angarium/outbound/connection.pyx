@@ -404,8 +404,12 @@ cdef class Connection(Carrier):
         result = self.tls.receive(read_start, length, plain, sizeof(plain), &plain_length)
         self.send_sealed()                      # of the handshake, or an alert
         if result == TLS_RECEIVE_FAILED:
-            # Also what came before in the same read counts for nothing: somebody is at work on the way.
             reason = self.tls.failure
+            if self.is_in_pool and plain_length:    # records in front of the bad one are authentic: a 250 is not asked for twice
+                self.is_worn_out = True             # nothing new is begun
+                self.receive(plain, plain_length)
+                if self.is_closed:
+                    return 0
             if self.is_in_pool or self.exchange is not None:
                 tls_failures.cell[0] += 1
                 self.end(trouble.of_protocol_error(self.stage_now(), self.remote, f"TLS failed: {reason}"))

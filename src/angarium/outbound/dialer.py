@@ -26,7 +26,7 @@ from angarium.outbound.options import OutboundOptions
 from angarium.outbound.proxy_connect import connect_by
 from angarium.outbound.source_watch import SourceWatch
 from angarium.outbound.tls_contexts import Material, TlsContexts
-from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located, may_be_told
+from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
 from angarium.outbound.tls_witness import TlsWitness
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
 from angarium.sasl.client import Credentials
@@ -202,15 +202,16 @@ class Dialer:
         judgements: list[trouble.Judgement] = []
         at_hosts: dict[Host, TlsPolicy] = {}
         was_tried = False
-        # Who is told what comes of TLS here; "": nobody.
-        told = self.witness.domain_of(site, domain) if self.witness is not None and domain else ""
+        # Who is told what comes of TLS here; "": nobody. Who heeds no policy (reports do not) says nothing of it.
+        witness = self.witness if domain and policy.heeds_published else None
+        told = witness.domain_of(site, domain) if witness is not None else ""
         for host in site.hosts:
             verdict = at_host(policy, site, host)
             if not isinstance(verdict, TlsPolicy):
                 judgements.append(verdict)
                 if told and self.witness is not None:
                     self.witness.bad(told, site, host, verdict)
-            elif credentials is not None and not may_be_told(credentials.options, site, host):
+            elif credentials is not None and not credentials.options.may_be_told(site, host):
                 judgements.append(trouble.not_to_be_told(login, host.name))
             else:
                 at_hosts[host] = verdict

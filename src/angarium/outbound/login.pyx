@@ -33,6 +33,8 @@ cdef int login_begin(Connection self) except -1:
 
 
 cdef int login_challenged(Connection self) except -1:
+    if self.fault is not None:              # it goes on behind our "*", and might for ever
+        return give_up(self, fault_of(self, self.fault))
     try:
         response = self.exchange.respond(auth_challenge(self.session))
     except Fault as fault:

@@ -109,13 +109,6 @@ def with_login(policy: TlsPolicy, login: LoginOptions | None) -> TlsPolicy:
     return msgspec.structs.replace(policy, name=name, wants_tls=True, floor=floor, origin="login")
 
 
-def may_be_told(login: LoginOptions, site: Site, host: Host) -> bool:
-    """Whether the name that a certificate is verified for is known for sure; or does not matter."""
-    if login.allow_unverified or login.allow_clear or site.is_located_securely or login.names_host(host.name):
-        return True
-    return site.sts is not None and site.sts.mode == "enforce"
-
-
 def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Judgement:
     """What `policy` of the site comes to at one of its hosts; a Judgement: it may not be used now, and why."""
     if not policy.heeds_published:

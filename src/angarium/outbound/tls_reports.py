@@ -33,6 +33,7 @@ TURN_S: Final = 60.0
 _LATE_S: Final = 300
 _DUE_AT_ONCE: Final = 200
 _AT_ONCE: Final = 10
+_PAGES_TO_EMPTY: Final = 16_384
 _RETRY_FIRST_S: Final = 300.0
 _RETRY_MOST_S: Final = 4 * 3600.0
 
@@ -60,7 +61,7 @@ class TlsReporter:
         tls: ssl.SSLContext | None = None,
         allow_private: bool = False,
     ) -> None:
-        self._store = TlsReportStore(path)
+        self._store = TlsReportStore(path, pages_more=_PAGES_TO_EMPTY)
         self._options = options
         self._hostname = hostname
         self._resolver = resolver
@@ -73,6 +74,7 @@ class TlsReporter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tls-reports")
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._task: asyncio.Task[None] | None = None
+        self._mails: set[asyncio.Task[PostFailed | None]] = set()
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -81,22 +83,33 @@ class TlsReporter:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*self._mails, return_exceptions=True)
         await self._in_thread(self._store.close)
         self._thread.shutdown(wait=False)
 
-    async def turn(self) -> None:
-        """Plans what is to be planned, sends what is due. Raises nothing but CancelledError."""
+    async def turn(self) -> bool:
+        """Plans what is to be planned, sends what is due; whether more may be. Raises nothing but CancelledError."""
         try:
             await self._plan()
             due = await self._in_thread(self._store.due, int(self._utc()), _DUE_AT_ONCE)
-            await asyncio.gather(*(self._send(each) for each in due))
         except (sqlite3.Error, OSError) as error:
-            self._journal.log("tls-report-failed", domain="", to="", reason=f"the file of reports: {error}")
+            self._file_failed(error)
+            return False
+        ended = await asyncio.gather(*(self._send(each) for each in due), return_exceptions=True)
+        failed = [each for each in ended if isinstance(each, BaseException)]
+        for each in failed[:1]:
+            if not isinstance(each, (sqlite3.Error, OSError)):
+                raise each
+            self._file_failed(each)
+        return len(due) == _DUE_AT_ONCE and not failed
+
+    def _file_failed(self, error: Exception) -> None:
+        self._journal.log("tls-report-failed", domain="", to="", reason=f"the file of reports: {error}")
 
     async def _run(self) -> None:
         while True:
-            await self.turn()
-            await asyncio.sleep(TURN_S)
+            if not await self.turn():
+                await asyncio.sleep(TURN_S)
 
     async def _plan(self) -> None:
         now_s = self._utc()
@@ -132,15 +145,32 @@ class TlsReporter:
             sent, is_over = set(due.sent), True
             for place in places:
                 if place not in sent:
-                    trouble = await self._deliver(report, place)
-                    if trouble is None:
-                        sent.add(place)
-                    elif not trouble.is_permanent:
+                    trouble = await self._deliver_and_keep(report, place, due, sent)
+                    if trouble is not None and not trouble.is_permanent:
                         is_over = False
             if is_over or self._is_too_late(due):
                 await self._in_thread(self._store.done, due.day, due.domain, counted)
             else:
                 await self._again(due, sent)
+
+    async def _deliver_and_keep(
+        self, report: TlsReport, place: str, due: Due, sent: set[str]
+    ) -> PostFailed | None:
+        """A mail is on its way once it is begun: close() waits for it, so that nobody is told twice."""
+
+        async def deliver() -> PostFailed | None:
+            trouble = await self._deliver(report, place)
+            if trouble is None:
+                sent.add(place)
+                await self._in_thread(self._store.arrived, due, sent)
+            return trouble
+
+        if not place.startswith("mailto:"):
+            return await deliver()
+        mail = asyncio.ensure_future(deliver())
+        self._mails.add(mail)
+        mail.add_done_callback(self._mails.discard)
+        return await asyncio.shield(mail)
 
     async def _deliver(self, report: TlsReport, place: str) -> PostFailed | None:
         scheme, _, rest = place.partition(":")

@@ -11,7 +11,6 @@ from angarium.outbound.tls_policy import (
     TlsPolicy,
     at_host,
     is_located,
-    may_be_told,
     policy_of,
     with_login,
 )
@@ -37,7 +36,7 @@ def host_view(
     name, options = login
     policy = policy_of(site, wish, default)
     decision = at_host(with_login(policy, options), site, host)
-    if options is not None and isinstance(decision, TlsPolicy) and not may_be_told(options, site, host):
+    if options is not None and isinstance(decision, TlsPolicy) and not options.may_be_told(site, host):
         decision = trouble.not_to_be_told(name, host.name)
     if not is_located(policy, site):
         found["refused"] = "the message requires TLS all the way, and DNS does not vouch for the mail exchangers"

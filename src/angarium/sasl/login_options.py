@@ -6,6 +6,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
+from angarium.model.plan import Host, Site
 from angarium.resolver.domain_name import to_a_labels
 from angarium.sasl.preparation import PASSWORD_OCTETS
 
@@ -64,6 +65,12 @@ class LoginOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def usable(self) -> tuple[ClientMechanism, ...]:
         """Mechanisms, best first."""
         return tuple(self.mechanisms) or (WITH_TOKEN if self.token_file else WITH_PASSWORD)
+
+    def may_be_told(self, site: Site, host: Host) -> bool:
+        """Whether the name that a certificate is verified for is known for sure; or does not matter."""
+        if self.allow_unverified or self.allow_clear or site.is_located_securely or self.names_host(host.name):
+            return True
+        return site.sts is not None and site.sts.mode == "enforce"
 
     def names_host(self, host: str) -> bool:
         """host  in A-labels and lower case."""

@@ -73,8 +73,13 @@ class Logins:
         stamp, secret = await asyncio.get_running_loop().run_in_executor(
             None, _read, options, known[0] if known is not None else None
         )
+        if self._options.get(name) != options:      # a reload came in between
+            return await self.credentials(name)
         if secret is None:
             assert known is not None
+            return known[1]
+        known = self._read.get(name)
+        if known is not None and known[0] == stamp:     # somebody else has read it meanwhile: all wait for one attempt
             return known[1]
         credentials = Credentials(options, secret)
         self._read[name] = stamp, credentials

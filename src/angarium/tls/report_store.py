@@ -69,8 +69,10 @@ class Summary(msgspec.Struct, frozen=True):
 class TlsReportStore:
     """Every method waits for the disk: call from one thread. Raises sqlite3.Error or OSError."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, pages_more: int = 0) -> None:
+        """pages_more: beyond where others stop; who empties a full file has to write in it."""
         self._path = path
+        self._pages_most = _PAGES_MOST + pages_more
         self._database: sqlite3.Connection | None = None
 
     def add(self, day: int, counts: Iterable[tuple[TlsOutcome, int]]) -> None:
@@ -114,6 +116,13 @@ class TlsReportStore:
         self._write(
             "UPDATE report SET due = ?, tries = tries + 1, sent = ? WHERE day = ? AND domain = ?",
             [(at_utc_s, msgspec.json.encode(sorted(sent)).decode(), due.day, due.domain)],
+        )
+
+    def arrived(self, due: Due, sent: Iterable[str]) -> None:
+        """Where the report is by now: it is not sent there again, whatever happens."""
+        self._write(
+            "UPDATE report SET sent = ? WHERE day = ? AND domain = ?",
+            [(msgspec.json.encode(sorted(sent)).decode(), due.day, due.domain)],
         )
 
     def done(self, day: int, domain: str, counted: Iterable[Counted]) -> None:
@@ -184,7 +193,7 @@ class TlsReportStore:
                     raise sqlite3.OperationalError(f"of a later version: {version}")
                 database.execute("PRAGMA journal_mode = WAL")       # counting and reading do not wait for each other
                 database.execute("PRAGMA synchronous = NORMAL")
-                database.execute(f"PRAGMA max_page_count = {_PAGES_MOST}")
+                database.execute(f"PRAGMA max_page_count = {self._pages_most}")
                 database.executescript(_SCHEMA)
                 database.execute(f"PRAGMA user_version = {_VERSION}")
             except BaseException:
