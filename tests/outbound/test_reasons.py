@@ -120,6 +120,7 @@ def test_a_recipient_tells_where_it_is() -> None:
     assert "set a time" in of_recipient(recipient("held", next_attempt_utc_s=5.0), None).text
     assert "are being looked up" in of_recipient(recipient("unrouted", is_resolving=True), None).text
     assert "stands in line" in of_recipient(recipient("unrouted"), None).text
+    assert "is suspended" in of_recipient(recipient("suspended"), None).text
     assert "has it in hand" in of_recipient(recipient("in hand"), None).text
     assert of_recipient(recipient("ready"), queue()) == of_queue(queue())
     told = recipient("settled")

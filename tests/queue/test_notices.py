@@ -12,9 +12,12 @@ from queue_harness import NextHop, Queue, run, until
 from angarium.bounces.classifier import Classifier
 from angarium.model.plan import Source
 from angarium.model.units import decode_unit
+from angarium.queue import orders
 from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.automation_options import AutomationRule
+from angarium.queue.explain import message_facts
 from angarium.queue.notices import Notice, Notices, Place, Tally
+from angarium.queue.selection import Selection
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.egress_pool import EgressPool
 from angarium.spool.envelope import Attribute
@@ -30,6 +33,20 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self.worker = Notices(loop, made, Classifier(), self._take, queue.scheduler.take_tallies)
         queue.scheduler.notice_by(self.worker)
+
+    @property
+    def attempts(self) -> dict[Place, tuple[int, int, int]]:
+        """Delivered, deferred and failed; told at once or in parts."""
+        sums: dict[Place, tuple[int, int, int]] = {}
+        for each in self.tallies:
+            delivered, deferred, failed = sums.get(each.place, (0, 0, 0))
+            sums[each.place] = delivered + each.delivered, deferred + each.deferred, failed + each.failed
+        return sums
+
+    def flushed(self, *, delivered: int) -> bool:
+        """What is to be told is, and that many were delivered."""
+        self.worker.flush()
+        return sum(each.delivered for each in self.tallies) == delivered
 
     def _take(self, notices: list[Notice], tallies: list[Tally]) -> None:
         self.notices += notices
@@ -71,10 +88,11 @@ def test_attempts_are_counted_for_rates(tmp_path):
         seen = Supervisor(queue, rate={"action": "suspend", "bounce_rate": 0.5})
         await queue.send("a@y.example", "b@y.example", *hop.rcpt, notify=1)
         await until(lambda: queue.depth["deferred"] == 1)
+        await until(lambda: seen.flushed(delivered=2))
+        assert seen.attempts == {Place(site.name, source="default"): (2, 1, 1)}
+        known = len(seen.tallies)
         seen.worker.flush()
-        assert seen.tallies == [Tally(Place(site.name, source="default"), 2, 1, 1)]
-        seen.worker.flush()
-        assert len(seen.tallies) == 1
+        assert len(seen.tallies) == known
         await queue.close()
 
     run(test, tmp_path)
@@ -151,6 +169,14 @@ def test_a_source_on_their_list_is_not_chosen_while_there_is_another(tmp_path):
             await queue.send(f"{number}@y.example")
         await until(lambda: queue.is_empty)
         assert {each["source"] for each in queue.events("delivered")} == {"mail2"}
+        hop.rcpt["busy@y.example"] = "450 4.2.1 busy"
+        ids = [await queue.send("busy@y.example") for _ in range(6)]
+        await until(lambda: queue.depth["deferred"] == 6)
+        for id_ in ids:
+            facts = message_facts(queue.scheduler, id_, 1)
+            assert facts is not None and facts.recipients[0].source == "mail2", "as it is told to people, too"
+        del hop.rcpt["busy@y.example"]
+        await orders.carry_out(queue.scheduler, "delete", Selection(domain="y.example"))
         queue.scheduler.set_adjustments(None)
         for number in range(12):
             await queue.send(f"{number}@y.example")

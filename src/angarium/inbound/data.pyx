@@ -66,7 +66,7 @@ cdef int write_trace(Client client, octets **body) noexcept:
     cdef bytes known
     cdef received_facts facts
     cdef char[13] message_id
-    cdef char[4] priority
+    cdef char[12] priority
     cdef size_t i
     spool_id_encode(transaction.id, message_id)
     facts.helo = <const uint8_t *>PyBytes_AS_STRING(session.helo)

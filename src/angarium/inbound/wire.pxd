@@ -1,7 +1,5 @@
-from libc.stdint cimport uint32_t
 from angarium.inbound.connection cimport InboundConnection
 from angarium.model.octets cimport octets
-from angarium.inbound.poll cimport poll_node
 
 # The socket is connection.wire. After wire_close() and wire_abort() nothing is read or sent; connection.lost() follows, never
 # from inside of these calls.

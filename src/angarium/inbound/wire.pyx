@@ -6,7 +6,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memmove
 from posix.unistd cimport close
-from angarium.inbound.connection cimport PHASE_OPEN, InboundConnection
+from angarium.inbound.connection cimport InboundConnection
 from angarium.inbound.context cimport READ_OCTETS, Intake
 from angarium.inbound.poll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, poll_node
 from angarium.model.octets cimport octets, octets_append, octets_unref

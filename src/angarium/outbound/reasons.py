@@ -48,6 +48,8 @@ def of_recipient(facts: RecipientFacts, queue: QueueFacts | None, *, now_utc_s: 
                 if facts.is_resolving
                 else f"{facts.domain} stands in line for a look-up of its mail exchangers"
             )
+        case "suspended":
+            return Reason("it is suspended: by a standing order, by automation or in quiet hours")
         case "in hand":
             return Reason("a connection has it in hand, and the next hop has not answered yet")
     if queue is None:

@@ -2,7 +2,6 @@
 
 from angarium.model.plan import Site, Source
 from angarium.queue.facts import MessageFacts, QueueFacts
-from angarium.queue.planner import Pool
 from angarium.queue.ready import ReadyQueue
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shaping import Kind
@@ -40,9 +39,6 @@ def route_key(key: bytes) -> bytes:
 
 def tenant_of(key: bytes) -> bytes:
     """Of the key of a domain queue: the tenant whose limits are its own, or b""."""
-
-def drawn_source(id: int, tries: int, pool: Pool) -> Source:
-    """The one that a message gets when `tries` times something lay with its source."""
 
 def message_facts(scheduler: Scheduler, id: int, most: int, domain: bytes | None = None) -> MessageFacts | None:
     """A message whose envelope is in memory (inspect.read_back()); None: it is not here.

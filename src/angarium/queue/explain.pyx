@@ -6,7 +6,7 @@ from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.queue.domains cimport DomainQueue, tenant_route
 from angarium.queue.inspect cimport place_of
 from angarium.queue.log cimport envelope_recipient
-from angarium.queue.message cimport (OUTCOME_WAITING, PLACE_DEFERRED, PLACE_READY, RECIPIENT_SOURCE_SHIFT, message, recipient)
+from angarium.queue.message cimport (OUTCOME_WAITING, PLACE_DEFERRED, PLACE_READY, message, recipient)
 from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.ready cimport ReadyQueue, Remark
 from angarium.queue.scheduler cimport Scheduler
@@ -152,12 +152,6 @@ def domain_state(Scheduler scheduler not None, bytes key):
     return None if found is None else (found.count, found.unrouted, found.is_resolving)
 
 
-def drawn_source(uint64_t id, int tries, pool):
-    """The source that Planner.ready_queue() takes for a message: `tries` times something lay with the source."""
-    cdef uint64_t mixed = (id + <uint64_t>tries) * <uint64_t>0x9E3779B97F4A7C15ULL
-    return pool.only or pool.choose(<double>(mixed >> 11) / <double>(1ULL << 53))
-
-
 def message_facts(Scheduler scheduler not None, uint64_t id, int most, bytes domain=None):
     """A message whose envelope is in memory (inspect.read_back()), or None; with its first `most` recipients that are not
     over, of `domain` only where one is given."""
@@ -207,7 +201,7 @@ cdef object recipient_facts(Scheduler scheduler, message *m, recipient *r):
         ready = scheduler.ready_numbers.get(r.link.due)
         facts.source = ready.source.name if ready is not None else ""
     if not facts.source and domain.plan is not None and domain.pool is not None:
-        facts.source = drawn_source(m.id, r.flags >> RECIPIENT_SOURCE_SHIFT, domain.pool).name
+        facts.source = scheduler.source_for(domain, r).name
     trouble = trouble_of(r)
     if trouble is not None:
         facts.last = Reply(0.0, trouble.text, trouble.code, "%d.%d.%d" % trouble.status, trouble.remote, trouble.phase)

@@ -87,7 +87,8 @@ class QueueFacts(msgspec.Struct):
 class RecipientFacts(msgspec.Struct):
     """One recipient of a message.
 
-    key      of its domain queue. place: "routing", "unrouted", "ready", "in hand", "deferred", "held", "settled".
+    key      of its domain queue. place: "routing", "unrouted", "ready", "in hand", "deferred", "held", "suspended" or
+             "settled".
     outcome  "waiting" unless it is over and only its report is still to be written.
     source   that it leaves from, or would as far as that is known. queue_number: of the ready queue it is in.
     """

@@ -1,7 +1,7 @@
 # A message keeps a number of four octets, which lie where its body's offset leaves room (message.pxd): tenant and campaign are
 # in its envelope, and that is on disk when it waits.
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from angarium.queue.fair cimport fair_flow

@@ -1,17 +1,15 @@
 # Looking at the queue and giving it orders, slice by slice: no call here touches more than a bounded number of
 # messages. queue/orders.py strings the slices together for the admin API.
-from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from angarium.model.clock cimport utc_ms
-from angarium.queue.log cimport envelope_recipient, log_outcome
+from angarium.queue.log cimport envelope_recipient
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, PLACE_AWAITING, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED,
                                      RECIPIENT_TRACED, message, recipient)
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport shard_of
-from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.terms cimport has_attributes, message_terms, terms_read
 from angarium.queue.troubles cimport trouble_of

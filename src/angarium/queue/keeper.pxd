@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from angarium.model.octets cimport octets
 from angarium.queue.index cimport MessageIndex
 from angarium.queue.message cimport message, recipient

@@ -39,6 +39,8 @@ cdef Counter queue_messages = gauge("angarium_queue_messages", "Messages in the 
 cdef Counter queue_recipients = gauge("angarium_queue_recipients", "Recipients waiting now, wherever they are.")
 
 cdef enum:
+    ENVELOPE_FLAGS = 0x3fff     # SPOOL_ENVELOPE_* that message.flags keeps; MESSAGE_* are above
+
     # Judged, with what the allocator adds: of a domain its queue, key and place in the table; of a ready queue its pool, counts
     # and site; of a trouble its texts.
     INDEX_OCTETS = 10
@@ -46,12 +48,9 @@ cdef enum:
     READY_OCTETS = 4000
     TROUBLE_OCTETS = 600
 
+
 cdef inline uint64_t structure_octets_of(message *m) noexcept nogil:
     return sizeof(message) + (m.recipient_count - 1) * sizeof(recipient)
-
-
-cdef enum:
-    ENVELOPE_FLAGS = 0x3fff     # SPOOL_ENVELOPE_* that message.flags keeps; MESSAGE_* are above
 
 
 cdef struct state_op:

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.message cimport message, recipient
 from angarium.queue.planner cimport Planner

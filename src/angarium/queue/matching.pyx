@@ -1,6 +1,6 @@
 # Whether a recipient is one of a Selection (selection.py). What to do with those who are is others' business.
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.log cimport envelope_recipient

@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from angarium.queue.fair cimport (
     FAIR_USUAL, fair_add, fair_adopt, fair_charge, fair_flow, fair_foremost, fair_highest, fair_is_again, fair_level_in_turn, fair_link,
-    fair_lists, fair_lists_empty, fair_lists_init, fair_next, fair_pass, fair_remove, fair_tidy, fair_tree, fair_tree_free,
+    fair_lists_empty, fair_lists_init, fair_next, fair_pass, fair_remove, fair_tidy, fair_tree, fair_tree_free,
     fair_tree_new)
 from angarium.queue.flows cimport Flows
 from angarium.queue.lists cimport list_append, list_prepend

@@ -74,8 +74,8 @@ cdef class Gate:
     cdef void stand_to_dial(self, object ready, uint64_t wait_ns) noexcept:
         try:
             self.dial_line.append(ready)
-            (<ReadyQueue>ready).egress.spare((<ReadyQueue>ready).source)
-            if not self.is_dial_armed:
+            if not self.is_dial_armed:          # else next_to_dial() does so: it looks at all pools, and many sites may come
+                (<ReadyQueue>ready).egress.spare((<ReadyQueue>ready).source)
                 self.loop.call_later(wait_ns / 1e9, self.next_to_dial)
                 self.is_dial_armed = True
         except Exception:

@@ -11,7 +11,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.passage cimport Gate, Passage
+from angarium.queue.passage cimport Passage
 from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, recipient, transaction
 from angarium.queue.order cimport Order, order_walk
 from angarium.queue.shares cimport Share, pace_of, wait_of
@@ -264,7 +264,6 @@ cdef class ReadyQueue:
     cdef void give_back(self, transaction *from_) noexcept:
         cdef uint32_t i
         cdef recipient *r
-        cdef message *m = from_.message
         cdef uint32_t given = 0
         for i in range(from_.count, 0, -1):
             r = from_.recipients[i - 1]

@@ -12,7 +12,9 @@ cdef class Rule:
     cdef readonly object quiet          # quiet.QuietHours, or None
     cdef Matcher matcher
     cdef int action
-    cdef uint64_t until_utc_ms          # 0: no end
+    cdef uint64_t until_utc_ms          # 0: no end. Of quiet hours: when they end that hold between the next two; 0: none do
+    cdef uint64_t reckoned_from_ms
+    cdef uint64_t reckoned_until_ms
     cdef object trouble                 # of a bounce
 
     cdef uint64_t holds_until(self, uint64_t now_utc_ms) except? 0xffffffffffffffff     # 0: it does not hold
@@ -33,7 +35,7 @@ cdef class Steering(Outcomes):
 
     cdef Orders orders_of(self, DomainQueue domain)
     cdef bint obey(self, message *m, recipient *r) except -1
-    cdef bint move(self, message *m, recipient *r, uint64_t now_utc_ms) except -1
+    cdef int move(self, message *m, recipient *r, uint64_t now_utc_ms) except -1
     cdef DomainQueue origin_of(self, message *m, recipient *r)
     cdef bint concerns(self, Rule rule, message *m, recipient *r, DomainQueue domain, uint64_t now) except -1
     cdef DomainQueue target_of(self, DomainQueue origin, object order)

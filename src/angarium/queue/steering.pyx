@@ -5,7 +5,7 @@
 # is suspended waits in the wheel, where it costs no more than deferred mail: until the order ends, or its message is too old.
 # Orders that ask something of the envelope have it read back, a few at a time.
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from angarium.model.clock cimport utc_ms
 from angarium.queue.domains cimport DomainQueue, tenant_route
@@ -58,7 +58,11 @@ cdef class Rule:
 
     cdef uint64_t holds_until(self, uint64_t now_utc_ms) except? 0xffffffffffffffff:
         if self.action == QUIET:
-            return <uint64_t>(self.quiet.ends(now_utc_ms / 1000.0) * 1000)
+            if not self.reckoned_from_ms <= now_utc_ms < self.reckoned_until_ms:    # a calendar is not asked for each recipient
+                self.until_utc_ms = <uint64_t>(self.quiet.ends(now_utc_ms / 1000.0) * 1000)
+                self.reckoned_from_ms = now_utc_ms
+                self.reckoned_until_ms = self.until_utc_ms or <uint64_t>(self.quiet.begins(now_utc_ms / 1000.0) * 1000)
+            return self.until_utc_ms
         if self.until_utc_ms == 0:
             return FOREVER - 1
         return self.until_utc_ms if now_utc_ms < self.until_utc_ms else 0
@@ -170,22 +174,20 @@ cdef class Steering(Outcomes):
 
     # ---- re-routing ----
 
-    cdef bint move(self, message *m, recipient *r, uint64_t now) except -1:
+    cdef int move(self, message *m, recipient *r, uint64_t now) except -1:
         """Into the domain queue that orders say, or back where it came from. What a reroute asks of site and source is asked of
         where it came from: else it would be undone by being obeyed."""
         cdef DomainQueue origin = <DomainQueue>r.domain
-        cdef DomainQueue target = None
+        cdef DomainQueue target
         cdef Orders orders
         cdef Rule rule
         if r.flags & RECIPIENT_MOVED:
             if m.envelope == NULL:
-                return True
+                return 0
             origin = self.origin_of(m, r)
         orders = self.orders_of(origin)
-        if orders is None or not orders.moves:
-            target = origin
-        else:
-            target = origin
+        target = origin
+        if orders is not None and orders.moves:
             for rule in orders.rules:
                 if rule.action == REROUTE and rule.holds_until(now) and self.concerns(rule, m, r, origin, now):
                     target = self.target_of(origin, rule.order)
@@ -195,7 +197,7 @@ cdef class Steering(Outcomes):
             r.flags &= <uint16_t>~RECIPIENT_MOVED
         else:
             r.flags |= RECIPIENT_MOVED
-        return True
+        return 0
 
     cdef DomainQueue target_of(self, DomainQueue origin, object order):
         cdef bytes name = origin.domain

@@ -32,7 +32,7 @@ cdef class Witness:
 
     cdef void noise(self, const uint8_t *data, size_t length) noexcept:
         try:
-            self.observer.noise(PyBytes_FromStringAndSize(<const char *>data, min(length, NOISE_LIMIT)), length)
+            self.observer.noise(PyBytes_FromStringAndSize(<const char *>data, min(length, <size_t>NOISE_LIMIT)), length)
         except Exception:
             pass
 
