@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email
 import email.policy
 import gzip
@@ -120,6 +121,38 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.DatabaseError):
         counted(path, GOOD)
     counted(path, GOOD)
+    assert path.with_name("reports.db.damaged").exists()
+
+
+def test_a_worker_that_sees_the_damage_late_keeps_what_others_have_counted_since(tmp_path: Path) -> None:
+    path = tmp_path / "reports.db"
+    one, other = TlsReportStore(str(path)), TlsReportStore(str(path))
+    for store in (one, other):
+        store.add(DAY, [(BAD, 1)])
+    path.write_bytes(b"no database at all, " * 2000)
+    path.with_name("reports.db-wal").write_bytes(b"")
+    # A log cut short is no proof yet: an I/O error closes the file, and what is read of it next tells.
+    for _ in range(2):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            one.outcomes(DAY, "y.example")
+    assert path.with_name("reports.db.damaged").exists()
+    one.add(DAY, [(GOOD, 1)])
+    with contextlib.suppress(sqlite3.DatabaseError):
+        other.outcomes(DAY, "y.example")
+    one.close()
+    other.close()
+    store = TlsReportStore(str(path))
+    assert [(each.outcome, each.count) for each in store.outcomes(DAY, "y.example")] == [(GOOD, 1)]
+    store.close()
+
+
+@pytest.mark.parametrize("method", ["done", "hurry"])
+def test_whatever_finds_the_damage_sets_the_file_aside(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "reports.db"
+    path.write_bytes(b"no database at all, " * 100)
+    store = TlsReportStore(str(path))
+    with pytest.raises(sqlite3.DatabaseError):
+        store.done(DAY, "y.example", ()) if method == "done" else store.hurry("", MIDNIGHT)
     assert path.with_name("reports.db.damaged").exists()
 
 

@@ -11,9 +11,7 @@ seconds; user_version is the format's, 1. WAL with synchronous=NORMAL: a crash o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ import msgspec
 from angarium.admission.greylist import Seen, judge, network_key, triplet_key
 from angarium.admission.options import GreylistOptions
 from angarium.metrics.counters import counter
+from angarium.model.sqlite_file import SqliteFile
 from angarium.resolver.cache import ExpiringCache
 
 deferred_total = counter("angarium_greylist_deferred_total", "Recipients answered 450: the client is to come again.")
@@ -77,7 +76,6 @@ class GreylistStore:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = path
         self._options = options
         self._report = report
         self._clock = clock
@@ -88,7 +86,8 @@ class GreylistStore:
         self._waiting: list[_Request] = []
         self._is_closed = False
         self._running: asyncio.Task[None] | None = None
-        self._database: sqlite3.Connection | None = None  # the thread's
+        pragmas = ("journal_mode = WAL", "synchronous = NORMAL")
+        self._file = SqliteFile(path, _SCHEMA, _VERSION, busy_s=_BUSY_S, pragmas=pragmas)  # the thread's
         self._purged_mono_s = 0.0  # likewise
 
     def knows_network(self, host: str) -> bool:
@@ -121,7 +120,7 @@ class GreylistStore:
         self._is_closed = True
         while self._running is not None:
             await asyncio.wait([self._running])
-        await self._loop.run_in_executor(self._thread, self._shut)
+        await self._loop.run_in_executor(self._thread, self._file.close)
         self._thread.shutdown(wait=False)
 
     async def _run(self) -> None:
@@ -133,7 +132,7 @@ class GreylistStore:
                     answers = await self._loop.run_in_executor(self._thread, self._judge_all, batch)
                 except (sqlite3.Error, OSError) as error:
                     errors_total.add(len(batch))
-                    self._report(f"{self._path}: {error}")
+                    self._report(f"{self._file.path}: {error}")
                     answers = [(0, False)] * len(batch)
                 for request, (wait_s, is_network_known) in zip(batch, answers, strict=True):
                     if wait_s == 0:
@@ -151,19 +150,11 @@ class GreylistStore:
     def _judge_all(self, batch: list[_Request]) -> list[tuple[int, bool]]:
         """For each: seconds to wait, and whether its network is known as a whole. One transaction."""
         now = int(self._clock())
-        try:
-            database = self._open()
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                answers = [self._judge(database, request, now) for request in batch]
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise  # busy, full, not allowed: the file is not at fault
-            self._set_aside()
-            raise
+        with self._file.transaction() as database:
+            answers = [self._judge(database, request, now) for request in batch]
         if time.monotonic() - self._purged_mono_s >= _PURGE_S:
             self._purged_mono_s = time.monotonic()
-            self._purge(database, now)
+            self._purge(now)
         return answers
 
     def _judge(self, database: sqlite3.Connection, request: _Request, now: int) -> tuple[int, bool]:
@@ -194,8 +185,8 @@ class GreylistStore:
             )
         return judgement.wait_s, False
 
-    def _purge(self, database: sqlite3.Connection, now: int) -> None:
-        with database:
+    def _purge(self, now: int) -> None:
+        with self._file.transaction() as database:
             for table in ("triplet", "network"):
                 database.execute(f"DELETE FROM {table} WHERE expires <= ?", (now,))
                 (count,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -204,39 +195,3 @@ class GreylistStore:
                         f"DELETE FROM {table} WHERE key IN (SELECT key FROM {table} ORDER BY expires LIMIT ?)",
                         (count - self._options.max_entries,),
                     )
-
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
-            try:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = NORMAL")
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-                if version not in (0, _VERSION):
-                    raise sqlite3.OperationalError(f"of a later version: {version}")
-                database.executescript(_SCHEMA)
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
-        return self._database
-
-    def _set_aside(self) -> None:
-        """The file is no database any more. Another worker may have set it aside already: then that one's is fine."""
-        self._shut()
-        with contextlib.suppress(sqlite3.Error):
-            self._open()
-            return
-        with contextlib.suppress(OSError):
-            os.replace(self._path, self._path + ".damaged")
-        for rest in ("-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                os.unlink(self._path + rest)
-
-    def _shut(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None

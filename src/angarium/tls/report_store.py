@@ -10,14 +10,13 @@ Format, user_version 1. day: UTC seconds // 86400. `outcome` counts equal outcom
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
+from angarium.model.sqlite_file import SqliteFile
 from angarium.tls.report_outcome import ReportedPolicy, TlsOutcome
 
 DAY_S: Final = 86_400
@@ -71,9 +70,11 @@ class TlsReportStore:
 
     def __init__(self, path: str, *, pages_more: int = 0) -> None:
         """pages_more: beyond where others stop; who empties a full file has to write in it."""
-        self._path = path
-        self._pages_most = _PAGES_MOST + pages_more
-        self._database: sqlite3.Connection | None = None
+        self._file = SqliteFile(
+            path, _SCHEMA, _VERSION, busy_s=_BUSY_S,
+            # WAL: counting and reading do not wait for each other.
+            pragmas=("journal_mode = WAL", "synchronous = NORMAL", f"max_page_count = {_PAGES_MOST + pages_more}"),
+        )  # fmt: skip
 
     def add(self, day: int, counts: Iterable[tuple[TlsOutcome, int]]) -> None:
         rows = [(day, *_row(outcome), count) for outcome, count in counts]
@@ -127,9 +128,7 @@ class TlsReportStore:
 
     def done(self, day: int, domain: str, counted: Iterable[Counted]) -> None:
         """Takes back what the report has told: of a day that is not over more may have come since."""
-        database = self._open()
-        with database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._file.transaction() as database:
             for each in counted:
                 key = (day, *_row(each.outcome))
                 where = " AND ".join(f"{name} = ?" for name in _KEYS.split(", "))
@@ -139,9 +138,7 @@ class TlsReportStore:
 
     def hurry(self, domain: str, now_utc_s: int) -> int:
         """All reports of a domain ("": of all), today's too, are due now; how many those are."""
-        database = self._open()
-        with database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._file.transaction() as database:
             database.execute(
                 "INSERT INTO report (day, domain, due) SELECT DISTINCT day, domain, ? FROM outcome"
                 " WHERE ? IN ('', domain) ON CONFLICT (day, domain) DO UPDATE SET due = excluded.due",
@@ -161,52 +158,18 @@ class TlsReportStore:
         return [Summary(*row) for row in rows]
 
     def close(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+        self._file.close()
 
     def _read(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         try:
-            return self._open().execute(statement, values).fetchall()
+            return self._file.open().execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
-            self._set_aside_if_damaged(error)
+            self._file.failed(error)
             raise
 
     def _write(self, statement: str, rows: list[Any]) -> None:
-        try:
-            database = self._open()
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                database.executemany(statement, rows)
-        except sqlite3.DatabaseError as error:
-            self._set_aside_if_damaged(error)
-            raise
-
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            try:
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-                if version not in (0, _VERSION):
-                    raise sqlite3.OperationalError(f"of a later version: {version}")
-                database.execute("PRAGMA journal_mode = WAL")       # counting and reading do not wait for each other
-                database.execute("PRAGMA synchronous = NORMAL")
-                database.execute(f"PRAGMA max_page_count = {self._pages_most}")
-                database.executescript(_SCHEMA)
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
-        return self._database
-
-    def _set_aside_if_damaged(self, error: sqlite3.DatabaseError) -> None:
-        self.close()
-        if not isinstance(error, sqlite3.OperationalError):     # busy, full, not allowed: the file is not at fault
-            with contextlib.suppress(OSError):
-                os.replace(self._path, self._path + ".damaged")
+        with self._file.transaction() as database:
+            database.executemany(statement, rows)
 
 
 def _row(outcome: TlsOutcome) -> tuple[str, ...]:

@@ -8,14 +8,12 @@ Format: one table `policy` by domain; times UTC seconds; patterns apart by blank
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-from pathlib import Path
 from typing import Final, cast
 
 import msgspec
 
+from angarium.model.sqlite_file import SqliteFile
 from angarium.tls.sts_policy import Mode, StsPolicy
 
 _VERSION: Final = 1
@@ -49,17 +47,16 @@ class StsStore:
     """
 
     def __init__(self, path: str, *, is_read_only: bool = False) -> None:
-        self._path = path
         self._is_read_only = is_read_only
-        self._database: sqlite3.Connection | None = None
+        self._file = SqliteFile(path, _SCHEMA, _VERSION, busy_s=_BUSY_S, is_read_only=is_read_only)
 
     def get(self, domain: str) -> Kept | None:
         try:
-            row = self._open().execute(
+            row = self._file.open().execute(
                 "SELECT id, mode, patterns, max_age, fetched FROM policy WHERE domain = ?", (domain,)
             ).fetchone()
         except sqlite3.DatabaseError as error:
-            self._set_aside_if_damaged(error)
+            self._file.failed(error)
             raise
         if row is None:
             return None
@@ -70,57 +67,20 @@ class StsStore:
             return
         policy = kept.policy
         words = (domain, kept.id, policy.mode, " ".join(policy.patterns), policy.max_age_s, kept.fetched_utc_s)
-        try:
-            database = self._open()
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                # Another worker may have fetched it a moment later.
-                database.execute(
-                    "INSERT INTO policy VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (domain) DO UPDATE SET id = excluded.id,"
-                    " mode = excluded.mode, patterns = excluded.patterns, max_age = excluded.max_age,"
-                    " fetched = excluded.fetched WHERE excluded.fetched >= policy.fetched",
-                    words,
-                )
-                database.execute("DELETE FROM policy WHERE fetched + max_age <= ?", (kept.fetched_utc_s,))
-                database.execute(
-                    "DELETE FROM policy WHERE domain IN"
-                    " (SELECT domain FROM policy ORDER BY fetched DESC LIMIT -1 OFFSET ?)",
-                    (_POLICIES_MAXIMUM,),
-                )
-        except sqlite3.DatabaseError as error:
-            self._set_aside_if_damaged(error)
-            raise
+        with self._file.transaction() as database:
+            # Another worker may have fetched it a moment later.
+            database.execute(
+                "INSERT INTO policy VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (domain) DO UPDATE SET id = excluded.id,"
+                " mode = excluded.mode, patterns = excluded.patterns, max_age = excluded.max_age,"
+                " fetched = excluded.fetched WHERE excluded.fetched >= policy.fetched",
+                words,
+            )
+            database.execute("DELETE FROM policy WHERE fetched + max_age <= ?", (kept.fetched_utc_s,))
+            database.execute(
+                "DELETE FROM policy WHERE domain IN"
+                " (SELECT domain FROM policy ORDER BY fetched DESC LIMIT -1 OFFSET ?)",
+                (_POLICIES_MAXIMUM,),
+            )
 
     def close(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
-
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None and self._is_read_only:
-            self._database = sqlite3.connect(
-                f"{Path(self._path).as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, check_same_thread=False
-            )
-        if self._database is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            try:
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-                if version not in (0, _VERSION):
-                    raise sqlite3.OperationalError(f"of a later version: {version}")
-                database.executescript(_SCHEMA)
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
-        return self._database
-
-    def _set_aside_if_damaged(self, error: sqlite3.DatabaseError) -> None:
-        self.close()
-        if self._is_read_only:
-            return
-        if not isinstance(error, sqlite3.OperationalError):     # busy, full, not allowed: the file is not at fault
-            with contextlib.suppress(OSError):
-                os.replace(self._path, self._path + ".damaged")
+        self._file.close()
