@@ -224,7 +224,7 @@ class Queue:
         return self.depth["messages"] == 0
 
     async def recover(self) -> None:
-        while recover(self.scheduler, self.shard):
+        while recover(self.scheduler, self.shard) >= 0:
             await asyncio.sleep(0.002)
 
     async def close(self) -> None:

@@ -66,7 +66,7 @@ from angarium.queue.notices import Notice, Notices, Tally
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
-from angarium.queue.recovery import recover
+from angarium.queue.recovery import AT_ONCE, recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shaping import Shaping
@@ -97,7 +97,7 @@ from angarium.tls.watch import CertificateWatch
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
 OUTCOMES_S = 1.0  # for on_outcome, at the end, to be told what it is behind with
-# Between two looks at what a shard's reader thread has found: a worker serves while it loads its backlog.
+# Until a shard's reader thread may have found more.
 RECOVERY_PAUSE_S = 0.002
 
 recovery_errors = counter(
@@ -626,8 +626,9 @@ class Relay:
 
     async def _load(self, shard: Shard) -> None:
         try:
-            while recover(self._scheduler, shard):
-                await asyncio.sleep(RECOVERY_PAUSE_S)
+            while (taken := recover(self._scheduler, shard)) >= 0:
+                # A worker serves while it loads its backlog: whatever has come in meanwhile is next.
+                await asyncio.sleep(0 if taken == AT_ONCE else RECOVERY_PAUSE_S)
             return_free_memory()
             if shard.statistics()["is_scan_broken"]:    # the shard's own report says why
                 recovery_errors.add(1)

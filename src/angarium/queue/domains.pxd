@@ -12,18 +12,17 @@ cdef class DomainQueue:
     # Domain in lower case; behind a NUL its route (routing/route_key.py), when it has one. In front of the route stand "@", its
     # tenant and a NUL when limits look at that (tenant_route()).
     cdef readonly bytes key
-    cdef readonly object kind           # shaping.Kind of its mail by its plan, or None
     cdef readonly object plan
-    cdef readonly double plan_expires_mono_s
-    cdef ReadyQueue only                # the usual case: one source
+    cdef readonly float plan_expires_mono_s     # there may be a hundred thousand domains, and this is about seconds
     cdef uint32_t generation            # of the configuration the plan was made with
-    cdef bint is_resolving
-    # (pool, site_name, provider_name), shared with other domains that go the same way: there may be a hundred thousand. The pool
-    # (routing.egress_pool.EgressPool) is of the same generation as the plan; the names are of the last plan, for who asks after
-    # that, when the plan with its addresses may have been forgotten.
+    cdef ReadyQueue only                # the usual case: one source
+    # (pool, site_name, provider_name, kind), shared with other domains that go the same way. The pool
+    # (routing.egress_pool.EgressPool) is of the same generation as the plan; the rest (kind: shaping.Kind of its mail, or None) is
+    # of the last plan, for who asks after that, when the plan with its addresses may have been forgotten.
     cdef tuple way
     cdef object orders                  # steering.Orders that may concern it, or None
     cdef uint32_t orders_generation     # of the orders it was looked up in
+    cdef bint is_resolving
 
     cdef bint is_of(self, bytes domain) noexcept    # whatever its route
 

@@ -17,7 +17,7 @@ cdef enum:
     ROUTE_OCTETS_MAX = 1024         # of a next hop; far more than any of them needs
 
 
-cdef tuple NO_WAY = (None, None, None)
+cdef tuple NO_WAY = (None, None, None, None)
 
 
 @cython.final
@@ -43,6 +43,10 @@ cdef class DomainQueue:
     @property
     def provider_name(self):
         return self.way[2]
+
+    @property
+    def kind(self):
+        return self.way[3]
 
     @property
     def domain(self):

@@ -54,7 +54,7 @@ cdef class Planner(Ledger):
     # Puts r (in no list) where it belongs: its ready queue, or in line for its domain's plan.
     cdef void route(self, recipient *r) noexcept
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
-    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name)
+    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name, object kind)
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)

@@ -215,24 +215,25 @@ cdef class Planner(Ledger):
         except RoutingTrouble:
             self.take_plan(domain, None)        # told by who asks for a plan that may take its time
 
-    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name):
-        if last is not None and last[0] is pool and last[1] == site_name and last[2] == provider_name:
+    cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name, object kind):
+        if last is not None and last[0] is pool and last[1] == site_name and last[2] == provider_name and last[3] == kind:
             return last
-        return pool, site_name, provider_name
+        return pool, site_name, provider_name, kind
 
     cdef int take_plan(self, DomainQueue domain, object plan) except -1:
         """Raises RoutingTrouble when there is no such pool."""
         cdef object pool = self.pool
         if plan is None:
-            domain.way = self.last_without_plan = self.way_of(self.last_without_plan, pool, domain.way[1], domain.way[2])
+            domain.way = self.last_without_plan = self.way_of(
+                self.last_without_plan, pool, domain.way[1], domain.way[2], domain.way[3])
             domain.plan = domain.only = None
             domain.plan_expires_mono_s = 0.0
             return 0
-        domain.kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
-        provider_name = self.shaping.provider_of(plan.site, domain.kind)
+        kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
+        provider_name = self.shaping.provider_of(plan.site, kind)
         if not self.is_simple or self.pool_for is not None and strlen(domain.key) != <size_t>len(domain.key):
             pool = self.pool_for(domain.route_key, plan.site, provider_name)
-        domain.way = self.last_way = self.way_of(self.last_way, pool, plan.site.name, provider_name)
+        domain.way = self.last_way = self.way_of(self.last_way, pool, plan.site.name, provider_name, kind)
         domain.plan = plan
         domain.only = None
         domain.generation = self.generation
@@ -240,7 +241,7 @@ cdef class Planner(Ledger):
         if self.orders_generation:
             domain.orders_generation = 0        # what they say of sites is to be asked again
         if pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, pool.only, WISH_NONE, domain.kind)
+            domain.only = self.ready_queue_of(plan.site, pool.only, WISH_NONE, kind)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
@@ -249,7 +250,7 @@ cdef class Planner(Ledger):
         cdef uint32_t flags = message_of(r).flags
         cdef int wish = (WISH_NONE if not flags & OWN_WISH else
                          WISH_REQUIRED if flags & SPOOL_ENVELOPE_REQUIRETLS else WISH_OPTIONAL)
-        return self.ready_queue_of(domain.plan.site, self.source_for(domain, r), wish, domain.kind)
+        return self.ready_queue_of(domain.plan.site, self.source_for(domain, r), wish, domain.way[3])
 
     cdef bint steer(self, recipient *r) noexcept:
         return True

@@ -3,8 +3,10 @@
 from angarium.queue.scheduler import Scheduler
 from angarium.spool.shard import Shard
 
-def recover(scheduler: Scheduler, shard: Shard, limit: int = 500) -> bool:
+AT_ONCE: int
+
+def recover(scheduler: Scheduler, shard: Shard, limit: int = ...) -> int:
     """Takes over messages found in the shard's old segments, at most `limit` in one call.
 
-    True: more may come (call again next turn). False: the scan has ended and all are taken over.
+    How many: fewer than `limit` when no more have been found yet. -1: the scan has ended and all are taken over.
     """

@@ -20,10 +20,13 @@ cdef Counter refused = counter("angarium_recovery_refused_total",
                                "Messages found at start that could not be taken over; they stay in the spool.")
 
 
-def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=500):
+AT_ONCE = 500                   # about a millisecond of the event loop
+
+
+def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=AT_ONCE):
     """Takes over messages found in the shard's old segments, at most `limit` in one call.
 
-    True: more may come (call again when the shard's event fires or next turn). False: the scan has ended.
+    How many: fewer than `limit` when no more have been found yet. -1: the scan has ended and all are taken over.
     """
     cdef spool_recovered found
     cdef uint32_t i
@@ -31,7 +34,7 @@ def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=5
     for i in range(limit):
         result = shard.recover_next(&found)
         if result <= 0:
-            return result == 0
+            return i if result == 0 or i else -1
         try:
             take_over(scheduler, shard, &found)
         except Exception as error:
@@ -41,7 +44,7 @@ def recover(Scheduler scheduler not None, Shard shard not None, uint32_t limit=5
             scheduler.journal.log("error", where="recovery", id=spool_id(found.id), reason=str(error))
         octets_unref(found.envelope)
         octets_unref(found.state)
-    return True
+    return limit
 
 
 cdef int take_over(Scheduler scheduler, Shard shard, spool_recovered *found) except -1:
