@@ -31,24 +31,19 @@ PATIENCE_S = 300.0
 BODY = b"From: a@source.example\r\nSubject: scale\r\nMessage-ID: <%d@source.example>\r\n\r\n" + b"x" * 900 + b"\r\n"
 
 
-class Receivers:
-    """`angarium sink` with a file of receivers, listening on one port of all of 127.0.0.0/8."""
+class CountingSink:
+    """A program that takes mail, writes what it has counted into a file each second, and prints sums at its end."""
 
-    def __init__(self, directory: Path, port: int, receivers: str, *options: str) -> None:
+    def __init__(self, directory: Path, command: Callable[[Path], list[str]]) -> None:
+        """command: of the file for the seconds."""
         directory.mkdir(parents=True, exist_ok=True)
-        file = directory / "receivers.toml"
-        file.write_text(receivers)
         self._seconds = directory / "seconds.jsonl"
         self._seconds.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "angarium.cli.main", "sink", "--listen", f"0.0.0.0:{port}", "--json"]
-        self.process = subprocess.Popen(
-            [*command, "--receivers", str(file), "--seconds", str(self._seconds), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        words = command(self._seconds)
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         if b"listening" not in (said := self.process.stderr.readline()):
-            raise drive.RunFailed(f"angarium sink: {said.decode()}{self.process.stderr.read().decode()}")
+            raise drive.RunFailed(f"{words[0]}: {said.decode()}{self.process.stderr.read().decode()}")
 
     def seconds(self) -> list[dict[str, Any]]:
         """What it has counted, line by line, until a second ago."""
@@ -122,6 +117,31 @@ async def _write_shard(spool: Path, number: int, recipients: Iterator[bytes], me
     os.close(fd)
 
 
+class Receivers(CountingSink):
+    """`angarium sink` with a file of receivers, listening on one port of all of 127.0.0.0/8."""
+
+    def __init__(self, directory: Path, port: int, receivers: str, *options: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = directory / "receivers.toml"
+        file.write_text(receivers)
+        start = [sys.executable, "-m", "angarium.cli.main", "sink", "--listen", f"0.0.0.0:{port}", "--json"]
+        super().__init__(
+            directory, lambda seconds: [*start, "--receivers", str(file), "--seconds", str(seconds), *options]
+        )
+
+
+class SlowReceivers(CountingSink):
+    """slow_receivers.c, the same way: they take their time for each reply, and next to none of the machine's."""
+
+    def __init__(self, directory: Path, port: int, *, delay_s: float, connections_each: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        program = directory / "slow_receivers"
+        source = Path(__file__).with_name("slow_receivers.c")
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
+        words = [str(program), str(port), str(round(delay_s * 1000)), str(connections_each)]
+        super().__init__(directory, lambda seconds: [*words, str(seconds)])
+
+
 @dataclass(frozen=True)
 class Delivered:
     """at_s: when (seconds since 1970); age_s: since it was taken in."""
@@ -172,7 +192,7 @@ class Events:
         self._lines.clear()
 
 
-def watch(relay: Relay, receivers: Receivers, messages: int, look: Callable[[], None]) -> None:
+def watch(relay: Relay, receivers: CountingSink, messages: int, look: Callable[[], None]) -> None:
     """Calls `look` twice a second until the receivers have so many messages. Raises RunFailed when nothing comes."""
     last, then = 0, time.monotonic()
     while (found := receivers.messages()) < messages:
@@ -190,6 +210,6 @@ def end_cleanly() -> None:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
 
 
-def cpu_s(receivers: Receivers) -> float:
+def cpu_s(receivers: CountingSink) -> float:
     """Of the sink so far."""
     return process_tree.cpu_s(receivers.process.pid)

@@ -230,7 +230,9 @@ class Relay:
             self._order_watch.set_orders(standing.orders, standing.adjustments)
         self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
-        self._intake = Intake(self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop)
+        self._intake = Intake(
+            self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop, self._dispatcher.poll
+        )
         self._intake.authority = self._authority
         self._tracing = Tracing(self._intake, seat.number)
         self._authority.apply(config.auth)

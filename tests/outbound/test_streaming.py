@@ -59,7 +59,7 @@ async def store(
 
 
 async def recover(relay: Outgoing) -> None:
-    while recovery.recover(relay.scheduler, relay.shard):
+    while recovery.recover(relay.scheduler, relay.shard) >= 0:
         await asyncio.sleep(0.01)
 
 

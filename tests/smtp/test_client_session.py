@@ -37,6 +37,20 @@ def test_transcript_played_at_every_single_cut(transcript: ClientTranscript) -> 
         play(transcript, lambda octets, cut=cut: [cut] if cut < len(octets) else [])
 
 
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_what_one_session_is_told_in_parts_is_not_told_to_another(cut: int) -> None:
+    """Sessions share what reads a reply while it is whole."""
+    replies = [b"550-5.7.1 we know\r\n550 5.7.1 you\r\n", b"421 4.3.2 another time, please, not now\r\n"]
+    sessions = [ClientSession(HOSTNAME) for _ in replies]
+    for session, reply in zip(sessions, replies, strict=True):
+        assert session.receive(reply[:cut]) == []
+    told = [session.receive(reply[cut:]) for session, reply in zip(sessions, replies, strict=True)]
+    assert [(each.code, each.status, each.text) for (each,) in told] == [
+        (550, (5, 7, 1), b"5.7.1 we know\n5.7.1 you"),
+        (421, (4, 3, 2), b"4.3.2 another time, please, not now"),
+    ]
+
+
 def test_every_transcript_says_why() -> None:
     assert len(TRANSCRIPTS) > 40
     for transcript in TRANSCRIPTS:

@@ -139,7 +139,7 @@ async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str,
         options=QueueOptions(),
         hostname="relay.example",
     )
-    while recover(scheduler, shard):
+    while recover(scheduler, shard) >= 0:
         await asyncio.sleep(0.002)
     load = SpoolLoad(shard, WRITERS, MESSAGE_OCTETS)
     load.start()

@@ -7,7 +7,7 @@ from posix.unistd cimport close
 from angarium.inbound.client cimport sockaddr, sockaddr_storage, socklen_t
 from angarium.inbound.connection cimport InboundConnection
 from angarium.inbound.context cimport InboundContext
-from angarium.inbound.poll cimport EPOLLIN, poll_node
+from angarium.sockets.poll cimport EPOLLIN, poll_node
 
 import os
 import socket

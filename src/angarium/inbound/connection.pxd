@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.inbound.client cimport Client, sockaddr_storage
-from angarium.inbound.poll cimport poll_node
+from angarium.sockets.poll cimport poll_node
 from angarium.model.octets cimport octets
 from angarium.queue.wheel cimport wheel_node
 from angarium.tls.session cimport TlsSession

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.gate cimport Gate
 from angarium.inbound.networks cimport NetworkList
-from angarium.inbound.poll cimport Poll
+from angarium.sockets.poll cimport Poll
 from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel

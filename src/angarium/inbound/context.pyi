@@ -15,6 +15,7 @@ from angarium.inbound.tracing import Tracing
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.wheel import Wheel
 from angarium.smtp.server_settings import ServerSettings
+from angarium.sockets.poll import Poll
 from angarium.spool.shard import Shard
 from angarium.tls.context import ServerContext
 
@@ -72,8 +73,15 @@ class Intake:
     tight_message_ms: int
     tight_octets_per_s: int
     def __init__(
-        self, shard: Shard, scheduler: Scheduler, journal: Journal, wheel: Wheel, loop: AbstractEventLoop
-    ) -> None: ...
+        self,
+        shard: Shard,
+        scheduler: Scheduler,
+        journal: Journal,
+        wheel: Wheel,
+        loop: AbstractEventLoop,
+        poll: Poll | None = None,
+    ) -> None:
+        """poll: the worker's, when its outbound sockets are in it too."""
     def drain(self) -> None:
         """From now on sessions end: idle ones get 421 at once, others behind the message they are in."""
     def close_idle(self) -> int:

@@ -6,7 +6,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 from angarium.events.journal cimport Journal
 from angarium.inbound.networks cimport NetworkList
-from angarium.inbound.poll cimport Poll
+from angarium.sockets.poll cimport Poll
 from angarium.inbound.refusals cimport Refusals
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport Wheel
@@ -33,13 +33,13 @@ cdef enum:
 @cython.final
 cdef class Intake:
     def __cinit__(self, Shard shard not None, Scheduler scheduler not None, Journal journal not None,
-                  Wheel wheel not None, object loop):
+                  Wheel wheel not None, object loop, Poll poll=None):
         self.shard = shard
         self.scheduler = scheduler
         self.journal = journal
         self.wheel = wheel
         self.loop = loop
-        self.poll = Poll(loop)
+        self.poll = Poll(loop) if poll is None else poll
         self.read_owner = bytearray(READ_OCTETS)
         self.read_octets = <uint8_t *>PyByteArray_AS_STRING(self.read_owner)
         self.deadline_kind = -1

@@ -8,7 +8,7 @@ from libc.string cimport memmove
 from posix.unistd cimport close
 from angarium.inbound.connection cimport InboundConnection
 from angarium.inbound.context cimport READ_OCTETS, Intake
-from angarium.inbound.poll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, poll_node
+from angarium.sockets.poll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, poll_node
 from angarium.model.octets cimport octets, octets_append, octets_unref
 from angarium.smtp.message_reader cimport RUN_SLACK_OCTETS
 

@@ -22,7 +22,7 @@ cdef struct hand:                       # a transaction in hand
     uint64_t started_ms                 # mono; when MAIL went out
     uint8_t state
     uint32_t untried_count
-    uint8_t is_untried[CLIENT_RECIPIENTS_MAX]   # told "too many": given back at the end
+    uint8_t untried[(CLIENT_RECIPIENTS_MAX + 7) >> 3]    # bits: those told "too many", given back at the end
 
 cdef struct body_stream:                # a body sent chunk by chunk; one at a time
     spool_read_op op

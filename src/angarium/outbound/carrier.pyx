@@ -96,10 +96,7 @@ cdef class Carrier:
     cdef int tell_refused(self, int slot, uint32_t i, object judgement) except -1:
         cdef hand *h = &self.hands[slot]
         if judgement.is_untried:
-            if h.untried_count == 0:
-                memset(h.is_untried, 0, sizeof(h.is_untried))
-            h.is_untried[i] = True
-            h.untried_count += 1
+            leave_untried(h, i)
         elif judgement.is_permanent:
             self.scheduler.failed(self.ready, &h.t, i, judgement.trouble, mono_ms() - h.started_ms)
         else:
@@ -127,7 +124,7 @@ cdef class Carrier:
         cdef uint32_t i, kept = 0
         if h.untried_count:
             for i in range(h.t.count):
-                if h.is_untried[i]:
+                if is_untried(h, i):
                     h.t.recipients[kept] = h.t.recipients[i]
                     kept += 1
             told.message = h.t.message
@@ -152,13 +149,21 @@ cdef class Carrier:
         """They will, when the transaction is over: settle()."""
         cdef hand *h = &self.hands[slot]
         cdef uint32_t i
-        if h.untried_count == 0:
-            memset(h.is_untried, 0, sizeof(h.is_untried))
         for i in range(h.t.count):
-            if self.session.slots[slot].recipients[i] != RECIPIENT_TOLD and not h.is_untried[i]:
-                h.is_untried[i] = True
-                h.untried_count += 1
+            if self.session.slots[slot].recipients[i] != RECIPIENT_TOLD and not is_untried(h, i):
+                leave_untried(h, i)
         return 0
+
+
+cdef bint is_untried(const hand *h, uint32_t i) noexcept:
+    return h.untried_count != 0 and h.untried[i >> 3] >> (i & 7) & 1
+
+
+cdef void leave_untried(hand *h, uint32_t i) noexcept:
+    if h.untried_count == 0:
+        memset(h.untried, 0, sizeof(h.untried))
+    h.untried[i >> 3] |= <uint8_t>(1 << (i & 7))
+    h.untried_count += 1
 
 
 cdef int forget(hand *h) noexcept:

@@ -1,6 +1,7 @@
-"""One outbound connection: a BufferedProtocol for uvloop, made by the pool and opened by the dialer."""
+"""One outbound connection: made by the pool, given its socket by the dialer."""
 
-from asyncio import Future, Transport
+from asyncio import Future
+from socket import socket
 from typing import final
 
 from angarium.outbound.carrier import Carrier
@@ -29,7 +30,7 @@ class Connection(Carrier):
     tls_distrust      why the certificate under it is not verified; "": it is, or there is no TLS.
     has_asked_for_tls  whether STARTTLS would have been said.
     local_address     numeric; "": none.
-    Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 3 KiB of its own.
+    Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 2 KiB of its own.
     """
 
     hello: Future[None]
@@ -49,13 +50,8 @@ class Connection(Carrier):
         is_lmtp: bool,
         attempt: Attempt,
     ) -> None: ...
-    def connection_made(self, transport: Transport) -> None: ...
-    def get_buffer(self, hint: int) -> memoryview: ...
-    def buffer_updated(self, length: int) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, error: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
+    def attach(self, sock: socket) -> None:
+        """Connected and non-blocking; the connection's from now on. Raises OSError when it cannot be watched."""
     @property
     def observer(self) -> object | None:
         """Who looks on at the dialogue; None: nobody."""

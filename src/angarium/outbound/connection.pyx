@@ -1,17 +1,17 @@
-# One outbound connection under uvloop: a ClientSession's octets to and from a socket, and the transactions in hand.
-# Not here: when to connect and where to (pool.pyx, dialer.py), what failures mean (trouble.py), SMTP (client_session).
+# One outbound connection: a ClientSession's octets to and from a socket, and the transactions in hand.
+# Not here: when to connect and where to (pool.pyx, dialer.py), the socket itself (wire.pyx), what failures mean (trouble.py),
+# SMTP (client_session).
 #
 # Under TLS what is read is opened into a second buffer that all connections share, and what is to be written is sealed in
 # one run and leaves by the same system call. In clear that costs one comparison a read and one a write.
 #
 # The fast path of a message is one write and one read: behind the 354 for this message go its body, "." and MAIL,
-# RCPT, DATA of the next one in a single sendmsg(2), straight from the buffers that hold them. What the socket does
-# not take at once goes through the transport.
+# RCPT, DATA of the next one in a single sendmsg(2), straight from the buffers that hold them.
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, EIO, errno
+from libc.errno cimport EIO
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
+from posix.unistd cimport close
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms
@@ -21,6 +21,7 @@ from angarium.outbound.carrier cimport (
     HAND_EMPTY, HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand)
 from angarium.outbound.login cimport login_accepted, login_begin, login_challenged, login_refused
 from angarium.outbound.transaction cimport is_out_of_domains, prepare, send_body, take, transmit
+from angarium.outbound.wire cimport iovec, wire_abort, wire_close, wire_open, wire_send
 from angarium.queue.message cimport message
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
@@ -37,26 +38,13 @@ from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
 import hashlib
+import os
+import socket
 
 from angarium.metrics.counters import counter, gauge
 from angarium.model.errors import RemoteProtocolError
 from angarium.outbound import trouble
 from angarium.outbound.tls_policy import is_local
-
-cdef extern from "sys/uio.h" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
-
-cdef extern from "sys/socket.h" nogil:
-    enum:
-        MSG_NOSIGNAL
-        MSG_DONTWAIT
-    cdef struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    ssize_t send(int fd, const void *data, size_t length, int flags)
 
 cdef Counter connections_open = gauge("angarium_outbound_connections", "Outbound connections open now.")
 cdef Counter transactions_ended = counter("angarium_outbound_transactions_total",
@@ -75,16 +63,13 @@ cdef Counter tls_failures = counter("angarium_outbound_tls_failures_total",
                                     "TLS connections to other hosts that failed, in the handshake or later.")
 
 cdef enum:
-    READ_OCTETS = 65536         # one buffer for all outbound connections: replies are parsed before the next read
+    PLAIN_OCTETS = 65536        # wire.pyx reads no more at once
     GATHER_OCTETS = 16384       # of TLS: as much as one record takes; less is put together for one
     LEVEL_CLEAR = 0             # tls_policy.Level
     LEVEL_ENCRYPTED = 1
     LEVEL_VERIFIED = 2
 
-cdef object read_buffer = memoryview(bytearray(READ_OCTETS))
-cdef uint8_t[::1] read_view = read_buffer
-cdef const uint8_t *read_start = &read_view[0]
-cdef uint8_t plain[READ_OCTETS + TLS_PLAIN_SLACK]     # what was read, opened
+cdef uint8_t plain[PLAIN_OCTETS + TLS_PLAIN_SLACK]     # what was read, opened
 cdef uint8_t gathered[GATHER_OCTETS]
 
 
@@ -139,59 +124,58 @@ cdef class Connection(Carrier):
         self.remote_octets = attempt.remote.encode("utf-8", "replace")
         self.host_key = attempt.host_key
         self.hello = self.scheduler.loop.create_future()
-        self.fd = -1
+        self.wire.fd = -1
         self.deadline.node.kind = <uint8_t>deadline_kind
         self.deadline.connection = <void *>self
 
-    # ---------------------------------------------------------------- what the transport calls
+    # ---------------------------------------------------------------- the socket
 
-    def connection_made(self, transport):
-        self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
-        transport.set_write_buffer_limits(high=0)       # resume_writing then says "all gone"
+    def attach(self, sock not None):
+        """The dialer has connected it."""
+        cdef int fd = sock.detach()
+        if self.is_closed:
+            close(fd)                           # given up meanwhile
+            return
+        wire_open(self, fd)
         connections_open.cell[0] += 1
         if self.session.state == CLIENT_HANDSHAKE:
             self.begin_handshake()
         self.arm()
 
-    def get_buffer(self, Py_ssize_t hint):
-        return read_buffer
-
-    def buffer_updated(self, Py_ssize_t length):
+    cdef void received(self, const uint8_t *data, size_t length) noexcept:
         try:
             self.is_busy_inside = True
             if self.tls is None:
-                self.receive(read_start, <size_t>length)
+                self.receive(data, length)
             else:
-                self.receive_encrypted(<size_t>length)
+                self.receive_encrypted(data, length)
         except RemoteProtocolError as error:
             if self.is_setting_up_tls():
                 self.end(trouble.of_handshake(self.remote, str(error)))
             else:
                 self.end(trouble.of_protocol_error(self.stage_now(), self.remote, str(error)))
         except Exception as error:
-            self.broken_inside(error)
+            self.broken(error)
         finally:
             self.is_busy_inside = False
 
-    def eof_received(self):
-        return False
+    cdef void lost(self, int error) noexcept:
+        self.end(self.loss_of(str(OSError(error, os.strerror(error))) if error else "", False))
 
-    def connection_lost(self, error):
-        self.end(self.loss_of("" if error is None else str(error), False))
-
-    def pause_writing(self):
-        self.is_queued = True
-
-    def resume_writing(self):
-        self.is_queued = False
+    cdef void drained(self) noexcept:
         if self.stream.chunk == NULL or self.is_closed:
             return
         try:
             stream_send(self)
             self.advance()
         except Exception as error:
+            self.broken(error)
+
+    cdef void broken(self, object error) noexcept:
+        try:
             self.broken_inside(error)
+        except Exception:
+            self.abort()
 
     cdef int broken_inside(self, object error) except -1:
         # A bug of ours costs this connection, not the mail: what is in hand is deferred.
@@ -231,9 +215,15 @@ cdef class Connection(Carrier):
 
     @property
     def local_address(self):
-        if self.transport is None:
+        if self.wire.fd < 0:
             return ""
-        found = self.transport.get_extra_info("sockname")
+        sock = socket.socket(fileno=self.wire.fd)
+        try:
+            found = sock.getsockname()
+        except OSError:
+            return ""
+        finally:
+            sock.detach()
         return found[0] if isinstance(found, tuple) else ""
 
     # ---------------------------------------------------------------- who looks on (outbound/tracing.py)
@@ -271,6 +261,9 @@ cdef class Connection(Carrier):
         self.abort()
 
     cdef void expired(self) noexcept:
+        if self.is_closed:
+            wire_abort(self)                    # who does not read QUIT has been told
+            return
         try:
             if self.is_idle:
                 self.is_idle = False
@@ -367,7 +360,7 @@ cdef class Connection(Carrier):
             self.takes_requiretls = policy.needs_requiretls or is_local(self.ready.site)
             if self.attempt.login is not None:
                 return login_begin(self)
-            if not self.hello.done():
+            if self.hello is not None and not self.hello.done():
                 self.hello.set_result(None)
             return 0
         self.session.quit()
@@ -395,13 +388,13 @@ cdef class Connection(Carrier):
             return 0
         return self.send_sealed()
 
-    cdef int receive_encrypted(self, size_t length) except -1:
+    cdef int receive_encrypted(self, const uint8_t *data, size_t length) except -1:
         cdef size_t plain_length = 0
         cdef bint was_up = self.tls.is_up()
         cdef tls_receive_result result
         if self.is_closed:
             return 0
-        result = self.tls.receive(read_start, length, plain, sizeof(plain), &plain_length)
+        result = self.tls.receive(data, length, plain, sizeof(plain), &plain_length)
         self.send_sealed()                      # of the handshake, or an alert
         if result == TLS_RECEIVE_FAILED:
             reason = self.tls.failure
@@ -509,13 +502,8 @@ cdef class Connection(Carrier):
     cdef int flush(self) except -1:
         cdef ClientSession s = self.session
         cdef iovec parts[3]
-        cdef msghdr header
         cdef size_t total = s.out.length + self.piece_length
         cdef size_t before = self.piece_at if self.piece_length else s.out.length
-        cdef ssize_t sent = 0
-        cdef size_t skip, i
-        cdef bytes rest
-        cdef char *to
         if total == 0:
             return 0
         if self.tls is not None:
@@ -526,27 +514,8 @@ cdef class Connection(Carrier):
         parts[1].iov_len = self.piece_length
         parts[2].iov_base = s.out.data + before
         parts[2].iov_len = s.out.length - before
-        if self.fd >= 0:
-            if not self.is_queued:
-                memset(&header, 0, sizeof(header))
-                header.msg_iov = parts
-                header.msg_iovlen = 3
-                sent = sendmsg(self.fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT)
-                if sent < 0:
-                    # A broken connection is told by the read side, behind what the peer still had to say.
-                    sent = 0 if errno == EAGAIN or errno == EINTR else <ssize_t>total
-            if <size_t>sent < total:
-                rest = PyBytes_FromStringAndSize(NULL, total - sent)
-                to = PyBytes_AS_STRING(rest)
-                skip = <size_t>sent
-                for i in range(3):
-                    if skip >= parts[i].iov_len:
-                        skip -= parts[i].iov_len
-                        continue
-                    memcpy(to, <char *>parts[i].iov_base + skip, parts[i].iov_len - skip)
-                    to += parts[i].iov_len - skip
-                    skip = 0
-                self.send_later(rest)
+        if self.wire.fd >= 0:
+            wire_send(self, parts, 3)
             octets_sent.cell[0] += <long long>total
         s.out_sent()
         self.piece = NULL
@@ -583,27 +552,15 @@ cdef class Connection(Carrier):
     cdef int send_sealed(self) except -1:
         """Sends what TLS has to say."""
         cdef octets *output = self.tls.take_output()
-        cdef ssize_t sent = 0
+        cdef iovec part
         if output == NULL:
             return 0
+        part.iov_base = output.data
+        part.iov_len = output.length
         try:
-            if self.fd < 0:
-                return 0
-            if not self.is_queued:
-                sent = send(self.fd, output.data, output.length, MSG_NOSIGNAL | MSG_DONTWAIT)
-                if sent < 0:
-                    sent = 0 if errno == EAGAIN or errno == EINTR else <ssize_t>output.length
-            if <size_t>sent < output.length:
-                self.send_later(PyBytes_FromStringAndSize(<const char *>output.data + sent, output.length - sent))
+            wire_send(self, &part, 1)
         finally:
             octets_unref(output)
-        return 0
-
-    cdef int send_later(self, bytes rest) except -1:
-        self.is_queued = True
-        self.transport.write(rest)
-        if self.transport.get_write_buffer_size() == 0:
-            self.is_queued = False
         return 0
 
     cdef int arm(self) noexcept:
@@ -638,19 +595,17 @@ cdef class Connection(Carrier):
                 self.send_sealed()
             except Exception:
                 pass                            # as good as it gets
-        self.fd = -1
         self.piece_length = 0
         if judgement is not None:
             connections_lost.cell[0] += 1
         try:
-            if self.transport is not None:
+            if self.wire.fd >= 0:
                 connections_open.cell[0] -= 1
                 if judgement is None or not self.is_in_pool:
-                    self.transport.close()      # what was flushed (QUIT) still goes out
+                    wire_close(self)            # what was flushed (QUIT) still goes out
                 else:
-                    self.transport.abort()
-                self.transport = None
-            if not self.hello.done():
+                    wire_abort(self)
+            if self.hello is not None and not self.hello.done():
                 self.hello.set_exception(HelloFailed(judgement))
         except Exception as error:
             self.scheduler.journal.log("error", where="closing", remote=self.remote, reason=repr(error))

@@ -10,8 +10,8 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from angarium.model.errors import TlsMaterialError
 from angarium.model.plan import Host, Site, Source
 from angarium.outbound import trouble
 from angarium.outbound.connection import HelloFailed
-from angarium.outbound.egress_socket import SourceUnusable, bound_socket, local_address, used_part
+from angarium.outbound.egress_socket import SourceUnusable, bound_socket, local_address, unbound_socket, used_part
 from angarium.outbound.options import OutboundOptions
 from angarium.outbound.proxy_connect import connect_by
 from angarium.outbound.source_watch import SourceWatch
@@ -50,6 +50,7 @@ login_failures = counter(
 )
 
 _AUTH = trouble.PHASE[trouble.Stage.AUTH]
+_CONNECT = trouble.PHASE[trouble.Stage.CONNECT]
 
 _PREFERS_IPV6 = {"prefer-ipv4": False, "prefer-ipv6": True}
 _ONLY = {"ipv4": "IPv4", "ipv6": "IPv6"}
@@ -112,7 +113,7 @@ class Dialer:
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
         self.tracing: OutboundTracing | None = None  # who looks on at dialogues; None: nobody
 
-    async def dial(
+    def dial(
         self,
         site: Site,
         source: Source,
@@ -123,7 +124,7 @@ class Dialer:
         limits: ShapingOptions,
         login: str = "",
         domain: bytes = b"",
-    ) -> Connection:
+    ) -> Coroutine[Any, Any, Connection]:
         """A connection that is ready for transactions.
 
         Hosts by rising preference, equal ones in random order (RFC 5321 §5.1); hosts that failed a moment ago
@@ -134,8 +135,23 @@ class Dialer:
         login  NAME of the [login.NAME] by which to authenticate; `policy` has to be one for it (with_login()).
         Raises SiteUnreachable when every try has failed, SourceDown when the source could not even be tried.
         """
+        # Ten thousand may be waiting for a greeting: no frame of ours stands around that of who does the work.
         if not login:
-            return await self._dial(site, source, make, policy, material, limits=limits, domain=domain)
+            return self._dial(site, source, make, policy, material, limits=limits, domain=domain)
+        return self._dial_as(site, source, make, policy, material, limits=limits, login=login, domain=domain)
+
+    async def _dial_as(
+        self,
+        site: Site,
+        source: Source,
+        make: Make,
+        policy: TlsPolicy,
+        material: Material,
+        *,
+        limits: ShapingOptions,
+        login: str,
+        domain: bytes,
+    ) -> Connection:
         try:
             credentials = await self.logins.credentials(login)
         except LoginTrouble as error:
@@ -239,9 +255,9 @@ class Dialer:
                 login,
             )
             connection = make(attempt)
-            target = (address, host.port, remote)
+            target = (source, address, host.port, limits.connect_timeout)
             try:
-                judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
+                judgement = await self._try(connection, self._socket(*target), remote)
                 if told and self.witness is not None:
                     if judgement is None:
                         self.witness.good(told, site, host, at_this, connection)
@@ -251,7 +267,7 @@ class Dialer:
                 if judgement is not None and judgement.is_tls and at_this.may_go_clear:
                     self._fall_back(site, key, judgement)
                     connection = make(msgspec.structs.replace(attempt, tls=None))
-                    judgement = await self._try_address(connection, source, *target, timeout_s=limits.connect_timeout)
+                    judgement = await self._try(connection, self._socket(*target), remote)
             except SourceUnusable as unusable:
                 connection.hello.cancel()
                 connection.close_now()
@@ -342,49 +358,24 @@ class Dialer:
 
     async def _dial_path(self, path: str, make: Make, policy: TlsPolicy, timeout_s: float) -> Connection:
         connection = make(Attempt(path, (path, "", 0), False, policy))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.loop.create_unix_connection(lambda: connection, path)  # type: ignore[type-var]
-        except OSError as error:
-            connection.hello.cancel()
-            connection.close_now()
-            raise SiteUnreachable(trouble.of_connect(error, path)) from None
-        judgement = await self._hello(connection)
-        if judgement is not None:
-            raise SiteUnreachable(trouble.of_site([judgement]))
-        return connection
+        judgement = await self._try(connection, self._socket_of_path(path, timeout_s), path)
+        if judgement is None:
+            return connection
+        # Of a socket that is not there, the site is as unreachable as its only host.
+        is_connected = judgement.trouble.phase != _CONNECT
+        raise SiteUnreachable(trouble.of_site([judgement]) if is_connected else judgement)
 
-    async def _try_address(
-        self, connection: Connection, source: Source, address: str, port: int, remote: str, *, timeout_s: float
+    async def _try(
+        self, connection: Connection, connecting: Coroutine[Any, Any, socket.socket], remote: str
     ) -> trouble.Judgement | None:
+        """None when transactions may start. Raises SourceUnusable."""
         try:
-            async with asyncio.timeout(timeout_s):
-                if source.address or source.proxy is not None:
-                    sock = await self._connected_socket(source, address, port)
-                    await self.loop.create_connection(lambda: connection, sock=sock)  # type: ignore[type-var]
-                else:
-                    await self.loop.create_connection(lambda: connection, address, port)  # type: ignore[type-var]
+            connection.attach(await connecting)
         except OSError as error:  # TimeoutError is one
             connection.hello.cancel()
             connection.close_now()
             return trouble.of_connect(error, remote)
-        return await self._hello(connection)
-
-    async def _connected_socket(self, source: Source, address: str, port: int) -> socket.socket:
-        """From the source's own address, or by its proxy. Raises SourceUnusable, OSError."""
-        local = local_address(source, address) or ""
-        if source.proxy is not None:
-            return await connect_by(self.loop, source.proxy, local, address, port)
-        sock = bound_socket(local)
-        try:
-            await self.loop.sock_connect(sock, (address, port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    @staticmethod
-    async def _hello(connection: Connection) -> trouble.Judgement | None:
+        del connecting                          # its frame is no small part of what a dial takes
         try:
             await connection.hello
         except HelloFailed as failed:
@@ -393,6 +384,29 @@ class Dialer:
             connection.close_now()
             raise
         return None
+
+    async def _socket(self, source: Source, address: str, port: int, timeout_s: float) -> socket.socket:
+        """From the source's own address, or by its proxy. Raises SourceUnusable, OSError."""
+        local = local_address(source, address) or ""
+        if source.proxy is not None:
+            async with asyncio.timeout(timeout_s):
+                return await connect_by(self.loop, source.proxy, local, address, port)
+        sock = bound_socket(local) if local else unbound_socket(address)
+        return await self._connected(sock, (address, port), timeout_s)
+
+    async def _socket_of_path(self, path: str, timeout_s: float) -> socket.socket:
+        return await self._connected(
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), path, timeout_s
+        )
+
+    async def _connected(self, sock: socket.socket, peer: str | tuple[str, int], timeout_s: float) -> socket.socket:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.loop.sock_connect(sock, peer)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 def _profile_of(policy: TlsPolicy) -> ProfileName:

@@ -1,10 +1,12 @@
 # The Egress of SMTP and LMTP: gives each ready queue its pool.
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
+from angarium.sockets.poll cimport Poll
 
 
 cdef class Dispatcher(Egress):
     cdef Scheduler scheduler
+    cdef readonly Poll poll             # of all sockets of the worker
     cdef readonly object options
     cdef readonly object dialer
     cdef readonly object sources        # outbound.source_watch.SourceWatch

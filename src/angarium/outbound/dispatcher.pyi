@@ -12,6 +12,7 @@ from angarium.queue.ready import Egress, ReadyQueue
 from angarium.queue.scheduler import Scheduler
 from angarium.routing.source_health import SourceHealth
 from angarium.sasl.logins import Logins
+from angarium.sockets.poll import Poll
 
 @final
 class Dispatcher(Egress):
@@ -20,6 +21,7 @@ class Dispatcher(Egress):
     options: OutboundOptions
     dialer: Dialer
     sources: SourceWatch
+    poll: Poll
     def __init__(
         self,
         scheduler: Scheduler,

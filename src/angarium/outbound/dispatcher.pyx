@@ -6,6 +6,7 @@ from angarium.outbound.pool cimport Pool
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
+from angarium.sockets.poll cimport Poll
 
 import asyncio
 
@@ -25,6 +26,7 @@ cdef void deadline_over(wheel_node *node, void *context) noexcept:
 cdef class Dispatcher(Egress):
 
     def __init__(self, Scheduler scheduler not None, options=None, *, health=None, logins=None):
+        self.poll = Poll(scheduler.loop)
         self.scheduler = scheduler
         self.options = OutboundOptions() if options is None else options
         self.sources = SourceWatch(scheduler.loop, scheduler.journal, SourceHealth() if health is None else health,
@@ -41,7 +43,7 @@ cdef class Dispatcher(Egress):
         if self.is_draining:
             return
         try:
-            pool = Pool(ready, self.dialer, self.options, self.deadline_kind, self.pool_emptied)
+            pool = Pool(ready, self.dialer, self.options, self.deadline_kind, self.pool_emptied, self.poll)
             ready.state = pool
             self.pools.add(pool)
             pool.wake()

@@ -35,6 +35,14 @@ def used_part(source: Source, address: str) -> str:
     return source.proxy.server if source.proxy is not None else local_address(source, address) or ""
 
 
+def unbound_socket(address: str) -> socket.socket:
+    """Non-blocking, of the family of a numeric address of the peer; the kernel chooses ours. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 def bound_socket(local: str) -> socket.socket:
     """Non-blocking, bound to a numeric address of this machine. Raises SourceUnusable, or OSError for what is nobody's
     fault (descriptors, memory)."""

@@ -68,13 +68,13 @@ cdef int login_accepted(Connection self) except -1:
         return give_up(self, fault_of(self, fault))
     logins.add(1)
     self.submits = self.attempt.login.options.submitter
-    if not self.hello.done():
+    if self.hello is not None and not self.hello.done():
         self.hello.set_result(None)
     return 0
 
 
 cdef int login_refused(Connection self) except -1:
-    reply = &self.session.reply
+    reply = self.session.reply
     text = reply.text[:reply.text_length].decode("utf-8", "replace")
     if self.fault is not None:              # the reply to our "*"
         return give_up(self, fault_of(self, self.fault))

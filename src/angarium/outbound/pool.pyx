@@ -14,6 +14,7 @@ from angarium.model.clock cimport mono_ms
 from angarium.outbound.connection cimport Connection, ConnectionOwner
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
+from angarium.sockets.poll cimport Poll
 
 from angarium.metrics.counters import counter, gauge
 from angarium.model.plan import TlsWish
@@ -43,7 +44,8 @@ cdef double NARROW_PAUSE_S = 1.0     # judged: longer than one cause takes to en
 @cython.final
 cdef class Pool(ConnectionOwner):
 
-    def __init__(self, ReadyQueue ready not None, dialer, options, int deadline_kind, on_empty):
+    def __init__(self, ReadyQueue ready not None, dialer, options, int deadline_kind, on_empty, Poll poll not None):
+        self.poll = poll
         self.ready = ready
         self.scheduler = <Scheduler?>ready.ledger
         self.loop = ready.ledger.loop
@@ -360,6 +362,7 @@ cdef class Pool(ConnectionOwner):
 
     cdef void join(self, Connection connection) noexcept:
         connection.is_in_pool = True
+        connection.hello = None
         if self.dialer.tracing is None:
             connection.session.witness = None           # who looked on at the dial has gone
         connection.domains.left = connection.session.domain_limit

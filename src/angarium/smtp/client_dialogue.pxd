@@ -91,8 +91,11 @@ cdef struct client_buffer:
 
 
 cdef class ClientDialogue:
-    """The fields of one SMTP dialogue, client side. Owns `out` and `held` (malloc)."""
-    cdef smtp_reply_machine reply
+    """The fields of one SMTP dialogue, client side. Owns `out`, `held` and `own_reply` (malloc)."""
+    # The one being read. Most come whole: then it is one for all sessions, good until another session is fed. A session whose
+    # reply came in part has its own until it is whole (malloc).
+    cdef smtp_reply_machine *reply
+    cdef smtp_reply_machine *own_reply  # or NULL
     cdef client_expectation ring[CLIENT_RING]
     cdef uint32_t ring_head
     cdef uint32_t ring_count

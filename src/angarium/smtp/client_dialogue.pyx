@@ -6,8 +6,11 @@ from libc.string cimport memchr, memcmp, memcpy
 from angarium.model.errors import LocalProtocolError, RemoteProtocolError
 
 cdef enum:
-    OUT_KEPT = 4096         # a larger output buffer is given back after it was sent: it held a stuffed body
+    FIRST_OCTETS = 512      # of a buffer: the commands of a transaction with a few recipients
 
+# Ten thousand sessions wait for replies most of the time, and have nothing to say meanwhile: the buffer of who has just been sent
+# is the next one's.
+cdef uint8_t *spare = NULL
 
 class BrokenDialogue(RemoteProtocolError):
     """events_before: what receive() had to tell before the octet at fault."""
@@ -19,6 +22,7 @@ cdef class ClientDialogue:
     def __dealloc__(self):
         free(self.out.data)
         free(self.held.data)
+        free(self.own_reply)
 
     # Without PIPELINING a transaction's lines lie in `held`, each behind its stage and length, and leave one by
     # one as replies come: the same calls, the same events.
@@ -114,11 +118,17 @@ cdef class ClientDialogue:
         return self.put(data, length)
 
     cdef int reserve(self, client_buffer *buffer, size_t more) except -1:
+        global spare
         cdef size_t capacity
         cdef uint8_t *grown
         if buffer.capacity - buffer.length >= more:
             return 0
-        capacity = buffer.capacity * 2 if buffer.capacity else 512
+        if buffer.data == NULL and spare != NULL and more <= FIRST_OCTETS:
+            buffer.data = spare
+            buffer.capacity = FIRST_OCTETS
+            spare = NULL
+            return 0
+        capacity = buffer.capacity * 2 if buffer.capacity else FIRST_OCTETS
         while capacity - buffer.length < more:
             capacity *= 2
         grown = <uint8_t *>realloc(buffer.data, capacity)
@@ -129,12 +139,15 @@ cdef class ClientDialogue:
         return 0
 
     cdef void out_sent(self) noexcept:
+        global spare
         self.out.length = 0
         self.told_at = 0
-        if self.out.capacity > OUT_KEPT:
+        if spare == NULL and self.out.capacity == FIRST_OCTETS:
+            spare = self.out.data
+        else:
             free(self.out.data)
-            self.out.data = NULL
-            self.out.capacity = 0
+        self.out.data = NULL
+        self.out.capacity = 0
 
     cdef int quit(self) except -1:
         self.put(b"QUIT\r\n", 6)

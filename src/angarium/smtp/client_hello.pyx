@@ -80,7 +80,7 @@ cdef int hello_under_tls(ClientDialogue self) except -1:
     self.is_tls = True
     # RFC 3207 §4.2: nothing that was learnt in clear counts any more.
     forget_offer(self)
-    smtp_reply_reset(&self.reply)
+    smtp_reply_reset(self.reply)
     if self.ring_count:                     # a greeting is due: the connection began with TLS
         self.state = CLIENT_GREETING
         return 0

@@ -72,6 +72,7 @@ cdef class ClientSession(ClientDialogue):
     # Input: feed, then next_event until EVENT_NONE. Raises RemoteProtocolError; the session is CLOSED then.
     cdef void feed(self, const uint8_t *data, size_t length) noexcept
     cdef int next_event(self, client_event *event) except -1
+    cdef int keep_part(self) except -1
     # A transaction: mail, rcpt..., recipients_done, and the body when allowed.
     cdef int free_slot(self) noexcept                   # -1: none may start now
     cdef int mail(self, const uint8_t *path, uint32_t length, mail_parameters *p) except -1     # slot

@@ -56,7 +56,7 @@ class PhaseTimeouts:
 
 @final
 class ClientSession(ClientDialogue):
-    """One connection's dialogue, from the greeting to QUIT. Memory is bounded: 3 KiB and the commands not yet taken.
+    """One connection's dialogue, from the greeting to QUIT. Memory is bounded: 2 KiB and the commands not yet taken.
 
     hostname          our EHLO name, 1 to 255 octets.
     is_lmtp           LHLO, and a reply for each recipient behind the data.

@@ -30,6 +30,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset, strlen
 from angarium.smtp.client_auth cimport auth_begin, auth_challenge, auth_replied, auth_respond
 from angarium.smtp.client_dialogue cimport *
@@ -37,7 +38,7 @@ from angarium.smtp.client_hello cimport forget_offer, hello_replied, hello_under
 from angarium.smtp.csmtp cimport (
     SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_NEVER, SMTP_NOTIFY_SUCCESS,
     SMTP_REPLY_COMPLETE, SMTP_REPLY_PARTIAL, smtp_data_stuff, smtp_data_stuff_begin, smtp_data_stuff_end,
-    smtp_reply_push, smtp_reply_reset, smtp_reply_result)
+    smtp_reply_machine, smtp_reply_push, smtp_reply_reset, smtp_reply_result)
 
 from typing import NamedTuple
 
@@ -94,6 +95,7 @@ cdef class PhaseTimeouts:
 
 
 cdef PhaseTimeouts USUAL_TIMEOUTS = PhaseTimeouts()
+cdef smtp_reply_machine common_reply        # see ClientDialogue.reply
 
 STAGE_NAMES = ("connect", "greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "end of data", "RSET", "QUIT", "idle",
                "STARTTLS", "handshake", "AUTH")
@@ -129,7 +131,7 @@ cdef class ClientSession(ClientDialogue):
         self.timeouts = USUAL_TIMEOUTS if timeouts is None else timeouts
         self.state = CLIENT_HANDSHAKE if begins_with_tls else CLIENT_GREETING
         forget_offer(self)
-        smtp_reply_reset(&self.reply)
+        self.reply = &common_reply
         self.expect(STAGE_GREETING, 0, 1)
 
     # ---------------------------------------------------------------- replies in
@@ -137,8 +139,22 @@ cdef class ClientSession(ClientDialogue):
     cdef void feed(self, const uint8_t *data, size_t length) noexcept:
         self.input = data
         self.input_length = length
+        if self.own_reply == NULL:
+            self.reply = &common_reply
+            smtp_reply_reset(self.reply)
+
+    cdef int keep_part(self) except -1:
+        """Of a reply, until the rest comes."""
+        if self.own_reply == NULL:
+            self.own_reply = <smtp_reply_machine *>malloc(sizeof(smtp_reply_machine))
+            if self.own_reply == NULL:
+                raise MemoryError
+            self.own_reply[0] = common_reply
+            self.reply = self.own_reply
+        return 0
 
     cdef int next_event(self, client_event *event) except -1:
+        global common_reply
         cdef size_t consumed
         cdef smtp_reply_result result
         event.index = 0
@@ -157,11 +173,13 @@ cdef class ClientSession(ClientDialogue):
             if self.state == CLIENT_CLOSED:         # behind 421 or the reply to QUIT: of no interest
                 self.input_length = 0
                 break
-            result = smtp_reply_push(&self.reply, self.input, self.input_length, &consumed)
+            result = smtp_reply_push(self.reply, self.input, self.input_length, &consumed)
             self.input += consumed
             self.input_length -= consumed
             if result == SMTP_REPLY_PARTIAL:
-                break
+                self.keep_part()
+                event.kind = EVENT_NONE
+                return EVENT_NONE
             if result != SMTP_REPLY_COMPLETE:
                 self.broken(f"malformed reply ({<int>result})")
             self.reply_count += 1
@@ -171,6 +189,11 @@ cdef class ClientSession(ClientDialogue):
             self.on_reply(event)
             if event.kind != EVENT_NONE:
                 return event.kind
+        if self.own_reply != NULL:              # what came in part is whole, and told
+            common_reply = self.own_reply[0]
+            self.reply = &common_reply
+            free(self.own_reply)
+            self.own_reply = NULL
         event.kind = EVENT_NONE
         return EVENT_NONE
 

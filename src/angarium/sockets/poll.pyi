@@ -1,4 +1,4 @@
-"""The sockets of a worker's inbound connections, in an epoll set of their own."""
+"""The sockets of a worker's connections, in an epoll set of their own."""
 
 from asyncio import AbstractEventLoop
 from typing import final
