@@ -314,6 +314,43 @@ async def test_the_window_grows_with_successes_up_to_the_limit(tmp_path: pathlib
         assert window(relay) == 12
 
 
+class SlowServer:
+    """Takes every message, 30 ms after its end; the first only once it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.open_now = 0
+        self.peak = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open_now += 1
+        self.peak = max(self.peak, self.open_now)
+        writer.write(b"220 slow.example ESMTP\r\n")
+        while line := await reader.readline():
+            if line == b"DATA\r\n":
+                writer.write(b"354 go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+                await self.go_on.wait()
+                await asyncio.sleep(0.03)       # a slow receiver; nothing is judged by it
+            writer.write(b"250 ok\r\n")
+        self.open_now -= 1
+        writer.close()
+
+
+@on_uvloop
+async def test_connections_to_a_backlog_grow_though_nothing_new_comes(tmp_path: pathlib.Path) -> None:
+    server = SlowServer()
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+        site = to_here(listening.sockets[0].getsockname()[1])
+        options = OutboundOptions(window_first=1)
+        async with outgoing(tmp_path, site, shaping=ShapingOptions(connections=6), options=options) as relay:
+            await send(relay, 100)
+            await until(lambda: relay.dispatcher.status()[0]["busy"] == 1)
+            server.go_on.set()
+            await until(lambda: server.peak == 6, timeout_s=20)
+            await relay.outcomes(100, timeout_s=20)
+
+
 @on_uvloop
 async def test_a_421_halves_what_is_in_use_at_once_and_successes_bring_it_back_slowly(tmp_path: pathlib.Path) -> None:
     """Once the window had grown far beyond the connections that there were: halving it meant nothing."""
@@ -349,15 +386,14 @@ async def test_a_421_halves_what_is_in_use_at_once_and_successes_bring_it_back_s
 @on_uvloop
 async def test_one_trouble_that_ends_all_connections_counts_once(tmp_path: pathlib.Path) -> None:
     is_bad = True
+    options = OutboundOptions(window_first=8, site_pause_first_s=0.2)
 
     def mail(_: bytes) -> Fault:
         return b"421 4.3.2 going down\r\n" if is_bad else None
 
     async with (
         fault_server(faults={"MAIL": mail}) as server,
-        outgoing(
-            tmp_path, to_here(server.port), shaping=ShapingOptions(), options=OutboundOptions(site_pause_first_s=0.2)
-        ) as relay,
+        outgoing(tmp_path, to_here(server.port), shaping=ShapingOptions(), options=options) as relay,
     ):
         await send(relay, 8)
         await until(lambda: len(relay.events("deferred")) >= 1)

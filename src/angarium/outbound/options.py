@@ -11,7 +11,8 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     site_pause_first_s   after a dial to all hosts of a site failed, the next one comes this much later,
     site_pause_max_s     doubling up to this.
     addresses_per_dial   tried before a dial counts as failed (RFC 5321 §5.1: "at least two").
-    window_first         connections dialled to a site before the first success.
+    window_first         connections that a worker dials to a site before the first success; with ten thousand sites at once, what waits
+                         for greetings is what counts.
     source_retry_first_s  an egress source that cannot be used is tried again after this long,
     source_retry_max_s    doubling up to this.
     """
@@ -21,6 +22,6 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     site_pause_first_s: float = 5.0
     site_pause_max_s: float = 300.0
     addresses_per_dial: int = 10
-    window_first: int = 8
+    window_first: int = 4
     source_retry_first_s: float = 10.0
     source_retry_max_s: float = 120.0

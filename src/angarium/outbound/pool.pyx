@@ -247,6 +247,9 @@ cdef class Pool(ConnectionOwner):
         if self.window < self.ready.connection_limit:
             self.window += 1.0 if self.window < self.threshold else 1.0 / self.window
         self.site_pause_s = self.options.site_pause_first_s
+        # What waits is not told again; without this a backlog would keep the connections that it began with.
+        if self.ready.count and len(self.dials) + len(self.connections) < self.window:
+            self.look_again_later()
 
     cdef void closed(self, Connection connection, object judgement) noexcept:
         cdef bint was_idle = connection.place == IDLE
