@@ -94,6 +94,7 @@ EXTENSIONS = {
     "angarium.queue.ledger": OCTETS,
     "angarium.queue.flows": ["csrc/octets/siphash.c", "csrc/spool/envelope.c", *OCTETS],
     "angarium.queue.order": ["csrc/queue/fair.c"],
+    "angarium.queue.overflow": ["csrc/queue/fair.c"],
     "angarium.queue.ready": [],
     "angarium.queue.fetch": OCTETS,
     "angarium.queue.injection": OCTETS + ENVELOPE,

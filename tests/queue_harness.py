@@ -16,6 +16,7 @@ from angarium.mailbox.egress import MaildirEgress
 from angarium.metrics import counters
 from angarium.model.plan import Host, Plan, RoutingTrouble, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
+from angarium.outbound.options import OutboundOptions
 from angarium.queue.injection import inject
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.recovery import recover
@@ -124,12 +125,13 @@ class Router:
         self.asked: list[bytes] = []
         self.go_on = asyncio.Event()
         self.route_of_sender: Callable[[bytes], bytes | None] | None = None
+        self.plans_end_mono_s = float("inf")
 
     def plan_now(self, domain: bytes) -> Plan | None:
         if domain in self.slow:
             return None
         found = self.by_domain.get(domain, self.default)
-        return None if isinstance(found, RoutingTrouble) else Plan(found, float("inf"))
+        return None if isinstance(found, RoutingTrouble) else Plan(found, self.plans_end_mono_s)
 
     async def plan(self, domain: bytes) -> Plan:
         self.asked.append(domain)
@@ -138,7 +140,7 @@ class Router:
         found = self.by_domain.get(domain, self.default)
         if isinstance(found, RoutingTrouble):
             raise found
-        return Plan(found, float("inf"))
+        return Plan(found, self.plans_end_mono_s)
 
 
 class Queue:
@@ -153,6 +155,7 @@ class Queue:
         shaping: ShapingOptions | None = None,
         hot_limit_octets: int = 1 << 20,
         segment_octets: int = 4 << 20,
+        outbound: OutboundOptions | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
@@ -180,7 +183,7 @@ class Queue:
         )
         self.reporter = Reporter("relay.example", self.journal)
         self.scheduler.reporter = self.reporter
-        self.dispatcher = Dispatcher(self.scheduler)
+        self.dispatcher = Dispatcher(self.scheduler, outbound)
         self.maildirs = MaildirEgress(self.scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self.scheduler.set_egress(protocol, self.dispatcher)

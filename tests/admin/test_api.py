@@ -136,7 +136,7 @@ def test_a_page_of_the_queue_is_asked_with_its_filters(api: Api) -> None:
             "/v1/queue?state=lost",
             None,
             400,
-            "state: one of routing, unrouted, ready, in hand, deferred",
+            "state: one of routing, unrouted, ready, behind, in hand, deferred",
         ),
         ("GET", "/v1/queue?after=bad", None, 400, "after: bad"),
         ("GET", "/v1/nothing", None, 404, "Not Found"),

@@ -6,13 +6,14 @@ import asyncio
 import json
 import select
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from end_to_end.next_hop import SILENCE, NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, metrics
+from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, metrics, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -92,6 +93,35 @@ def is_answered(slow: SmtpClient, quick: SmtpClient) -> bool:
     """Whether what `slow` has asked is answered before something that `quick` asks behind it."""
     assert quick.ask(b"NOOP\r\n")[0] == 250
     return bool(select.select([slow.socket], [], [], 0)[0])
+
+
+def test_who_waits_behind_a_full_ready_queue_is_delivered_after_kill_9_too(tmp_path: Path) -> None:
+    config = '[shaping.default]\nmax_ready = 10\ngreeting_timeout = "1h"\n' + NO_RETRY
+    silent = NextHop(faults={"greeting": SILENCE})
+    with silent as hop, NextHop() as other, RelayProcess(
+        tmp_path, f'{other.route.replace("*", "z.example")}{hop.route}{config}'
+    ) as relay:
+        with SmtpClient(relay.port) as client:
+            ids = [client.send(BODY, f"u{number}@y.example") for number in range(50)]
+            for number in range(20):
+                client.send(MESSAGE, f"u{number}@z.example")
+        wait_for(lambda: len(relay.events("delivered")) == 20, "the other site takes its mail")
+        told = figures(relay)
+        assert (told["ready"], told["behind"], told["deferred"]) == (10, 40, 0)
+        assert told["hot_octets"] <= 11 * (len(BODY) + 1000)
+        assert {each["id"] for each in queue(relay, "--state", "behind")} == set(ids[10:])
+        said = relay.command("explain", ids[-1]).stdout.splitlines()[0]
+        assert "its ready queue is full (it is one of 40 behind the 10 in it), and " in said
+        assert "angarium.toml:" in said and "shaping.default.max_ready" in said
+
+        relay.kill()
+        hop.faults.clear()
+        relay.start()
+        wait_until_empty(relay)
+        assert Counter(each.to[0] for each in hop.deliveries) == {f"u{number}@y.example": 1 for number in range(50)}
+        delivered = [event for event in relay.events("delivered") if event["to"].endswith("y.example")]
+        assert {event["attempt"] for event in delivered} == {1}
+        assert relay.stop() == 0
 
 
 class Dripping:

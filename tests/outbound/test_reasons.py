@@ -123,6 +123,14 @@ def test_a_recipient_tells_where_it_is() -> None:
     assert "is suspended" in of_recipient(recipient("suspended"), None).text
     assert "has it in hand" in of_recipient(recipient("in hand"), None).text
     assert of_recipient(recipient("ready"), queue()) == of_queue(queue())
+    full = queue(waiting=100, max_ready=100, behind=7, paused_s=60.0)
+    behind = of_recipient(recipient("behind"), full, now_utc_s=NOW_S)
+    assert behind.text == (
+        "its ready queue is full (it is one of 7 behind the 100 in it), and the site is paused for 1m"
+    )
+    assert (behind.limit, behind.until_utc_s) == ("max_ready", NOW_S + 60.0)
+    room = queue(waiting=99, max_ready=100, behind=1)
+    assert "is about to be taken in" in of_recipient(recipient("behind"), room).text
     told = recipient("settled")
     told.outcome = "failed"
     assert of_recipient(told, None).text == "it has failed, and its report is not written yet"

@@ -63,7 +63,7 @@ from angarium.smtp.reasons import OF_OTHER, of_word
 T = TypeVar("T")
 
 PAGE_LIMIT: Final = 1000
-STATES: Final = ("routing", "unrouted", "ready", "in hand", "deferred", "held", "suspended")
+STATES: Final = ("routing", "unrouted", "ready", "behind", "in hand", "deferred", "held", "suspended")
 _BODY_OCTETS_MAX: Final = 64 << 10
 _TARGETS: Final = ("site", "domain", "next_hop")
 

@@ -157,7 +157,8 @@ def _print_limits(subject: dict[str, Any], shows_all: bool) -> None:
 
 def _print_queue(queue: dict[str, Any]) -> None:
     kind = f", {queue['kind']}" if queue["kind"] else ""
-    _row("queue", f"worker {queue['worker']}, source {queue['source']}{kind}: {queue['waiting']} ready to go")
+    behind = f", {queue['behind']} behind them" if queue["behind"] else ""
+    _row("queue", f"worker {queue['worker']}, source {queue['source']}{kind}: {queue['waiting']} ready to go{behind}")
     allowed = f", {int(queue['window'])} allowed by feedback" if queue["window"] else ""
     _row(
         "  connections",

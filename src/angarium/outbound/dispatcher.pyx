@@ -124,7 +124,7 @@ cdef class Dispatcher(Egress):
         for pool in self.pools:
             figures = found.setdefault(pool.ready.source.name, {"connections": 0, "waiting": 0})
             figures["connections"] += len(pool.connections)
-            figures["waiting"] += pool.ready.count
+            figures["waiting"] += pool.ready.count + pool.ready.waits_behind()
         return found
 
     def add_connections(self, ReadyQueue ready not None, facts):
@@ -147,7 +147,7 @@ cdef class Dispatcher(Egress):
         cdef Pool pool
         return [
             {
-                "site": pool.ready.site.name, "source": pool.ready.source.name, "kind": kind_text(pool.ready.kind), "waiting": pool.ready.count,
+                "site": pool.ready.site.name, "source": pool.ready.source.name, "kind": kind_text(pool.ready.kind), "waiting": pool.ready.count + pool.ready.waits_behind(),
                 "busy": pool.busy_count, "idle": pool.idle_count, "dialling": len(pool.dials),
                 "tls": pool.policy.name, "encrypted": pool.encrypted_count(),
                 "window": int(pool.window), "average_ms": round(pool.average_ms, 1),

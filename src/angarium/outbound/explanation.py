@@ -233,7 +233,7 @@ class Explainer:
 
     def _view(self, message: MessageFacts, facts: RecipientFacts, subject: int | None) -> RecipientView:
         queue = None
-        if facts.place == "ready":
+        if facts.place in ("ready", "behind"):
             ready = explain.queue_of(self._scheduler, facts.queue_number)
             queue = None if ready is None else self._facts(ready)
         return RecipientView(

@@ -54,6 +54,8 @@ def of_recipient(facts: RecipientFacts, queue: QueueFacts | None, *, now_utc_s: 
             return Reason("a connection has it in hand, and the next hop has not answered yet")
     if queue is None:
         return Reason("it is about to be tried")
+    if facts.place == "behind":
+        return _of_place_behind(queue, now_utc_s)
     return of_queue(queue, now_utc_s=now_utc_s)
 
 
@@ -106,6 +108,14 @@ def _of_back_off(facts: RecipientFacts) -> Reason:
     attempts = "1 attempt has" if facts.attempts == 1 else f"{facts.attempts} attempts have"
     last = f": {spoken(facts.last)}" if facts.last is not None else ""
     return Reason(f"{attempts} failed{last}", until_utc_s=facts.next_attempt_utc_s)
+
+
+def _of_place_behind(queue: QueueFacts, now_utc_s: float) -> Reason:
+    if queue.waiting < queue.max_ready:
+        return Reason("its ready queue was full, and it is about to be taken in")
+    first = of_queue(queue, now_utc_s=now_utc_s)
+    text = f"its ready queue is full (it is one of {queue.behind} behind the {queue.waiting} in it), and {first.text}"
+    return Reason(text, "max_ready", first.until_utc_s)
 
 
 def _of_source(queue: QueueFacts, now_utc_s: float) -> Reason | None:

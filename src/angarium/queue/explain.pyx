@@ -6,7 +6,7 @@ from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.queue.domains cimport DomainQueue, tenant_route
 from angarium.queue.inspect cimport place_of
 from angarium.queue.log cimport envelope_recipient
-from angarium.queue.message cimport (OUTCOME_WAITING, PLACE_DEFERRED, PLACE_READY, message, recipient)
+from angarium.queue.message cimport (OUTCOME_WAITING, PLACE_BEHIND, PLACE_DEFERRED, PLACE_READY, message, recipient)
 from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.ready cimport ReadyQueue, Remark
 from angarium.queue.scheduler cimport Scheduler
@@ -47,6 +47,8 @@ def queue_facts(ReadyQueue ready not None):
     facts.kind = kind_text(ready.kind)
     facts.wish = ready.wish
     facts.waiting = ready.count
+    facts.behind = ready.waits_behind()
+    facts.max_ready = ready.most
     facts.connections = ready.share.machine_count
     facts.connections_limit = ready.connection_limit
     facts.message_rate_wait_s = wait_s(ready.rate_share, &ready.rate)
@@ -196,7 +198,7 @@ cdef object recipient_facts(Scheduler scheduler, message *m, recipient *r):
         facts.to = found.forward_path.data[:found.forward_path.length].decode("utf-8", "replace")
     if r.link.where == PLACE_DEFERRED:
         facts.next_attempt_utc_s = (utc_ms() + scheduler.wheel.remaining_ms(&r.link)) / 1000.0
-    elif r.link.where == PLACE_READY:
+    elif r.link.where == PLACE_READY or r.link.where == PLACE_BEHIND:
         facts.queue_number = r.link.due
         ready = scheduler.ready_numbers.get(r.link.due)
         facts.source = ready.source.name if ready is not None else ""

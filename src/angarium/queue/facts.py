@@ -35,7 +35,7 @@ class Allowed(msgspec.Struct):
 class QueueFacts(msgspec.Struct):
     """One ready queue of one worker.
 
-    waiting             recipients in it.
+    waiting             recipients in it, at most max_ready; behind: recipients that wait for a place in it.
     connections         counted against connections_limit, over all workers (and all sites, where the limit is shared).
     *_wait_s            until the rate lets the next one go; 0: now, or there is no such limit.
     paused_s            nothing is taken until then; is_paced: a rate asked for it.
@@ -54,6 +54,8 @@ class QueueFacts(msgspec.Struct):
     kind: str = ""
     wish: int = 0
     waiting: int = 0
+    behind: int = 0
+    max_ready: int = 0
     connections: int = 0
     connections_limit: int = 0
     message_rate_wait_s: float = 0.0
@@ -87,8 +89,8 @@ class QueueFacts(msgspec.Struct):
 class RecipientFacts(msgspec.Struct):
     """One recipient of a message.
 
-    key      of its domain queue. place: "routing", "unrouted", "ready", "in hand", "deferred", "held", "suspended" or
-             "settled".
+    key      of its domain queue. place: "routing", "unrouted", "ready", "behind" (a full ready queue), "in hand",
+             "deferred", "held", "suspended" or "settled".
     outcome  "waiting" unless it is over and only its report is still to be written.
     source   that it leaves from, or would as far as that is known. queue_number: of the ready queue it is in.
     """

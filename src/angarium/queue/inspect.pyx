@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
-                                     PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
+                                     PLACE_BEHIND, PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, PLACE_AWAITING, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED,
                                      RECIPIENT_TRACED, message, recipient)
 from angarium.queue.domains cimport DomainQueue
@@ -27,7 +27,8 @@ from angarium.routing.route_key import route_text
 cdef int64_t LAST_DATE_S = 253402300799       # the end of 9999: later ones no report can write
 
 PLACES = {PLACE_NOWHERE: "routing", PLACE_UNROUTED: "unrouted", PLACE_READY: "ready", PLACE_IN_HAND: "in hand",
-          PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled", PLACE_AWAITING: "routing"}
+          PLACE_DEFERRED: "deferred", PLACE_SETTLED: "settled", PLACE_AWAITING: "routing",
+          PLACE_BEHIND: "behind"}
 # Times and the priority are shown as values of their own.
 SHOWN_ATTRIBUTES = {each.value: each.name.lower() for each in Attribute
                     if each not in (Attribute.HOLD_UNTIL, Attribute.DELIVER_BY, Attribute.PRIORITY)}

@@ -21,6 +21,7 @@ cdef class Ledger:
     cdef dict shares_held               # name -> Share, while a ready queue is counted there
     cdef list shards                    # by their number; None: not met yet. Kept as long as the Ledger.
     cdef int resume_kind
+    cdef object passing_on              # ReadyQueue in which who is routed now had a place, or has waited for one; or None
 
     cdef Share hold_share(self, str name)
     cdef void drop_share(self, Share share) noexcept
@@ -40,6 +41,8 @@ cdef class Ledger:
     cdef object gate_of(self, str source)
     cdef object ration_of(self, object ready)
     cdef void ration_spent(self, object ready) noexcept
+    # r, in no list, has waited behind the ReadyQueue `ready`, which has a place for it.
+    cdef void take_in(self, object ready, recipient *r) noexcept
     # More envelopes are being read back for that than need to be: whoever goes through many recipients waits with later().
     cdef bint is_behind(self) noexcept
     cdef int later(self, callback, trouble, bint is_permanent, uint64_t remaining) except -1

@@ -28,6 +28,9 @@ cdef class Ledger:
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept:
         pass
 
+    cdef void take_in(self, object ready, recipient *r) noexcept:
+        pass
+
     cdef bint is_behind(self) noexcept:
         return False
 

@@ -15,6 +15,7 @@ cdef enum recipient_place:              # wheel_node.where of a recipient
     PLACE_DEFERRED                      # in the timer wheel
     PLACE_SETTLED                       # outcome final
     PLACE_AWAITING                      # in line for its envelope, of which standing orders ask something
+    PLACE_BEHIND                        # behind a ready queue that is full: overflow.pxd
 
 cdef enum recipient_outcome:            # as in spool state records
     OUTCOME_WAITING = 0
@@ -76,7 +77,7 @@ cdef struct message:
     uint32_t envelope_length
     uint32_t recipient_count
     uint32_t live_count                 # recipients without a final outcome
-    uint32_t deferred_count             # of those, the ones in the wheel
+    uint32_t deferred_count             # of those, the ones in the wheel or behind a full ready queue: nobody is about to try them
     uint32_t hand_count                 # holds on the message: recipients in hand, reads and reports under way
     uint32_t report_count               # recipients with RECIPIENT_REPORT_DUE or RECIPIENT_DELAY_DUE
     uint16_t flags                      # SPOOL_ENVELOPE_*, MESSAGE_*

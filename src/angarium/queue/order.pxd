@@ -1,5 +1,5 @@
 """The order of a ready queue: see csrc/queue/fair.h."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.fair cimport fair_link, fair_lists, fair_tree
 from angarium.queue.flows cimport Flows
 from angarium.queue.message cimport message, recipient
@@ -19,6 +19,7 @@ cdef class Order:
     """Who waits in a ready queue, and who goes next. Borrows recipients: their links lie in its lists."""
     cdef Flows flows
     cdef uint32_t number                # of the ready queue: recipient.link.due of who is in it
+    cdef uint8_t place                  # recipient_place of who is in it
     # As long as all who wait have one domain and flow and priority 0, they lie here, and there is nothing to share.
     cdef fair_lists lone
     cdef void *lone_domain

@@ -3,7 +3,7 @@
 # While one domain's mail of one tenant and campaign waits, a list is all there is; the tree of shares is made when somebody else
 # comes, and used until nobody waits. A queue that keeps up with its mail never comes to that.
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from angarium.queue.fair cimport (
     FAIR_USUAL, fair_add, fair_adopt, fair_charge, fair_flow, fair_foremost, fair_highest, fair_is_again, fair_level_in_turn, fair_link,
@@ -30,8 +30,9 @@ cdef inline uint64_t domain_key(recipient *r) noexcept:
 
 @cython.final
 cdef class Order:
-    def __cinit__(self, Flows flows):
+    def __cinit__(self, Flows flows, uint8_t place=PLACE_READY):
         self.flows = flows
+        self.place = place
         self.tree = NULL
         self.aside = NULL
         fair_lists_init(&self.lone)
@@ -166,7 +167,7 @@ cdef class Order:
             if walk.index >= m.recipient_count:
                 walk.index = 0
             r = &m.recipients[walk.index]
-            if r.link.where == PLACE_READY and r.link.due == self.number:
+            if r.link.where == self.place and r.link.due == self.number:
                 return r
         return NULL
 

@@ -11,7 +11,7 @@ from angarium.queue.lists cimport list_remove
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, PLACE_DEFERRED,
-    PLACE_AWAITING, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
+    PLACE_AWAITING, PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
     RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, message, message_of, recipient, transaction,
 )
 from angarium.queue.ready cimport ReadyQueue
@@ -331,7 +331,7 @@ cdef class Outcomes(Keeper):
         """Takes a recipient out of whatever list it waits in; False when it is in hand."""
         if r.link.where == PLACE_DEFERRED:
             self.undefer(r)
-        elif r.link.where == PLACE_READY:
+        elif r.link.where == PLACE_READY or r.link.where == PLACE_BEHIND:
             (<ReadyQueue>self.ready_numbers[r.link.due]).remove(r)
         elif r.link.where == PLACE_UNROUTED:
             (<DomainQueue>r.domain).unrouted -= 1

@@ -65,3 +65,4 @@ cdef class Planner(Ledger):
     cdef int sweep_part(self, uint32_t number, int *budget) except -1
     cdef bint sweep_ready(self, ReadyQueue ready) except -1
     cdef uint64_t ready_recipients(self)
+    cdef uint64_t overflow_recipients(self)         # behind ready queues that are full

@@ -9,7 +9,7 @@ from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
 from angarium.queue.flows cimport Flows
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
-from angarium.queue.message cimport (PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_MOVED, RECIPIENT_SOURCE_SHIFT, flow_of,
+from angarium.queue.message cimport (PLACE_BEHIND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_MOVED, RECIPIENT_SOURCE_SHIFT, flow_of,
                                      message_of, recipient)
 from angarium.queue.passage cimport Gate
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
@@ -81,7 +81,7 @@ cdef class Planner(Ledger):
         return 0
 
     def reroute(self):
-        """Queue by queue: its new limits, then everybody in it now is routed again."""
+        """Queue by queue: its new limits, then everybody in it now, and behind it, is routed again."""
         cdef recipient *r
         cdef ReadyQueue ready
         cdef int budget = SLICE
@@ -91,13 +91,20 @@ cdef class Planner(Ledger):
                 ready.configure()
                 ready.order.set_aside()
                 self.left_to_reroute = <int64_t>ready.count
+                if ready.overflow is not None:
+                    ready.overflow.order.set_aside()
+                    self.left_to_reroute += <int64_t>ready.overflow.count
                 budget -= 1
             while self.left_to_reroute > 0 and budget > 0:
                 r = ready.order.next_aside()
+                if r == NULL and ready.overflow is not None:
+                    r = ready.overflow.order.next_aside()
                 self.left_to_reroute = self.left_to_reroute - 1 if r != NULL else 0
                 if r != NULL:
+                    self.passing_on = ready if r.link.where == PLACE_READY else None
                     ready.remove(r)
                     self.route(r)
+                    self.passing_on = None
                 budget -= 1
             if self.left_to_reroute > 0 or budget <= 0:
                 if self.left_to_reroute == 0:
@@ -209,6 +216,19 @@ cdef class Planner(Ledger):
             self.journal.log("error", where="route", domain=domain.domain, reason=repr(error))
             self.conclude_later(r, None, Trouble(0, (4, 3, 5), f"routing failed: {error}", phase="route"), False)
 
+    cdef void take_in(self, object ready, recipient *r) noexcept:
+        cdef DomainQueue domain = <DomainQueue>r.domain
+        # A plan that is over is no reason to ask again: the look-up would make all who wait behind leave for the domain's line, or,
+        # while there is no DNS, be deferred. It goes where those go that were before it. Who may not do so is routed by reroute().
+        cdef bint is_new = domain.generation != self.generation or \
+            self.left_to_reroute >= 0 and bool(self.to_reroute) and self.to_reroute[0] is ready
+        self.passing_on = ready
+        if is_new or self.plan_is_usable(domain):
+            self.route(r)
+        else:
+            (<ReadyQueue>ready).push(r)
+        self.passing_on = None
+
     cdef int take_plan_now(self, DomainQueue domain) except -1:
         try:
             self.take_plan(domain, self.router.plan_now(domain.route_key))
@@ -256,7 +276,7 @@ cdef class Planner(Ledger):
         return True
 
     cdef str source_name_of(self, DomainQueue domain, recipient *r):
-        if r.link.where == PLACE_READY:
+        if r.link.where == PLACE_READY or r.link.where == PLACE_BEHIND:
             return (<ReadyQueue>self.ready_numbers[r.link.due]).source.name
         if domain.pool is None or not self.plan_is_usable(domain):
             return None
@@ -344,6 +364,7 @@ cdef class Planner(Ledger):
             r = ready.pop() if remaining else NULL
             if r == NULL:
                 ready.is_deferring = False
+                ready.draw_later()
                 return
             remaining -= 1
             domain = <DomainQueue>r.domain
@@ -476,8 +497,8 @@ cdef class Planner(Ledger):
         return forgotten
 
     cdef bint sweep_ready(self, ReadyQueue ready) except -1:
-        if ready.count or ready.places or ready.resume.next != NULL or ready.is_deferring or ready in self.swept_in_use \
-                or ready in self.to_reroute or not ready.egress.forget(ready):
+        if ready.count or ready.waits_behind() or ready.places or ready.resume.next != NULL or ready.is_deferring \
+                or ready in self.swept_in_use or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
         self.ready.pop(ready.key, None)
         ready.let_go()
@@ -495,4 +516,11 @@ cdef class Planner(Ledger):
         cdef uint64_t sum_ = 0
         for ready in self.ready.values():
             sum_ += ready.count
+        return sum_
+
+    cdef uint64_t overflow_recipients(self):
+        cdef ReadyQueue ready
+        cdef uint64_t sum_ = 0
+        for ready in self.ready.values():
+            sum_ += ready.waits_behind()
         return sum_

@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient, transaction
 from angarium.queue.order cimport Order
+from angarium.queue.overflow cimport Overflow
 from angarium.queue.passage cimport Passage
 from angarium.queue.rations cimport Ration
 from angarium.queue.shares cimport Share, pace
@@ -43,6 +44,9 @@ cdef class ReadyQueue:
     cdef Order order                    # who waits, and who goes next
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
     cdef readonly uint64_t count
+    cdef readonly uint64_t most         # max_ready: who comes when `count` is there waits behind it
+    cdef Overflow overflow              # who does, with the queue's number too; None: nobody ever did
+    cdef bint is_draw_due
     cdef readonly uint32_t number       # recipient.link.due of who is in it
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
@@ -101,10 +105,14 @@ cdef class ReadyQueue:
     cdef bint is_waking
 
     cdef void remark(self, object trouble) noexcept             # an attempt ended in it, or nobody could be reached
-    cdef void push(self, recipient *r) noexcept
+    cdef void push(self, recipient *r) noexcept                             # behind the others, or behind the queue when it is full
+    cdef bint has_company(self, recipient *r) noexcept
+    cdef bint push_behind(self, recipient *r) noexcept
     cdef bytes domain_in_front(self)                            # of the recipient that goes next; b"": there is none
     cdef recipient *pop(self) noexcept
-    cdef void remove(self, recipient *r) noexcept                           # r is in this queue
+    cdef void remove(self, recipient *r) noexcept                           # r is in this queue, or behind it
+    cdef uint64_t waits_behind(self) noexcept                               # recipients
+    cdef void draw_later(self) noexcept                                     # there may be room for some of them
     # The next message's recipients, as many as the domains allow (NULL: of any); False: empty, paused, or a domain too many.
     cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept
     cdef bint is_beyond(self, const domain_budget *domains) noexcept        # its next recipient is of a domain too many

@@ -17,6 +17,7 @@ class ReadyQueue:
     model.plan.TlsWish)."""
 
     count: int
+    most: int
     number: int
     site: Site
     source: Source

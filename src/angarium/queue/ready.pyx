@@ -12,8 +12,9 @@ from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.passage cimport Passage
-from angarium.queue.message cimport PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, recipient, transaction
+from angarium.queue.message cimport PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
 from angarium.queue.order cimport Order, order_walk
+from angarium.queue.overflow cimport Overflow
 from angarium.queue.shares cimport Share, pace_of, wait_of
 from angarium.queue.wheel cimport wheel_node
 
@@ -79,6 +80,8 @@ cdef class ReadyQueue:
             self.count_by(limits)
             options = limits.options
             self.connection_limit = options.connections
+            self.most = options.max_ready
+            self.draw_later()
             self.recipient_limit = options.recipients_per_transaction
             self.messages_per_connection = options.messages_per_connection
             self.avoids_pipelining = not options.pipelining
@@ -186,6 +189,10 @@ cdef class ReadyQueue:
         return (<DomainQueue>r.domain).domain if r != NULL else b""
 
     cdef void push(self, recipient *r) noexcept:
+        # Who comes does not go before those that wait behind the queue already.
+        if (self.count >= self.most or self.overflow is not None and self.overflow.count) and \
+                self.ledger.passing_on is not self and not self.has_company(r) and self.push_behind(r):
+            return
         self.order.add(r, False)
         r.link.where = PLACE_READY
         r.link.due = self.number        # free outside the wheel: says whose list this is
@@ -201,10 +208,68 @@ cdef class ReadyQueue:
         return r
 
     cdef void remove(self, recipient *r) noexcept:
+        if r.link.where == PLACE_BEHIND:
+            self.overflow.remove(r)
+            return
         self.order.remove(r)
         r.link.where = PLACE_NOWHERE
         self.count -= 1
         queue_ready.cell[0] -= 1
+        if self.overflow is not None:
+            self.draw_later()
+
+    # ---- who waits behind it ----
+
+    cdef bint has_company(self, recipient *r) noexcept:
+        """The recipient before it in its message has a place, and they can travel together: a few over the limit cost less than
+        another transaction."""
+        cdef recipient *before = r - 1
+        return r.index != 0 and before.link.where == PLACE_READY and before.link.due == self.number \
+            and self.count < self.most + self.recipient_limit
+
+    cdef bint push_behind(self, recipient *r) noexcept:
+        """False: out of memory."""
+        cdef message *m = message_of(r)
+        if self.overflow is None:
+            try:
+                self.overflow = Overflow(self.ledger.flows, self.number)
+            except MemoryError:
+                return False
+        self.overflow.add(r)
+        if m.is_hot and m.hand_count == 0 and m.live_count == m.deferred_count:
+            self.ledger.hold(m)
+            self.ledger.release(m)          # what it had in memory for an attempt can go
+        self.draw_later()
+        return True
+
+    cdef uint64_t waits_behind(self) noexcept:
+        return self.overflow.count if self.overflow is not None else 0
+
+    cdef void draw_later(self) noexcept:
+        # In a turn of its own: who takes out many puts most of them back (a reload), or wants them all ended (a dead site).
+        if self.is_draw_due or self.overflow is None or self.overflow.count == 0 or self.count >= self.most or self.is_deferring:
+            return
+        try:
+            self.ledger.loop.call_soon(self.draw)
+            self.is_draw_due = True
+        except Exception:
+            pass                            # the loop is closing: mail stays in the spool
+
+    def draw(self):
+        """Takes in from behind whom there is room for."""
+        cdef message *m
+        cdef uint32_t i
+        cdef uint64_t end = mono_ns() + TURN_NS
+        self.is_draw_due = False
+        while self.count < self.most and not self.is_deferring and mono_ns() < end:
+            if not self.overflow.take(self.recipient_limit):
+                return
+            m = self.overflow.taken.message
+            self.ledger.hold(m)
+            for i in range(self.overflow.taken.count):
+                self.ledger.take_in(self, self.overflow.taken.recipients[i])
+            self.ledger.release(m)
+        self.draw_later()
 
     cdef bint is_beyond(self, const domain_budget *domains) noexcept:
         return domains.left == 0 and self.count != 0 and self.order.foremost().domain != domains.last
@@ -257,6 +322,8 @@ cdef class ReadyQueue:
         if self.count == 0 and self.share.wanted_by == self.number:
             self.share.unwant(self.number)      # others need not wait for it
         queue_ready.cell[0] -= into.count
+        if self.overflow is not None:
+            self.draw_later()
         into.message = walk.message
         walk.message.hand_count += into.count
         return True
@@ -418,6 +485,7 @@ cdef class ReadyQueue:
             r = self.pop() if remaining else NULL
             if r == NULL:
                 self.is_deferring = False
+                self.draw_later()
                 return
             remaining -= 1
             self.ledger.conclude_later(r, self, trouble, is_permanent)

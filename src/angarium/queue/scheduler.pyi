@@ -47,4 +47,4 @@ class Scheduler(Steering):
     def memory_octets(self) -> int:
         """Memory that messages, their envelopes and bodies, domains and ready queues take, about."""
     def depth(self) -> dict[str, int]:
-        """messages, recipients, ready, deferred, hot_octets, domains, ready_queues: now."""
+        """messages, recipients, ready, behind (full ready queues), deferred, hot_octets, domains, ready_queues: now."""

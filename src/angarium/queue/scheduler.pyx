@@ -212,6 +212,7 @@ cdef class Scheduler(Steering):
             "messages": self.index.count,
             "recipients": self.recipients_waiting(),
             "ready": self.ready_recipients(),
+            "behind": self.overflow_recipients(),
             "deferred": self.deferred_now(),
             "hot_octets": self.hot_octets,
             "domains": len(self.domains),

@@ -44,6 +44,7 @@ def check_values(options: Any) -> None:
         ("connections", 1, CONNECTIONS_MAXIMUM, f"between 1 and {CONNECTIONS_MAXIMUM}"),
         ("messages_per_connection", 0, 1 << 31, "0 (no limit) or more"),
         ("recipients_per_transaction", 1, 100000, "between 1 and 100000"),
+        ("max_ready", 1, 1 << 31, "1 or more"),
     ):
         value = getattr(options, key)
         if value is not None and not least <= value <= most:
@@ -66,6 +67,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     message_rate             messages; likewise.
     messages_per_connection  then QUIT and a new one; 0: no limit.
     recipients_per_transaction  (RFC 5321 §4.5.3.1.8: 100 are always allowed).
+    max_ready                recipients in each ready queue of a worker; others wait behind it, bodies on disk only.
     idle_time                an unused connection is kept this long for the next message, then QUIT.
     connect_timeout          for one address; Linux itself would try for two minutes.
     greeting_timeout ... end_timeout  for the reply (RFC 5321 §4.5.3.2): the greeting; EHLO, HELO and RSET; STARTTLS and
@@ -88,6 +90,7 @@ class ShapingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     message_rate: Rate | None = None
     messages_per_connection: int = 0
     recipients_per_transaction: int = 100
+    max_ready: int = 100000
     idle_time: Duration = Duration(5)
     connect_timeout: Duration = Duration(30)
     greeting_timeout: Duration = Duration(limits.GREETING_TIMEOUT_S)
@@ -137,6 +140,7 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     message_rate: Rate | None = None
     messages_per_connection: int | None = None
     recipients_per_transaction: int | None = None
+    max_ready: int | None = None
     idle_time: Duration | None = None
     connect_timeout: Duration | None = None
     greeting_timeout: Duration | None = None
@@ -250,7 +254,7 @@ class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=
         key: "is a connection's, and a tenant has no connections apart from those of the site: "
         "set it for provider, site, domain or source"
         for key in ShapingOptions.__struct_fields__
-        if key not in ("message_rate", "recipients_per_transaction", "retry", *_FOR_ALL)
+        if key not in ("message_rate", "recipients_per_transaction", "max_ready", "retry", *_FOR_ALL)
     }
 
     share: bool = False

@@ -35,7 +35,7 @@ cdef class SiteCount:
     cdef void add(self, ReadyQueue ready, double now_mono_s) noexcept:
         cdef Remark last = ready.replies[len(ready.replies) - 1] if ready.replies else None
         look(ready, now_mono_s)
-        self.waiting += ready.count
+        self.waiting += ready.count + ready.waits_behind()
         self.connections += ready.places
         self.delivered += ready.delivered_count
         self.deferred += ready.deferred_count
