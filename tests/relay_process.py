@@ -61,6 +61,7 @@ class RelayProcess:
         self.spool = directory / "spool"
         self.is_log_torn = False  # after kill -9, lines that are not whole are left out
         self.node = ""  # more keys of [node], a line each
+        self.prefix: tuple[str, ...] = ()  # words in front of its command line; they must execute it in their place
         self.write_config(config)
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -101,7 +102,7 @@ class RelayProcess:
         with self.log_path.open("ab") as log, self.errors_path.open("ab") as errors:
             self._log_start = self.log_path.stat().st_size
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "angarium.cli.main", "serve", "--config", str(self.config_path)],
+                [*self.prefix, sys.executable, "-m", "angarium.cli.main", "serve", "--config", str(self.config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,

@@ -68,6 +68,7 @@ def without_trace(message: bytes) -> bytes:
 class NextHop:
     """A context manager. address: where to listen (port 0: any). Lists only ever grow.
 
+    hellos  (client's address, EHLO or LHLO line) in their order.
     take  gets each delivery, in this hop's thread and before its 250, instead of the list `deliveries`.
     """
 
@@ -93,6 +94,7 @@ class NextHop:
         self.deliveries: list[Delivery] = []
         self.take = take or self.deliveries.append
         self.commands: list[bytes] = []
+        self.hellos: list[tuple[str, bytes]] = []
         self.connections = 0
         self.open_now = 0
         self.peak = 0
@@ -219,6 +221,8 @@ class _Dialogue:
     async def command(self, verb: str, line: bytes) -> None:
         match verb:
             case "EHLO" | "LHLO":
+                peer = self.writer.get_extra_info("peername")
+                self.hop.hellos.append((peer[0] if isinstance(peer, tuple) else "", line))
                 if self.hop.extensions is None:
                     await self.say(verb, line, b"500 5.5.1 unknown")
                     return
