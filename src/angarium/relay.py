@@ -418,8 +418,8 @@ class Relay:
 
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
         if query.target is not None:
-            return await self._outbound_tracing.pull(query.id, query.target)
-        return await self._tracing.pull(query.id, query.network, query.wants_data)
+            return await self._outbound_tracing.pull(query.id, query.target, query.data_octets)
+        return await self._tracing.pull(query.id, query.network, query.data_octets)
 
     def end_trace(self, id_: str) -> None:
         self._outbound_tracing.end(id_)

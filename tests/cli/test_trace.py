@@ -132,7 +132,9 @@ def test_dialogues_with_next_hops_are_shown_in_order_and_without_the_message(tmp
 def test_what_is_traced_is_said_once(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
         assert relay.command("trace").returncode == 2
-        assert "--data: goes with --client only" in relay.command("trace", "--site", "x", "--data").stderr
+        refused = relay.command("trace", "--site", "x", "--data", "1000000000")
+        assert "expected a number of octets from 1 to 262144" in refused.stderr
+        assert admin_get(relay, "/v1/trace?site=x&data=0")[0] == 400
         assert admin_get(relay, "/v1/trace?site=x&client=127.0.0.1")[0] == 400
         assert admin_get(relay, "/v1/trace?next_hop=nowhere")[0] == 400
 

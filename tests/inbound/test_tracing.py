@@ -13,19 +13,18 @@ from inbound.auth_harness import auth_harness
 from inbound.intake_harness import intake_harness, run
 from inbound.smtp_peer import SmtpPeer
 
-from angarium.events import dialogue
-from angarium.events.dialogue import TooManyTraces
-from angarium.inbound import tracing
+from angarium.events import dialogue, tracing
+from angarium.events.dialogue import DATA_OCTETS, TooManyTraces
 from angarium.inbound.tracing import Tracing
 
 HERE = "127.0.0.0/8"
 
 
-async def taken(looking: Tracing, last: str, network: str = HERE, wants_data: bool = False) -> list[dict[str, Any]]:
+async def taken(looking: Tracing, last: str, network: str = HERE, data_octets: int = 0) -> list[dict[str, Any]]:
     """Events up to one whose text or kind is `last`."""
     events: list[dict[str, Any]] = []
     for _ in range(50):
-        events += await looking.pull("t", network, wants_data)
+        events += await looking.pull("t", network, data_octets)
         if any(last in (event.get("text"), event["event"]) for event in events):
             return events
     raise AssertionError(f"{last} did not come: {events}")
@@ -44,7 +43,7 @@ def test_a_dialogue_is_told_as_it_was(tmp_path: Path) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 3)
-            assert await looking.pull("t", HERE, False) == []
+            assert await looking.pull("t", HERE) == []
             peer = await SmtpPeer.greeted(harness.port)
             await peer.open_data()
             assert (await peer.ask(b"Subject: secret\r\n\r\nsecret\r\n.\r\n")).startswith("250 ")
@@ -77,11 +76,11 @@ def test_message_data_is_shown_to_who_asks_for_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
-            await looking.pull("t", HERE, True)
+            await looking.pull("t", HERE, DATA_OCTETS)
             peer = await SmtpPeer.greeted(harness.port)
             await peer.open_data()
             assert (await peer.ask(b"Subject: x\r\n\r\nline\r\n..\r\n.\r\n")).startswith("250 ")
-            told = lines(await taken(looking, "message", wants_data=True))
+            told = lines(await taken(looking, "message", data_octets=DATA_OCTETS))
             start = told.index("data Subject: x")
             assert told[start : start + 6] == [
                 "data Subject: x",
@@ -100,11 +99,11 @@ def test_only_clients_of_the_network_are_looked_at_and_only_while_somebody_looks
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
             before = await SmtpPeer.greeted(harness.port)
-            await looking.pull("t", HERE, False)
-            await looking.pull("other", "192.0.2.0/24", False)
+            await looking.pull("t", HERE)
+            await looking.pull("other", "192.0.2.0/24")
             await before.ask(b"NOOP\r\n")
             assert "command NOOP" in lines(await taken(looking, "250 2.0.0 Ok"))
-            assert await looking.pull("other", "192.0.2.0/24", False) == []
+            assert await looking.pull("other", "192.0.2.0/24") == []
             looking.end("t")
             looking.end("other")
             assert harness.intake.tracing is None
@@ -118,7 +117,7 @@ def test_secrets_of_auth_are_never_told(tmp_path: Path) -> None:
     async def main() -> None:
         async with auth_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
-            await looking.pull("t", HERE, True)
+            await looking.pull("t", HERE, DATA_OCTETS)
             secret = base64.b64encode(b"\0alice@x.example\0wonderland")
             peer = await SmtpPeer.greeted(harness.port)
             await peer.ask(b"AUTH PLAIN " + secret + b"\r\n")
@@ -133,8 +132,8 @@ def test_secrets_of_auth_are_never_told(tmp_path: Path) -> None:
             early = await SmtpPeer.greeted(harness.port)
             early.say(b"AUTH PLAIN " + secret + b"\n")
             await early.rest()
-            events = await taken(looking, "250 2.0.0 Ok", wants_data=True)
-            events += await looking.pull("t", HERE, True)
+            events = await taken(looking, "250 2.0.0 Ok", data_octets=DATA_OCTETS)
+            events += await looking.pull("t", HERE, DATA_OCTETS)
             told = lines(events)
             assert "command AUTH PLAIN (masked)" in told
             assert told.count("command (masked)") == 2
@@ -152,17 +151,17 @@ def test_a_slow_reader_gets_the_first_of_it_and_how_much_was_dropped(tmp_path: P
     async def main() -> None:
         async with intake_harness(tmp_path, max_junk=1_000_000) as harness:
             looking = Tracing(harness.intake, 0)
-            await looking.pull("t", HERE, False)
+            await looking.pull("t", HERE)
             peer = await SmtpPeer.greeted(harness.port)
             for _ in range(30):
                 peer.say(b"RSET\r\n" * 100)
                 await peer.replies(100)
-            events = await looking.pull("t", HERE, False)
+            events = await looking.pull("t", HERE)
             assert len(events) == dialogue.KEPT_EVENTS + 1
             assert events[-1]["event"] == "dropped"
             assert events[-1]["count"] > 4000
             await peer.ask(b"NOOP\r\n")
-            assert lines(await looking.pull("t", HERE, False)) == ["command NOOP", "reply 250 2.0.0 Ok"]
+            assert lines(await looking.pull("t", HERE)) == ["command NOOP", "reply 250 2.0.0 Ok"]
 
     run(main())
 
@@ -173,7 +172,7 @@ def test_a_trace_that_nobody_reads_ends_by_itself(tmp_path: Path, monkeypatch: p
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
-            await looking.pull("t", HERE, False)
+            await looking.pull("t", HERE)
             await harness.until(lambda: harness.intake.tracing is None)
 
     run(main())
@@ -184,9 +183,9 @@ def test_traces_are_few(tmp_path: Path) -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
             for number in range(dialogue.TRACES_MAX):
-                await looking.pull(str(number), HERE, False)
+                await looking.pull(str(number), HERE)
             with pytest.raises(TooManyTraces):
-                await looking.pull("more", HERE, False)
+                await looking.pull("more", HERE)
 
     run(main())
 
@@ -195,7 +194,7 @@ def test_an_observer_that_fails_does_not_disturb_the_dialogue(tmp_path: Path) ->
     async def main() -> None:
         async with intake_harness(tmp_path) as harness:
             looking = Tracing(harness.intake, 0)
-            await looking.pull("t", HERE, False)
+            await looking.pull("t", HERE)
             peer = await SmtpPeer.greeted(harness.port)
             for client in harness.intake.clients:
                 client.observer.traces = (None,)

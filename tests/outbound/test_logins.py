@@ -85,7 +85,7 @@ class TellsAll:
         self.responses = 0
 
     def look_at(self, connection: Any) -> None:
-        connection.watch(Witness(self, False))
+        connection.watch(Witness(self))
 
     def command(self, line: bytes) -> None:
         self.commands.append(line)

@@ -6,6 +6,10 @@ import pathlib
 from typing import Any
 
 import pytest
+from outbound.fault_server import fault_server
+from outbound.outgoing import outgoing, smtp_site
+from outbound.test_delivery import FLAG_DOT_LINE, ONE_CONNECTION, on_uvloop
+from outbound.test_streaming import CHUNK, long_message, recover, store
 from queue_harness import NextHop, Queue, run, until
 
 from angarium.events import dialogue
@@ -56,6 +60,63 @@ def test_secrets_of_our_own_auth_are_never_told() -> None:
     told = str(trace._events)
     assert all(secret not in told for secret in ("AGFs", "YWxp", "c2Vj", "VXNl"))
     assert "MAIL FROM:<a@x.example>" in told
+
+
+async def told_of_two(tmp_path: pathlib.Path, data_octets: int, **server: Any) -> list[str]:
+    """What a trace says of two messages on one connection."""
+    async with (
+        fault_server(**server) as hop,
+        outgoing(tmp_path, {b"*": smtp_site(hop.port)}, shaping=ONE_CONNECTION) as relay,
+    ):
+        looking = OutboundTracing(relay.scheduler, relay.dispatcher, 0)
+        target = Target(next_hop="127.0.0.1")
+        await looking.pull("t", target, data_octets)
+        events: list[dict[str, Any]] = []
+        for count in (1, 2):
+            await relay.send(b"b@y.example", body=b"Subject: secret\r\n\r\n.dot\r\nthe rest\r\n", flags=FLAG_DOT_LINE)
+            while sum(each.get("text") == "250 2.0.0 queued" for each in events) < count:
+                events += await looking.pull("t", target, data_octets)
+        assert len(hop.received) == 2 and hop.connections == 1
+        return [f"{each['event']} {each.get('text', '')}".strip() for each in events]
+
+
+@on_uvloop
+@pytest.mark.parametrize("extensions", [[b"PIPELINING"], [b"PIPELINING", b"CHUNKING"], []])
+async def test_the_beginning_of_message_data_is_shown_to_who_asks_for_it(
+    tmp_path: pathlib.Path, extensions: list[bytes]
+) -> None:
+    told = await told_of_two(tmp_path, 22, extensions=extensions)
+    assert told.count("data Subject: secret") == 2
+    for start in [index for index, each in enumerate(told) if each == "data Subject: secret"]:
+        assert told[start - 1].startswith(("reply 354", "command BDAT"))
+        assert told[start + 1 : start + 4] == ["data", "data .do", "message 35 octets, of which the first 22 are shown"]
+    assert "the rest" not in str(told)
+
+
+@on_uvloop
+async def test_message_data_is_never_shown_unasked(tmp_path: pathlib.Path) -> None:
+    told = await told_of_two(tmp_path, 0)
+    assert "secret" not in str(told) and "data" not in {each.split(" ")[0] for each in told}
+    assert told.count("message 35 octets") == 2
+
+
+@on_uvloop
+async def test_of_a_message_in_chunks_the_beginning_is_shown_too(tmp_path: pathlib.Path) -> None:
+    body = long_message(3 * CHUNK)
+    await store(tmp_path, body, [b"b@y.example"], CHUNK)
+    async with (
+        fault_server() as hop,
+        outgoing(tmp_path, {b"*": smtp_site(hop.port)}, shaping=ONE_CONNECTION) as relay,
+    ):
+        looking = OutboundTracing(relay.scheduler, relay.dispatcher, 0)
+        target = Target(next_hop="127.0.0.1")
+        await looking.pull("t", target, 4000)
+        await recover(relay)
+        events: list[dict[str, Any]] = []
+        while not any(each.get("text") == "250 2.0.0 queued" for each in events):
+            events += await looking.pull("t", target, 4000)
+        shown = "".join(each.get("text", "") + "\r\n" for each in events if each["event"] == "data")
+        assert shown.encode().rstrip() == body[:4000].rstrip()
 
 
 def test_a_trace_begins_in_the_middle_and_ends_without_a_rest(tmp_path: pathlib.Path) -> None:

@@ -16,7 +16,7 @@
     GET    /v1/top?order=&limit=           the busiest sites
     GET    /v1/refusals/{id}               what was refused, and why
     GET    /v1/trace?client=&data=         dialogues with clients as they happen, one JSON object per line
-    GET    /v1/trace?site= | ?domain= | ?next_hop=   likewise with next hops
+    GET    /v1/trace?site= | ?domain= | ?next_hop=   likewise with next hops; and &data=
     POST   /v1/reload                      200, or 422 with the reason why the old configuration stays
 
 Answers are JSON; an error is {"error": "one sentence"}. Here is only HTTP: a Backend does the work. There is
@@ -52,6 +52,7 @@ from angarium.admin.views import (
     SourcesView,
     Status,
 )
+from angarium.events.dialogue import DATA_OCTETS, DATA_OCTETS_MOST
 from angarium.model.errors import AngariumError, ConfigError
 from angarium.outbound.explanation import Question
 from angarium.outbound.tracing import Target
@@ -101,9 +102,10 @@ class Backend(Protocol):
         """The busiest sites. order: of queue.top_sites.ORDERS."""
 
     def trace(
-        self, *, network: str, wants_data: bool, target: Target | None = None
+        self, *, network: str, data_octets: int, target: Target | None = None
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """Events of dialogues with clients of the network, or with next hops, until it is closed."""
+        """Events of dialogues with clients of the network, or with next hops, until it is closed; with so many octets
+        of the data of each message."""
 
     async def reload(self) -> None:
         """Raises ConfigError when the new configuration is refused."""
@@ -193,11 +195,10 @@ def application(
 
     async def trace(request: Request) -> Response:
         query = _query(request, {"client", "data", *_TARGETS})
-        if query.get("data", "false") not in ("true", "false"):
-            raise HTTPException(400, 'data: "true" or "false"')
+        data_octets = _data_octets(query.get("data", "false"))
         targets = {key: value for key, value in query.items() if key in _TARGETS}
-        if targets and (len(query) > 1 or not all(targets.values())):
-            raise HTTPException(400, "one of client, site, domain and next_hop; data goes with client only")
+        if targets and (len(query) > 1 + ("data" in query) or not all(targets.values())):
+            raise HTTPException(400, "one of client, site, domain and next_hop, and data")
         network = query.get("next_hop", "") if targets else query.get("client", "")
         if not targets or "next_hop" in targets:
             try:
@@ -205,8 +206,8 @@ def application(
             except ValueError as error:
                 raise HTTPException(400, f"{'next_hop' if targets else 'client'}: {error}") from None
         if targets:
-            return _Stream(backend.trace(network="", wants_data=False, target=Target(**targets)))
-        return _Stream(backend.trace(network=network, wants_data=query.get("data") == "true"))
+            return _Stream(backend.trace(network="", data_octets=data_octets, target=Target(**targets)))
+        return _Stream(backend.trace(network=network, data_octets=data_octets))
 
     async def reload(request: Request) -> Response:
         await backend.reload()
@@ -291,6 +292,14 @@ def _is_local(host: str) -> bool:
 def _limit(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PAGE_LIMIT:
         raise HTTPException(400, f"limit: between 1 and {PAGE_LIMIT}")
+    return int(text)
+
+
+def _data_octets(text: str) -> int:
+    if text in ("true", "false"):
+        return DATA_OCTETS if text == "true" else 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= DATA_OCTETS_MOST:
+        raise HTTPException(400, f'data: "true", "false" or a number of octets from 1 to {DATA_OCTETS_MOST}')
     return int(text)
 
 

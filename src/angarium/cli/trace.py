@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
+from angarium.cli.admin_client import AdminClient, add_options
+from angarium.events.dialogue import DATA_OCTETS, DATA_OCTETS_MOST
 
 _ARROWS: Final = {"command": "C:", "reply": "S:", "data": "C>", "noise": "C?", "message": "C>"}
 
@@ -27,6 +28,7 @@ def add_parser(subparsers: Any) -> None:
         "  angarium trace --client 192.0.2.0/24\n"
         "  angarium trace --client 2001:db8::25 --data\n"
         "  angarium trace --domain example.com\n"
+        "  angarium trace --next-hop 192.0.2.25 --data 2000\n"
         "  angarium trace --client 0.0.0.0/0 --json | jq -r 'select(.event == \"reply\").text'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,7 +37,14 @@ def add_parser(subparsers: Any) -> None:
     whom.add_argument("--site", metavar="NAME", help="next hops of a site, by its name or that of one of its hosts")
     whom.add_argument("--domain", metavar="NAME", help="next hops of the site that mail for this domain goes to now")
     whom.add_argument("--next-hop", type=_network, metavar="NETWORK", help="address or network of next hops")
-    parser.add_argument("--data", action="store_true", help="of clients: message data, too; without it only its size")
+    parser.add_argument(
+        "--data",
+        type=_octets,
+        nargs="?",
+        const=DATA_OCTETS,
+        metavar="OCTETS",
+        help=f"message data, too: the first {DATA_OCTETS} octets of each message, or as many; without it only its size",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, as the HTTP API gives them")
     add_options(parser)
 
@@ -44,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
     # Python's own handler only leaves a note, which nobody reads while the next line is waited for: a Ctrl-C that comes
     # just before that would be lost. There is nothing to clean up.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if args.data and args.client is None:
-        raise NoAnswer("--data: goes with --client only; of mail that leaves its size is shown")
     whom = {"client": args.client, "site": args.site, "domain": args.domain, "next_hop": args.next_hop}
     key, value = next((key, value) for key, value in whom.items() if value is not None)
-    query = {key: value, "data": "true" if args.data else None}
+    query = {key: value, "data": None if args.data is None else str(args.data)}
     for line in AdminClient.of(args).stream("/v1/trace", **query):
         if not line:
             of_whom = f"clients of {value}" if key == "client" else f"next hops ({key.replace('_', ' ')} {value})"
@@ -63,6 +70,12 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}; expected such as 192.0.2.1 or 192.0.2.0/24") from None
+
+
+def _octets(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= DATA_OCTETS_MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of octets from 1 to {DATA_OCTETS_MOST}")
+    return int(text)
 
 
 def _shown(event: dict[str, Any]) -> str:

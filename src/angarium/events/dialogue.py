@@ -1,7 +1,7 @@
 """Dialogues as people look at them (angarium trace): what is written down of one, and how much is kept for a reader.
 
-Who is looked at is said elsewhere: clients in inbound/tracing.py, next hops in outbound/tracing.py. Secrets of AUTH
-are never written down; message data only when it is asked for.
+Who is looked at is said elsewhere (tracing.py). Secrets of AUTH are never written down; message data only when it is
+asked for, and the beginning of each message alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ TRACES_MAX: Final = 8
 KEPT_EVENTS: Final = 2000
 KEPT_OCTETS: Final = 256 << 10
 LINE_OCTETS: Final = 1024
+# Of the data of each message, unless the reader says how much; and the most that he may say: more is not kept.
+DATA_OCTETS: Final = 16 << 10
+DATA_OCTETS_MOST: Final = KEPT_OCTETS
 # A pull waits so long for something to tell; without one for so long, nobody reads any more.
 PULL_WAIT_S: Final = 1.0
 IDLE_S: Final = 15.0
@@ -38,10 +41,13 @@ class TooManyTraces(AngariumError):
 
 
 class Trace:
-    """One reader's: what has happened since it asked last."""
+    """One reader's: what has happened since it asked last.
 
-    def __init__(self, wants_data: bool = False) -> None:
-        self.wants_data = wants_data
+    data_octets  of the data of each message that are told; 0: none.
+    """
+
+    def __init__(self, data_octets: int = 0) -> None:
+        self.data_octets = data_octets
         self.pulled_mono_s = time.monotonic()
         self._events: list[Event] = []
         self._octets = 0
@@ -87,19 +93,18 @@ class Dialogue:
         self._has_auth = False
         self._reply = b""
         self._message_octets = 0
-        self._message = b""
+        self._shown_octets = 0          # of the message
+        self._line = b""                # of it, so far
 
     @property
-    def wants_data(self) -> bool:
-        return any(trace.wants_data for trace in self.traces)
+    def data_octets(self) -> int:
+        """So much of each message is to be told to somebody."""
+        return max((trace.data_octets for trace in self.traces), default=0)
 
-    def note(self, event: str, text: str = "", *, is_data: bool = False) -> None:
-        noted: Event = {"time": _now(), "session": self.session, self.role: self.host, "event": event}
-        if text:
-            noted["text"] = text
+    def note(self, event: str, text: str = "") -> None:
+        noted = self._event(event, text)
         for trace in self.traces:
-            if trace.wants_data or not is_data:
-                trace.note(noted, len(text) + 100)
+            trace.note(noted, len(text) + 100)
 
     def command(self, line: bytes) -> None:
         self._end_message()
@@ -124,15 +129,19 @@ class Dialogue:
         text = _text(octets)
         self.note("noise", f"{text} ... {length} octets" if len(octets) < length else text)
 
-    def message(self, octets: bytes, length: int) -> None:
+    def message(self, length: int) -> None:
+        """So many octets of message data more."""
         self._message_octets += length
-        if octets:
-            *lines, self._message = (self._message + octets).split(b"\n")
-            for line in lines:
-                self.note("data", _text(line.removesuffix(b"\r")), is_data=True)
-            if len(self._message) > LINE_OCTETS:
-                self.note("data", _text(self._message), is_data=True)
-                self._message = b""
+
+    def data(self, octets: bytes) -> None:
+        """The next octets of message data, or their beginning, when nobody wants the rest of the message."""
+        if self._shown_octets >= self.data_octets:
+            return
+        *lines, self._line = (self._line + octets).split(b"\n")
+        for line in lines:
+            self._note_data(line.removesuffix(b"\r"), len(line) + 1)
+        if len(self._line) > LINE_OCTETS:
+            self._end_line()
 
     def reply(self, octets: bytes) -> None:
         self._end_message()
@@ -145,12 +154,36 @@ class Dialogue:
         self._reply = b""
 
     def _end_message(self) -> None:
-        if self._message:
-            self.note("data", _text(self._message), is_data=True)
-            self._message = b""
-        if self._message_octets:
-            self.note("message", f"{self._message_octets} octets")
-            self._message_octets = 0
+        self._end_line()
+        self._shown_octets = 0
+        if not self._message_octets:
+            return
+        for trace in self.traces:
+            text = f"{self._message_octets} octets"
+            if 0 < trace.data_octets < self._message_octets:
+                text += f", of which the first {trace.data_octets} are shown"
+            trace.note(self._event("message", text), len(text) + 100)
+        self._message_octets = 0
+
+    def _end_line(self) -> None:
+        if self._line:
+            self._note_data(self._line.removesuffix(b"\r"), len(self._line))
+            self._line = b""
+
+    def _note_data(self, line: bytes, length: int) -> None:
+        """length  of the line with its end."""
+        begin, self._shown_octets = self._shown_octets, self._shown_octets + length
+        for trace in self.traces:
+            if begin < trace.data_octets:
+                shown = line[: trace.data_octets - begin]
+                text = _text(shown if len(shown) == len(line) else shown.removesuffix(b"\r"))
+                trace.note(self._event("data", text), len(text) + 100)
+
+    def _event(self, event: str, text: str) -> Event:
+        noted: Event = {"time": _now(), "session": self.session, self.role: self.host, "event": event}
+        if text:
+            noted["text"] = text
+        return noted
 
 
 def _now() -> str:

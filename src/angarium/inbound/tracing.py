@@ -1,18 +1,13 @@
-"""Live traces of dialogues with clients (angarium trace): who is looked at. What is told of it: events/dialogue.py.
-
-A trace is asked for again and again by whoever reads it (pull) and ends by itself when nobody asks any more.
-Between two pulls a worker keeps so much and drops the rest, and says how much that was: neither a flood nor a
-slow reader costs more.
-"""
+"""Live traces of dialogues with clients (angarium trace --client): who is looked at. When a trace begins and ends is
+events/tracing.py's, what is told events/dialogue.py's."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import time
 from typing import Any, Protocol
 
-from angarium.events.dialogue import IDLE_S, TRACES_MAX, Dialogue, Event, TooManyTraces, Trace
+from angarium.events.dialogue import Event
+from angarium.events.tracing import TraceOf, Traces
 from angarium.inbound.networks import NetworkList
 from angarium.inbound.options import Network
 from angarium.smtp.witness import Witness
@@ -32,70 +27,36 @@ class Client(Protocol):
     def watch(self, witness: Witness | None) -> None: ...
 
 
-class ClientTrace(Trace):
+class ClientTrace(TraceOf[Client]):
     """Of clients in a network."""
 
-    def __init__(self, network: Network, wants_data: bool) -> None:
-        super().__init__(wants_data)
-        self.networks = NetworkList([network])
+    def __init__(self, network: Network, data_octets: int) -> None:
+        super().__init__(data_octets)
+        self._networks = NetworkList([network])
+
+    def means(self, session: Client) -> bool:
+        return session.is_in(self._networks)
 
 
-class Tracing:
-    """All traces of one worker."""
+class Tracing(Traces[Client]):
+    """All traces of one worker's clients."""
 
     def __init__(self, intake: Any, worker: int) -> None:
+        super().__init__("client", f"{worker}.")
         self._intake = intake
-        self._worker = worker
-        self._traces: dict[str, ClientTrace] = {}
-        self._sessions = 0
 
-    async def pull(self, id_: str, network: str, wants_data: bool) -> list[Event]:
+    async def pull(self, id_: str, network: str, data_octets: int = 0) -> list[Event]:
         """What has happened since the last pull; the first one begins the trace. Raises TooManyTraces."""
-        trace = self._traces.get(id_)
-        if trace is None:
-            self._end_idle()
-            if len(self._traces) >= TRACES_MAX:
-                raise TooManyTraces(f"{TRACES_MAX} traces are under way, and more may not be")
-            trace = self._traces[id_] = ClientTrace(ipaddress.ip_network(network), wants_data)
-            self._intake.tracing = self
-            asyncio.get_running_loop().call_later(IDLE_S, self._end_idle)
-            await self._look_at_all()
-        return await trace.take()
+        events = await self._pull(id_)
+        if events is not None:
+            return events
+        return await self._begin(id_, ClientTrace(ipaddress.ip_network(network), data_octets))
 
-    def end(self, id_: str) -> None:
-        """Sessions that were looked at for it are forgotten at the next look."""
-        if self._traces.pop(id_, None) is not None:
-            if not self._traces:
-                self._intake.tracing = None
-            for client in list(self._intake.clients):
-                if client.observer is not None:
-                    self.look_at(client)
+    def _under_way(self) -> list[Client]:
+        return list(self._intake.clients)
 
-    def look_at(self, client: Client) -> None:
-        """It is known anew who the client is."""
-        traces = tuple(trace for trace in self._traces.values() if client.is_in(trace.networks))
-        observer = client.observer
-        if isinstance(observer, Dialogue):
-            if not traces:
-                client.watch(None)
-            elif observer.traces != traces or observer.host != client.host:
-                observer.traces, observer.host = traces, client.host
-                client.watch(Witness(observer, observer.wants_data))
-        elif traces:
-            self._sessions += 1
-            observer = Dialogue(traces, f"{self._worker}.{self._sessions}", client.host)
-            client.watch(Witness(observer, observer.wants_data))
-            observer.note("seen")
+    def _look_at_new(self, are_watched: bool) -> None:
+        self._intake.tracing = self if are_watched else None
 
-    async def _look_at_all(self) -> None:
-        for count, client in enumerate(list(self._intake.clients)):
-            if count % 200 == 199:
-                await asyncio.sleep(0)
-            self.look_at(client)
-
-    def _end_idle(self) -> None:
-        now = time.monotonic()
-        for id_ in [id_ for id_, trace in self._traces.items() if now - trace.pulled_mono_s >= IDLE_S]:
-            self.end(id_)
-        if self._traces:
-            asyncio.get_running_loop().call_later(IDLE_S, self._end_idle)
+    def _name_of(self, session: Client) -> str:
+        return session.host

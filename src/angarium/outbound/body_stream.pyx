@@ -95,6 +95,7 @@ cdef int stream_send(Carrier self) except -1:
         if chunk.length > self.stream.octets_left:
             return stream_failed(self, EBADMSG)
         self.stream.octets_left -= chunk.length
+        s.tell_body(chunk.data, chunk.length)
         if s.slots[slot].by == BODY_BY_DATA and h.envelope.flags & SPOOL_ENVELOPE_DOT_LINE:
             s.body_stuffed(chunk.data, chunk.length)
         else:

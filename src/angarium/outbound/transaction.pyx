@@ -279,6 +279,7 @@ cdef int send_body(Carrier self, int slot) except -1:
     s.body_begin(slot, h.envelope.message_octets)
     if h.body == NULL:
         return stream_begin(self, slot)
+    s.tell_body(h.body.data, h.body.length)
     if s.slots[slot].by == BODY_BY_DATA and h.envelope.flags & SPOOL_ENVELOPE_DOT_LINE:
         s.body_stuffed(h.body.data, h.body.length)
     else:

@@ -148,12 +148,13 @@ class Trace(msgspec.Struct, tag="trace"):
 
     Answer: list of dict.
 
-    id  the same each time; a trace that nobody asks for ends by itself.
+    id           the same each time; a trace that nobody asks for ends by itself.
+    data_octets  of the data of each message that are told; 0: none.
     """
 
     id: str
     network: str
-    wants_data: bool = False
+    data_octets: int = 0
     target: Target | None = None
 
 

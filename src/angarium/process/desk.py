@@ -193,7 +193,7 @@ class Desk:
         return added_up(parts, [row for of_worker in rows for row in of_worker], order, limit)
 
     async def trace(
-        self, *, network: str, wants_data: bool, target: Target | None = None
+        self, *, network: str, data_octets: int, target: Target | None = None
     ) -> AsyncIterator[list[dict[str, Any]]]:
         """What happens in all workers, as it does, until the reader goes away. A slow reader is not waited for: workers
         keep little, drop the rest and say how much that was."""
@@ -202,7 +202,7 @@ class Desk:
         id_ = secrets.token_hex(8)
         batches: asyncio.Queue[list[dict[str, Any]]] = asyncio.Queue(maxsize=1)
         followers = [
-            asyncio.create_task(self._follow(number, Trace(id_, network, wants_data, target), batches))
+            asyncio.create_task(self._follow(number, Trace(id_, network, data_octets, target), batches))
             for number in range(self._supervisor.count)
         ]
         self._traces += 1

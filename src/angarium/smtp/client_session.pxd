@@ -81,6 +81,7 @@ cdef class ClientSession(ClientDialogue):
     cdef int recipients_done(self, int slot, int by) except -1
     cdef int body_begin(self, int slot, uint64_t message_octets) except -1
     cdef int body_stuffed(self, const uint8_t *data, size_t length) except -1   # DATA only: copied with dots doubled
+    cdef void tell_body(self, const uint8_t *data, size_t length) noexcept      # to the witness: before dots are doubled
     cdef int body_end(self, int slot, bint ends_with_crlf) except -1
     cdef uint64_t deadline_ms(self) noexcept            # for the reply due next, 0: none is due
 

@@ -484,19 +484,23 @@ cdef class ClientSession(ClientDialogue):
         s.phase = PHASE_BODY
         if s.by == BODY_BY_DATA:
             if self.witness is not None:
-                self.witness.message(b"", message_octets)
+                self.witness.message(message_octets)
             smtp_data_stuff_begin(&self.stuff)
             return 0
         length = snprintf(text, sizeof(text), b"BDAT %llu LAST\r\n", <unsigned long long>message_octets)
         if self.witness is not None:
             self.witness.command(<const uint8_t *>text, <size_t>length - 2)
-            self.witness.message(b"", message_octets)
+            self.witness.message(message_octets)
         return self.put(text, length)
 
     cdef int body_stuffed(self, const uint8_t *data, size_t length) except -1:
         self.reserve(&self.out, length + length // 2 + 2)
         self.out.length += smtp_data_stuff(&self.stuff, data, length, self.out.data + self.out.length)
         return 0
+
+    cdef void tell_body(self, const uint8_t *data, size_t length) noexcept:
+        if self.witness is not None:
+            self.witness.data(data, length)
 
     cdef int body_end(self, int slot, bint ends_with_crlf) except -1:
         cdef client_slot *s = &self.slots[slot]
@@ -618,6 +622,7 @@ cdef class ClientSession(ClientDialogue):
         if not 0 <= slot < CLIENT_SLOTS:
             raise LocalProtocolError("no such slot")
         self.body_begin(slot, len(message))
+        self.tell_body(message, len(message))
         if self.slots[slot].by == BODY_BY_DATA:
             self.body_stuffed(message, len(message))
         else:

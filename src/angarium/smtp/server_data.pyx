@@ -57,7 +57,8 @@ cdef server_event data_read(ServerDialogue self) noexcept:
         return EVENT_NONE
     result = reader_push(&self.message, &self.at, self.end)
     if self.witness is not None:
-        self.witness.message(start, self.at - start)
+        self.witness.message(<uint64_t>(self.at - start))
+        self.witness.data(start, <size_t>(self.at - start))
     if result == READER_END:
         return data_end(self)
     if result == READER_FAR_TOO_BIG:
@@ -71,7 +72,8 @@ cdef server_event chunk_read(ServerDialogue self) noexcept:
         available = self.chunk_left
     if available:
         if self.witness is not None:
-            self.witness.message(self.at, available)
+            self.witness.message(available)
+            self.witness.data(self.at, available)
         self.chunk_left -= available
         if reader_push(&self.message, &self.at, self.at + available) == READER_FAR_TOO_BIG:
             return self.fail(MESSAGE_FAR_TOO_BIG)
@@ -109,7 +111,8 @@ cdef server_event chunk_skip(ServerDialogue self) noexcept:
     if available > self.chunk_left:
         available = self.chunk_left
     if self.witness is not None:
-        self.witness.message(self.at, available)
+        self.witness.message(available)
+        self.witness.data(self.at, available)
     self.at += available
     self.chunk_left -= available
     if self.chunk_left:

@@ -14,15 +14,18 @@ class Observer(Protocol):
     def noise(self, octets: bytes, length: int) -> None:
         """Octets that are no line of SMTP, or too long a one: the first of them, and how many there are."""
 
-    def message(self, octets: bytes, length: int) -> None:
-        """Message data; the octets only when they are wanted."""
+    def message(self, length: int) -> None:
+        """So many octets of message data."""
+
+    def data(self, octets: bytes) -> None:
+        """Message data, when they are wanted; of what comes at once no more than is wanted of a message."""
 
     def reply(self, octets: bytes) -> None:
         """What we say: whole lines, or parts of one."""
 
 @final
 class Witness:
-    """Set on a connection by Client.watch()."""
+    """Set on a connection by its watch(). data_octets: wanted of each message; 0: none."""
 
     observer: Observer
-    def __init__(self, observer: Observer, wants_message_octets: bool) -> None: ...
+    def __init__(self, observer: Observer, data_octets: int = 0) -> None: ...

@@ -4,7 +4,7 @@
 # What a witness must never be told: the octets of an AUTH response. Of an AUTH command the observer drops them.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:
     NOISE_LIMIT = 256
@@ -12,9 +12,9 @@ cdef enum:
 
 @cython.final
 cdef class Witness:
-    def __init__(self, observer not None, bint wants_message_octets):
+    def __init__(self, observer not None, size_t data_octets=0):
         self.observer = observer
-        self.wants_message_octets = wants_message_octets
+        self.data_octets = data_octets
 
     # An observer that fails must not disturb the dialogue: it misses what it failed at.
 
@@ -36,10 +36,18 @@ cdef class Witness:
         except Exception:
             pass
 
-    cdef void message(self, const uint8_t *data, size_t length) noexcept:
+    cdef void message(self, uint64_t length) noexcept:
         try:
-            self.observer.message(
-                PyBytes_FromStringAndSize(<const char *>data, length) if self.wants_message_octets else b"", length)
+            self.observer.message(length)
+        except Exception:
+            pass
+
+    cdef void data(self, const uint8_t *data, size_t length) noexcept:
+        if self.data_octets == 0 or length == 0:
+            return
+        try:
+            # Of each message no more is told: of what comes at once no more is copied.
+            self.observer.data(PyBytes_FromStringAndSize(<const char *>data, min(length, self.data_octets)))
         except Exception:
             pass
 
