@@ -191,6 +191,11 @@ bool tls_session_is_resumed(const tls_session *self)
     return SSL_session_reused(self->ssl);
 }
 
+bool tls_session_has_certificate(const tls_session *self)
+{
+    return SSL_get_certificate(self->ssl) != NULL;
+}
+
 const char *tls_session_failure(const tls_session *self)
 {
     return self->failure;

@@ -46,6 +46,8 @@ octets *tls_session_take_output(tls_session *self);
 
 bool tls_session_is_established(const tls_session *self);
 bool tls_session_is_resumed(const tls_session *self);
+/* We have a certificate for peers that ask for one. Whether this one did is not told. */
+bool tls_session_has_certificate(const tls_session *self);
 /* OpenSSL's words, static text; "" while nothing failed. */
 const char *tls_session_failure(const tls_session *self);
 /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" (the IANA name): static texts that outlive the session. */

@@ -17,10 +17,11 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from angarium.sasl.exchange import Exchange
 from angarium.sasl.scram import make_keys
-from angarium.sasl.steps import Accepted, Challenge, CheckPassword, CheckToken, FetchScramKeys
+from angarium.sasl.steps import Accepted, Challenge, CheckCertificate, CheckPassword, CheckToken, FetchScramKeys
 
 CLOSE = "close"
 GARBLE = "garble"
@@ -49,7 +50,8 @@ class FaultServer:
     tls_extensions   offered under TLS instead of `extensions`.
     hellos           version of TLS ("" in clear) at each EHLO. resumed: sessions that were.
     shown            clients' certificates.
-    mechanisms       offered by AUTH. accounts: who may come in, with password or token. logins: who did, and how.
+    mechanisms       offered by AUTH. accounts: who may come in, with password or token; with
+                     knows_certificates whoever shows one of an authority that `tls` trusts. logins: who did, and how.
     """
 
     faults: dict[str, Faults] = dataclasses.field(default_factory=dict)
@@ -64,6 +66,7 @@ class FaultServer:
     mechanisms: list[str] = dataclasses.field(default_factory=list)
     accounts: dict[str, str] = dataclasses.field(default_factory=dict)
     logins: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    knows_certificates: bool = True
     handshake_failures: list[str] = dataclasses.field(default_factory=list)
     address: str = "127.0.0.1"
     port: int = 0
@@ -264,6 +267,8 @@ class Dialogue:
             elif isinstance(step, CheckToken):
                 found = [name for name, token in self.server.accounts.items() if token == step.token]
                 step = exchange.answer(found[0] if found else None)
+            elif isinstance(step, CheckCertificate):
+                step = exchange.answer(step.identity if self.server.knows_certificates else None)
             elif isinstance(step, FetchScramKeys):
                 password = self.server.accounts.get(step.identity, "")
                 step = exchange.answer(make_keys(password, b"salt" * 4, 4096))
@@ -279,7 +284,10 @@ class Dialogue:
         return None
 
     def peer_certificate_identity(self) -> str | None:
-        return None
+        found: ssl.SSLObject | None = self.writer.get_extra_info("ssl_object")
+        shown = None if found is None else found.getpeercert()
+        names: Any = () if not shown else shown.get("subjectAltName", ())
+        return next((str(name) for kind, name in names if kind in ("email", "DNS")), None)
 
     async def data(self) -> None:
         while not (self.buffer.startswith(b".\r\n") or b"\r\n.\r\n" in self.buffer):

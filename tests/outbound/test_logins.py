@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import pathlib
+import ssl
 from typing import Any
 
 import msgspec
@@ -15,11 +17,12 @@ from tls import authority
 
 from angarium.model.plan import Site
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import DomainShaping, ShapingDefault, ShapingTables
+from angarium.queue.shaping_options import DomainShaping, ShapingDefault, ShapingOptions, ShapingTables
 from angarium.sasl.login_options import LoginOptions
 from angarium.sasl.logins import REFUSED_S, Logins
 from angarium.smtp.witness import Witness
 from angarium.spool.envelope import Attribute
+from angarium.tls.options import CertificateOptions
 
 SECRET = "correct horse, battery=staple"
 TOKEN = "ya29.a0ARrdaM-token"
@@ -180,6 +183,80 @@ async def test_a_token_is_read_again_when_its_file_changes(tmp_path: pathlib.Pat
             await relay.send(b"c@y.example")
             assert (await relay.outcomes(2))[-1]["event"] == "delivered"
             assert server.logins == [(mechanism, "us@example.net")]
+
+
+def asks_for_certificates() -> ssl.SSLContext:
+    tls = server_tls()
+    authority.authority().configure_trust(tls)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    return tls
+
+
+def with_certificate(tmp_path: pathlib.Path, tls: str = "required") -> ShapingOptions:
+    leaf = authority.certificate("relay@example.org")
+    options = CertificateOptions(**authority.write(tmp_path, leaf, "relay"))
+    return shaping(tmp_path, tls, tls_certificate=options)
+
+
+@on_uvloop
+@pytest.mark.parametrize("user", ["", "relay@example.org"])
+async def test_our_certificate_says_who_we_are_with_external(tmp_path: pathlib.Path, user: str) -> None:
+    logins = Logins({"relay": LoginOptions(user=user, external=True)})
+    async with (
+        fault_server(**secure(tls=asks_for_certificates(), mechanisms=["PLAIN", "EXTERNAL"])) as server,
+        outgoing(tmp_path, site_of(server), shaping=with_certificate(tmp_path), logins=logins) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"
+        assert server.logins == [("EXTERNAL", "relay@example.org")]
+        initial = base64.b64encode(user.encode()) or b"="
+        assert b"AUTH EXTERNAL " + initial in server.commands
+
+
+@on_uvloop
+async def test_a_host_that_does_not_know_our_certificate_gets_no_mail_and_is_asked_once(tmp_path: pathlib.Path) -> None:
+    logins = Logins({"relay": LoginOptions(external=True)})
+    tls = asks_for_certificates()
+    async with (
+        fault_server(**secure(tls=tls, mechanisms=["EXTERNAL"], knows_certificates=False)) as server,
+        outgoing(tmp_path, site_of(server), shaping=with_certificate(tmp_path), logins=logins) as relay,
+    ):
+        for _ in range(5):
+            await relay.send(b"b@y.example")
+        events = await relay.outcomes(5)
+        assert {(each["event"], each["class"]) for each in events} == {("deferred", "login-required")}
+        assert "login relay by AUTH EXTERNAL" in events[0]["reply"]
+        assert server.connections == 1
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("has_certificate", "offered", "taken"),
+    [(True, ["EXTERNAL", "PLAIN"], "EXTERNAL"), (False, ["EXTERNAL", "PLAIN"], "PLAIN"), (True, ["PLAIN"], "PLAIN")],
+)
+async def test_external_goes_before_a_password_where_it_can_be_said(
+    tmp_path: pathlib.Path, has_certificate: bool, offered: list[str], taken: str
+) -> None:
+    logins = Logins({"relay": msgspec.structs.replace(login(tmp_path), user="relay@example.org", external=True)})
+    limits = with_certificate(tmp_path) if has_certificate else shaping(tmp_path, "required")
+    accounts = {"relay@example.org": SECRET}
+    async with (
+        fault_server(**secure(tls=asks_for_certificates(), mechanisms=offered, accounts=accounts)) as server,
+        outgoing(tmp_path, site_of(server), shaping=limits, logins=logins) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"
+        assert server.logins == [(taken, "relay@example.org")]
+
+
+@on_uvloop
+async def test_external_without_a_certificate_says_which_key_is_missing(tmp_path: pathlib.Path) -> None:
+    logins = Logins({"relay": LoginOptions(external=True)})
+    async with (
+        fault_server(**secure(tls=asks_for_certificates(), mechanisms=["EXTERNAL"])) as server,
+        outgoing(tmp_path, site_of(server), shaping=shaping(tmp_path, "required"), logins=logins) as relay,
+    ):
+        event = await one(relay)
+        assert event["event"] == "deferred"
+        assert "tls_certificate, which is missing" in event["reply"]
 
 
 @on_uvloop

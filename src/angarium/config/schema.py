@@ -48,8 +48,9 @@ from angarium.routing.options import (
 )
 from angarium.routing.warmup import WarmupOptions, unknown_names
 from angarium.sasl.login_options import LoginOptions
-from angarium.sasl.logins import LoginTrouble, read_secret
+from angarium.sasl.logins import read_secret
 from angarium.sasl.options import AuthOptions
+from angarium.sasl.secret_file import LoginTrouble
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
 from angarium.tls.report_options import TlsReportOptions
@@ -245,6 +246,7 @@ def _check_logins(config: Config, tree: Tree) -> None:
         policies.setdefault(hop.text, set()).add(route.tls or usual(hop))
     for text, login in config.recipients.call_ahead.auth.items():
         hop = parse_next_hop(text)
+        _check_external(config, tree, ("recipients", "call_ahead", "auth", text), login)
         unproved = policies.get(hop.text, {usual(hop)}) - {"required"}
         if unproved and not (login.allow_unverified or login.allow_clear):
             raise tree.complain(
@@ -271,9 +273,15 @@ def _check_login_names(config: Config, tree: Tree) -> None:
             raise tree.complain(
                 (*path, "tls"), f'"none" would show the secret of [login.{name}] to everybody: say allow_clear there'
             )
-    for name in config.login:
+    for name, options in config.login.items():
+        _check_external(config, tree, ("login", name), options)
         if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
             raise tree.complain(("login",), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
+
+
+def _check_external(config: Config, tree: Tree, path: tuple[str, ...], login: LoginOptions) -> None:
+    if login.usable == ("EXTERNAL",) and config.shaping.default.tls_certificate is None:
+        raise tree.complain((*path, "external"), "needs [shaping.default] tls_certificate, which is missing")
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

@@ -25,7 +25,8 @@ from angarium.recipients.options import CallAheadOptions
 from angarium.resolver.cache import ExpiringCache
 from angarium.routing.next_hop import parse_next_hop
 from angarium.sasl.client import Credentials
-from angarium.sasl.logins import Logins, LoginTrouble
+from angarium.sasl.logins import Logins
+from angarium.sasl.secret_file import LoginTrouble
 from angarium.tls.terms import TlsTerms
 
 asked_total = counter("angarium_call_ahead_total", "Dialogues with next hops about one mailbox.")

@@ -30,7 +30,8 @@ from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
 from angarium.outbound.tls_witness import TlsWitness
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
 from angarium.sasl.client import Credentials
-from angarium.sasl.logins import Logins, LoginTrouble
+from angarium.sasl.logins import Logins
+from angarium.sasl.secret_file import LoginTrouble
 from angarium.tls.certificates import ProfileName
 from angarium.tls.client import ClientContext
 

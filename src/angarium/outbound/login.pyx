@@ -23,13 +23,20 @@ cdef int login_begin(Connection self) except -1:
         shown = " ".join(sorted(offered))
         return give_up(self, trouble.no_mechanism(self.remote, self.attempt.login_name,
                                                   "".join(each if each.isprintable() else "?" for each in shown),
-                                                  " ".join(credentials.options.usable)))
+                                                  usable_text(self, credentials.options)))
     self.exchange = ClientExchange(mechanism, credentials, offered, self.tls)
     try:
         initial = self.exchange.start()
     except Fault as fault:
         return give_up(self, fault_of(self, fault))
     return auth_begin(self.session, mechanism.encode("ascii"), initial)
+
+
+cdef str usable_text(Connection self, object options):
+    words = list(options.usable)
+    if "EXTERNAL" in words and self.tls is not None and not self.tls.has_own_certificate:
+        words[words.index("EXTERNAL")] = "EXTERNAL (with [shaping.default] tls_certificate, which is missing)"
+    return " ".join(words)
 
 
 cdef int login_challenged(Connection self) except -1:

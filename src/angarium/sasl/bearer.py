@@ -9,7 +9,7 @@ from angarium.sasl.mechanism import Mechanism, Refusal, first, identity_from, pl
 from angarium.sasl.steps import Accepted, Channel, CheckToken, Refused
 
 TOKEN_OCTETS: Final = 8192  # judged: JWTs with many claims reach 4 KiB
-_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 §2.1
+TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # b64token, RFC 6750 §2.1
 _PAIR: Final = re.compile(rb"[A-Za-z]+=[\t\n\r -~]*")  # kvpair, RFC 7628 §3.1
 # RFC 7628 §3.2.2; the client must answer it with one octet 0x01 before it may be told 535.
 _OAUTHBEARER_ERROR: Final = b'{"status":"invalid_token"}'
@@ -64,6 +64,7 @@ def _pairs(rest: bytes) -> dict[bytes, bytes]:
 
 def _token(pairs: dict[bytes, bytes]) -> str:
     scheme, _, token = pairs.get(b"auth", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or len(token) > TOKEN_OCTETS or not _TOKEN.fullmatch(token):
+    text = token.decode("latin-1")
+    if scheme.lower() != b"bearer" or len(token) > TOKEN_OCTETS or not TOKEN.fullmatch(text):
         raise Refusal("malformed")
-    return token.decode()
+    return text

@@ -40,6 +40,9 @@ class Fault(AngariumError):
 class ClientChannel(Protocol):
     """What a mechanism may know of the TLS below (tls/client.pyx)."""
 
+    @property
+    def has_own_certificate(self) -> bool: ...
+
     def channel_binding(self, kind: str) -> bytes | None: ...
 
 
@@ -85,6 +88,11 @@ class Derive:
 
 Response = bytes | Derive
 Mechanism = Generator[Response | None, bytes | tuple[bytes, bytes], None]
+
+
+def _external(credentials: Credentials, channel: ClientChannel | None, offered: Collection[str]) -> Mechanism:
+    """RFC 4422 appendix A: an authorization identity, or none: whoever the certificate stands for."""
+    yield credentials.options.user.encode()
 
 
 def _plain(credentials: Credentials, channel: ClientChannel | None, offered: Collection[str]) -> Mechanism:
@@ -180,6 +188,7 @@ def _scram_with(credentials: Credentials, flag: bytes, binding: bytes) -> Mechan
 _BEGIN: Final[dict[str, Callable[[Credentials, ClientChannel | None, Collection[str]], Mechanism]]] = {
     "SCRAM-SHA-256-PLUS": _scram_plus,
     "SCRAM-SHA-256": _scram,
+    "EXTERNAL": _external,
     "PLAIN": _plain,
     "LOGIN": _login,
     "OAUTHBEARER": _oauthbearer,
@@ -196,6 +205,8 @@ def choose(
         if mechanism not in offered:
             continue
         if mechanism == "SCRAM-SHA-256-PLUS" and (channel is None or _binding_of(channel) is None):
+            continue
+        if mechanism == "EXTERNAL" and (channel is None or not channel.has_own_certificate):
             continue
         return mechanism
     return None

@@ -8,29 +8,20 @@ its file is another.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from angarium.model.errors import AngariumError
-from angarium.sasl.bearer import TOKEN_OCTETS
+from angarium.sasl.bearer import TOKEN, TOKEN_OCTETS
 from angarium.sasl.client import Credentials
 from angarium.sasl.login_options import LoginOptions
 from angarium.sasl.preparation import PASSWORD_OCTETS
+from angarium.sasl.secret_file import LoginTrouble, Stamp, read_secret_file
 
 # Judged: five tries an hour and worker are what people with a typing error make.
 REFUSED_S: Final = 720.0
 _STANDINGS_MOST: Final = 10_000
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)     # b64token, RFC 6750 §2.1
-
-_Stamp = tuple[int, int, int]
-
-
-class LoginTrouble(AngariumError):
-    """No credentials: the text names the file and says what to do."""
+_NO_FILE: Final[Stamp] = (0, 0, 0)
 
 
 class Standing:
@@ -52,7 +43,7 @@ class Logins:
     ) -> None:
         self._options = dict(options or {})
         self._clock = clock
-        self._read: dict[str, tuple[_Stamp, Credentials]] = {}
+        self._read: dict[str, tuple[Stamp, Credentials]] = {}
         self._standings: dict[tuple[str, str], Standing] = {}
 
     def apply(self, options: Mapping[str, LoginOptions]) -> None:
@@ -106,37 +97,19 @@ class Logins:
 
 
 def read_secret(options: LoginOptions) -> str:
-    """For who does not keep it. Raises LoginTrouble."""
+    """Of a file, for who does not keep it. Raises LoginTrouble."""
     secret = _read(options, None)[1]
     assert secret is not None
     return secret
 
 
-def _read(options: LoginOptions, known: _Stamp | None) -> tuple[_Stamp, str | None]:
-    """The stamp of the file and its first line; None: it is the one that is known."""
-    path = options.token_file or options.password_file
-    most = TOKEN_OCTETS if options.token_file else PASSWORD_OCTETS
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise LoginTrouble(f"{path}: not a regular file")
-            if status.st_mode & 0o037:
-                mode = stat.S_IMODE(status.st_mode)
-                raise LoginTrouble(f"{path}: mode {mode:04o} lets others read or write it: chmod 0600")
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if stamp == known:
-                return stamp, None
-            octets = file.read(most + 2)
-    except OSError as error:
-        raise LoginTrouble(f"{path}: {error.strerror}") from None
-    line = octets.split(b"\n", 1)[0].removesuffix(b"\r")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        raise LoginTrouble(f"{path}: not UTF-8") from None
-    if not 1 <= len(line) <= most or "\0" in text:
-        raise LoginTrouble(f"{path}: its first line must have 1 to {most} octets")
-    if options.token_file and not _TOKEN.fullmatch(text):
-        raise LoginTrouble(f"{path}: its first line is not a bearer token (RFC 6750 §2.1)")
-    return stamp, text
+def _read(options: LoginOptions, known: Stamp | None) -> tuple[Stamp, str | None]:
+    """As read_secret_file() has it; of a login whose certificate says it all, what is always the same."""
+    if options.token_file:
+        stamp, text = read_secret_file(options.token_file, TOKEN_OCTETS, known)
+        if text is not None and not TOKEN.fullmatch(text):
+            raise LoginTrouble(f"{options.token_file}: its first line is not a bearer token (RFC 6750 §2.1)")
+        return stamp, text
+    if options.password_file:
+        return read_secret_file(options.password_file, PASSWORD_OCTETS, known)
+    return _NO_FILE, None if known == _NO_FILE else ""

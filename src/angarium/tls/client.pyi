@@ -35,6 +35,7 @@ class ClientTls:
     more_names   that the certificate may bear in place of `name`, with usage 2 (RFC 7672 §3.2.2).
     is_verified  the certificate is the host's, from an authority that the context trusts, or by a record. False before the
                  handshake is over.
+    has_own_certificate  of ours, for a server that asks for one.
     distrust     why the certificate of a handshake that came about is not verified; "": it is, or none came about.
     failure      why it failed, in OpenSSL's words; "" while nothing has.
     Raises ValueError for what is no host's name.
@@ -44,6 +45,7 @@ class ClientTls:
     is_established: bool
     is_resumed: bool
     is_verified: bool
+    has_own_certificate: bool
     version: str
     cipher: str
     distrust: str

@@ -129,6 +129,10 @@ cdef class ClientTls:
         return tls_session_is_resumed(self.session)
 
     @property
+    def has_own_certificate(self):
+        return tls_session_has_certificate(self.session)
+
+    @property
     def is_verified(self):
         return self.is_up() and tls_session_peer_is_verified(self.session)
 

@@ -58,6 +58,7 @@ cdef extern from "tls/session.h" nogil:
     octets *tls_session_take_output(tls_session *self)
     bint tls_session_is_established(const tls_session *self)
     bint tls_session_is_resumed(const tls_session *self)
+    bint tls_session_has_certificate(const tls_session *self)
     const char *tls_session_failure(const tls_session *self)
     const char *tls_session_version(const tls_session *self)
     const char *tls_session_cipher(const tls_session *self)
