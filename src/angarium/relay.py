@@ -130,7 +130,7 @@ class Relay:
         self._policy = Policy(loop, self.journal)
         self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
         self._recipients = RecipientJudge(loop, self.journal, self._hostname)
-        self._logins = Logins(config.login)
+        self._logins = Logins(config.login, report=self._token_failed)
         self._side_tls = SideTls(loop, self.journal, self._logins)
         self._listeners: dict[ListenAddress, Listener] = {}
         self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
@@ -416,6 +416,9 @@ class Relay:
     def sites_named(self, names: list[str]) -> list[SiteRow]:
         return self._top_sites.rows_of(names)
 
+    def _token_failed(self, login: str, reason: str) -> None:
+        self.journal.log("token-failed", login=login, reason=reason)
+
     async def trace(self, query: Trace) -> list[dict[str, Any]]:
         if query.target is not None:
             return await self._outbound_tracing.pull(query.id, query.target, query.data_octets)
@@ -468,6 +471,7 @@ class Relay:
     def close(self) -> None:
         """Closes the shards: what was to be written is on disk afterwards."""
         self._certificates.stop()
+        self._logins.close()
         self._spool_watch.stop()
         self._watermark.stop()
         self._memory_watch.stop()

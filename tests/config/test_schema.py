@@ -10,7 +10,7 @@ import pytest
 from angarium.config.decode import decode_tables
 from angarium.config.files import Tree
 from angarium.config.location import find, read_location
-from angarium.config.schema import Config, load
+from angarium.config.schema import Config, check_secrets, load
 from angarium.model.errors import ConfigError
 
 LISTENER = '[[listener]]\naddress = "127.0.0.1:2525"\n'
@@ -405,6 +405,8 @@ def test_a_password_for_a_next_hop_wants_tls_that_proves_who_gets_it(
     assert 'recipients.call_ahead.auth."smtp://hop.example"' in said and "allow_unverified = true" in said
 
 
+CREDENTIALS = "url = 'https://idp.example/'\ngrant = 'client_credentials'\nclient_secret_file = '/s'\n"
+AT_ENDPOINT = '[login.us]\nuser = "us"\n[login.us.token_endpoint]\nclient_id = "r"\n'
 LOGIN = '[login.us]\nuser = "us"\npassword_file = "/etc/angarium/us"\n'
 TO_MX = f'{LOGIN}[[route]]\nnext_hop = "mx"\n'
 
@@ -418,7 +420,7 @@ TO_MX = f'{LOGIN}[[route]]\nnext_hop = "mx"\n'
         (f'{LOGIN}[shaping.domain."x.example"]\nlogin = "them"\n', r'shaping\.domain\."x\.example"\.login'),
         (f'{LOGIN}[shaping.default]\nlogin = "us"\n', r"shaping\.default.*login: would be told to every host"),
         (f'{LOGIN}[source.a]\n[shaping.source.a]\nlogin = "us"\n', r"login: would be told to every host"),
-        (f"{LOGIN}token_file = '/t'\n", r"login\.us.*either it or token_file"),
+        (f"{LOGIN}token_file = '/t'\n", r"login\.us.*either it or one of token_file"),
         ('[login.us]\nuser = "us"\n', r"login\.us.*external = true alone"),
         ("[login.us]\nexternal = true\n", r"login\.us\.external: needs \[shaping\.default\] tls_certificate"),
         ('[recipients.call_ahead.auth."smtp://h:25"]\nexternal = true\n', r'auth\."smtp://h:25"\.external: needs'),
@@ -428,8 +430,42 @@ TO_MX = f'{LOGIN}[[route]]\nnext_hop = "mx"\n'
         (f'{LOGIN}mechanisms = ["XOAUTH2"]\n', r"login\.us.*does nothing with password_file"),
         (f'{LOGIN}hosts = ["a*.example"]\n', r"login\.us.*neither a host name nor"),
         ('[login.us]\nuser = "us"\npassword_file = "us"\n', r"login\.us.*not an absolute path"),
+        (f'{LOGIN}token_command = ["/bin/t"]\n', r"login\.us.*either it or one of"),
+        ('[login.us]\nuser = "us"\ntoken_command = ["t"]\n', r"login\.us.*token_command\[0\].*not an absolute path"),
+        ('[login.us]\nuser = "us"\ntoken_command = ["/t"]\ntoken_timeout = "1h"\n', r"token_timeout: between"),
+        ('[login.us]\nuser = "us"\ntoken_command = ["/t"]\nmechanisms = ["PLAIN"]\n', r"nothing with token_command"),
+        (f"{AT_ENDPOINT}{CREDENTIALS.replace('https', 'http')}", r'token_endpoint.*expected "https://host/path"'),
+        (f"{AT_ENDPOINT}{CREDENTIALS.replace('idp', 'a@idp')}", r'token_endpoint.*expected "https://host/path"'),
+        (f"{AT_ENDPOINT}url = 'https://idp.example/'\ngrant = 'client_credentials'\n", r"secret_file: must be set"),
+        (f"{AT_ENDPOINT}{CREDENTIALS}refresh_token_file = '/r'\n", r"refresh_token_file: does nothing"),
+        (f"{AT_ENDPOINT}url = 'https://idp.example/'\ngrant = 'refresh_token'\n", r"refresh_token_file: must be set"),
+        (f"{AT_ENDPOINT}url = 'https://idp.example/'\ngrant = 'password'\n", r"login\.us\.token_endpoint\.grant"),
     ],
 )
 def test_logins_that_cannot_be_are_refused_with_their_key(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         config_of(tmp_path, LISTENER + text)
+
+
+def test_secrets_and_commands_of_logins_are_looked_at_beforehand(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("word\n")
+    secret.chmod(0o600)
+    command = tmp_path / "fetch"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o700)
+    text = (
+        f'{LISTENER}[login.a]\nuser = "a"\ntoken_command = ["{command}"]\n[login.b]\nuser = "b"\n'
+        f'[login.b.token_endpoint]\nurl = "https://idp.example/"\ngrant = "client_credentials"\nclient_id = "r"\n'
+        f'client_secret_file = "{secret}"\n'
+    )
+    path = tmp_path / "angarium.toml"
+    path.write_text(text)
+    check_secrets(*load(path))
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"login\.b\.token_endpoint: .*mode 0644 lets others read"):
+        check_secrets(*load(path))
+    secret.chmod(0o600)
+    command.unlink()
+    with pytest.raises(ConfigError, match=r"login\.a\.token_command: .*there is no such file"):
+        check_secrets(*load(path))

@@ -185,6 +185,102 @@ async def test_a_token_is_read_again_when_its_file_changes(tmp_path: pathlib.Pat
             assert server.logins == [(mechanism, "us@example.net")]
 
 
+def counted_command(folder: pathlib.Path, first: str, then: str) -> LoginOptions:
+    """A command that gives one token at its first run and another at those behind it; `runs` has a line for each."""
+    path, runs = folder / "fetch-token", folder / "runs"
+    path.write_text(f"#!/bin/sh\nif [ -e {runs} ]; then echo {then}; else echo {first}; fi\necho x >> {runs}\n")
+    path.chmod(0o700)
+    return LoginOptions(user="us@example.net", token_command=[str(path)])
+
+
+def runs_of(folder: pathlib.Path) -> int:
+    return len((folder / "runs").read_text().splitlines())
+
+
+@on_uvloop
+async def test_a_token_of_a_command_is_fetched_once_and_taken(tmp_path: pathlib.Path) -> None:
+    logins = Logins({"relay": counted_command(tmp_path, TOKEN, "another")})
+    limits = shaping(tmp_path, "required", messages_per_connection=1)
+    async with (
+        fault_server(**secure(mechanisms=["XOAUTH2"], accounts={"us@example.net": TOKEN})) as server,
+        outgoing(tmp_path, site_of(server), shaping=limits, logins=logins) as relay,
+    ):
+        for _ in range(20):
+            await relay.send(b"b@y.example")
+        assert {each["event"] for each in await relay.outcomes(20)} == {"delivered"}
+        assert server.connections == 20 and runs_of(tmp_path) == 1
+        assert TOKEN not in relay.journal_path.read_text()
+        assert base64.b64encode(TOKEN.encode()).decode()[4:-4] not in relay.journal_path.read_text()
+
+
+@on_uvloop
+async def test_a_cached_token_that_a_host_refuses_is_asked_for_anew_once(tmp_path: pathlib.Path) -> None:
+    accounts = {"us@example.net": "old"}
+    logins = Logins({"relay": counted_command(tmp_path, "old", "new")})
+    limits = shaping(tmp_path, "required", messages_per_connection=1)
+    async with (
+        fault_server(**secure(mechanisms=["XOAUTH2"], accounts=accounts)) as server,
+        outgoing(tmp_path, site_of(server), shaping=limits, logins=logins) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"
+        accounts["us@example.net"] = "new"
+        for _ in range(20):
+            await relay.send(b"b@y.example")
+        events = await relay.outcomes(21)
+        assert {each["event"] for each in events} == {"delivered"}, "no message waits for that"
+        assert runs_of(tmp_path) == 2
+
+
+@on_uvloop
+@pytest.mark.parametrize("then", ["old", "other"])
+async def test_a_token_that_is_refused_twice_rests_and_asks_nobody(tmp_path: pathlib.Path, then: str) -> None:
+    accounts = {"us@example.net": "old"}
+    logins = Logins({"relay": counted_command(tmp_path, "old", then)})
+    limits = shaping(tmp_path, "required", messages_per_connection=1)
+    async with (
+        fault_server(**secure(mechanisms=["XOAUTH2"], accounts=accounts)) as server,
+        outgoing(tmp_path, site_of(server), shaping=limits, logins=logins) as relay,
+    ):
+        assert (await one(relay))["event"] == "delivered"
+        accounts.clear()
+        for count in range(2, 6):
+            await relay.send(b"b@y.example")
+            assert (await relay.outcomes(count))[-1]["class"] == "login-required"
+        assert runs_of(tmp_path) == 2
+        refused = 1 if then == "old" else 2
+        assert server.connections == 1 + refused
+
+
+@on_uvloop
+async def test_a_new_token_that_is_refused_is_not_asked_for_again(tmp_path: pathlib.Path) -> None:
+    logins = Logins({"relay": counted_command(tmp_path, "wrong", TOKEN)})
+    async with (
+        fault_server(**secure(mechanisms=["XOAUTH2"], accounts={"us@example.net": TOKEN})) as server,
+        outgoing(tmp_path, site_of(server), shaping=shaping(tmp_path, "required"), logins=logins) as relay,
+    ):
+        assert (await one(relay))["class"] == "login-required"
+        assert runs_of(tmp_path) == server.connections == 1
+
+
+@on_uvloop
+async def test_a_token_that_cannot_be_had_holds_the_mail_and_says_why(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "fetch-token"
+    path.write_text(f"#!/bin/sh\necho {TOKEN}; echo {SECRET} >&2; exit 7\n")
+    path.chmod(0o700)
+    logins = Logins({"relay": LoginOptions(user="us", token_command=[str(path)])})
+    async with (
+        fault_server(**secure(mechanisms=["XOAUTH2"])) as server,
+        outgoing(tmp_path, site_of(server), shaping=shaping(tmp_path, "required"), logins=logins) as relay,
+    ):
+        event = await one(relay)
+        assert (event["event"], event["status"]) == ("deferred", "4.3.5")
+        assert "login relay cannot be used: token_command" in event["reply"] and "status 7" in event["reply"]
+        assert server.connections == 0
+        log = relay.journal_path.read_text()
+        assert TOKEN not in log and SECRET not in log
+        assert relay.events("login-failed")
+
+
 def asks_for_certificates() -> ssl.SSLContext:
     tls = server_tls()
     authority.authority().configure_trust(tls)

@@ -51,6 +51,8 @@ from angarium.sasl.login_options import LoginOptions
 from angarium.sasl.logins import read_secret
 from angarium.sasl.options import AuthOptions
 from angarium.sasl.secret_file import LoginTrouble
+from angarium.sasl.token_command import check_command
+from angarium.sasl.token_endpoint import check_endpoint
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
 from angarium.tls.report_options import TlsReportOptions
@@ -165,17 +167,24 @@ def check_certificates(config: Config, tree: Tree) -> None:
 
 
 def check_secrets(config: Config, tree: Tree) -> None:
-    """Reads the passwords of logins; tokens come and go. Raises ConfigError. Apart from decode(), as certificates."""
+    """Reads the secrets of logins; tokens come and go. Raises ConfigError. Apart from decode(), as certificates."""
     of_questions = config.recipients.call_ahead.auth
     logins: list[tuple[tuple[str, ...], LoginOptions]]
     logins = [(("login", name), each) for name, each in config.login.items()]
     logins += [(("recipients", "call_ahead", "auth", text), each) for text, each in of_questions.items()]
     for path, options in logins:
+        key = "password_file"
         try:
             if options.password_file:
                 read_secret(options)
+            if options.token_command:
+                key = "token_command"
+                check_command(options.token_command[0])
+            if options.token_endpoint is not None:
+                key = "token_endpoint"
+                check_endpoint(options.token_endpoint)
         except LoginTrouble as error:
-            raise tree.complain((*path, "password_file"), str(error)) from None
+            raise tree.complain((*path, key), str(error)) from None
 
 
 def read_hooks(config: Config, tree: Tree) -> HookSource | None:

@@ -76,6 +76,7 @@ class CallAhead:
     def close(self) -> None:
         for task in self._under_way.values():
             task.cancel()
+        self._logins.close()
 
     async def _ask(self, mailbox: bytes, key: bytes) -> bool:
         try:

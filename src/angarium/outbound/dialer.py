@@ -7,10 +7,11 @@ hello; it does not decide when to dial (pool.pyx) nor what a failure means (trou
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,7 +31,7 @@ from angarium.outbound.tls_policy import Level, TlsPolicy, at_host, is_located
 from angarium.outbound.tls_witness import TlsWitness
 from angarium.queue.shaping_options import AddressFamily, ShapingOptions
 from angarium.sasl.client import Credentials
-from angarium.sasl.logins import Logins
+from angarium.sasl.logins import Logins, Standing
 from angarium.sasl.secret_file import LoginTrouble
 from angarium.tls.certificates import ProfileName
 from angarium.tls.client import ClientContext
@@ -90,6 +91,14 @@ class SiteUnreachable(Exception):
 
 class SourceDown(SiteUnreachable):
     """The egress source cannot be used; nothing is known of the site."""
+
+
+class LoginRefused(SiteUnreachable):
+    """Who we are is not believed. was_tried: now, and not only known from before."""
+
+    def __init__(self, judgement: trouble.Judgement, *, was_tried: bool) -> None:
+        super().__init__(judgement)
+        self.was_tried = was_tried
 
 
 class Dialer:
@@ -157,37 +166,49 @@ class Dialer:
             credentials = await self.logins.credentials(login)
         except LoginTrouble as error:
             raise SiteUnreachable(self._login_failed(site, login, trouble.no_login(login, str(error)))) from None
-        standing = self.logins.standing(login, site.name, credentials)
-
-        async def dial_as() -> Connection:
-            refusal = self.logins.refusal_of(standing)
-            if isinstance(refusal, trouble.Judgement):
-                raise SiteUnreachable(refusal)
+        has_asked_anew = False
+        while True:
+            standing = self.logins.standing(login, site.name, credentials)
+            dial = functools.partial(
+                self._dial, site, source, make, policy, material,
+                limits=limits, login=login, credentials=credentials, domain=domain,
+            )  # fmt: skip
             try:
-                connection = await self._dial(
-                    site,
-                    source,
-                    make,
-                    policy,
-                    material,
-                    limits=limits,
-                    login=login,
-                    credentials=credentials,
-                    domain=domain,
-                )
-            except SiteUnreachable as error:
-                if error.judgement.is_refused_login:
-                    self.logins.refused(standing, error.judgement)
-                if error.judgement.trouble.phase == _AUTH:
-                    self._login_failed(site, login, error.judgement)
-                raise
-            standing.is_taken = True
-            return connection
+                if standing.is_taken:
+                    return await self._dial_as(standing, dial, site, login)
+                async with standing.turn:
+                    return await self._dial_as(standing, dial, site, login)
+            except LoginRefused as refused:
+                if has_asked_anew:
+                    raise
+                has_asked_anew = True
+                try:
+                    newer = await self.logins.renewed(login, credentials, may_fetch=refused.was_tried)
+                except LoginTrouble as error:
+                    trouble_ = trouble.no_login(login, str(error))
+                    raise SiteUnreachable(self._login_failed(site, login, trouble_)) from None
+                if newer is None:
+                    raise
+                credentials = newer
 
-        if standing.is_taken:
-            return await dial_as()
-        async with standing.turn:
-            return await dial_as()
+    async def _dial_as(
+        self, standing: Standing, dial: Callable[[], Awaitable[Connection]], site: Site, login: str
+    ) -> Connection:
+        """Raises LoginRefused, at once where the host is known to refuse."""
+        refusal = self.logins.refusal_of(standing)
+        if isinstance(refusal, trouble.Judgement):
+            raise LoginRefused(refusal, was_tried=False)
+        try:
+            connection = await dial()
+        except SiteUnreachable as error:
+            if error.judgement.trouble.phase == _AUTH:
+                self._login_failed(site, login, error.judgement)
+            if not error.judgement.is_refused_login:
+                raise
+            self.logins.refused(standing, error.judgement)
+            raise LoginRefused(error.judgement, was_tried=True) from None
+        standing.is_taken = True
+        return connection
 
     def _login_failed(self, site: Site, login: str, judgement: trouble.Judgement) -> trouble.Judgement:
         login_failures.add(1)

@@ -49,14 +49,17 @@ class ClientChannel(Protocol):
 class Credentials:
     """What proves who we are: made by logins.py. Its text never tells the secret.
 
-    keys  of SCRAM, by (salt, iterations): nobody derives them twice (RFC 5802 §5.1 lets a client keep them).
+    is_cached  of a token that is fetched: it was there before whoever asked last.
+    keys       of SCRAM, by (salt, iterations): nobody derives them twice (RFC 5802 §5.1 lets a client keep
+               them).
     """
 
-    __slots__ = ("keys", "options", "secret")
+    __slots__ = ("is_cached", "keys", "options", "secret")
 
     def __init__(self, options: LoginOptions, secret: str) -> None:
         self.options = options
         self.secret = secret
+        self.is_cached = False
         self.keys: dict[tuple[bytes, int], tuple[bytes, bytes]] = {}
 
     def __repr__(self) -> str:

@@ -12,18 +12,15 @@ in time) is "nobody can say now": 454. One connection a question, closed behind 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
-import h11
 import msgspec
 
 from angarium.sasl.backend import Gate, OwnConversation, Peer
+from angarium.sasl.http_post import HttpPlace, HttpTrouble, post
 from angarium.sasl.steps import CheckCertificate, CheckPassword, CheckToken, FetchScramKeys, ScramKeys, Unavailable
 
-ANSWER_OCTETS: Final = 16 << 10
+_ANSWER_OCTETS: Final = 16 << 10
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,12 +47,7 @@ class HttpBackend:
     mechanisms = frozenset(("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"))
 
     def __init__(self, url: str, gate: Gate) -> None:
-        parts = urlsplit(url)
-        self._is_tls = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._is_tls else 80)
-        self._authority = parts.netloc
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._place = HttpPlace(url)
         self._gate = gate
 
     def begin(self, mechanism: str, peer: Peer) -> OwnConversation:
@@ -80,45 +72,11 @@ class HttpBackend:
 
     async def _whose(self, question: Question) -> str | None:
         try:
-            octets = await self._post(msgspec.json.encode(question))
+            content = msgspec.json.encode(question)
+            status, octets = await post(self._place, content, "application/json", most=_ANSWER_OCTETS)
+            if status != 200:
+                raise Unavailable(f"HTTP: status {status}")
             verdict = msgspec.json.decode(octets, type=_Verdict)
-        except (OSError, h11.RemoteProtocolError, msgspec.DecodeError) as error:
+        except (OSError, HttpTrouble, msgspec.DecodeError) as error:
             raise Unavailable(f"HTTP: {error}") from None
         return (verdict.identity or question.identity or None) if verdict.ok else None
-
-    async def _post(self, content: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=True if self._is_tls else None)
-        try:
-            connection = h11.Connection(h11.CLIENT)
-            headers = [
-                ("Host", self._authority),
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(content))),
-                ("Connection", "close"),
-            ]
-            head = connection.send(h11.Request(method="POST", target=self._target, headers=headers))
-            data = connection.send(h11.Data(data=content))
-            writer.write((head or b"") + (data or b"") + (connection.send(h11.EndOfMessage()) or b""))
-            return await _answer(connection, reader)
-        finally:
-            with contextlib.suppress(OSError):
-                writer.close()
-
-
-async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> bytes:
-    """The content of a 200. Raises Unavailable for another status and for too much."""
-    content = b""
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(ANSWER_OCTETS))
-        elif isinstance(event, h11.Response) and event.status_code != 200:
-            raise Unavailable(f"HTTP: status {event.status_code}")
-        elif isinstance(event, h11.Data):
-            content += event.data
-            if len(content) > ANSWER_OCTETS:
-                raise Unavailable("HTTP: an answer of more than 16 KiB")
-        elif isinstance(event, h11.EndOfMessage):
-            return content
-        elif isinstance(event, h11.ConnectionClosed):
-            raise Unavailable("HTTP: no answer")

@@ -1,4 +1,5 @@
-"""[login.*] of one worker: secrets read from their files, again when those change; and logins that a host has refused.
+"""[login.*] of one worker: secrets read from their files, again when those change, or fetched (tokens.py); and logins
+that a host has refused.
 
 A wrong password that is tried by every connection of every message locks accounts. So each login goes to a site by one
 connection alone until it has been taken there once, and one that was refused is not tried again for REFUSED_S, or until
@@ -17,6 +18,7 @@ from angarium.sasl.client import Credentials
 from angarium.sasl.login_options import LoginOptions
 from angarium.sasl.preparation import PASSWORD_OCTETS
 from angarium.sasl.secret_file import LoginTrouble, Stamp, read_secret_file
+from angarium.sasl.tokens import Tokens
 
 # Judged: five tries an hour and worker are what people with a typing error make.
 REFUSED_S: Final = 720.0
@@ -36,20 +38,29 @@ class Standing:
 
 
 class Logins:
-    """On the loop; files are read in its threads."""
+    """On the loop; files are read in its threads. report: as Tokens has it."""
 
     def __init__(
-        self, options: Mapping[str, LoginOptions] | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        options: Mapping[str, LoginOptions] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        report: Callable[[str, str], None] = lambda name, reason: None,
     ) -> None:
         self._options = dict(options or {})
         self._clock = clock
         self._read: dict[str, tuple[Stamp, Credentials]] = {}
+        self._tokens = Tokens(clock, report)
         self._standings: dict[tuple[str, str], Standing] = {}
 
     def apply(self, options: Mapping[str, LoginOptions]) -> None:
         """A reload."""
         self._read = {name: read for name, read in self._read.items() if options.get(name) == read[1].options}
         self._options = dict(options)
+        self._tokens.apply(options)
+
+    def close(self) -> None:
+        """Last: what is being fetched is given up."""
+        self._tokens.close()
 
     def options_of(self, name: str) -> LoginOptions | None:
         """None: no login is wanted, or a reload has taken it away."""
@@ -60,6 +71,9 @@ class Logins:
         options = self._options.get(name)
         if options is None:
             raise LoginTrouble(f"there is no [login.{name}]")
+        if options.fetches_token:
+            fetched = await self._tokens.credentials(name, options)
+            return fetched if self._options.get(name) == options else await self.credentials(name)
         known = self._read.get(name)
         stamp, secret = await asyncio.get_running_loop().run_in_executor(
             None, _read, options, known[0] if known is not None else None
@@ -75,6 +89,10 @@ class Logins:
         credentials = Credentials(options, secret)
         self._read[name] = stamp, credentials
         return credentials
+
+    async def renewed(self, name: str, refused: Credentials, *, may_fetch: bool) -> Credentials | None:
+        """As Tokens has it; None for what is in files: they are read anew at each connection."""
+        return await self._tokens.renewed(name, refused, may_fetch=may_fetch)
 
     def standing(self, name: str, site: str, credentials: Credentials) -> Standing:
         """How the login stands at a site; anew for another secret."""

@@ -34,7 +34,7 @@ class CredentialSource(str):
         scheme, _, path = value.partition(":")
         if scheme in ("file", "dovecot") and path.startswith("/") and path.isprintable():
             self.kind, self.path = scheme, path  # type: ignore[assignment]
-        elif scheme in ("http", "https") and _is_good_url(value):
+        elif scheme in ("http", "https") and is_good_url(value):
             self.kind, self.path = "http", ""
         elif value in ("", "hook"):
             self.kind, self.path = value, ""  # type: ignore[assignment]
@@ -111,7 +111,8 @@ def _is_identity(text: str) -> bool:
         return False
 
 
-def _is_good_url(text: str) -> bool:
+def is_good_url(text: str) -> bool:
+    """Whether secrets may be sent there: https:// to anybody, http:// to this machine."""
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
