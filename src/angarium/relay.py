@@ -586,7 +586,14 @@ class Relay:
         def report(domain: str, reason: str) -> None:
             self.journal.log("sts-failed", domain=domain, reason=reason if domain else f"{path}: {reason}")
 
-        return StsPolicies(self._resolver, path, config.shaping.default.tls_ca, report)
+        found = StsPolicies(self._resolver, path, config.shaping.default.tls_ca, report)
+
+        def changed(domain: str) -> None:
+            policy = found.remembered(domain)
+            self._scheduler.policy_changed(domain.encode(), None if policy is None else policy.rule)
+
+        found.on_change = changed
+        return found
 
     async def _apply_recipients(self, config: Config) -> None:
         """Before the listeners are told of the same configuration."""

@@ -21,7 +21,7 @@ ATTACKS = [
     "Control octets on the operator's terminal", "Log injection",
     "Source routes, quoted local-parts, % and !", "Forged PROXY headers", "IPv4-mapped addresses",
     "AUTH over plaintext", "Passwords for a false next hop",
-    "Token commands and endpoints that misbehave",
+    "Policy servers that do not answer", "Token commands and endpoints that misbehave",
     "Oversize or malformed SASL", "Header bombs", "MIME bombs",
     "Forged bounces and complaints", "100,000 recipients", "Recipients guessed", "Tables of counts flooded",
     "Slowloris", "Connection floods",

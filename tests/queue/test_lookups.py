@@ -115,3 +115,20 @@ def test_whoever_waits_is_looked_up_once_and_slots_are_kept(steps, slots):
             lookups.ended(asked.pop(0))
     assert not waiting
     assert not lookups._tenants or all(tenant.lines for tenant in lookups._tenants.values())
+
+
+def test_who_is_parked_takes_no_slot_and_is_looked_up_again_behind_that():
+    lookups = Lookups(slots=3)
+    for name in ("slow", "second", "third"):
+        lookups.add(name, b"bulk", 0)
+    assert drain(lookups) == ["slow", "second"]
+    lookups.park("slow")
+    assert not lookups.add("slow", b"bulk", 0) and not lookups.add("slow", b"shop", 1), "it is on its way"
+    assert drain(lookups) == ["third"]
+    lookups.back("slow")
+    assert drain(lookups) == []
+    for name in ("second", "third"):
+        lookups.ended(name)
+    assert drain(lookups) == ["slow"]
+    lookups.ended("slow")
+    assert not lookups._tenants and not lookups._parked and not len(lookups)

@@ -16,6 +16,8 @@ from dns_table import DnsTable
 from tls import authority
 
 from angarium.model.plan import StsRule
+from angarium.routing.ourselves import Ourselves
+from angarium.routing.router import Router
 from angarium.tls.sts_fetch import POLICY_OCTETS
 from angarium.tls.sts_policies import Finding, StsPolicies
 from angarium.tls.sts_policy import StsPolicy, id_of_records, parse_policy
@@ -320,3 +322,84 @@ async def test_a_slow_server_holds_up_no_other_domain(bench: Bench) -> None:
     assert (await bench.policies.find("e.example")).rule is None
     assert not slow.done()
     slow.cancel()
+
+
+@on_a_bench
+async def test_who_does_not_want_to_wait_is_told_what_for(bench: Bench) -> None:
+    bench.server.is_silent = True
+    waiting = await bench.policies.look("d.example")
+    assert isinstance(waiting, asyncio.Task)
+    assert await bench.policies.look("d.example") is waiting
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    found = await bench.policies.look("d.example", waiting)
+    assert isinstance(found, Finding) and found.rule is None
+
+
+@on_a_bench
+async def test_who_announces_another_id_each_time_is_waited_for_once(bench: Bench) -> None:
+    for number in range(3):
+        bench.announce(str(number))
+        asking = asyncio.create_task(bench.find())
+        while len(bench.server.requests) <= number:
+            await asyncio.sleep(0.001)
+        bench.announce(f"{number}a")
+        assert (await asking).rule == ENFORCE
+    assert len(bench.server.requests) == 3
+
+
+@on_a_bench
+async def test_a_change_is_told_once_and_a_first_contact_is_none(bench: Bench) -> None:
+    changes: list[tuple[str, StsRule | None]] = []
+
+    def changed(domain: str) -> None:
+        policy = bench.policies.remembered(domain)
+        changes.append((domain, None if policy is None else policy.rule))
+
+    bench.policies.on_change = changed
+    await bench.find()
+    assert changes == [], "nobody has planned without"
+    bench.announce("2")
+    await bench.find()
+    assert changes == [], "it says the same"
+    bench.server.content = POLICY.replace(b"enforce", b"none")
+    bench.announce("3")
+    await bench.find()
+    bench.server.content = POLICY
+    bench.announce("4")
+    await bench.find()
+    assert changes == [("d.example", None), ("d.example", ENFORCE)]
+
+
+@on_a_bench
+async def test_a_policy_that_comes_after_a_failure_is_a_change(bench: Bench) -> None:
+    changes: list[str] = []
+    bench.policies.on_change = changes.append
+    bench.server.content = b"nonsense"
+    assert (await bench.find()).rule is None
+    bench.server.content = POLICY
+    bench.time.advance(301)
+    assert (await bench.find()).rule == ENFORCE
+    assert changes == ["d.example"]
+
+
+@on_a_bench
+async def test_a_plan_that_was_kept_holds_no_longer_than_what_it_was_made_by(bench: Bench) -> None:
+    bench.dns.rows |= {"d.example MX": "10 mx.d.example", "mx.d.example A": "192.0.2.1"}
+    router = Router([], bench.dns, Ourselves(["relay.example"], []), sts=bench.policies, clock=lambda: 0.0)
+    bench.announce(None)
+    assert (await router.plan(b"d.example")).site.sts is None
+    assert router.plan_now(b"d.example") is not None
+    bench.announce("1")
+    assert (await bench.find()).rule == ENFORCE         # asked for by another plan, or by a person
+    assert router.plan_now(b"d.example") is None
+    assert (await router.plan(b"d.example")).site.sts == ENFORCE
+    assert router.plan_now(b"d.example") is not None
+
+
+@on_a_bench
+async def test_a_policy_that_holds_for_no_time_holds_for_who_has_waited_for_it(bench: Bench) -> None:
+    bench.server.content = POLICY.replace(b"86400", b"0")
+    assert (await bench.find()).rule == ENFORCE
+    assert (await bench.find()).rule == ENFORCE
+    assert len(bench.server.requests) == 2

@@ -148,9 +148,11 @@ class Dialer:
         # Ten thousand may be waiting for a greeting: no frame of ours stands around that of who does the work.
         if not login:
             return self._dial(site, source, make, policy, material, limits=limits, domain=domain)
-        return self._dial_as(site, source, make, policy, material, limits=limits, login=login, domain=domain)
+        return self._dial_with_login(
+            site, source, make, policy, material, limits=limits, login=login, domain=domain
+        )
 
-    async def _dial_as(
+    async def _dial_with_login(
         self,
         site: Site,
         source: Source,

@@ -11,8 +11,8 @@ class OutboundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     site_pause_first_s   after a dial to all hosts of a site failed, the next one comes this much later,
     site_pause_max_s     doubling up to this.
     addresses_per_dial   tried before a dial counts as failed (RFC 5321 §5.1: "at least two").
-    window_first         connections that a worker dials to a site before the first success; with ten thousand sites at once, what waits
-                         for greetings is what counts.
+    window_first         connections that a worker dials to a site before the first success. With ten thousand
+                         sites at once, what waits for a greeting is what takes memory.
     source_retry_first_s  an egress source that cannot be used is tried again after this long,
     source_retry_max_s    doubling up to this.
     """

@@ -3,6 +3,9 @@
 As many look-ups are under way as there are slots; slow ones may keep one for many seconds. Tenants have turns, and so
 have the campaigns of one, and mail of a raised priority besides; and no tenant takes all slots: it gets another one
 only while it has fewer than twice as many as are free. One alone comes to two thirds, and who comes then finds some.
+
+A look-up that waits for somebody who has bounds of his own (a policy that is fetched over HTTPS) gives its slot back
+meanwhile: it is parked, and stands in line again behind that.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from typing import Final
 SLOTS: Final = 256
 _SHARE: Final = 2       # judged: more would leave too few for a third one, less would slow one who is alone
 _STALE_AT_ONCE: Final = 500
+
+
+_BACK: Final = "back"   # the line of each tenant for those that were parked
 
 
 class _Line:
@@ -40,11 +46,12 @@ class Lookups:
         self._turns: collections.deque[bytes] = collections.deque()  # tenants with somebody in line
         self._waiting: set[Hashable] = set()
         self._asked: dict[Hashable, bytes] = {}
+        self._parked: dict[Hashable, bytes] = {}
         self.is_cut_short = False       # next() gave None after much work, and may give somebody when called again
 
     def add(self, domain: Hashable, tenant: bytes, line: Hashable) -> bool:
         """The domain waits, for mail of this tenant in this line. False: it does so already, or is being looked up."""
-        if domain in self._asked:
+        if domain in self._asked or domain in self._parked:
             return False
         of_tenant = self._tenants.get(tenant)
         if of_tenant is None:
@@ -98,6 +105,16 @@ class Lookups:
         of_tenant = self._tenants[tenant]
         of_tenant.under_way -= 1
         self._forget(tenant, of_tenant)
+
+    def park(self, domain: Hashable) -> None:
+        """The look-up goes on without a slot; in place of ended(). back() when it needs one again."""
+        tenant = self._asked[domain]
+        self.ended(domain)
+        self._parked[domain] = tenant
+
+    def back(self, domain: Hashable) -> None:
+        """Of a domain that was parked: it is looked up at its tenant's next turn but those of others in his lines."""
+        self.add(domain, self._parked.pop(domain), _BACK)
 
     def __len__(self) -> int:
         """Domains that wait."""

@@ -13,6 +13,7 @@ cdef bytes attribute_of(const spool_envelope *view, uint16_t key)
 cdef class Planner(Ledger):
     """Which ready queue a recipient belongs in: domains, plans, ready queues."""
     cdef readonly object router
+    cdef object plan_or_wait            # of the router, or None: its plans wait for nobody but DNS
     cdef object route_of_sender         # callable, or None: no route looks at senders
     cdef object tenants                 # frozenset, or None: no limits look at tenants
     cdef readonly object pool
@@ -31,6 +32,9 @@ cdef class Planner(Ledger):
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
     cdef object lookups                 # lookups.Lookups, of DomainQueue
+    cdef dict waited                    # DomainQueue -> the task that it has waited for, until it is looked up again
+    cdef dict changed                   # domain -> what it asks of TLS now (StsRule, or None), to be looked for
+    cdef object change_walk             # iterator that looks for them; None: none is under way
     cdef object to_reroute              # deque of ReadyQueue, after new routing has come
     cdef int64_t left_to_reroute        # recipients of the first one; -1: not begun
     cdef uint32_t parts_swept           # of the table of domains
@@ -56,6 +60,7 @@ cdef class Planner(Ledger):
     cdef bint plan_is_usable(self, DomainQueue domain) noexcept
     cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name, object kind)
     cdef int take_plan(self, DomainQueue domain, object plan) except -1
+    cdef int reroute_too(self, ReadyQueue ready) except -1
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
     cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)

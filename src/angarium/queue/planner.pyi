@@ -4,7 +4,7 @@ from asyncio import Task
 from typing import Protocol
 
 from angarium.model.outcome import Trouble
-from angarium.model.plan import Plan, Source
+from angarium.model.plan import Plan, Source, StsRule
 from angarium.queue.domains import DomainQueue, DomainTable
 from angarium.queue.ledger import Ledger
 from angarium.queue.ready import Egress, ReadyQueue
@@ -14,7 +14,8 @@ from angarium.queue.troubles import Troubles
 
 class Router(Protocol):
     """What routing/ offers: plans for the keys of domain queues (routing/route_key.py). One whose routes look at senders has
-    besides a callable `route_of_sender`."""
+    besides a callable `route_of_sender`; one whose plans may wait for more than DNS, a coroutine `plan_or_wait`
+    (routing/router.py)."""
 
     def plan_now(self, domain: bytes) -> Plan | None: ...
     async def plan(self, domain: bytes) -> Plan: ...
@@ -34,6 +35,9 @@ class Planner(Ledger):
     pool: Pool
     troubles: Troubles
     domains: DomainTable
+    def policy_changed(self, domain: bytes, rule: StsRule | None) -> None:
+        """What a domain (A-labels, lower case) asks by MTA-STS is not what its plans may say: they are made anew, and mail that
+        waits in ready queues for its site is routed again, in slices."""
     def plan_anew(self, *, router: Router, pool: Pool, shaping: Shaping | ShapingOptions) -> None:
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def set_egress(self, protocol: str, egress: Egress) -> None:

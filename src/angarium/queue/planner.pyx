@@ -20,6 +20,7 @@ from angarium.spool.cspool cimport (
     SPOOL_ATTRIBUTE_CAMPAIGN, SPOOL_ATTRIBUTE_POOL, SPOOL_ATTRIBUTE_ROUTE, SPOOL_ATTRIBUTE_TENANT, SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TLS_OPTIONAL, spool_envelope,
     spool_envelope_find_attribute, spool_span)
 
+import asyncio
 import collections
 import functools
 
@@ -27,6 +28,7 @@ from angarium.model.outcome import Trouble
 from angarium.model.plan import RoutingTrouble
 from angarium.queue.lookups import Lookups
 from angarium.queue.shaping import Shaping, shared_scope
+from angarium.resolver.domain_name import to_a_labels
 
 cdef enum:
     SLICE = 500                 # recipients, domains or queues handled in one turn of the loop by work that may be long
@@ -37,6 +39,15 @@ cdef enum:
 cdef bytes attribute_of(const spool_envelope *view, uint16_t key):
     cdef spool_span text
     return text.data[:text.length] if spool_envelope_find_attribute(view, key, &text) else None
+
+
+cdef bytes a_labels(bytes domain):
+    if domain.isascii():
+        return domain
+    try:
+        return to_a_labels(domain).encode("ascii")
+    except ValueError:
+        return domain
 
 
 cdef class Planner(Ledger):
@@ -56,10 +67,15 @@ cdef class Planner(Ledger):
         self.to_reroute = collections.deque()
         self.swept_in_use = None
         self.plan_tasks = set()
+        self.waited = {}
+        self.changed = {}
+        self.change_walk = None
 
     def plan_anew(self, *, router, pool, shaping):
         """New routing and limits, at once: plans are made anew, and recipients in ready queues are routed again."""
         self.router = router
+        self.waited = {}                    # for what another router has begun
+        self.plan_or_wait = getattr(router, "plan_or_wait", None)
         self.route_of_sender = getattr(router, "route_of_sender", None)
         self.pool = pool
         self.egress_part_of = getattr(pool, "part_of", None)
@@ -79,6 +95,63 @@ cdef class Planner(Ledger):
         if not is_under_way:
             self.reroute()
         return 0
+
+    cdef int reroute_too(self, ReadyQueue ready) except -1:
+        cdef bint is_under_way = bool(self.to_reroute)
+        if ready not in self.to_reroute:
+            self.to_reroute.append(ready)
+        if not is_under_way:
+            self.left_to_reroute = -1
+            self.reroute()
+        return 0
+
+    def policy_changed(self, bytes domain not None, rule):
+        """A domain (A-labels, lower case) asks something else of TLS (model.plan.StsRule, or None) than its plans may say: they are
+        made anew, and whoever waits in a ready queue for its site is routed again. In slices, one walk for all meanwhile."""
+        self.changed[domain] = rule
+        if self.change_walk is None and not self.is_closing:
+            self.change_walk = self.walk_of_changes()
+            self.loop.call_soon(self.walk_on)
+
+    def walk_on(self):
+        try:
+            if not self.is_closing and next(self.change_walk, None) is not None:
+                self.loop.call_soon(self.walk_on)
+                return
+        except Exception as error:
+            self.journal.log("error", where="a changed policy", reason=repr(error))
+        self.change_walk = None
+
+    def walk_of_changes(self):
+        """Gives something after each slice."""
+        cdef DomainQueue domain
+        cdef ReadyQueue ready
+        cdef int budget = SLICE
+        cdef dict changed, rules
+        while self.changed:
+            changed, self.changed = self.changed, {}
+            rules = {}                          # site name -> what domains of it ask for now
+            for number in range(POINTER_SET_PARTS):
+                for domain in self.domains.of_part(number):
+                    budget -= 1
+                    name = a_labels(domain.domain)
+                    if name not in changed or domain.site_name is None or "/" in domain.site_name:
+                        continue                # it goes where an operator says: no domain is asked there
+                    rule = changed[name]
+                    rules.setdefault(domain.site_name, []).append(rule)
+                    if domain.plan is not None and domain.plan.site.sts != rule:
+                        domain.plan_expires_mono_s = 0.0
+                if budget <= 0:
+                    budget = SLICE
+                    yield True
+            for ready in list(self.ready.values()) if rules else ():
+                budget -= 1
+                if ready.count and any(rule != ready.site.sts for rule in rules.get(ready.site.name, ())):
+                    self.reroute_too(ready)
+                    budget -= SLICE             # it may have begun with as many
+                if budget <= 0:
+                    budget = SLICE
+                    yield True
 
     def reroute(self):
         """Queue by queue: its new limits, then everybody in it now, and behind it, is routed again."""
@@ -249,6 +322,8 @@ cdef class Planner(Ledger):
             domain.plan = domain.only = None
             domain.plan_expires_mono_s = 0.0
             return 0
+        if domain.plan is not None and plan.site.sts is not None and plan.site.sts != domain.plan.site.sts:
+            self.policy_changed(a_labels(domain.domain), plan.site.sts)     # mail may wait that was routed by the old one
         kind = self.shaping.kind_of(plan.site, domain.domain, domain.tenant)
         provider_name = self.shaping.provider_of(plan.site, kind)
         if not self.is_simple or self.pool_for is not None and strlen(domain.key) != <size_t>len(domain.key):
@@ -391,7 +466,10 @@ cdef class Planner(Ledger):
                     if self.lookups.is_cut_short:
                         self.loop.call_soon(self.resolve_more)
                     return
-                task = self.loop.create_task(self.router.plan(domain.route_key))
+                if self.plan_or_wait is None:
+                    task = self.loop.create_task(self.router.plan(domain.route_key))
+                else:
+                    task = self.loop.create_task(self.plan_or_wait(domain.route_key, self.waited.pop(domain, None)))
                 self.plan_tasks.add(task)
                 task.add_done_callback(functools.partial(self.planned, domain, self.generation))
         except Exception as error:
@@ -403,6 +481,12 @@ cdef class Planner(Ledger):
     def planned(self, DomainQueue domain, uint32_t generation, task):
         """A look-up has ended: on with everybody who waited for it."""
         self.plan_tasks.discard(task)
+        if generation == self.generation and not task.cancelled() and task.exception() is None \
+                and asyncio.isfuture(task.result()):
+            self.lookups.park(domain)           # a policy is fetched: nobody else waits for that, whatever its server does
+            task.result().add_done_callback(functools.partial(self.policy_came, domain, generation))
+            self.start_resolving()
+            return
         self.lookups.ended(domain)
         trouble = None
         is_permanent = False
@@ -429,6 +513,15 @@ cdef class Planner(Ledger):
                 trouble = Trouble(0, (4, 3, 5), f"routing failed: {error}", phase="route")
         domain.is_resolving = False
         self.pass_on(domain, trouble, is_permanent, domain.unrouted)
+        self.start_resolving()
+
+    def policy_came(self, DomainQueue domain, uint32_t generation, task):
+        """Or will not: its domain stands in line again. A reload has another router, who knows nothing of that wait."""
+        if self.is_closing:
+            return
+        if generation == self.generation:
+            self.waited[domain] = task
+        self.lookups.back(domain)
         self.start_resolving()
 
     def pass_on(self, DomainQueue domain, trouble, bint is_permanent, uint64_t remaining):

@@ -5,9 +5,10 @@ Which egress source is taken is not said here (egress_pool.py), nor when mail is
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -74,7 +75,7 @@ class Router:
         key  as for plan(). None also where plan() would raise RoutingTrouble.
         """
         plan = self._plans.get(key)
-        if plan is not None:
+        if plan is not None and self._heeds_policy(key, plan):
             return plan
         try:
             _, next_hop = self._next_hop(key)
@@ -89,6 +90,18 @@ class Router:
              a route (route_key.py).
         Raises RoutingTrouble: permanent 5.1.2, 5.1.10, 5.4.4, 5.4.6; temporary 4.4.3, 4.3.5.
         """
+        found = await self.plan_or_wait(key)
+        if isinstance(found, asyncio.Task):
+            await asyncio.wait([found])
+            found = await self.plan_or_wait(key, found)
+        assert isinstance(found, Plan)
+        return found
+
+    async def plan_or_wait(
+        self, key: bytes, waited_for: asyncio.Task[Any] | None = None
+    ) -> Plan | asyncio.Task[Any]:
+        """As plan(); where a policy has to be fetched first, which needs no look-ups and may take long, the task that
+        does it, which is not the caller's to cancel. waited_for: it is done: there is a plan whatever came of it."""
         plan = self.plan_now(key)
         if plan is not None:
             return plan
@@ -103,7 +116,9 @@ class Router:
             )
             rule = None
             if self._sts is not None:
-                found = await self._sts.find(name)
+                found = await self._sts.look(name, waited_for)
+                if isinstance(found, asyncio.Task):
+                    return found
                 rule, expires_mono_s = found.rule, min(expires_mono_s, found.look_again_mono_s)
             site = msgspec.structs.replace(site, tls=next_hop.tls, sts=rule, login=next_hop.login)
             plan = self._plan(site, expires_mono_s)
@@ -111,6 +126,13 @@ class Router:
             plan = self._plan(*await self._site_of_smarthost(next_hop))
         self._plans.put(key, plan)
         return plan
+
+    def _heeds_policy(self, key: bytes, plan: Plan) -> bool:
+        """Whether a plan made before goes by the policy that is known now."""
+        if self._sts is None or not _is_by_mx(plan.site):
+            return True
+        known = self._sts.remembered(_normal(RouteKey.parse(key).domain))
+        return known is None or known.rule == plan.site.sts
 
     def said_by(self, key: bytes) -> tuple[str, int | None, bool]:
         """For people: the next hop of a key as text, the place of its route among the routes (None: none of them), and
@@ -174,6 +196,10 @@ def _site_of(next_hop: NextHop, host: Host) -> Site:
     return Site(
         next_hop.text, protocol, (host,), tls=next_hop.tls, begins_with_tls=begins_with_tls, login=next_hop.login
     )
+
+
+def _is_by_mx(site: Site) -> bool:
+    return site.protocol == "smtp" and "://" not in site.name
 
 
 def _normal(domain: bytes) -> str:

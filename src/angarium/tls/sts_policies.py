@@ -9,8 +9,9 @@
         no TXT record                         none
         TXT record                            fetched; if that fails none, for 5 minutes
 
-One domain's fetch holds up that domain's mail and no other's: who waits is its plan (routing/router.py), FETCH_S and
-the wait for a turn at most.
+One domain's fetch holds up that domain's mail and no other's. So many are under way at once, others stand in line; who
+does not want to wait (look()) is told so, and whoever waits does it for FETCH_S and the wait for a turn at most. When
+what holds for a domain is no more what was said of it last, on_change is told: mail may lie where that was heeded.
 """
 
 from __future__ import annotations
@@ -40,12 +41,17 @@ failures = counter("angarium_sts_fetch_failures_total", "MTA-STS policies that c
 # §5.1: "a caching mechanism for failures", and §3.3: fetched anew once a day at least.
 _FAILURE_S: Final = 300.0
 _REFRESH_S: Final = 86_400
-# Under way at once, per worker; a domain whose turn does not come in FETCH_S goes without, as if its server were slow.
-_FETCHES: Final = 20
+# Under way at once, per worker; a domain whose turn does not come in _TURN_S goes without, as if its server were slow.
+_FETCHES: Final = 64
+_TURN_S: Final = 30.0           # judged: twice FETCH_S: servers that never answer hold up twice as many others, no more
+_IN_LINE: Final = 4096          # with those under way; each costs some kilobytes
+_BUSY_S: Final = 60.0           # as _FAILURE_S, where it was our doing
 _REMEMBERED: Final = 20_000
 # A TXT record without a life of its own must not make a plan a minute of it.
 _LOOK_AGAIN_MINIMUM_S: Final = 60.0
 _TRUST_S: Final = 3600.0
+# Mail that was routed by what was said may wait in a ready queue for longer than its plan holds.
+_TOLD_S: Final = 86_400.0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -66,6 +72,17 @@ class _Held(msgspec.Struct, frozen=True):
     expires_mono_s: float
 
 
+class _TooMany(StsUnavailable):
+    """It was not even tried."""
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What was said of a domain last."""
+
+    rule: StsRule | None
+    expires_mono_s: float
+
+
 class _Failure(msgspec.Struct, frozen=True):
     id: str
     detail: str
@@ -78,6 +95,7 @@ class StsPolicies:
     path    of the store that workers share; None: nothing is kept. is_read_only: and nothing is put into it.
     ca      PEM file of authorities for the servers of policies; None: the system's.
     report  is told (domain, reason) when a policy cannot be had; domain "" is about the store.
+    on_change   (domain), to be set: what find() would say now is not what it said last.
     on_failure  (domain, result, reason), to be set: likewise, in the words of reports (RFC 8460 §4.3.2.2).
     """
 
@@ -98,12 +116,14 @@ class StsPolicies:
         self._ca = ca
         self._report = report
         self.on_failure: Callable[[str, ResultType, str], None] | None = None
+        self.on_change: Callable[[str], None] | None = None
         self._port = port
         self._clock = clock
         self._utc = utc
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mta-sts")
         self._held: ExpiringCache[str, _Held] = ExpiringCache(_REMEMBERED, clock)
         self._failed: ExpiringCache[str, _Failure] = ExpiringCache(_REMEMBERED, clock)
+        self._told: ExpiringCache[str, _Told] = ExpiringCache(_REMEMBERED, clock)
         self._under_way: dict[str, asyncio.Task[Kept | None]] = {}
         self._turns = asyncio.Semaphore(_FETCHES)
         self._trust: ssl.SSLContext | None = None
@@ -111,26 +131,37 @@ class StsPolicies:
 
     async def find(self, domain: str) -> Finding:
         """The policy of a domain (A-labels, lower case). Never raises but CancelledError."""
+        found = await self.look(domain)
+        if isinstance(found, asyncio.Task):
+            await asyncio.wait([found])
+            found = await self.look(domain, found)
+        assert isinstance(found, Finding)
+        return found
+
+    async def look(
+        self, domain: str, waited_for: asyncio.Task[Kept | None] | None = None
+    ) -> Finding | asyncio.Task[Kept | None]:
+        """As find(); where the policy has to be fetched first, the task that does it, which is not the caller's to
+        cancel. waited_for: it is done: what is known now is told, whatever came of it and is announced meanwhile."""
         answer = await self._resolver.txt(f"_mta-sts.{domain}")
         announced = id_of_records(answer.records) if answer.kind is Kind.FOUND else None
         look_again = max(answer.look_again_mono_s, self._clock() + _LOOK_AGAIN_MINIMUM_S)
         kept = await self._known(domain, announced)
         if announced is None:
-            return Finding(kept, None, look_again, answer.detail)
+            return self._tell(domain, Finding(kept, None, look_again, answer.detail))
         if kept is not None and kept.id == announced:
             is_old = self._utc() - kept.fetched_utc_s >= min(_REFRESH_S, kept.policy.max_age_s / 2)
             if is_old and self._failed.get(domain) is None:
                 self._begin(domain, announced)
-            return Finding(kept, announced, look_again)
+            return self._tell(domain, Finding(kept, announced, look_again))
         failure = self._failed.get(domain)
-        if failure is None or failure.id != announced:
-            fetched = await asyncio.shield(self._begin(domain, announced))
-            if fetched is not None:
-                return Finding(fetched, announced, look_again)
-            failure = self._failed.get(domain)
+        if (failure is None or failure.id != announced) and waited_for is None:
+            return self._begin(domain, announced)
+        if kept is None and waited_for is not None and not waited_for.cancelled():
+            kept = waited_for.result()      # of a policy that holds for no time it holds this once
         if failure is not None:
             look_again = min(look_again, max(failure.expires_mono_s, self._clock() + _LOOK_AGAIN_MINIMUM_S))
-        return Finding(kept, announced, look_again, failure.detail if failure is not None else "")
+        return self._tell(domain, Finding(kept, announced, look_again, failure.detail if failure is not None else ""))
 
     def remembered(self, domain: str) -> StsPolicy | None:
         """Of the policies that were looked at lately."""
@@ -171,6 +202,15 @@ class StsPolicies:
 
     def _hold(self, domain: str, kept: Kept) -> None:
         self._held.put(domain, _Held(kept, self._clock() + max(0.0, kept.expires_utc_s - self._utc())))
+        told = self._told.get(domain)
+        if told is not None and told.rule != kept.policy.rule and self.on_change is not None:
+            self._told.put(domain, _Told(kept.policy.rule, told.expires_mono_s))
+            self.on_change(domain)
+
+    def _tell(self, domain: str, finding: Finding) -> Finding:
+        # A plan lives no longer; who plans by it is told when it has changed before.
+        self._told.put(domain, _Told(finding.rule, max(finding.look_again_mono_s, self._clock() + _TOLD_S)))
+        return finding
 
     def _begin(self, domain: str, announced: str) -> asyncio.Task[Kept | None]:
         task = self._under_way.get(domain)
@@ -187,7 +227,8 @@ class StsPolicies:
         except (StsUnavailable, ValueError, OSError) as error:
             failures.add()
             detail = f"policy {announced} of {domain}: {error}"
-            self._failed.put(domain, _Failure(announced, detail, self._clock() + _FAILURE_S))
+            rest_s = _BUSY_S if isinstance(error, _TooMany) else _FAILURE_S
+            self._failed.put(domain, _Failure(announced, detail, self._clock() + rest_s))
             self._report(domain, detail)
             if self.on_failure is not None:
                 is_read = isinstance(error, ValueError)
@@ -203,10 +244,12 @@ class StsPolicies:
         return kept
 
     async def _fetched(self, domain: str) -> bytes:
+        if len(self._under_way) > _IN_LINE:
+            raise _TooMany("too many policies are being fetched")
         try:
-            await asyncio.wait_for(self._turns.acquire(), 5.0)
+            await asyncio.wait_for(self._turns.acquire(), _TURN_S)
         except TimeoutError:
-            raise StsUnavailable("too many policies are being fetched") from None
+            raise _TooMany("too many policies are being fetched") from None
         try:
             return await fetch_policy(domain, self._resolver, await self._authorities(), self._port)
         finally:
