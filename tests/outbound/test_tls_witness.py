@@ -15,7 +15,7 @@ from outbound.test_tls import TLS_OPTIONAL, on_uvloop, one, server_tls, shaping
 
 from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
-from angarium.outbound.tls_witness import TlsWitness
+from angarium.outbound.tls_witness import SessionDomains, TlsWitness
 from angarium.tls.report_outcome import TlsOutcome
 from angarium.tls.sts_policy import StsPolicy
 
@@ -53,6 +53,30 @@ async def test_a_message_that_heeds_no_policy_says_nothing_of_it(tmp_path: pathl
     async with fault_server(tls=stranger) as peer, counted(tmp_path, peer, tlsa=tlsa) as (relay, found):
         assert (await one(relay, flags=TLS_OPTIONAL))["event"] == "delivered"
         assert found == []
+
+
+@on_uvloop
+async def test_a_connection_counts_once_for_each_domain_whose_mail_goes_over_it(tmp_path: pathlib.Path) -> None:
+    """RFC 8460 §4.2: by the policy's domain. It counted for the domain alone that it was dialled for."""
+    async with fault_server(tls=server_tls()) as peer, counted(tmp_path, peer, sts=ENFORCED) as (relay, found):
+        count = 0
+        for recipients in ([b"b@y.example"], [b"b@z.example", b"c@Y.example"], [b"d@z.example"], [b"e@w.example"]):
+            await relay.send(recipients)
+            count += len(recipients)
+            await relay.outcomes(count)
+        assert peer.connections == 1
+        assert [each.domain for each in found] == ["y.example", "z.example", "w.example"]
+        assert [each.policy.domain for each in found] == [each.domain for each in found]
+        assert {(each.policy.type, each.result) for each in found} == {("sts", "")}
+
+
+def test_domains_of_one_connection_are_bounded() -> None:
+    told: list[str] = []
+    domains = SessionDomains("first.example", told.append, bytes.decode)
+    for number in range(10_000):
+        for _ in range(2):
+            domains.carries(b"d%d.example" % number)
+    assert told == [f"d{number}.example" for number in range(4096)]
 
 
 TESTING = StsRule("testing", ("*.example.net",))

@@ -57,6 +57,7 @@ cdef class Carrier:
     cdef size_t piece_at
     cdef uint32_t armed_reply_count
     cdef domain_budget domains          # of the session, where the peer announces RCPTDOMAINMAX
+    cdef public object session_domains  # tls_witness.SessionDomains, or None: TLS reports count nothing here
     cdef object last_domain             # keeps domains.last: no other can come to lie there
     cdef bint is_queued                 # octets wait in the transport: no direct send until they are gone
     cdef bint is_closed

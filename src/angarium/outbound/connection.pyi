@@ -6,6 +6,7 @@ from typing import final
 
 from angarium.outbound.carrier import Carrier
 from angarium.outbound.dialer import Attempt
+from angarium.outbound.tls_witness import SessionDomains
 from angarium.outbound.trouble import Judgement
 from angarium.queue.ready import ReadyQueue
 from angarium.smtp.witness import Witness
@@ -30,6 +31,7 @@ class Connection(Carrier):
     tls_distrust      why the certificate under it is not verified; "": it is, or there is no TLS.
     has_asked_for_tls  whether STARTTLS would have been said.
     local_address     numeric; "": none.
+    session_domains   is told whose mail goes over it; None: nobody counts that.
     Holds references to the envelopes and bodies in hand, at most two chunks of a streamed body, and 2 KiB of its own.
     """
 
@@ -40,6 +42,7 @@ class Connection(Carrier):
     tls_distrust: str
     has_asked_for_tls: bool
     local_address: str
+    session_domains: SessionDomains | None
     def __init__(
         self,
         owner: ConnectionOwner,

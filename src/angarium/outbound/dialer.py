@@ -284,7 +284,7 @@ class Dialer:
                 judgement = await self._try(connection, self._socket(*target), remote)
                 if told and self.witness is not None:
                     if judgement is None:
-                        self.witness.good(told, site, host, at_this, connection)
+                        connection.session_domains = self.witness.good(told, site, host, at_this, connection)
                     else:
                         sender = local_address(source, address) or ""
                         self.witness.bad(told, site, host, judgement, ip=address, sender=sender)

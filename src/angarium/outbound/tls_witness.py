@@ -1,15 +1,16 @@
 """What came of TLS with a host, told to whoever counts it for reports, in the words of RFC 8460 §4.
 
-A connection serves all domains of its site; it is counted for the domain of the message that it was made for. What TLS
-was not asked of (tls = "none", a host that is remembered to fail at it) is not counted, nor what failed before TLS or
-behind it.
+A connection is counted for the domain of the message that it was made for, and once for each other domain whose mail
+goes over it (§4.2: sessions are counted by the policy's domain). What TLS was not asked of (tls = "none", a host that
+is remembered to fail at it) is not counted, nor what failed before TLS or behind it.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from angarium.model.plan import Host, Site
 from angarium.model.tlsa import TlsaState
@@ -21,6 +22,10 @@ from angarium.tls.sts_policy import StsPolicy
 
 if TYPE_CHECKING:
     from angarium.outbound.connection import Connection
+
+
+# Of one connection: what more domains would take of memory is worth more than to count them.
+_DOMAINS_MOST: Final = 4096
 
 
 class TlsWitness:
@@ -44,13 +49,20 @@ class TlsWitness:
         except ValueError:
             return ""
 
-    def good(self, domain: str, site: Site, host: Host, policy: TlsPolicy, connection: Connection) -> None:
-        """A connection that mail may go over."""
+    def good(
+        self, domain: str, site: Site, host: Host, policy: TlsPolicy, connection: Connection
+    ) -> SessionDomains | None:
+        """A connection that mail may go over; who is to hear of other domains' mail on it. None: it does not count."""
         if not policy.wants_tls or not connection.has_asked_for_tls:
-            return
+            return None
         result, reason = self._result(site, host, policy, connection)
         ip, sender = connection.host_key[1], connection.local_address
-        self._tell(domain, site, host, result=result, reason=reason, ip=ip, sender=sender)
+
+        def count(domain: str) -> None:
+            self._tell(domain, site, host, result=result, reason=reason, ip=ip, sender=sender)
+
+        count(domain)
+        return SessionDomains(domain, count, functools.partial(self.domain_of, site))
 
     def bad(
         self, domain: str, site: Site, host: Host, judgement: trouble.Judgement, *, ip: str = "", sender: str = ""
@@ -102,6 +114,26 @@ class TlsWitness:
         if known is not None and known.rule == site.sts:
             lines.append(f"max_age: {known.max_age_s}")
         return ReportedPolicy("sts", domain, tuple(lines), site.sts.patterns)
+
+
+class SessionDomains:
+    """Of one connection that is counted: the domains that it was counted for, and how for others."""
+
+    def __init__(self, domain: str, count: Callable[[str], None], domain_of: Callable[[bytes], str]) -> None:
+        self._count = count
+        self._domain_of = domain_of
+        self._seen: set[bytes] = set()
+        self._counted = {domain}
+
+    def carries(self, domain: bytes) -> None:
+        """Mail for a domain, as forward-paths have it, goes over the connection. Cheap for one that was seen before."""
+        if domain in self._seen or len(self._seen) >= _DOMAINS_MOST:
+            return
+        self._seen.add(domain)
+        told = self._domain_of(domain)
+        if told and told not in self._counted:
+            self._counted.add(told)
+            self._count(told)
 
 
 def _is_address(name: str) -> bool:

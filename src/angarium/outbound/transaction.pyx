@@ -9,6 +9,7 @@ from angarium.model.clock cimport mono_ms, utc_ms
 from angarium.model.octets cimport octets_ref
 from angarium.outbound.body_stream cimport stream_begin
 from angarium.outbound.carrier cimport HAND_FETCHING, HAND_OPEN, HAND_READY, Carrier, hand
+from angarium.queue.domains cimport DomainQueue
 from angarium.queue.message cimport message, recipient, transaction
 from angarium.smtp.csmtp cimport SMTP_NOTIFY_DELAY, SMTP_NOTIFY_FAILURE, SMTP_NOTIFY_NEVER
 from angarium.smtp.client_dialogue cimport (
@@ -156,11 +157,26 @@ cdef bint take(Carrier self) noexcept:
     if self.scheduler.verp is not None and not self.session.is_lmtp:
         limit = 1                       # each has a reverse-path of its own where bounces are to tell who it was
     if self.session.domain_limit == 0:
-        return self.ready.take(&self.next.t, limit, NULL)
-    is_taken = self.ready.take(&self.next.t, limit, &self.domains)
-    if is_taken:
-        self.last_domain = <object>self.domains.last
+        is_taken = self.ready.take(&self.next.t, limit, NULL)
+    else:
+        is_taken = self.ready.take(&self.next.t, limit, &self.domains)
+        if is_taken:
+            self.last_domain = <object>self.domains.last
+    if is_taken and self.session_domains is not None:
+        tell_domains(self)
     return is_taken
+
+
+cdef void tell_domains(Carrier self) noexcept:
+    cdef uint32_t i
+    cdef void *last = NULL
+    try:
+        for i in range(self.next.t.count):
+            if self.next.t.recipients[i].domain != last:
+                last = self.next.t.recipients[i].domain
+                self.session_domains.carries((<DomainQueue>last).domain)
+    except Exception as error:
+        self.scheduler.journal.log("error", where="TLS reports", remote=self.remote, reason=repr(error))
 
 
 cdef bint is_out_of_domains(Carrier self) noexcept:
