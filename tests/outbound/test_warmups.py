@@ -15,7 +15,7 @@ from angarium.model.plan import Host, Site
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.rations import Rations
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import ProviderShaping, ShapingTables
+from angarium.queue.shaping_options import ProviderShaping, ShapingDefault, ShapingTables
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import PoolOptions, SourceOptions
 from angarium.routing.warmup import WarmupOptions, Warmups
@@ -32,7 +32,13 @@ class Clock:
 
 
 def relay_of(
-    directory: pathlib.Path, server: FaultServer, clock: Clock, weights: dict[str, int], **plan: Any
+    directory: pathlib.Path,
+    server: FaultServer,
+    clock: Clock,
+    weights: dict[str, int],
+    *,
+    connections: int = 32,
+    **plan: Any,
 ) -> AbstractAsyncContextManager[Outgoing]:
     options = WarmupOptions(sources=["new"], begins="2024-10-04", **plan)       # day 20000
     warmups = Warmups({"new": options}, PROVIDERS, Rations(clock))
@@ -43,7 +49,7 @@ def relay_of(
 
     shared = site("mx.shared.example")
     sites = {b"b.example": site("mx1.big.example"), b"own.example": shared, b"*": shared}
-    shaping = Shaping(ShapingTables(provider=PROVIDERS))
+    shaping = Shaping(ShapingTables(default=ShapingDefault(connections=connections), provider=PROVIDERS))
     return outgoing(directory, sites, pools=pools, shaping=shaping, options=OutboundOptions(site_pause_first_s=0.1))
 
 
@@ -91,3 +97,18 @@ async def test_without_a_warm_source_mail_waits_and_says_why(tmp_path: pathlib.P
         await relay.send(b"x@b.example")
         await relay.outcomes(13)
         assert server.connections == connections, "nobody is called without a message to bring"
+
+
+@on_uvloop
+async def test_what_a_host_has_not_looked_at_does_not_count(tmp_path: pathlib.Path) -> None:
+    """A host that takes two messages a connection and closes: each third one is given back untried, and of the plan
+    nothing is lost."""
+    enough = b"421 4.3.2 enough for one connection\r\n"
+    async with (
+        fault_server(faults={"MAIL": [None, None, enough] * 20}) as server,
+        relay_of(tmp_path, server, Clock(), {"new": 1}, connections=1, schedule=[12]) as relay,
+    ):
+        for _ in range(20):
+            await relay.send(b"x@b.example")
+        assert Counter(event["event"] for event in await relay.outcomes(20)) == {"delivered": 12, "deferred": 8}
+        assert len(server.received) == 12

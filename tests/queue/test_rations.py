@@ -41,6 +41,22 @@ def test_a_clock_that_is_set_back_gives_no_day_twice() -> None:
     assert ration.is_spent and ration.count() == 2
 
 
+def test_what_is_given_back_may_go_again_on_its_day_and_adds_nothing_to_another() -> None:
+    clock = Clock(100.0)
+    ration = Rations(clock).ration("ip ", 100, [3, 3])
+    assert [ration.try_message() for _ in range(4)] == [True, True, True, False]
+    ration.give_message_back(100)
+    assert ration.count() == 2 and [ration.try_message() for _ in range(2)] == [True, False]
+    clock.day = 101.0
+    ration.give_message_back(100)               # before the day's first message
+    assert [ration.try_message() for _ in range(4)] == [True, True, True, False]
+    ration.give_message_back(100)
+    assert ration.is_spent
+    for _ in range(5):
+        ration.give_message_back(101)
+    assert ration.count() == 0
+
+
 def test_processes_count_together() -> None:
     rations = Rations(Clock(100.0))
     ration = rations.ration("ip gmail", 100, [1000])

@@ -122,6 +122,8 @@ cdef class Carrier:
         """The transaction is over: every recipient has its outcome or was told "too many" and goes back."""
         cdef transaction told
         cdef uint32_t i, kept = 0
+        if h.state != HAND_OPEN:        # it ended before MAIL
+            self.ready.give_pace(&h.t)
         if h.untried_count:
             for i in range(h.t.count):
                 if is_untried(h, i):
@@ -130,6 +132,8 @@ cdef class Carrier:
             told.message = h.t.message
             told.count = h.t.count - kept
             h.t.count = kept
+            if told.count == 0:
+                self.ready.give_pace(&h.t)
             self.ready.give_back(&h.t)          # first: the message must not be over before its rest is back
             self.scheduler.settle(&told)
         else:
@@ -137,6 +141,7 @@ cdef class Carrier:
         return forget(h)
 
     cdef int give_back(self, hand *h) except -1:
+        self.ready.give_pace(&h.t)
         self.ready.give_back(&h.t)
         return forget(h)
 

@@ -137,4 +137,5 @@ cdef struct transaction:                # recipients of one message that travel 
     message *message
     uint32_t count
     uint32_t capacity
+    uint32_t ration_day                 # of the warm-up that it was taken from; 0: of none
     recipient **recipients              # owned by the connection that holds the transaction

@@ -25,5 +25,6 @@ cdef class Ration:
     cdef int64_t limit                  # -1: none
 
     cdef void look_at_day(self, uint32_t day) noexcept
-    cdef bint take(self) noexcept       # one message, if it may go
+    cdef uint32_t take(self) noexcept   # one message: the day that it counts for; 0: it may not go
+    cdef void give(self, uint32_t day) noexcept     # what was taken for that day has not gone; when it is over it makes no difference
     cdef bint spent(self) noexcept

@@ -30,6 +30,8 @@ class Ration:
         """No more may go today."""
     def try_message(self) -> bool:
         """Takes one message of today's; False when none is left."""
+    def give_message_back(self, day: int) -> None:
+        """What was taken for that day (since 1970) has not gone; nothing happens when the day is over."""
     def limit_today(self) -> int | None:
         """None: no limit (any more)."""
     def count(self) -> int:

@@ -84,23 +84,32 @@ cdef class Ration:
         except Exception:
             pass                # the schedule was checked when it was read
 
-    cdef bint take(self) noexcept:
+    cdef uint32_t take(self) noexcept:
         cdef uint32_t day = self.rations.today()
         cdef uint64_t seen, count
         if day != self.known_day:
             self.look_at_day(day)
         if self.slot == NULL:
-            return True
+            return day
         seen = word_read(&self.slot.state)
         while True:
             # A clock that is set back must not begin a day again.
             if seen >> COUNT_BITS > day:
-                return self.limit < 0
+                return day if self.limit < 0 else 0
             count = seen & ((<uint64_t>1 << COUNT_BITS) - 1) if seen >> COUNT_BITS == day else 0
             if self.limit >= 0 and count >= <uint64_t>self.limit:
-                return False
+                return 0
             if word_change(&self.slot.state, &seen, <uint64_t>day << COUNT_BITS | (count + 1)):
-                return True
+                return day
+
+    cdef void give(self, uint32_t day) noexcept:
+        cdef uint64_t seen
+        if self.slot == NULL:
+            return
+        seen = word_read(&self.slot.state)
+        while seen >> COUNT_BITS == day and seen & ((<uint64_t>1 << COUNT_BITS) - 1):
+            if word_change(&self.slot.state, &seen, seen - 1):
+                return
 
     cdef bint spent(self) noexcept:
         cdef uint32_t day = self.rations.today()
@@ -119,7 +128,10 @@ cdef class Ration:
         return self.spent()
 
     def try_message(self):
-        return self.take()
+        return self.take() != 0
+
+    def give_message_back(self, uint32_t day):
+        self.give(day)
 
     def limit_today(self):
         self.look_at_day(self.rations.today())

@@ -117,6 +117,7 @@ cdef class ReadyQueue:
     cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept
     cdef bint is_beyond(self, const domain_budget *domains) noexcept        # its next recipient is of a domain too many
     cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
+    cdef void give_pace(self, const transaction *of_) noexcept             # the peer has not looked at it: it may count for another
     cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it
     # Connections of the whole machine to the site (shared memory). may_connect() takes one of the site's places: give it
     # back with connection_closed(). When it says no, the egress is woken again by itself while there is work.

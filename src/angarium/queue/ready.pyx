@@ -280,14 +280,17 @@ cdef class ReadyQueue:
         cdef recipient **grown
         into.message = NULL
         into.count = 0
+        into.ration_day = 0
         if self.count == 0 or self.paused_until_mono_s != 0.0:
             return False
         if (self.is_paced or self.passage is not None) and not self.take_rates():
             return False
-        if self.ration is not None and not self.ration.take():
-            self.give_rates()
-            self.ledger.ration_spent(self)
-            return False
+        if self.ration is not None:
+            into.ration_day = self.ration.take()
+            if into.ration_day == 0:
+                self.give_rates()
+                self.ledger.ration_spent(self)
+                return False
         if limit > self.recipient_limit:
             limit = self.recipient_limit
         # A budget that is used up goes on with its last domain: no turn then, the foremost was looked at.
@@ -317,6 +320,7 @@ cdef class ReadyQueue:
                 break
             r = self.order.another(&walk)
         if into.count == 0:
+            self.give_pace(into)
             return False
         self.count -= into.count
         if self.count == 0 and self.share.wanted_by == self.number:
@@ -344,6 +348,11 @@ cdef class ReadyQueue:
         self.ledger.settle(from_)
         if given:
             self.egress.wake(self)
+
+    cdef void give_pace(self, const transaction *of_) noexcept:
+        self.give_rates()
+        if of_.ration_day and self.ration is not None:
+            self.ration.give(of_.ration_day)
 
     cpdef pause(self, double seconds):
         cdef double until = time.monotonic() + seconds
