@@ -2,13 +2,14 @@
 #   make run      build what is needed and start a relay on 127.0.0.1:2525
 #   make test     the whole test suite
 #   make soak     a hundred rounds of kill -9 under load (docs/durability.md)
+#   make day      twenty days of traffic on a simulated clock (docs/durability.md)
 #   make crash    the proof that no power cut, failing call or kill loses acknowledged mail (docs/durability.md)
 BIN := .venv/bin
 SOURCES := setup.py $(shell find csrc src -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 C_SOURCES := $(filter-out csrc/tests/% csrc/fuzz/%,$(filter csrc/%.c,$(SOURCES)))
 JOBS := $(shell nproc)
 
-.PHONY: run build test debug lint bench fuzz interop ctest crash soak instructions clean
+.PHONY: run build test debug lint bench fuzz interop ctest crash soak day instructions clean
 .DELETE_ON_ERROR:
 
 run: build var/angarium.toml
@@ -69,6 +70,10 @@ crash:
 
 soak: build .venv/.dev-packages
 	PYTHONPATH=src:tests $(BIN)/python -m crash.soak --rounds 100
+
+# Each a quarter of a minute: SEEDS of them, from seed SEED on.
+day: build .venv/.dev-packages
+	PYTHONPATH=src:tests $(BIN)/python -m simulation.day --seeds $(if $(SEEDS),$(SEEDS),20) --seed $(if $(SEED),$(SEED),1)
 
 instructions: build .venv/.dev-packages
 	$(BIN)/python benchmarks/instructions/run.py

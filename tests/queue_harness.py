@@ -22,10 +22,12 @@ from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
+from angarium.routing.egress_rules import EgressPools
 from angarium.spool.shard import Shard
 
 MESSAGE = b"From: a@x.example\r\nSubject: test\r\nMessage-ID: <1@x.example>\r\n\r\nHello\r\n"
@@ -152,10 +154,12 @@ class Queue:
         default: Site,
         *,
         options: QueueOptions | None = None,
-        shaping: ShapingOptions | None = None,
+        shaping: ShapingOptions | Shaping | None = None,
+        pool: EgressPool | EgressPools | None = None,
         hot_limit_octets: int = 1 << 20,
         segment_octets: int = 4 << 20,
         outbound: OutboundOptions | None = None,
+        router: Any = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
@@ -168,14 +172,14 @@ class Queue:
         self.shard.attach(loop)
         self.wheel = Wheel(loop)
         self.journal = Journal(self._log_fd)
-        self.router = Router(default)
+        self.router = router or Router(default)
         self.scheduler = Scheduler(
             loop,
             self.wheel,
             self.journal,
             Shares(1),
             router=self.router,
-            pool=EgressPool({Source("default", "", "relay.example"): 1}),
+            pool=pool or EgressPool({Source("default", "", "relay.example"): 1}),
             shaping=shaping or ShapingOptions(),
             options=options or QueueOptions(retry=RetryOptions(first=600, max=3600, jitter=0.1)),
             hostname="relay.example",
@@ -235,6 +239,10 @@ class Queue:
         await self.maildirs.drain(5.0)
         self.scheduler.close()
         await self.reporter.drain()
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """What close() does when nothing is under way any more."""
         self.shard.close()
         os.close(self._log_fd)
         os.close(self._directory_fd)
