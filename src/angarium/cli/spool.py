@@ -267,12 +267,23 @@ def _cat(path: str, args: argparse.Namespace) -> int:
                 return 0
             try:
                 pieces = contents.body(message)
-            except SpoolCorrupt as error:
-                raise SpoolCorrupt(f"{args.id}: {error}") from None
+            except SpoolCorrupt:
+                pieces = _second_look(spool, args.id)
             for piece in pieces:
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
     return 0
+
+
+def _second_look(spool: SpoolDirectory, id: str) -> list[bytes]:
+    """The octets of a message that could not be read. A relay may have moved it meanwhile, or be done with it:
+    NoSuchMessage. Raises SpoolCorrupt when it is damaged."""
+    contents = _contents(spool)
+    message = next(_selected(contents, [id]))
+    try:
+        return contents.body(message)
+    except SpoolCorrupt as error:
+        raise SpoolCorrupt(f"{id}: {error}") from None
 
 
 def _export(path: str, args: argparse.Namespace) -> int:
@@ -289,10 +300,24 @@ def _export(path: str, args: argparse.Namespace) -> int:
         args.to.mkdir(mode=0o700, exist_ok=True)
         exported: list[str] = []
         lost: list[str] = []
+        suspects: set[int] = set()
         for message in _messages(contents) if args.all else _selected(contents, args.ids):
-            name = encode_id(message.envelope.id)
             try:
                 write_message(args.to, message, contents.body(message))
+            except SpoolCorrupt:
+                suspects.add(message.envelope.id)
+                continue
+            exported.append(encode_id(message.envelope.id))
+            bar.update(1)
+        # A relay may have moved them meanwhile, or be done with them: who is not there any more is not lost.
+        again = _contents(spool) if suspects else contents
+        there = _messages(again) if args.all else _selected(again, [encode_id(each) for each in suspects])
+        for message in there if suspects else ():
+            if message.envelope.id not in suspects:
+                continue
+            name = encode_id(message.envelope.id)
+            try:
+                write_message(args.to, message, again.body(message))
             except SpoolCorrupt as error:
                 lost.append(f"{name}: {error}")
                 continue

@@ -1,5 +1,7 @@
 """What a spool holds, read from outside: no lock is taken and nothing is written, so it works beside a running relay.
-What the relay changes meanwhile may be seen or not; what looks damaged then must be looked at twice (verification.py).
+What the relay changes meanwhile may be seen or not. It can look like damage: a scan meets the end of what is written,
+and behind it, a moment later, a whole batch; a segment is used again between its header and its records. So what looks
+damaged is looked at twice, and damage is what both looks have seen.
 
 A segment counts for the shard that its header names, wherever the file lies.
 """
@@ -154,10 +156,14 @@ class Contents:
         path = f"{directory}/{name}"
         try:
             with SegmentFile(self._root_fd, path) as file:
-                header = file.header()
-                copies = file.damaged_header_copies()
-                file_octets = file.file_octets
-                first_salt = file.first_salt()
+                try:
+                    header, copies, file_octets, first_salt = _head_of(file)
+                    is_suspect = bool(copies) or (header is not None and file_octets < header.segment_octets)
+                except SpoolCorrupt:
+                    is_suspect = True
+                if is_suspect:
+                    file.forget_cache()
+                    header, copies, file_octets, first_salt = _head_of(file)
         except FileNotFoundError:
             return
         except (SpoolCorrupt, OSError) as error:  # not SpoolVersion: nothing in a spool of another one can be judged
@@ -211,6 +217,11 @@ class Contents:
     ) -> Iterator[StoredMessage]:
         header = segment.header
         scan = scan_segment(file, header)
+        suspects: set[int] = set()
+        while any(start not in suspects for start, _ in scan.damaged):
+            suspects = {start for start, _ in scan.damaged}
+            file.forget_cache()
+            scan = scan_segment(file, header)
         for start, end in scan.damaged:
             what = "no valid record"
             self.damage.append(Damage(segment.path, what, header.serial, start, end - start))
@@ -265,7 +276,12 @@ class Contents:
             return None
         try:
             with segment.open(self._root_fd) as file:
-                octets = file.read(segment.header, place.offset, place.length, Kind.OUTCOME, envelope.id)
+                try:
+                    octets = file.read(segment.header, place.offset, place.length, Kind.OUTCOME, envelope.id)
+                except SpoolCorrupt:
+                    if is_unchanged(file, segment):
+                        raise
+                    return None  # used again meanwhile: there is a newer one, or the message is over
             state = parse_state(octets)
             if len(state) != len(envelope.recipients):
                 raise SpoolCorrupt("the outcome is about another number of recipients than the envelope")
@@ -275,6 +291,11 @@ class Contents:
             self._add_record_damage(segment, place.offset, place.length, error)
             return None
         return state
+
+
+def _head_of(file: SegmentFile) -> tuple[Header | None, list[int], int, int]:
+    """Header, damaged copies of it, octets of the file, and the salt of its first record. Raises SpoolCorrupt."""
+    return file.header(), file.damaged_header_copies(), file.file_octets, file.first_salt()
 
 
 def is_unchanged(file: SegmentFile, segment: Segment) -> bool:
