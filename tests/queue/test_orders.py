@@ -11,6 +11,7 @@ import pytest
 from queue_harness import NextHop, Queue, run, until
 
 from angarium.model.plan import RoutingTrouble
+from angarium.model.units import Duration
 from angarium.queue import orders
 from angarium.queue.inspect import id_text
 from angarium.queue.options import QueueOptions, RetryOptions
@@ -420,6 +421,26 @@ def test_mail_goes_on_while_a_large_queue_is_walked(tmp_path):
             sent += 1
         assert walking.result().recipients >= 30000 and sent > 1
         await until(lambda: len(hop.messages) == sent)
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_hold_longer_than_max_age_may_end_in_a_suspension(tmp_path):
+    """Age counts from the end of the hold for who is suspended, too: it was deferred again and again, each time as if
+    it had been tried, and went hours after the suspension was over."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start(), options=QueueOptions(max_age=Duration(2)))
+        queue.scheduler.set_rules([order("suspend", ALL)])
+        await queue.send("b@y.example", attributes={Attribute.HOLD_UNTIL: b"%d" % (time.time() + 4)})
+        await until(lambda: suspended(queue) or queue.events("deferred"))
+        assert not queue.events("deferred")
+        queue.scheduler.set_rules([])
+        await orders.release(queue.scheduler)
+        await until(lambda: queue.is_empty)
+        assert [line["attempt"] for line in queue.events("delivered")] == [1]
         await queue.close()
 
     run(test, tmp_path)

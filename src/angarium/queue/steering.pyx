@@ -14,9 +14,10 @@ from angarium.queue.lists cimport list_append, list_init, list_remove
 from angarium.queue.log cimport log_outcome
 from angarium.queue.matching cimport Matcher
 from angarium.queue.message cimport (
-    OUTCOME_FAILED, PLACE_AWAITING, PLACE_IN_HAND, PLACE_NOWHERE, RECIPIENT_MOVED, RECIPIENT_SUSPENDED, message, message_of,
-    recipient)
+    MESSAGE_HAS_TERMS, OUTCOME_FAILED, PLACE_AWAITING, PLACE_IN_HAND, PLACE_NOWHERE, RECIPIENT_MOVED, RECIPIENT_SUSPENDED,
+    message, message_of, recipient)
 from angarium.queue.outcomes cimport Outcomes
+from angarium.queue.terms cimport message_terms, terms_of
 from angarium.spool.cspool cimport spool_envelope, spool_envelope_open
 
 import functools
@@ -129,7 +130,9 @@ cdef class Steering(Outcomes):
             orders = self.orders_of(<DomainQueue>r.domain)
             if orders is None and not r.flags & RECIPIENT_MOVED:
                 return True
-            if m.envelope == NULL and not self.is_blind and (r.flags & RECIPIENT_MOVED or orders.needs_envelope):
+            # Of a held message only the envelope says how old it is: see park().
+            if m.envelope == NULL and not self.is_blind and (r.flags & RECIPIENT_MOVED or orders.needs_envelope
+                                                             or m.flags & MESSAGE_HAS_TERMS):
                 r.link.where = PLACE_AWAITING
                 list_append(&self.awaiting, &r.link)
                 self.read_awaiting()
@@ -223,7 +226,11 @@ cdef class Steering(Outcomes):
     # ---- suspending, ending ----
 
     cdef int park(self, message *m, recipient *r, Rule rule, uint64_t until, uint64_t now) except -1:
-        cdef uint64_t expires = m.received_utc_ms + <uint64_t>(self.max_age_s * 1000)
+        cdef uint64_t expires = m.received_utc_ms
+        cdef message_terms terms
+        if m.flags & MESSAGE_HAS_TERMS and terms_of(m, &terms):     # as in conclude()
+            expires = max(expires, terms.hold_until_utc_s * 1000)
+        expires += <uint64_t>(self.max_age_s * 1000)
         if now >= expires:
             text = f"suspended by order {rule.order.name}" if rule.order is not None else "waits for the end of quiet hours"
             self.conclude_later(r, None, Trouble(0, (4, 4, 7), text, phase="order"), False)
