@@ -76,6 +76,7 @@ EXTENSIONS = {
     "angarium.spool.envelope": OCTETS + ENVELOPE,
     "angarium.spool.segment_file": [f"csrc/spool/{name}.c" for name in ("crc32c", "format", "scan")],
     "angarium.spool.shard": OCTETS + SPOOL,
+    "angarium.spool.foreign": OCTETS + SPOOL,
     "angarium.model.memory": [],
     "angarium.metrics.counters": [],
     "angarium.events.journal": [],

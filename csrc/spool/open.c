@@ -352,14 +352,11 @@ void spool_shard_destroy(spool_shard *self)
     free(self);
 }
 
-int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
-                     spool_shard **out, spool_error *error)
+spool_shard *spool_shard_new(const char *name, uint8_t number)
 {
-    *out = NULL;
-    *error = (spool_error){0};
     spool_shard *self = calloc(1, sizeof *self);
     if (self == NULL)
-        return fail(error, ENOMEM, "spool shard %s: out of memory", name);
+        return NULL;
     self->dirfd = self->lock_fd = self->event_fd = -1;
     self->number = number;
     snprintf(self->name, sizeof self->name, "%s", name);
@@ -371,7 +368,17 @@ int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_op
     pthread_cond_init(&self->commit_wake, &attributes);
     pthread_cond_init(&self->reader_wake, &attributes);
     pthread_condattr_destroy(&attributes);
+    return self;
+}
 
+int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
+                     spool_shard **out, spool_error *error)
+{
+    *out = NULL;
+    *error = (spool_error){0};
+    spool_shard *self = spool_shard_new(name, number);
+    if (self == NULL)
+        return fail(error, ENOMEM, "spool shard %s: out of memory", name);
     int result = open_all(self, dirfd, options, error);
     if (result != 0)
         spool_shard_destroy(self);

@@ -249,6 +249,17 @@ static void outcome_done(spool_shard *self, spool_op *op)
     spool_pins_consider(self, op->about);
 }
 
+void spool_pins_forget_foreign(spool_shard *self, spool_segment *segment)
+{
+    forget(self, segment);
+    SPOOL_COUNT(self, sealed_segments, 1);      /* it never counted as one */
+    pthread_mutex_lock(&self->mutex);
+    segment->next_closing = self->shared.closing;
+    self->shared.closing = segment;
+    pthread_cond_signal(&self->reader_wake);
+    pthread_mutex_unlock(&self->mutex);
+}
+
 static void add_live(spool_segment *segment, int64_t count, uint64_t octets)
 {
     segment->live += count;

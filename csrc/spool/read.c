@@ -226,7 +226,8 @@ bool spool_reader_is_stopping(spool_shard *self)
 void *spool_reader_main(void *shard)
 {
     spool_shard *self = shard;
-    spool_recover(self);
+    if (!self->is_foreign)
+        spool_recover(self);
     for (;;) {
         spool_read_op *reads;
         spool_segment *closing;

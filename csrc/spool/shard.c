@@ -299,7 +299,8 @@ void spool_shard_stop(spool_shard *self)
     pthread_cond_signal(&self->commit_wake);
     pthread_cond_signal(&self->reader_wake);
     pthread_mutex_unlock(&self->mutex);
-    pthread_join(self->commit_thread, NULL);
+    if (!self->is_foreign)
+        pthread_join(self->commit_thread, NULL);
     pthread_join(self->reader_thread, NULL);
     self->is_stopped = true;
 }

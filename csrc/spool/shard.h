@@ -158,6 +158,7 @@ struct spool_shard {
     uint32_t counter;
     bool is_scan_merged;
     bool is_stopped;
+    bool is_foreign;                        /* of another process: read only (foreign.c) */
 
     /* any thread, __atomic only */
     uint32_t expected;                      /* active transactions */
@@ -207,6 +208,7 @@ void spool_report(spool_shard *self, const char *format, ...) __attribute__((for
 void spool_signal_locked(spool_shard *self);    /* wakes the loop; mutex held */
 
 /* open.c */
+spool_shard *spool_shard_new(const char *name, uint8_t number);     /* without directory or threads; NULL: no memory */
 void spool_shard_destroy(spool_shard *self);
 
 /* segment.c: files. Each returns 0 or an errno. */
@@ -249,5 +251,7 @@ void spool_pins_consider(spool_shard *self, spool_segment *segment);    /* retir
 bool spool_pins_free_entry(spool_shard *self, uint64_t id, spool_segment *home, spool_segment *state, uint32_t kind);
 void spool_freed_destroy(spool_freed *freed);
 void spool_pins_take_found(spool_shard *self, const spool_found *found);
+/* Of a foreign shard: nobody reads from it any more. */
+void spool_pins_forget_foreign(spool_shard *self, spool_segment *segment);
 
 #endif

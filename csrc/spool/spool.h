@@ -147,6 +147,20 @@ spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial);     /* N
 /* Nothing more is written into it: what is submitted from now on lies elsewhere. */
 bool spool_segment_is_sealed(const spool_segment *segment);
 
+/* What another process needs to read from a segment. */
+typedef struct spool_segment_face {
+    uint32_t serial, slot, salt;
+    uint64_t octets;            /* of the file */
+} spool_segment_face;
+void spool_segment_describe(const spool_segment *segment, spool_segment_face *out);
+
+/* A shard that another process has: spool_shard_read, reap, stop and close are all that may be called. The owner must keep the
+ * segments; one that it has recycled gives EBADMSG. Neither locks nor writes anything. 0 or an errno. */
+int spool_shard_open_foreign(int dirfd, const char *name, uint8_t number, spool_shard **out, spool_error *error);
+/* One of its segments, held until spool_shard_drop_foreign, which must come behind its last read. NULL: no memory. */
+spool_segment *spool_shard_hold_foreign(spool_shard *self, const spool_segment_face *face);
+void spool_shard_drop_foreign(spool_shard *self, spool_segment *segment);
+
 /* Compaction: who runs it asks for a victim, moves what still matters in it (docs/spool-format.md) and says so. Loop thread.
  *
  * A copy must not lie in a segment in which the message had a home before: freed records name the message and its home, and would mean

@@ -1,4 +1,5 @@
-/* The shard on a real file system: durability before done, restart, streaming, ids, locks, versions, alignments. */
+/* The shard on a real file system: durability before done, restart, streaming, ids, locks, versions, alignments,
+ * and read by another process. */
 #include "spool_fixture.h"
 
 enum { MIB = 1 << 20 };
@@ -376,6 +377,92 @@ static void short_writes_are_continued(void)
     fixture_remove(&self);
 }
 
+/* --- read by another process --- */
+
+static spool_segment_face face_of(const item *message)
+{
+    spool_segment_face face;
+    spool_segment_describe(message->op.place.segment, &face);
+    return face;
+}
+
+/* What one place gives where the segment is the one described. */
+static int read_foreign(fixture *foreign, const spool_segment_face *face, spool_place place, octets **out)
+{
+    place.segment = spool_shard_hold_foreign(foreign->shard, face);
+    CHECK(place.segment != NULL, "no memory");
+    int error = read_place(foreign, place, out);
+    spool_shard_drop_foreign(foreign->shard, place.segment);
+    return error;
+}
+
+static fixture open_foreign(const fixture *self)
+{
+    fixture foreign = *self;
+    spool_error error;
+    int code = spool_shard_open_foreign(self->dirfd, "00", 0, &foreign.shard, &error);
+    CHECK(code == 0, "%s", error.text);
+    return foreign;
+}
+
+static void bodies_and_envelopes_are_read_beside_the_owner(void)
+{
+    fixture self = fixture_make(MIB, 2);
+    fixture foreign = open_foreign(&self);
+    for (int i = 0; i < 100; i++) {                 /* over several segments, the current one among them */
+        item *message = submit_message(&self, (size_t)(i * 977 % 60000 + 1));
+        CHECK(wait_for(&self, message) == 0, "message %d", i);
+        spool_segment_face face = face_of(message);
+        octets *envelope = NULL, *body = NULL;
+        CHECK(read_foreign(&foreign, &face, message->op.place, &envelope) == 0, "envelope %d", i);
+        CHECK(read_foreign(&foreign, &face, message->op.body_place, &body) == 0, "body %d", i);
+        CHECK(body->length == message->op.body->length && memcmp(body->data, message->op.body->data, body->length) == 0, "body %d", i);
+        octets_unref(envelope);
+        octets_unref(body);
+        item_free(message);
+    }
+    CHECK(statistics(&foreign).segments == 0, "nothing is held any more");
+    spool_shard_stop(foreign.shard);
+    spool_shard_close(foreign.shard);
+    item_free(append(&self, 10));                   /* the owner goes on */
+    settle(&self);
+    fixture_remove(&self);
+}
+
+static void another_segment_in_the_same_file_is_refused(void)
+{
+    fixture self = fixture_make(MIB, 2);
+    fixture foreign = open_foreign(&self);
+    item *message = submit_message(&self, 1000);
+    CHECK(wait_for(&self, message) == 0, "stored");
+    spool_segment_face face = face_of(message), other = face, none = face;
+    octets *body = NULL;
+    other.salt++;
+    none.slot += 1000;
+    CHECK(read_foreign(&foreign, &other, message->op.body_place, &body) == EBADMSG && body == NULL, "another salt");
+    CHECK(read_foreign(&foreign, &none, message->op.body_place, &body) == ENOENT && body == NULL, "no such file");
+    spool_place beyond = message->op.body_place;
+    beyond.offset = MIB - 8;
+    CHECK(read_foreign(&foreign, &face, beyond, &body) == EBADMSG && body == NULL, "beyond its end");
+    CHECK(read_foreign(&foreign, &face, message->op.body_place, &body) == 0, "and the right one is read");
+    octets_unref(body);
+    item_free(message);
+    spool_shard_close(foreign.shard);
+    fixture_remove(&self);
+}
+
+static void a_shard_that_there_is_not_is_not_made(void)
+{
+    fixture self = fixture_make(MIB, 2);
+    spool_shard *shard;
+    spool_error error;
+    CHECK(spool_shard_open_foreign(self.dirfd, "07", 7, &shard, &error) == ENOENT && shard == NULL, "refused");
+    CHECK(strstr(error.text, "07") != NULL, "%s", error.text);
+    struct stat status;
+    CHECK(fstatat(self.dirfd, "07", &status, 0) != 0, "and not made");
+    fixture_remove(&self);
+}
+
 int main(void)
 {
     messages_come_back_after_a_restart();
@@ -393,6 +480,9 @@ int main(void)
     another_version_is_refused_untouched();
     works_without_direct_writes();
     short_writes_are_continued();
+    bodies_and_envelopes_are_read_beside_the_owner();
+    another_segment_in_the_same_file_is_refused();
+    a_shard_that_there_is_not_is_not_made();
     CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());
     return check_report();
 }

@@ -180,6 +180,17 @@ cdef extern from "spool/spool.h" nogil:
     int64_t spool_shard_repeats_under_way(const spool_segment *victim)
     void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bint is_moved, uint64_t again_mono_ms)
 
+    ctypedef struct spool_segment_face:
+        uint32_t serial
+        uint32_t slot
+        uint32_t salt
+        uint64_t octets
+
+    void spool_segment_describe(const spool_segment *segment, spool_segment_face *out)
+    int spool_shard_open_foreign(int dirfd, const char *name, uint8_t number, spool_shard **out, spool_error *error)
+    spool_segment *spool_shard_hold_foreign(spool_shard *self, const spool_segment_face *face)
+    void spool_shard_drop_foreign(spool_shard *self, spool_segment *segment)
+
     ctypedef struct spool_recovered:
         uint64_t id
         octets *envelope
