@@ -16,7 +16,9 @@ typedef struct shares_entry {
 
 struct shares_table {
     uint32_t slots;
-    uint32_t reserved[15];          /* entries start on a cache line */
+    uint32_t reserved;
+    _Atomic uint64_t living;        /* workers, bit by number */
+    uint64_t reserved_too[6];       /* entries start on a cache line */
     shares_entry entries[];
 };
 
@@ -196,8 +198,23 @@ uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
     return connections_of(&self->entries[slot]);
 }
 
+uint64_t shares_living(const shares_table *self)
+{
+    return atomic_load(&self->living);
+}
+
+void shares_set_living(shares_table *self, unsigned worker, bool is_living)
+{
+    uint64_t bit = (uint64_t)1 << worker;
+    if (is_living)
+        atomic_fetch_or(&self->living, bit);
+    else
+        atomic_fetch_and(&self->living, ~bit);
+}
+
 void shares_forget_worker(shares_table *self, unsigned worker)
 {
+    shares_set_living(self, worker, false);
     for (uint32_t slot = 0; slot < self->slots; slot++)
         if (atomic_load(&self->entries[slot].key) != 0)
             atomic_store(&self->entries[slot].connections[worker], 0);

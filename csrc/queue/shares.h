@@ -74,4 +74,9 @@ uint32_t shares_connection_count(const shares_table *self, uint32_t slot);
 /* A worker is gone: nothing is counted for it any more. Supervisor only, before its successor starts. */
 void shares_forget_worker(shares_table *self, unsigned worker);
 
+/* Workers that serve, bit by number: said by each when it begins and when it is about to end, and in
+ * shares_forget_worker() of one that is gone. */
+uint64_t shares_living(const shares_table *self);
+void shares_set_living(shares_table *self, unsigned worker, bool is_living);
+
 #endif

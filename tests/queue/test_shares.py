@@ -50,6 +50,23 @@ def test_places_of_a_dead_worker_come_back():
     assert mine.try_connection(2)
 
 
+def test_who_serves_is_seen_by_all_and_a_dead_worker_does_not():
+    shares = Shares(3)
+    assert shares.living == 0
+    shares.set_living(True)
+
+    def serves() -> int:
+        shares.attach(2)
+        shares.set_living(True)
+        return shares.living
+
+    assert in_child(serves) == shares.living == 0b101
+    shares.forget_worker(2)
+    assert shares.living == 0b001
+    shares.set_living(False)
+    assert shares.living == 0
+
+
 def test_a_worker_that_asked_in_vain_is_seen_by_the_others_only():
     shares = Shares(2)
     mine = shares.share("site")

@@ -30,6 +30,8 @@ cdef extern from "queue/shares.h" nogil:
                               uint32_t burst, uint64_t now_ns)
     uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
     void shares_forget_worker(shares_table *self, unsigned worker)
+    uint64_t shares_living(const shares_table *self)
+    void shares_set_living(shares_table *self, unsigned worker, bint is_living)
 
 
 cdef class Shares:
@@ -41,6 +43,7 @@ cdef class Shares:
     cdef readonly unsigned worker_count
 
     cdef Share share_of(self, str name)
+    cdef uint64_t living_now(self) noexcept
 
 
 cdef struct pace:                       # GCRA (csrc/queue/shares.h)

@@ -13,6 +13,11 @@ class Shares:
         """From now on this process counts as `worker` (0..63)."""
     def forget_worker(self, worker: int) -> None:
         """A worker died: its connections are counted no more. Supervisor only."""
+    def set_living(self, is_living: bool) -> None:
+        """This worker serves, or is about to end."""
+    @property
+    def living(self) -> int:
+        """Workers that serve, bit by number."""
     def share(self, name: str) -> Share:
         """The entry of a site, or of what else is counted, by name."""
 

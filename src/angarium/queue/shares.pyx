@@ -57,6 +57,16 @@ cdef class Shares:
             raise ValueError(f"worker {worker} is not below {SHARES_WORKERS_MAX}")
         shares_forget_worker(self.table, worker)
 
+    cdef uint64_t living_now(self) noexcept:
+        return shares_living(self.table)
+
+    def set_living(self, bint is_living):
+        shares_set_living(self.table, self.worker, is_living)
+
+    @property
+    def living(self):
+        return shares_living(self.table)
+
     def share(self, str name):
         return self.share_of(name)
 
