@@ -97,6 +97,7 @@ EXTENSIONS = {
     "angarium.queue.order": ["csrc/queue/fair.c"],
     "angarium.queue.overflow": ["csrc/queue/fair.c"],
     "angarium.queue.ready": [],
+    "angarium.queue.guests": [],
     "angarium.queue.fetch": OCTETS,
     "angarium.queue.injection": OCTETS + ENVELOPE,
     "angarium.queue.recovery": OCTETS + ENVELOPE,

@@ -1,8 +1,8 @@
 # What an outbound connection has in hand: transactions, and a body that is sent in chunks.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.model.octets cimport octets
-from angarium.queue.message cimport transaction
-from angarium.queue.ready cimport ReadyQueue, domain_budget
+from angarium.queue.message cimport domain_budget, transaction
+from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.smtp.client_dialogue cimport CLIENT_RECIPIENTS_MAX, client_event
 from angarium.smtp.client_session cimport CLIENT_SLOTS, ClientSession

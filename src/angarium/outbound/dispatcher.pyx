@@ -60,6 +60,12 @@ cdef class Dispatcher(Egress):
         ready.state = None
         return True
 
+    cdef void step_back(self, ReadyQueue ready) noexcept:
+        cdef Pool pool = ready.state
+        ready.state = None
+        if pool is not None:
+            pool.drain()                # it stays in `pools` until what it has in hand is over
+
     cdef void spare(self, object source) noexcept:
         cdef Pool pool
         try:

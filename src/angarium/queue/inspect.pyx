@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from angarium.model.clock cimport utc_ms
 from angarium.queue.log cimport envelope_recipient
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
-                                     PLACE_BEHIND, PLACE_DEFERRED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
+                                     PLACE_BEHIND, PLACE_DEFERRED, PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, PLACE_AWAITING, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED,
                                      RECIPIENT_TRACED, message, recipient)
 from angarium.queue.domains cimport DomainQueue
@@ -74,6 +74,8 @@ cdef str place_of(recipient *r):
     """Who waits in the wheel without an attempt waits for its time (FUTURERELEASE), or for the end of an order."""
     if r.link.where == PLACE_DEFERRED and r.flags & RECIPIENT_SUSPENDED:
         return "suspended"
+    if r.link.where == PLACE_HANDED:
+        return f"handed to worker {r.link.due}"
     return "held" if r.link.where == PLACE_DEFERRED and r.link.tally == 0 else PLACES[r.link.where]
 
 

@@ -22,6 +22,8 @@ cdef class Keeper(Planner):
     # From an envelope in the spool. The caller says where it and the body lie, and what becomes of the recipients.
     cdef message *make_message(self, Shard shard, octets *envelope) except NULL
     cdef uint8_t number_of(self, Shard shard) except? 0xff
+    cdef int read_from(self, uint8_t number, Shard shard) except -1
+    cdef bint is_of_others(self, uint8_t number) except -1
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1
     cdef void read_terms(self, message *m, const spool_envelope *view) noexcept
     cdef void cool(self, message *m) noexcept

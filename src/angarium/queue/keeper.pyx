@@ -11,11 +11,12 @@ from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets, octets_ref, octets_unref
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.fetch cimport fetch_message, wants_body
+from angarium.queue.guests cimport guest_over
 from angarium.queue.index cimport MessageIndex
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, MESSAGE_IS_MOVING, PLACE_NOWHERE, PLACE_SETTLED, RECIPIENT_DELAY_DUE,
-    RECIPIENT_DELAY_TOLD, RECIPIENT_REPORT_DUE, chunk_count_of, chunk_octets, flow_of, message,
+    RECIPIENT_DELAY_TOLD, RECIPIENT_REPORT_DUE, STATE_ELSEWHERE, chunk_count_of, chunk_octets, flow_of, message,
     message_chunks, message_of, recipient, record_octets, transaction,
 )
 from angarium.queue.planner cimport Planner
@@ -156,6 +157,17 @@ cdef class Keeper(Planner):
             raise ValueError(f"two shards have the number {number}")
         return <uint8_t>number
 
+    cdef int read_from(self, uint8_t number, Shard shard) except -1:
+        """A shard of another worker, for guests."""
+        if number >= len(self.shards):
+            self.shards += [None] * (number + 1 - len(self.shards))
+        self.shards[number] = shard
+        return 0
+
+    cdef bint is_of_others(self, uint8_t number) except -1:
+        """No message in it can be ours."""
+        return number >= len(self.shards) or self.shards[number] is None
+
     cdef int find_chunks(self, message *m, Shard shard, octets *envelope) except -1:
         """A streamed message: remember its chunks' segments, whose pins are ours to give back."""
         cdef spool_envelope view
@@ -268,11 +280,17 @@ cdef class Keeper(Planner):
         if m.live_count == 0 and m.report_count == 0:
             if not m.state_in_flight:
                 self.finish(m)
+            elif m.state_in_flight == STATE_ELSEWHERE:
+                self.release_guest(m)
             return
         if m.live_count == m.deferred_count and m.is_hot:
             self.cool(m)
         if m.is_dirty and not m.state_in_flight:
             self.write_state(m)
+
+    cdef void release_guest(self, message *m) noexcept:
+        self.cool(m)
+        guest_over(m)
 
     cdef void report_due(self, message *m, recipient *r) noexcept:
         r.flags |= RECIPIENT_REPORT_DUE

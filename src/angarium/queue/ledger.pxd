@@ -31,6 +31,8 @@ cdef class Ledger:
     # A hold keeps a message's memory while somebody outside the queue looks at it; release() may finish it.
     cdef void hold(self, message *m) noexcept
     cdef void release(self, message *m) noexcept
+    # All recipients of a guest are over or go back, and nobody has it in hand.
+    cdef void release_guest(self, message *m) noexcept
     # Keeps envelope and body (either may be NULL) in memory.
     cdef void heat(self, message *m, octets *envelope, octets *body) noexcept
     # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is

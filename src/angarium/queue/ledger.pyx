@@ -22,6 +22,9 @@ cdef class Ledger:
     cdef void release(self, message *m) noexcept:
         pass
 
+    cdef void release_guest(self, message *m) noexcept:
+        pass
+
     cdef void heat(self, message *m, octets *envelope, octets *body) noexcept:
         pass
 

@@ -16,6 +16,7 @@ cdef enum recipient_place:              # wheel_node.where of a recipient
     PLACE_SETTLED                       # outcome final
     PLACE_AWAITING                      # in line for its envelope, of which standing orders ask something
     PLACE_BEHIND                        # behind a ready queue that is full: overflow.pxd
+    PLACE_HANDED                        # in hand of another worker, the home of its site: link.due says which
 
 cdef enum recipient_outcome:            # as in spool state records
     OUTCOME_WAITING = 0
@@ -37,6 +38,9 @@ cdef enum:                              # recipient.flags
 cdef enum:                              # message.flags, beside SPOOL_ENVELOPE_*
     MESSAGE_IS_MOVING = 0x8000          # compaction has it in hand and writes its state itself
     MESSAGE_HAS_TERMS = 0x4000          # its envelope has attributes that mean something to the queue: terms.pxd
+
+cdef enum:                              # message.state_in_flight
+    STATE_ELSEWHERE = 2                 # another worker's message, whose outcomes that one writes: guests.pxd
 
 cdef struct recipient:
     wheel_node link                     # 24 octets; link.tally: attempts so far
@@ -84,7 +88,7 @@ cdef struct message:
     uint8_t shard_number                # see ledger.shard_of(); ids have 8 bits for it
     int8_t priority                     # -9 to 9 (RFC 6710)
     uint8_t is_dirty                    # the state on disk is behind
-    uint8_t state_in_flight
+    uint8_t state_in_flight             # 1: a record of it is being written
     uint8_t report_in_flight
     uint8_t is_hot                      # envelope or body is counted in the scheduler's cache
     recipient recipients[1]             # recipient_count of them
@@ -139,3 +143,8 @@ cdef struct transaction:                # recipients of one message that travel 
     uint32_t capacity
     uint32_t ration_day                 # of the warm-up that it was taken from; 0: of none
     recipient **recipients              # owned by the connection that holds the transaction
+
+
+cdef struct domain_budget:              # domains that recipients may still be of (RFC 9422 §4.3)
+    void *last                          # DomainQueue of the last recipient taken, borrowed; NULL: none yet
+    uint32_t left                       # others; each change counts, who comes back to a domain uses up another

@@ -6,13 +6,15 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.fetch cimport fetch_envelope
+from angarium.queue.guests cimport guest_delivered, guest_refused
 from angarium.queue.keeper cimport Keeper
 from angarium.queue.lists cimport list_remove
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, PLACE_DEFERRED,
     PLACE_AWAITING, PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
-    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, message, message_of, recipient, transaction,
+    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, STATE_ELSEWHERE, message, message_of, recipient,
+    transaction,
 )
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.terms cimport message_terms, tenant_in, terms_of
@@ -67,6 +69,10 @@ cdef class Outcomes(Keeper):
                         const char *tls_policy, const char *tls_policy_from) noexcept:
         cdef recipient *r = t.recipients[i]
         cdef message *m = t.message
+        if m.state_in_flight == STATE_ELSEWHERE:
+            guest_delivered(t, i, code, text, text_length, remote, remote_length, elapsed_ms, peer_has_dsn, tls_version,
+                            tls_cipher, tls_policy, tls_policy_from)
+            return
         r.link.tally += 1
         log_outcome(self.journal, b"delivered", m, r, ready.site_name, ready.source_name, remote, remote_length,
                     code, 0, 0, 0, text, text_length, elapsed_ms, tls_version, tls_cipher,
@@ -88,11 +94,17 @@ cdef class Outcomes(Keeper):
 
     cdef void deferred(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept:
         ready.remark(trouble)
-        self.conclude(t.message, t.recipients[i], ready, trouble, False, elapsed_ms)
+        if t.message.state_in_flight == STATE_ELSEWHERE:
+            guest_refused(t, i, trouble, False, elapsed_ms)
+        else:
+            self.conclude(t.message, t.recipients[i], ready, trouble, False, elapsed_ms)
 
     cdef void failed(self, ReadyQueue ready, transaction *t, uint32_t i, object trouble, uint64_t elapsed_ms) noexcept:
         ready.remark(trouble)
-        self.conclude(t.message, t.recipients[i], ready, trouble, True, elapsed_ms)
+        if t.message.state_in_flight == STATE_ELSEWHERE:
+            guest_refused(t, i, trouble, True, elapsed_ms)
+        else:
+            self.conclude(t.message, t.recipients[i], ready, trouble, True, elapsed_ms)
 
     cdef void conclude(self, message *m, recipient *r, ReadyQueue ready, object trouble, bint is_permanent,
                        uint64_t elapsed_ms) noexcept:

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from angarium.queue.domains cimport DomainQueue, DomainTable
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport recipient
-from angarium.queue.ready cimport ReadyQueue
+from angarium.queue.ready cimport Appointer, ReadyQueue
 from angarium.queue.troubles cimport Troubles
 from angarium.spool.cspool cimport spool_envelope
 
@@ -31,6 +31,7 @@ cdef class Planner(Ledger):
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
     cdef dict egresses                  # protocol -> Egress
+    cdef Appointer appointer            # None: this worker serves all of them
     cdef object lookups                 # lookups.Lookups, of DomainQueue
     cdef dict waited                    # DomainQueue -> the task that it has waited for, until it is looked up again
     cdef dict changed                   # domain -> what it asks of TLS now (StsRule, or None), to be looked for

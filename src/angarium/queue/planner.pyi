@@ -7,7 +7,7 @@ from angarium.model.outcome import Trouble
 from angarium.model.plan import Plan, Source, StsRule
 from angarium.queue.domains import DomainQueue, DomainTable
 from angarium.queue.ledger import Ledger
-from angarium.queue.ready import Egress, ReadyQueue
+from angarium.queue.ready import Appointer, Egress, ReadyQueue
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.troubles import Troubles
@@ -42,6 +42,8 @@ class Planner(Ledger):
         """New routing and limits, at once: what is ready or unrouted is routed again, in slices."""
     def set_egress(self, protocol: str, egress: Egress) -> None:
         """Who serves ready queues whose site speaks `protocol`."""
+    def set_appointer(self, appointer: Appointer) -> None:
+        """Who says which worker serves a ready queue; before the first one is made."""
     def leave_source(self, ready: ReadyQueue, trouble: Trouble) -> None:
         """Whoever waits in the ready queue takes another source of its pool, or is deferred where there is none."""
     def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...

@@ -162,6 +162,8 @@ cdef class Planner(Ledger):
             ready = self.to_reroute[0]
             if self.left_to_reroute < 0:
                 ready.configure()
+                if self.appointer is not None:
+                    self.appointer.appoint(ready, self.egresses[ready.site.protocol])
                 ready.order.set_aside()
                 self.left_to_reroute = <int64_t>ready.count
                 if ready.overflow is not None:
@@ -187,6 +189,10 @@ cdef class Planner(Ledger):
                 return
             self.to_reroute.popleft()
             self.left_to_reroute = -1
+
+    def set_appointer(self, Appointer appointer):
+        """Who says which worker serves a ready queue; before the first one is made."""
+        self.appointer = appointer
 
     def set_egress(self, str protocol, Egress egress):
         """Who serves ready queues whose site speaks `protocol` (model.plan.Site.protocol)."""
@@ -396,6 +402,8 @@ cdef class Planner(Ledger):
             self.ready_count += 1
             ready.number = ready.order.number = self.ready_count
             self.ready_numbers[ready.number] = ready
+            if self.appointer is not None:
+                self.appointer.appoint(ready, ready.egress)
         else:
             ready.site = site           # same name, perhaps newer addresses
             ready.source = source       # and perhaps another address or proxy
@@ -425,6 +433,8 @@ cdef class Planner(Ledger):
     def leave_source(self, ReadyQueue ready, trouble):
         """The source of a ready queue cannot be used now: whoever waits in it takes another of its pool, or, where there is
         none, is deferred with the trouble. In slices."""
+        if ready.guests is not None:
+            ready.guests.send_back(trouble)
         if not ready.is_deferring and ready.count:
             ready.is_deferring = True
             ready.remark(trouble)
@@ -590,10 +600,12 @@ cdef class Planner(Ledger):
         return forgotten
 
     cdef bint sweep_ready(self, ReadyQueue ready) except -1:
-        if ready.count or ready.waits_behind() or ready.places or ready.resume.next != NULL or ready.is_deferring \
+        if ready.count or ready.waits_behind() or ready.places or ready.handed or ready.resume.next != NULL or ready.is_deferring \
                 or ready in self.swept_in_use or ready in self.to_reroute or not ready.egress.forget(ready):
             return False
         self.ready.pop(ready.key, None)
+        if self.appointer is not None:
+            self.appointer.forgotten(ready)
         ready.let_go()
         self.ready_numbers.pop(ready.number, None)
         return True

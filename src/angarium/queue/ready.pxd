@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from angarium.queue.guests cimport Guests
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.message cimport recipient, transaction
+from angarium.queue.message cimport domain_budget, recipient, transaction
 from angarium.queue.order cimport Order
 from angarium.queue.overflow cimport Overflow
 from angarium.queue.passage cimport Passage
@@ -19,11 +20,15 @@ cdef class Egress:
     cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
     cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
     cdef void spare(self, object source) noexcept       # close idle connections of the source: others wait for places
+    # Another egress serves the queue from now on: `state` is given up, nothing new is begun, what is in hand ends.
+    cdef void step_back(self, ReadyQueue ready) noexcept
 
 
-cdef struct domain_budget:              # domains that recipients may still be of (RFC 9422 §4.3)
-    void *last                          # DomainQueue of the last recipient taken, borrowed; NULL: none yet
-    uint32_t left                       # others; each change counts, who comes back to a domain uses up another
+cdef class Appointer:
+    """Says which worker serves a ready queue, where not each may: handover/. There is none where there is one worker."""
+    # `ready` is new, or its limits may have changed. `usual` serves it unless another worker is to.
+    cdef int appoint(self, ReadyQueue ready, Egress usual) except -1
+    cdef void forgotten(self, ReadyQueue ready) noexcept
 
 
 cdef class Remark:
@@ -82,6 +87,11 @@ cdef class ReadyQueue:
     cdef Share tenant_share             # and the tenant's besides
     cdef Ledger ledger
     cdef bint is_paced                  # one of the two next has an interval
+    cdef bint has_terms                 # take() has to look at more than who is next: rates, a passage, a ration, guests
+    cdef readonly Guests guests         # mail of other workers, whose home this one is; None: there is none
+    cdef readonly int home              # the worker that serves this queue; -1: this one does
+    cdef readonly uint32_t handed       # recipients that it has
+    cdef bint is_gone                   # let_go() was called
     cdef uint64_t metered_ns            # the longest interval of all rates that hold, the source's too; 0: there is none
     cdef pace rate
     cdef pace tenant_rate
@@ -115,7 +125,15 @@ cdef class ReadyQueue:
     cdef void draw_later(self) noexcept                                     # there may be room for some of them
     # The next message's recipients, as many as the domains allow (NULL: of any); False: empty, paused, or a domain too many.
     cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept
+    # The same whatever rates, pauses and guests say: for who hands them to another worker, which asks for itself.
+    cdef bint pick(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept
+    cdef bint take_rights(self, transaction *into) noexcept                 # what else one message asks for; False: it waits
+    cdef void look_at_terms(self) noexcept
+    cdef void receive_guests(self, Guests guests) noexcept                  # None: no more
+    cdef void guests_came(self, uint32_t count) noexcept                    # recipients of guests wait, or do no more
+    cdef void guests_left(self, uint32_t count) noexcept
     cdef bint is_beyond(self, const domain_budget *domains) noexcept        # its next recipient is of a domain too many
+    cdef void give_back_guest(self, transaction *from_) noexcept
     cdef void give_back(self, transaction *from_) noexcept                 # untried: to the head of the queue, no attempt counted
     cdef void give_pace(self, const transaction *of_) noexcept             # the peer has not looked at it: it may count for another
     cpdef pause(self, double seconds)                                       # nothing is taken until then; wakes egress after it

@@ -4,12 +4,16 @@ from typing import final
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source
+from angarium.queue.guests import Guests
 from angarium.queue.passage import Passage
 from angarium.queue.rations import Ration
 from angarium.queue.shaping import Kind, Limits
 
 class Egress:
     """Takes recipients out of ready queues; subclassed in Cython by outbound/ and mailbox/."""
+
+class Appointer:
+    """Says which worker serves a ready queue; subclassed in Cython by handover/."""
 
 @final
 class ReadyQueue:
@@ -35,6 +39,12 @@ class ReadyQueue:
     connection_limit: int
     recipient_limit: int
     messages_per_connection: int
+    home: int
+    """The worker that serves this queue; -1: this one does."""
+    handed: int
+    """Recipients that it has."""
+    guests: Guests | None
+    """Mail of other workers, whose home this one is."""
     def pause(self, seconds: float) -> None:
         """Gives nothing out for that long; then its egress is woken."""
     def may_connect(self) -> bool:

@@ -12,7 +12,9 @@ from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.passage cimport Passage
-from angarium.queue.message cimport PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, message, message_of, recipient, transaction
+from angarium.queue.guests cimport Guests, settle_guest
+from angarium.queue.message cimport (
+    PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, STATE_ELSEWHERE, domain_budget, message, message_of, recipient, transaction)
 from angarium.queue.order cimport Order, order_walk
 from angarium.queue.overflow cimport Overflow
 from angarium.queue.shares cimport Share, pace_of, wait_of
@@ -33,6 +35,17 @@ cdef class Egress:
         return True
 
     cdef void spare(self, object source) noexcept:
+        pass
+
+    cdef void step_back(self, ReadyQueue ready) noexcept:
+        pass
+
+
+cdef class Appointer:
+    cdef int appoint(self, ReadyQueue ready, Egress usual) except -1:
+        return 0
+
+    cdef void forgotten(self, ReadyQueue ready) noexcept:
         pass
 
 
@@ -72,6 +85,7 @@ cdef class ReadyQueue:
         self.rate_share = ledger.hold_share(site.name)
         self.paused_until_mono_s = 0.0
         self.last_trouble = ""
+        self.home = -1
         self.configure()
 
     cdef void configure(self) noexcept:
@@ -101,6 +115,7 @@ cdef class ReadyQueue:
             if self.ledger.adjustments is not None:
                 self.adjust()
             self.look_at_source()
+            self.look_at_terms()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
 
@@ -143,7 +158,24 @@ cdef class ReadyQueue:
     cdef bint counts_alone(self) noexcept:
         return not self.is_shared and self.share.queue_count == (2 if self.rate_share is self.share else 1)
 
+    cdef void look_at_terms(self) noexcept:
+        self.has_terms = (self.is_paced or self.passage is not None or self.ration is not None or self.guests is not None)
+
+    cdef void receive_guests(self, Guests guests) noexcept:
+        self.guests = guests
+        self.look_at_terms()
+
+    cdef void guests_came(self, uint32_t count) noexcept:
+        self.count += count
+        queue_ready.cell[0] += count
+        self.egress.wake(self)
+
+    cdef void guests_left(self, uint32_t count) noexcept:
+        self.count -= count
+        queue_ready.cell[0] -= count
+
     cdef void let_go(self) noexcept:
+        self.is_gone = True
         self.ledger.drop_share(self.share)
         self.ledger.drop_share(self.dial_share)
         self.ledger.drop_share(self.rate_share)
@@ -186,6 +218,8 @@ cdef class ReadyQueue:
 
     cdef bytes domain_in_front(self):
         cdef recipient *r = self.order.foremost()
+        if r == NULL and self.guests is not None:
+            return self.guests.domain_in_front()
         return (<DomainQueue>r.domain).domain if r != NULL else b""
 
     cdef void push(self, recipient *r) noexcept:
@@ -272,17 +306,15 @@ cdef class ReadyQueue:
         self.draw_later()
 
     cdef bint is_beyond(self, const domain_budget *domains) noexcept:
-        return domains.left == 0 and self.count != 0 and self.order.foremost().domain != domains.last
-
-    cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept:
-        cdef order_walk walk
         cdef recipient *r
-        cdef recipient **grown
-        into.message = NULL
-        into.count = 0
-        into.ration_day = 0
-        if self.count == 0 or self.paused_until_mono_s != 0.0:
+        if domains.left != 0 or self.count == 0:
             return False
+        r = self.order.foremost()
+        if r != NULL and r.domain == domains.last:
+            return False
+        return self.guests is None or not self.guests.has_of(domains.last)
+
+    cdef bint take_rights(self, transaction *into) noexcept:
         if (self.is_paced or self.passage is not None) and not self.take_rates():
             return False
         if self.ration is not None:
@@ -291,6 +323,38 @@ cdef class ReadyQueue:
                 self.give_rates()
                 self.ledger.ration_spent(self)
                 return False
+        return True
+
+    cdef bint take(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept:
+        cdef int taken = 0
+        into.message = NULL
+        into.count = 0
+        into.ration_day = 0
+        if self.count == 0 or self.paused_until_mono_s != 0.0:
+            return False
+        if not self.has_terms:
+            return self.pick(into, limit, domains)
+        if not self.take_rights(into):
+            return False
+        if self.guests is not None:
+            taken = self.guests.take(into, min(limit, self.recipient_limit), domains, self.count - self.guests.waiting)
+            if taken > 0:
+                if self.count == 0 and self.share.wanted_by == self.number:
+                    self.share.unwant(self.number)
+                return True
+        if taken < 0 or not self.pick(into, limit, domains):
+            self.give_pace(into)
+            return False
+        if self.guests is not None:
+            self.guests.charge_own(into.message.message_octets)
+        return True
+
+    cdef bint pick(self, transaction *into, uint32_t limit, domain_budget *domains) noexcept:
+        cdef order_walk walk
+        cdef recipient *r
+        cdef recipient **grown
+        into.message = NULL
+        into.count = 0
         if limit > self.recipient_limit:
             limit = self.recipient_limit
         # A budget that is used up goes on with its last domain: no turn then, the foremost was looked at.
@@ -320,7 +384,6 @@ cdef class ReadyQueue:
                 break
             r = self.order.another(&walk)
         if into.count == 0:
-            self.give_pace(into)
             return False
         self.count -= into.count
         if self.count == 0 and self.share.wanted_by == self.number:
@@ -336,6 +399,9 @@ cdef class ReadyQueue:
         cdef uint32_t i
         cdef recipient *r
         cdef uint32_t given = 0
+        if from_.count and from_.message.state_in_flight == STATE_ELSEWHERE:
+            self.give_back_guest(from_)
+            return
         for i in range(from_.count, 0, -1):
             r = from_.recipients[i - 1]
             if r.link.where == PLACE_IN_HAND:
@@ -353,6 +419,14 @@ cdef class ReadyQueue:
         self.give_rates()
         if of_.ration_day and self.ration is not None:
             self.ration.give(of_.ration_day)
+
+    cdef void give_back_guest(self, transaction *from_) noexcept:
+        cdef uint32_t given = self.guests.give_back(from_) if self.guests is not None else settle_guest(from_)
+        self.count += given
+        queue_ready.cell[0] += given
+        self.ledger.settle(from_)
+        if given:
+            self.egress.wake(self)
 
     cpdef pause(self, double seconds):
         cdef double until = time.monotonic() + seconds
@@ -477,12 +551,16 @@ cdef class ReadyQueue:
 
     cpdef defer_all(self, object trouble):
         self.remark(trouble)
+        if self.guests is not None:
+            self.guests.refuse_all(trouble, False)
         if not self.is_deferring and self.count:
             self.is_deferring = True
             self.conclude_slice(trouble, False, self.count)
 
     cpdef fail_all(self, object trouble):
         self.remark(trouble)
+        if self.guests is not None:
+            self.guests.refuse_all(trouble, True)
         if not self.is_deferring and self.count:
             self.is_deferring = True
             self.conclude_slice(trouble, True, self.count)
