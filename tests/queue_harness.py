@@ -146,7 +146,10 @@ class Router:
 
 
 class Queue:
-    """One worker's queue over `directory`; close() it, and open another over the same directory for a restart."""
+    """One worker's queue over `directory`; close() it, and open another over the same directory for a restart.
+
+    number  of the worker, whose shard has it too. shares: whose limits hold besides; of one worker unless given.
+    """
 
     def __init__(
         self,
@@ -160,15 +163,17 @@ class Queue:
         segment_octets: int = 4 << 20,
         outbound: OutboundOptions | None = None,
         router: Any = None,
+        shares: Shares | None = None,
+        number: int = 0,
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
         # What the queue of an earlier test in this process still held when it closed.
         counters.forget_gauges(0)
-        self.log_path = directory / "log"
+        self.log_path = directory / (f"log-{number}" if number else "log")
         self._log_fd = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._directory_fd = os.open(directory, os.O_RDONLY)
-        self.shard = Shard(self._directory_fd, "00", 0, segment_octets=segment_octets)
+        self.shard = Shard(self._directory_fd, f"{number:02x}", number, segment_octets=segment_octets)
         self.shard.attach(loop)
         self.wheel = Wheel(loop)
         self.journal = Journal(self._log_fd)
@@ -177,7 +182,7 @@ class Queue:
             loop,
             self.wheel,
             self.journal,
-            Shares(1),
+            shares or Shares(1),
             router=self.router,
             pool=pool or EgressPool({Source("default", "", "relay.example"): 1}),
             shaping=shaping or ShapingOptions(),

@@ -26,6 +26,7 @@ from angarium.bounces.suppression import FILE_NAME
 from angarium.bounces.verp import Verp
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
+from angarium.handover.desk import HandOverDesk
 from angarium.inbound.admission import Admission
 from angarium.inbound.authority import Authority
 from angarium.inbound.context import InboundContext, Intake
@@ -171,6 +172,7 @@ class Relay:
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self._scheduler.set_egress(protocol, self._dispatcher)
         self._scheduler.set_egress("maildir", self._maildirs)
+        self._handover: HandOverDesk | None = None  # one worker hands nothing over
         self._tls_counts: TlsCounts | None = None
         self._tls_reporter: TlsReporter | None = None
         self._tallies = tallies
@@ -215,6 +217,8 @@ class Relay:
         """
         share_one_arena()
         self = cls(seat, loop, config, shares, counts, tallies=tallies, rations=rations, tickets=tickets)
+        if seat.count > 1:
+            self._handover = HandOverDesk(self._scheduler, seat.number, seat.count, spool.fd)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -265,6 +269,8 @@ class Relay:
             spare_octets=self._spare_octets,
         )
         self._watermark.start()
+        if self._handover is not None:
+            await self._handover.open()
         for shard in self._shards:
             task = loop.create_task(self._load(shard))
             self._loading.add(task)
@@ -354,12 +360,16 @@ class Relay:
             "loading": len(self._loading),
             "shards": [shard.statistics() for shard in self._shards],
             "outbound": self._dispatcher.status(),
+            "handed": self._handover.status() if self._handover is not None else [],
             "suspended": self._dispatcher.sources.shown(),
         }
 
     def sources(self) -> list[dict[str, Any]]:
         """Every configured source as this worker has it: admin.views.SourceView."""
         used = self._dispatcher.by_source()
+        for each in self._handover.status() if self._handover is not None else ():
+            figures = used.setdefault(each["source"], {"connections": 0, "waiting": 0})
+            figures["waiting"] += each["waiting"]
         suspended = self._dispatcher.sources.shown()
         return [
             {
@@ -448,6 +458,7 @@ class Relay:
             drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
             self._dispatcher.drain(deadline_s),
             self._maildirs.drain(deadline_s),
+            *([self._handover.drain(deadline_s)] if self._handover is not None else []),
         )
         self._scheduler.close()
         for shard in self._shards:
@@ -483,6 +494,8 @@ class Relay:
         self._recipients.close()
         for shard in self._shards:
             shard.close()
+        if self._handover is not None:
+            self._handover.close_shards()
 
     def _spare_octets(self) -> int:
         """Of the files kept for reuse by the shard that takes new mail; none of another size is kept."""

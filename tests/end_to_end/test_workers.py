@@ -86,7 +86,7 @@ def test_the_connection_limit_holds_for_the_whole_machine(tmp_path: Path) -> Non
 
 
 def test_one_connection_for_two_workers_serves_both(tmp_path: Path) -> None:
-    """The worker that has it gives it up when the other has mail."""
+    """One of them, the home of the site, sends for both: test_home_workers.py."""
     with NextHop() as hop:
         config = f"{hop.route}[shaping.default]\nconnections = 1\n"
         with clean_relay(tmp_path, config, workers=2) as relay:

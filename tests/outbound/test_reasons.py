@@ -29,6 +29,18 @@ ROWS: list[tuple[dict[str, Any], str, str, float | None]] = [
     ({}, "5 are in line before 1 busy connections", "", None),
     ({"busy": 0, "dialling": 1}, "a connection to the site is being opened", "", None),
     ({"busy": 0}, "it is about to be tried", "", None),
+    (
+        {"home": 1, "handed": 3, "connections": 10},
+        "worker 1 sends for its site, which may have fewer connections than there are workers, and has 3 before it",
+        "connections",
+        None,
+    ),
+    (
+        {"home": 0, "source_used": FULL},
+        "worker 0 sends for its site, which may have fewer connections than there are workers, and has 0 before it",
+        "all_sites.connections",
+        None,
+    ),
     ({"connections": 10}, "all 10 connections that the site is allowed are in use", "connections", None),
     (
         {"connections": 1, "connections_limit": 1},
@@ -122,6 +134,7 @@ def test_a_recipient_tells_where_it_is() -> None:
     assert "stands in line" in of_recipient(recipient("unrouted"), None).text
     assert "is suspended" in of_recipient(recipient("suspended"), None).text
     assert "has it in hand" in of_recipient(recipient("in hand"), None).text
+    assert "handed to worker 1, which sends" in of_recipient(recipient("handed to worker 1"), None).text
     assert of_recipient(recipient("ready"), queue()) == of_queue(queue())
     full = queue(waiting=100, max_ready=100, behind=7, paused_s=60.0)
     behind = of_recipient(recipient("behind"), full, now_utc_s=NOW_S)

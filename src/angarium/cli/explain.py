@@ -165,6 +165,10 @@ def _print_queue(queue: dict[str, Any]) -> None:
         f"{queue['busy']} busy, {queue['idle']} idle, {queue['dialling']} being opened{allowed};"
         f" {queue['connections']} of {queue['connections_limit']} over all workers",
     )
+    if queue["home"] >= 0:
+        _row("  home", f"worker {queue['home']} sends for this site; {queue['handed']} are handed to it")
+    elif queue["guests"]:
+        _row("  home", f"this worker sends for the others, too; {queue['guests']} of those ready are theirs")
     since = "" if queue["delivered_s"] is None else f", the last {Duration(round(queue['delivered_s']))} ago"
     _row("  so far", f"{queue['delivered']} delivered{since}; {queue['deferred']} deferred, {queue['failed']} failed")
     for reply in reversed(queue["replies"]):

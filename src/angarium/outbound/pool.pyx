@@ -204,7 +204,7 @@ cdef class Pool(ConnectionOwner):
             return False
         if self.ready.connection_limit >= self.scheduler.shares.worker_count:
             return self.ready.share.is_wanted_by_less()     # an odd place does not go to and fro
-        # Fewer places than workers: they take turns.
+        # Fewer places than workers: one of them is the site's home (handover/). While that changes they take turns.
         if connection.taken_count < TURN_TRANSACTIONS:
             return False
         self.dial_after_s = max(self.dial_after_s, mono_ms() / 1000.0 + TURN_PAUSE_S)

@@ -52,6 +52,8 @@ def of_recipient(facts: RecipientFacts, queue: QueueFacts | None, *, now_utc_s: 
             return Reason("it is suspended: by a standing order, by automation or in quiet hours")
         case "in hand":
             return Reason("a connection has it in hand, and the next hop has not answered yet")
+    if facts.place.startswith("handed"):
+        return Reason(f"it is {facts.place}, which sends for its site, and the next hop has not answered yet")
     if queue is None:
         return Reason("it is about to be tried")
     if facts.place == "behind":
@@ -62,6 +64,14 @@ def of_recipient(facts: RecipientFacts, queue: QueueFacts | None, *, now_utc_s: 
 def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
     """Why what is in a ready queue has not left yet."""
     now_utc_s = time.time() if now_utc_s is None else now_utc_s
+    if queue.home >= 0:
+        used = queue.source_used
+        is_of_source = used is not None and 0 < used.connections_limit < queue.connections_limit
+        return Reason(
+            f"worker {queue.home} sends for its site, which may have fewer connections than there are workers,"
+            f" and has {queue.handed} before it",
+            "all_sites.connections" if is_of_source else "connections",
+        )
     by_source = _of_source(queue, now_utc_s)
     if queue.is_deferring:
         return Reason(f"all that waits for the site is being deferred: {_last(queue)}")

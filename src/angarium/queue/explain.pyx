@@ -49,6 +49,9 @@ def queue_facts(ReadyQueue ready not None):
     facts.waiting = ready.count
     facts.behind = ready.waits_behind()
     facts.max_ready = ready.most
+    facts.home = ready.home
+    facts.handed = ready.handed
+    facts.guests = ready.guests.waiting if ready.guests is not None else 0
     facts.connections = ready.share.machine_count
     facts.connections_limit = ready.connection_limit
     facts.message_rate_wait_s = wait_s(ready.rate_share, &ready.rate)

@@ -45,6 +45,8 @@ class QueueFacts(msgspec.Struct):
     sent_today          of the warm-up; today_limit None: there is none.
     replies             the last troubles, oldest first.
     delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
+    home                the worker that serves it, where the site may have fewer connections than there are workers;
+                        -1: this one. handed: recipients that it has. guests: of `waiting`, handed to us by others.
     The rest is of its connections: outbound/pool.pyx. retry_dial_s: until a site that could not be reached is tried.
     window              connections that feedback allows at most; is_narrowed: fewer than there were, after trouble.
     """
@@ -74,6 +76,9 @@ class QueueFacts(msgspec.Struct):
     deferred: int = 0
     failed: int = 0
     delivered_s: float | None = None
+    home: int = -1
+    handed: int = 0
+    guests: int = 0
     busy: int = 0
     idle: int = 0
     dialling: int = 0
@@ -90,7 +95,7 @@ class RecipientFacts(msgspec.Struct):
     """One recipient of a message.
 
     key      of its domain queue. place: "routing", "unrouted", "ready", "behind" (a full ready queue), "in hand",
-             "deferred", "held", "suspended" or "settled".
+             "handed to worker N", "deferred", "held", "suspended" or "settled".
     outcome  "waiting" unless it is over and only its report is still to be written.
     source   that it leaves from, or would as far as that is known. queue_number: of the ready queue it is in.
     """

@@ -1,0 +1,1 @@
+"""Frames between workers; used by compiled code alone."""

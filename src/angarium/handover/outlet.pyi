@@ -1,0 +1,42 @@
+"""Handing messages over to the home worker of their site (Cython callers see more, in the .pxd)."""
+
+import socket
+from collections.abc import Callable
+from typing import Any, final
+
+from angarium.handover.link import Link
+from angarium.queue.ready import Egress, ReadyQueue
+from angarium.queue.scheduler import Scheduler
+
+@final
+class Outlet:
+    """One ready queue on its way to its home worker."""
+
+    ready: ReadyQueue
+    worker: int
+    out: int
+    def __init__(self, handover: HandOver, ready: ReadyQueue) -> None: ...
+
+@final
+class OwnerLink(Link):
+    """The connection to one home worker."""
+
+    worker: int
+    @property
+    def out_count(self) -> int: ...
+
+@final
+class HandOver(Egress):
+    """The egress of ready queues that another worker serves. connect: a connected socket to a worker; raises OSError."""
+
+    number: int
+    def __init__(self, scheduler: Scheduler, number: int, connect: Callable[[int], socket.socket]) -> None: ...
+    @property
+    def out_count(self) -> int:
+        """References that are out."""
+    def recall_all(self) -> None:
+        """Begins nothing more; what has not begun comes back."""
+    def close(self) -> None:
+        """Whatever is still out goes back to its ready queue."""
+    def status(self) -> list[dict[str, Any]]:
+        """Ready queues that other workers serve."""

@@ -1,0 +1,123 @@
+"""Two workers in one process: an owner and the home of its site, over one spool directory and a socket between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from queue_harness import NextHop, Queue
+
+from angarium.handover.homes import Homes
+from angarium.handover.outlet import HandOver
+from angarium.handover.reception import Reception
+from angarium.handover.rendezvous import home_of
+from angarium.model.errors import RemoteProtocolError
+from angarium.model.plan import Site
+from angarium.queue.shaping_options import ShapingOptions
+from angarium.queue.shares import Shares
+from angarium.spool.directory import shard_name
+from angarium.spool.foreign import ForeignShard
+
+OWNER, HOME = 0, 1
+
+
+class FakeTransport:
+    """What a link writes, and whether it has ended."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.has_ended = False
+
+    def write(self, octets: bytes) -> None:
+        self.written += octets
+
+    def close(self) -> None:
+        self.has_ended = True
+
+    abort = close
+
+
+def feed(link: Any, octets: bytes) -> None:
+    """Octets into a link, as the loop would: no more than its buffer takes at once."""
+    while octets and not link.is_closed:
+        buffer = link.get_buffer(-1)
+        count = min(len(buffer), len(octets))
+        buffer[:count] = octets[:count]
+        octets = octets[count:]
+        link.buffer_updated(count)
+
+
+def site_of_home(hop_site: Site) -> Site:
+    """The same under a name whose home is HOME."""
+    name = next(name for number in range(100) if home_of(name := f"smtp://site{number}:25", 0b11) == HOME)
+    return Site(name, "smtp", hop_site.hosts)
+
+
+class Pair:
+    """owner, home: their queues. outgoing: the owner's hand-over; incoming: the home's reception.
+
+    connect  gives the owner's next connections; set it to play the home.
+    """
+
+    def __init__(self, directory: pathlib.Path, site: Site, connections: int) -> None:
+        shaping = ShapingOptions(connections=connections)
+        # Two tables: an owner and a home of one process could not each count as a worker of their own in one.
+        of_owner, of_home = Shares(2), Shares(2)
+        of_owner.attach(HOME)
+        of_owner.set_living(True)
+        of_owner.attach(OWNER)
+        of_home.attach(HOME)
+        self.owner = Queue(directory, site, shaping=shaping, shares=of_owner, number=OWNER)
+        self.home = Queue(directory, site, shaping=shaping, shares=of_home, number=HOME)
+        self._directory_fd = os.open(directory, os.O_RDONLY)
+        self.incoming = Reception(self.home.scheduler, self._open_shard)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._path = str(directory / "home.sock")
+        self._listening.bind(self._path)
+        self._listening.listen()
+        self.connect: Callable[[], socket.socket] = self.connect_home
+        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect())
+        self.homes = Homes(self.owner.scheduler, self.outgoing, OWNER, 2)
+        self.owner.scheduler.set_appointer(self.homes)
+
+    async def open(self) -> None:
+        loop = self.home.scheduler.loop
+        self._server = await loop.create_unix_server(self.incoming.link, sock=self._listening)
+
+    def connect_home(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.connect(self._path)
+        return sock
+
+    async def close(self) -> None:
+        self.homes.close()
+        self._server.close()
+        self.outgoing.recall_all()
+        self.outgoing.close()
+        self.incoming.close()
+        await self.owner.close()
+        await self.home.close()
+        self.incoming.close_shards()
+        os.close(self._directory_fd)
+
+    def _open_shard(self, number: int) -> ForeignShard:
+        if number % 2 == HOME:              # as HandOverDesk
+            raise RemoteProtocolError("our own")
+        return ForeignShard(self._directory_fd, shard_name(number), number)
+
+
+@contextlib.asynccontextmanager
+async def pair(directory: pathlib.Path, connections: int = 1) -> AsyncIterator[tuple[Pair, NextHop]]:
+    hop = NextHop()
+    both = Pair(directory, site_of_home(await hop.start()), connections)
+    await both.open()
+    try:
+        yield both, hop
+    finally:
+        hop.release()
+        await both.close()
+        hop.stop()
