@@ -31,7 +31,7 @@ class Idle:
 
 @pytest.mark.parametrize(("is_broken", "errors"), [(False, 0), (True, 1)])
 def test_a_scan_that_broke_off_is_counted(monkeypatch: pytest.MonkeyPatch, *, is_broken: bool, errors: int) -> None:
-    monkeypatch.setattr(relay, "recover", lambda *_: False)
+    monkeypatch.setattr(relay, "recover", lambda *_: -1)
     monkeypatch.setattr(relay, "Compactor", Idle)
     half: Any = relay.Relay.__new__(relay.Relay)
     half._scheduler, half._compactors = None, []

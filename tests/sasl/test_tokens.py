@@ -393,8 +393,12 @@ def test_a_new_refresh_token_is_kept_and_used(tmp_path: pathlib.Path) -> None:
     async def main() -> None:
         async with endpoint(grants(refresh_token="newer", expires_in=0)) as server:
             options = at(tmp_path, server.url, "refresh_token")
-            logins = Logins({"relay": options})
+            now = 0.0
+            logins = Logins({"relay": options}, clock=lambda: now)
             await logins.credentials("relay")
+            await logins.credentials("relay")
+            assert len(server.asked) == 1, "no endpoint is asked for every connection, whatever it says"
+            now = 10.0
             await logins.credentials("relay")
             assert [each["refresh_token"] for each in server.asked] == [REFRESH, "newer"]
             file = tmp_path / "refresh"

@@ -108,6 +108,8 @@ cdef int stream_send(Carrier self) except -1:
         self.flush()
     finally:
         octets_unref(chunk)
+    if self.is_closed:              # TLS failed: what was in hand has been given back
+        return 0
     self.armed_reply_count -= 1     # progress: the deadline of the next block begins
     if self.stream.is_active:
         stream_read(self)

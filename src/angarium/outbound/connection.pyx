@@ -300,7 +300,10 @@ cdef class Connection(Carrier):
                 if s.recipients[i] == RECIPIENT_ACCEPTED:
                     self.tell_delivered(event.slot, i)
         elif event.kind == EVENT_SEND_BODY:
-            return send_body(self, event.slot)
+            send_body(self, event.slot)
+            if self.session.input_length:       # what is said behind it may end the transaction, and its body with it
+                self.flush()
+            return 0
         elif event.kind == EVENT_RECIPIENT_REFUSED:
             self.tell_refused(event.slot, event.index, self.judge_reply(event))
         elif event.kind == EVENT_RECIPIENT_DELIVERED:
@@ -452,7 +455,8 @@ cdef class Connection(Carrier):
 
     cdef int advance(self) except -1:
         """Begins whatever may begin, sends what is due, sets the deadline."""
-        cdef int slot
+        if self.is_closed:
+            return 0
         while (not self.stream.is_active and self.next.state != HAND_FETCHING
                and self.session.free_slot() >= 0 and self.is_in_pool):
             if self.next.state == HAND_EMPTY:
@@ -566,6 +570,8 @@ cdef class Connection(Carrier):
     cdef int arm(self) noexcept:
         # A deadline runs from the moment its reply became the next one due; a part of a reply does not move it.
         cdef uint64_t delay_ms
+        if self.is_closed:                      # flush() may have ended it: nobody would take the node out of the wheel again
+            return 0
         if self.deadline.node.next != NULL and self.armed_reply_count == self.session.reply_count:
             return 0
         self.armed_reply_count = self.session.reply_count

@@ -232,7 +232,7 @@ class Dialer:
         domain: bytes = b"",
     ) -> Connection:
         if site.protocol == "lmtp+unix":
-            return await self._dial_path(site.path, make, policy, limits.connect_timeout)
+            return await self._dial_path(site.path, make, policy)
         if not is_located(policy, site):
             raise SiteUnreachable(trouble.not_located(site.name))
         targets = self.targets(site, source, limits.address_family)
@@ -380,9 +380,9 @@ class Dialer:
                 return None         # reported by who could not read them
             raise SiteUnreachable(trouble.no_material(str(error))) from None
 
-    async def _dial_path(self, path: str, make: Make, policy: TlsPolicy, timeout_s: float) -> Connection:
+    async def _dial_path(self, path: str, make: Make, policy: TlsPolicy) -> Connection:
         connection = make(Attempt(path, (path, "", 0), False, policy))
-        judgement = await self._try(connection, self._socket_of_path(path, timeout_s), path)
+        judgement = await self._try(connection, self._socket_of_path(path), path)
         if judgement is None:
             return connection
         # Of a socket that is not there, the site is as unreachable as its only host.
@@ -399,6 +399,9 @@ class Dialer:
             connection.hello.cancel()
             connection.close_now()
             return trouble.of_connect(error, remote)
+        except BaseException:
+            connection.close_now()
+            raise
         del connecting                          # its frame is no small part of what a dial takes
         try:
             await connection.hello
@@ -418,12 +421,17 @@ class Dialer:
         sock = bound_socket(local) if local else unbound_socket(address)
         return await self._connected(sock, (address, port), timeout_s)
 
-    async def _socket_of_path(self, path: str, timeout_s: float) -> socket.socket:
-        return await self._connected(
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), path, timeout_s
-        )
+    @staticmethod
+    async def _socket_of_path(path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(path)      # never waits: EAGAIN, when as many wait to be accepted as may (unix(7))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
-    async def _connected(self, sock: socket.socket, peer: str | tuple[str, int], timeout_s: float) -> socket.socket:
+    async def _connected(self, sock: socket.socket, peer: tuple[str, int], timeout_s: float) -> socket.socket:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.loop.sock_connect(sock, peer)

@@ -1,7 +1,7 @@
 # The socket of an outbound connection: octets in, octets out, its end. What they mean is not known here.
 #
 # What is written leaves in one sendmsg(2), straight from the buffers that hold it. What the kernel does not take waits in the
-# backlog and goes first from then on; there is no more of it than one write, as nobody writes bodies while something is queued.
+# backlog and goes first from then on; there is little more of it than one write, as nobody writes bodies while something is queued.
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t
@@ -14,10 +14,14 @@ from angarium.sockets.poll cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, poll_n
 
 import os
 
+from angarium.model.errors import RemoteProtocolError
+
 cdef extern from "sys/socket.h" nogil:
     enum:
         MSG_NOSIGNAL
         MSG_DONTWAIT
+        SHUT_RDWR
+    int shutdown(int fd, int how)
     cdef struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
@@ -27,6 +31,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef enum:
     READ_OCTETS = 65536         # one buffer for all outbound connections: replies are parsed before the next read
     LINGER_MS = 10000           # judged: how long QUIT may wait for a peer that reads nothing
+    BACKLOG_OCTETS = 4 << 20    # a body that is held whole, four times: what TLS answers may grow it, to a peer that reads nothing
 
 cdef uint8_t read_octets[READ_OCTETS]
 
@@ -85,8 +90,11 @@ cdef int wire_send(Connection connection, iovec *parts, size_t count) except -1:
                 break
         if sent < 0:
             if errno != EAGAIN:
-                return 0        # a broken connection is told by the read side, behind what the peer still had to say
+                give_up(connection)
+                return 0
             sent = 0
+    elif connection.backlog.length > BACKLOG_OCTETS:
+        raise RemoteProtocolError("too much waits for it to be read")
     skip = <size_t>sent
     for i in range(count):
         if skip >= parts[i].iov_len:
@@ -119,7 +127,8 @@ cdef void send_backlog(Connection connection) noexcept:
     if sent < 0:
         if errno == EAGAIN or errno == EINTR:
             return
-        sent = <ssize_t>part.iov_len            # told by the read side
+        give_up(connection)
+        sent = <ssize_t>part.iov_len
     connection.backlog_sent += <size_t>sent
     if connection.backlog_sent < connection.backlog.length:
         return
@@ -129,6 +138,12 @@ cdef void send_backlog(Connection connection) noexcept:
         return
     connection.owner.poll.want(&connection.wire, EPOLLIN)       # less than before: it cannot fail
     connection.drained()
+
+
+cdef void give_up(Connection connection) noexcept:
+    # That it is broken is told by the read side, behind what the peer still had to say. Nothing may leave behind what did not, where
+    # the connection as such lives on (memory was out): a body with a hole would be taken for the whole.
+    shutdown(connection.wire.fd, SHUT_RDWR)
 
 
 cdef void drop_backlog(Connection connection) noexcept:

@@ -11,25 +11,28 @@ from angarium.spool.cspool cimport (spool_envelope, spool_envelope_next_recipien
 
 
 # Outcomes come in envelope order: the last view is kept so that a message with a thousand recipients is not walked a
-# thousand times from the start. Keyed by id and octets, so a view of freed octets is never used.
+# thousand times from the start. Keyed by id, time and octets, so a view of freed octets is never used: two spools of one process (which
+# tests have) give the same ids within a second.
 cdef spool_envelope last_view
 cdef uint64_t last_id = 0
+cdef uint64_t last_received_utc_ms = 0
 cdef void *last_octets = NULL
 cdef uint32_t last_index = 0
 cdef const uint8_t *last_cursor = NULL
 
 
 cdef bint view_of(message *m) noexcept:
-    global last_id, last_octets, last_index, last_cursor
+    global last_id, last_received_utc_ms, last_octets, last_index, last_cursor
     if m.envelope == NULL:
         return False
-    if last_id == m.id and last_octets == <void *>m.envelope:
+    if last_id == m.id and last_octets == <void *>m.envelope and last_received_utc_ms == m.received_utc_ms:
         return True
     last_id = 0
     if spool_envelope_open(m.envelope.data, m.envelope.length, &last_view) != 0:
         return False
     last_id = m.id
     last_octets = m.envelope
+    last_received_utc_ms = m.received_utc_ms
     last_index = 0
     last_cursor = last_view.recipients
     return True

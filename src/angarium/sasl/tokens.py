@@ -27,6 +27,7 @@ from angarium.sasl.token_endpoint import Token, fetch_token
 # Judged: who fails is not asked again by each message, and mail is not held up for long once he has recovered.
 FAILURE_S: Final = 30.0
 _RENEW: Final = 0.75            # of its time
+_LASTS_LEAST_S: Final = 5.0     # an endpoint that says "0" would be asked for every connection
 _MARGIN_S: Final = 30.0         # before the end, or a tenth of its time: a token is used a while after it was asked for
 _THREADS: Final = 4             # commands at once; they may each take as long as they are allowed
 
@@ -136,20 +137,21 @@ class Tokens:
     async def _fetch(self, name: str, found: _Of) -> Credentials:
         try:
             token = await self._token(found.options)
-        except LoginTrouble as trouble:
+        except Exception as error:
+            trouble = error if isinstance(error, LoginTrouble) else LoginTrouble(f"no token can be had: {error!r}")
             failures.add()
             found.failure = str(trouble)
             found.failed_until_mono_s = self._clock() + FAILURE_S
             if found.kept is not None and self._clock() < found.kept.expires_mono_s:
                 self._report(name, found.failure)
-            raise
+            raise trouble from None
         fetches.add()
         if token.warning:
             self._report(name, token.warning)
         last = found.last
         if last is None or last.secret != token.text:
             last = found.last = Credentials(found.options, token.text)
-        lasts_s = found.options.token_time if token.lasts_s is None else token.lasts_s
+        lasts_s = found.options.token_time if token.lasts_s is None else max(token.lasts_s, _LASTS_LEAST_S)
         now = self._clock()
         margin_s = min(_MARGIN_S, lasts_s / 10)
         found.kept = _Kept(last, now + lasts_s * _RENEW, now + lasts_s - margin_s)

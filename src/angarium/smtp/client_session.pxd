@@ -67,6 +67,7 @@ cdef class ClientSession(ClientDialogue):
     cdef client_slot slots[CLIENT_SLOTS]
     cdef readonly uint32_t reply_count  # complete replies so far
     cdef uint8_t body_due               # slot + 1 whose EVENT_SEND_BODY follows a refusal's event
+    cdef bint is_too_early              # what is read had come before the body was sent whose end was asked for last
     cdef bint needs_reset               # a transaction may be open at the peer: RSET before the next MAIL
 
     # Input: feed, then next_event until EVENT_NONE. Raises RemoteProtocolError; the session is CLOSED then.

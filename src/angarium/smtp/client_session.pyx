@@ -189,6 +189,7 @@ cdef class ClientSession(ClientDialogue):
             self.on_reply(event)
             if event.kind != EVENT_NONE:
                 return event.kind
+        self.is_too_early = False
         if self.own_reply != NULL:              # what came in part is whole, and told
             common_reply = self.own_reply[0]
             self.reply = &common_reply
@@ -219,6 +220,8 @@ cdef class ClientSession(ClientDialogue):
         if not (LEGAL[head.stage] >> (reply_class - 2)) & 1:
             self.broken(f"reply {self.reply.code} to {STAGE_NAMES[head.stage]}")
         s = &self.slots[head.slot]
+        if self.is_too_early and head.stage == STAGE_END and reply_class == 2 and s.accepted:
+            self.broken("a message taken that was not sent yet")    # what else it says is out of step, too
         head.count -= 1
         if head.count == 0:
             self.ring_head = (self.ring_head + 1) & (CLIENT_RING - 1)
@@ -511,6 +514,7 @@ cdef class ClientSession(ClientDialogue):
                 self.put(b"\r\n", 2)
             self.put(b".\r\n", 3)
         s.phase = PHASE_SENT
+        self.is_too_early = self.input_length != 0
         return self.expect(STAGE_END, slot, 1)
 
     cdef uint64_t deadline_ms(self) noexcept:

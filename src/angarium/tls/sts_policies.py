@@ -230,7 +230,7 @@ class StsPolicies:
             rest_s = _BUSY_S if isinstance(error, _TooMany) else _FAILURE_S
             self._failed.put(domain, _Failure(announced, detail, self._clock() + rest_s))
             self._report(domain, detail)
-            if self.on_failure is not None:
+            if self.on_failure is not None and not isinstance(error, _TooMany):
                 is_read = isinstance(error, ValueError)
                 self.on_failure(domain, "sts-policy-invalid" if is_read else result_of_fetch(str(error)), str(error))
             return None
