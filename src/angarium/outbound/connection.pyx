@@ -37,6 +37,7 @@ from angarium.smtp.witness cimport Witness
 from angarium.tls.client cimport ClientTls
 from angarium.tls.ctls cimport TLS_PLAIN_SLACK, TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 
+import functools
 import hashlib
 import os
 import socket
@@ -71,6 +72,12 @@ cdef enum:
 
 cdef uint8_t plain[PLAIN_OCTETS + TLS_PLAIN_SLACK]     # what was read, opened
 cdef uint8_t gathered[GATHER_OCTETS]
+
+
+@functools.lru_cache(4096)
+def octets_of(str text):
+    """One for all connections that say the same."""
+    return text.encode("utf-8", "replace")
 
 
 def digest_of(tlsa, more_names):
@@ -119,9 +126,9 @@ cdef class Connection(Carrier):
         self.session = ClientSession(hostname, is_lmtp, attempt.watches_for_loop, wants_tls,
                                      wants_tls and attempt.begins_with_tls, timeouts)
         self.remote = attempt.remote
-        self.policy_name = attempt.policy.name.encode("ascii")
-        self.policy_origin = attempt.policy.origin.encode("ascii")
-        self.remote_octets = attempt.remote.encode("utf-8", "replace")
+        self.policy_name = octets_of(attempt.policy.name)
+        self.policy_origin = octets_of(attempt.policy.origin)
+        self.remote_octets = octets_of(attempt.remote)
         self.host_key = attempt.host_key
         self.hello = self.scheduler.loop.create_future()
         self.wire.fd = -1

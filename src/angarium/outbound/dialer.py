@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from angarium.outbound.tracing import OutboundTracing
 
 BROKEN_HOSTS_MAX = 10_000
+ATTEMPTS_KEPT = 4096
 SMTP_PORT = 25
 
 fallbacks = counter(
@@ -119,6 +120,7 @@ class Dialer:
         self.contexts = TlsContexts(loop, journal)
         self.logins = Logins() if logins is None else logins
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
+        self._attempts: dict[HostKey, Attempt] = {}  # the last one of a host
         self.witness: TlsWitness | None = None
         self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
         self.tracing: OutboundTracing | None = None  # who looks on at dialogues; None: nobody
@@ -278,7 +280,7 @@ class Dialer:
                 credentials,
                 login,
             )
-            connection = make(attempt)
+            connection = make(self._shared(attempt))
             target = (source, address, host.port, limits.connect_timeout)
             try:
                 judgement = await self._try(connection, self._socket(*target), remote)
@@ -314,6 +316,17 @@ class Dialer:
             # Whatever TLS has against other hosts: of those that mail may go to nothing is known.
             raise SourceDown(trouble.of_source(source.name, why_not))
         raise SiteUnreachable(trouble.of_site(judgements))
+
+    def _shared(self, attempt: Attempt) -> Attempt:
+        """The same object for all connections that are made alike: a host may have hundreds."""
+        kept = self._attempts.get(attempt.host_key)
+        if kept == attempt:
+            return kept
+        if attempt.login is None:               # a secret is kept by who has to
+            if len(self._attempts) >= ATTEMPTS_KEPT:
+                self._attempts.clear()
+            self._attempts[attempt.host_key] = attempt
+        return attempt
 
     def targets(
         self, site: Site, source: Source, address_family: AddressFamily = "any"

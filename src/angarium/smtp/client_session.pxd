@@ -5,6 +5,7 @@ from angarium.smtp.csmtp cimport smtp_stuff_state
 
 cdef enum:
     CLIENT_SLOTS = 2                    # transactions on the wire: one ends while the next begins
+    CLIENT_RECIPIENTS_FEW = 8           # more of them take memory of their own
 
 cdef enum client_recipient:
     RECIPIENT_WAITING = 0               # no reply to its RCPT yet
@@ -31,7 +32,9 @@ cdef struct client_slot:
     uint32_t replied                    # recipients whose RCPT was answered
     uint32_t accepted
     uint32_t cursor                     # LMTP: next recipient whose end-of-data reply is due
-    uint8_t recipients[CLIENT_RECIPIENTS_MAX]
+    uint8_t *recipients                 # client_recipient of each: `few`, or `many`
+    uint8_t *many                       # malloc, room for CLIENT_RECIPIENTS_MAX; NULL until they are needed
+    uint8_t few[CLIENT_RECIPIENTS_FEW]
 
 cdef struct client_terms:               # each where offered
     bint has_by

@@ -30,8 +30,8 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, malloc
-from libc.string cimport memset, strlen
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strlen
 from angarium.smtp.client_auth cimport auth_begin, auth_challenge, auth_replied, auth_respond
 from angarium.smtp.client_dialogue cimport *
 from angarium.smtp.client_hello cimport forget_offer, hello_replied, hello_under_tls
@@ -133,6 +133,11 @@ cdef class ClientSession(ClientDialogue):
         forget_offer(self)
         self.reply = &common_reply
         self.expect(STAGE_GREETING, 0, 1)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(CLIENT_SLOTS):
+            free(self.slots[i].many)
 
     # ---------------------------------------------------------------- replies in
 
@@ -367,7 +372,9 @@ cdef class ClientSession(ClientDialogue):
         if slot < 0:
             raise LocalProtocolError("no transaction may start now")
         s = &self.slots[slot]
+        free(s.many)
         memset(s, 0, sizeof(client_slot))
+        s.recipients = s.few
         s.phase = PHASE_OPEN
         self.begin_lines()
         if self.needs_reset:
@@ -433,6 +440,12 @@ cdef class ClientSession(ClientDialogue):
         cdef const char *comma = b" NOTIFY="
         if s.count == CLIENT_RECIPIENTS_MAX:
             raise LocalProtocolError("too many recipients for one transaction")
+        if s.count == CLIENT_RECIPIENTS_FEW:
+            s.many = <uint8_t *>calloc(CLIENT_RECIPIENTS_MAX, 1)
+            if s.many == NULL:
+                raise MemoryError
+            memcpy(s.many, s.few, CLIENT_RECIPIENTS_FEW)
+            s.recipients = s.many
         self.line(STAGE_RCPT)
         self.put(b"RCPT TO:<", 9)
         self.put_field(path, length)
