@@ -95,7 +95,7 @@ def measure(directory: Path, rounds: int, messages: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--messages", type=int, default=22_000)
+    parser.add_argument("--messages", type=int, default=88_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"))
     chosen = parser.parse_args()
