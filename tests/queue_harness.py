@@ -28,6 +28,7 @@ from angarium.queue.shares import Shares
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
 from angarium.routing.egress_rules import EgressPools
+from angarium.routing.source_health import SourceHealth
 from angarium.spool.shard import Shard
 
 MESSAGE = b"From: a@x.example\r\nSubject: test\r\nMessage-ID: <1@x.example>\r\n\r\nHello\r\n"
@@ -149,6 +150,7 @@ class Queue:
     """One worker's queue over `directory`; close() it, and open another over the same directory for a restart.
 
     number  of the worker, whose shard has it too. shares: whose limits hold besides; of one worker unless given.
+    health  of the pool's sources, where it is looked at.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class Queue:
         router: Any = None,
         shares: Shares | None = None,
         number: int = 0,
+        health: SourceHealth | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         directory.mkdir(exist_ok=True)
@@ -192,7 +195,7 @@ class Queue:
         )
         self.reporter = Reporter("relay.example", self.journal)
         self.scheduler.reporter = self.reporter
-        self.dispatcher = Dispatcher(self.scheduler, outbound)
+        self.dispatcher = Dispatcher(self.scheduler, outbound, health=health)
         self.maildirs = MaildirEgress(self.scheduler)
         for protocol in ("smtp", "lmtp", "lmtp+unix"):
             self.scheduler.set_egress(protocol, self.dispatcher)

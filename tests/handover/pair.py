@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from queue_harness import NextHop, Queue
@@ -16,13 +17,16 @@ from angarium.handover.outlet import HandOver
 from angarium.handover.reception import Reception
 from angarium.handover.rendezvous import home_of
 from angarium.model.errors import RemoteProtocolError
-from angarium.model.plan import Site
+from angarium.model.plan import Site, Source
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
+from angarium.routing.egress_pool import EgressPool
+from angarium.routing.source_health import SourceHealth
 from angarium.spool.directory import shard_name
 from angarium.spool.foreign import ForeignShard
 
 OWNER, HOME = 0, 1
+SOURCE = Source("default", "", "relay.example")
 
 
 class FakeTransport:
@@ -53,8 +57,21 @@ def feed(link: Any, octets: bytes) -> None:
 
 def site_of_home(hop_site: Site) -> Site:
     """The same under a name whose home is HOME."""
-    name = next(name for number in range(100) if home_of(name := f"smtp://site{number}:25", 0b11) == HOME)
-    return Site(name, "smtp", hop_site.hosts)
+    return next(sites_of_home(hop_site))
+
+
+def sites_of_home(hop_site: Site) -> Iterator[Site]:
+    """As many as are asked for."""
+    names = (f"mx{number}.example" for number in itertools.count())
+    return (Site(name, "smtp", hop_site.hosts) for name in names if home_of(name, 0b11) == HOME)
+
+
+def queue_of(
+    number: int, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source], shares: Shares
+) -> Queue:
+    health = SourceHealth()
+    pool = EgressPool(dict.fromkeys(sources, 1), health=health)
+    return Queue(directory, site, shaping=shaping, pool=pool, shares=shares, number=number, health=health)
 
 
 class Pair:
@@ -63,16 +80,15 @@ class Pair:
     connect  gives the owner's next connections; set it to play the home.
     """
 
-    def __init__(self, directory: pathlib.Path, site: Site, connections: int) -> None:
-        shaping = ShapingOptions(connections=connections)
+    def __init__(self, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source]) -> None:
         # Two tables: an owner and a home of one process could not each count as a worker of their own in one.
         of_owner, of_home = Shares(2), Shares(2)
         of_owner.attach(HOME)
         of_owner.set_living(True)
         of_owner.attach(OWNER)
         of_home.attach(HOME)
-        self.owner = Queue(directory, site, shaping=shaping, shares=of_owner, number=OWNER)
-        self.home = Queue(directory, site, shaping=shaping, shares=of_home, number=HOME)
+        self.owner = queue_of(OWNER, directory, site, shaping, sources, of_owner)
+        self.home = queue_of(HOME, directory, site, shaping, sources, of_home)
         self._directory_fd = os.open(directory, os.O_RDONLY)
         self.incoming = Reception(self.home.scheduler, self._open_shard)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -111,9 +127,12 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(directory: pathlib.Path, connections: int = 1) -> AsyncIterator[tuple[Pair, NextHop]]:
+async def pair(
+    directory: pathlib.Path, connections: int = 1, max_ready: int = 100000, sources: Sequence[Source] = (SOURCE,)
+) -> AsyncIterator[tuple[Pair, NextHop]]:
     hop = NextHop()
-    both = Pair(directory, site_of_home(await hop.start()), connections)
+    shaping = ShapingOptions(connections=connections, max_ready=max_ready)
+    both = Pair(directory, site_of_home(await hop.start()), shaping, sources)
     await both.open()
     try:
         yield both, hop

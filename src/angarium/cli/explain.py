@@ -168,7 +168,7 @@ def _print_queue(queue: dict[str, Any]) -> None:
     if queue["home"] >= 0:
         _row("  home", f"worker {queue['home']} sends for this site; {queue['handed']} are handed to it")
     elif queue["guests"]:
-        _row("  home", f"this worker sends for the others, too; {queue['guests']} of those ready are theirs")
+        _row("  home", f"this worker sends for the others, too; {queue['guests']} of theirs are ready besides")
     since = "" if queue["delivered_s"] is None else f", the last {Duration(round(queue['delivered_s']))} ago"
     _row("  so far", f"{queue['delivered']} delivered{since}; {queue['deferred']} deferred, {queue['failed']} failed")
     for reply in reversed(queue["replies"]):

@@ -110,7 +110,7 @@ def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
             "connections",
         )
     if queue.busy:
-        return Reason(f"{queue.waiting} are in line before {queue.busy} busy connections")
+        return Reason(f"{queue.waiting + queue.guests} are in line before {queue.busy} busy connections")
     return Reason("it is about to be tried")
 
 

@@ -46,7 +46,7 @@ def queue_facts(ReadyQueue ready not None):
     facts = QueueFacts(site=ready.site.name, source=ready.source.name)
     facts.kind = kind_text(ready.kind)
     facts.wish = ready.wish
-    facts.waiting = ready.count
+    facts.waiting = ready.own_count()
     facts.behind = ready.waits_behind()
     facts.max_ready = ready.most
     facts.home = ready.home

@@ -46,7 +46,8 @@ class QueueFacts(msgspec.Struct):
     replies             the last troubles, oldest first.
     delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
     home                the worker that serves it, where the site may have fewer connections than there are workers;
-                        -1: this one. handed: recipients that it has. guests: of `waiting`, handed to us by others.
+                        -1: this one. handed: recipients that it has. guests: recipients in it besides `waiting`, handed
+                        to us by others.
     The rest is of its connections: outbound/pool.pyx. retry_dial_s: until a site that could not be reached is tried.
     window              connections that feedback allows at most; is_narrowed: fewer than there were, after trouble.
     """

@@ -49,7 +49,7 @@ cdef class ReadyQueue:
     cdef Order order                    # who waits, and who goes next
     cdef wheel_node resume              # in the wheel while paused or while another worker has all places
     cdef readonly uint64_t count
-    cdef readonly uint64_t most         # max_ready: who comes when `count` is there waits behind it
+    cdef readonly uint64_t most         # max_ready: who comes when so many of our own are there waits behind it
     cdef Overflow overflow              # who does, with the queue's number too; None: nobody ever did
     cdef bint is_draw_due
     cdef readonly uint32_t number       # recipient.link.due of who is in it
@@ -118,6 +118,8 @@ cdef class ReadyQueue:
     cdef void push(self, recipient *r) noexcept                             # behind the others, or behind the queue when it is full
     cdef bint has_company(self, recipient *r) noexcept
     cdef bint push_behind(self, recipient *r) noexcept
+    cdef inline uint64_t own_count(self) noexcept:             # `count` without guests
+        return self.count - (self.guests.waiting if self.guests is not None else 0)
     cdef bytes domain_in_front(self)                            # of the recipient that goes next; b"": there is none
     cdef recipient *pop(self) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue, or behind it

@@ -224,7 +224,7 @@ cdef class ReadyQueue:
 
     cdef void push(self, recipient *r) noexcept:
         # Who comes does not go before those that wait behind the queue already.
-        if (self.count >= self.most or self.overflow is not None and self.overflow.count) and \
+        if (self.own_count() >= self.most or self.overflow is not None and self.overflow.count) and \
                 self.ledger.passing_on is not self and not self.has_company(r) and self.push_behind(r):
             return
         self.order.add(r, False)
@@ -259,7 +259,7 @@ cdef class ReadyQueue:
         another transaction."""
         cdef recipient *before = r - 1
         return r.index != 0 and before.link.where == PLACE_READY and before.link.due == self.number \
-            and self.count < self.most + self.recipient_limit
+            and self.own_count() < self.most + self.recipient_limit
 
     cdef bint push_behind(self, recipient *r) noexcept:
         """False: out of memory."""
@@ -281,7 +281,7 @@ cdef class ReadyQueue:
 
     cdef void draw_later(self) noexcept:
         # In a turn of its own: who takes out many puts most of them back (a reload), or wants them all ended (a dead site).
-        if self.is_draw_due or self.overflow is None or self.overflow.count == 0 or self.count >= self.most or self.is_deferring:
+        if self.is_draw_due or self.overflow is None or self.overflow.count == 0 or self.own_count() >= self.most or self.is_deferring:
             return
         try:
             self.ledger.loop.call_soon(self.draw)
@@ -295,7 +295,7 @@ cdef class ReadyQueue:
         cdef uint32_t i
         cdef uint64_t end = mono_ns() + TURN_NS
         self.is_draw_due = False
-        while self.count < self.most and not self.is_deferring and mono_ns() < end:
+        while self.own_count() < self.most and not self.is_deferring and mono_ns() < end:
             if not self.overflow.take(self.recipient_limit):
                 return
             m = self.overflow.taken.message

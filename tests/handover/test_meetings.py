@@ -1,0 +1,46 @@
+"""Mail handed over where it meets what else there is: full ready queues, limits of a peer, recalls, sources."""
+
+from __future__ import annotations
+
+import pathlib
+
+from handover.pair import Pair, pair
+from queue_harness import NextHop, run, until
+
+from angarium.model.plan import Site
+
+
+def order_of(hop: NextHop) -> list[str]:
+    return [mailbox.split("@")[0] for _, mailboxes, _ in hop.messages for mailbox in mailboxes]
+
+
+async def route_to(both: Pair, site: Site, domain: bytes = b"y.example") -> None:
+    """A reload of the owner, after which the domain goes there."""
+    both.owner.router.by_domain[domain] = site
+    plan_anew(both)
+
+
+def plan_anew(both: Pair) -> None:
+    scheduler = both.owner.scheduler
+    scheduler.plan_anew(router=both.owner.router, pool=scheduler.pool, shaping=scheduler.shaping)
+
+
+def test_own_mail_of_the_home_has_its_places_whatever_is_handed_to_it(tmp_path: pathlib.Path) -> None:
+    """max_ready counted guests: own mail went behind the queue, and was not drawn while they were there, nor after."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, max_ready=3) as (both, hop):
+            hop.is_held = True
+            for number in range(20):
+                await both.owner.send(f"handed{number}@y.example")
+            await until(lambda: both.incoming.guest_count == 20 and hop.transactions)
+            for number in range(5):
+                await both.home.send(f"own{number}@y.example")
+            assert (both.home.depth["behind"], both.home.depth["ready"] >= 20) == (2, True)
+            hop.release()
+            await until(lambda: both.owner.is_empty and both.home.is_empty)
+            order = order_of(hop)
+            assert len(order) == 25
+            assert order.index("own4") < order.index("handed12"), order
+
+    run(test, tmp_path)
