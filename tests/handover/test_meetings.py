@@ -44,3 +44,22 @@ def test_own_mail_of_the_home_has_its_places_whatever_is_handed_to_it(tmp_path: 
             assert order.index("own4") < order.index("handed12"), order
 
     run(test, tmp_path)
+
+
+def test_guests_of_the_last_domain_go_while_own_mail_is_of_a_domain_too_many(tmp_path: pathlib.Path) -> None:
+    """RCPTDOMAINMAX: it was the turn of our own mail, which might not go, and the connection idled."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.extensions = [*hop.extensions, "LIMITS RCPTDOMAINMAX=1"]
+            hop.is_held = True
+            for number in range(5):
+                await both.owner.send(f"handed{number}@z.example")
+            await until(lambda: both.incoming.guest_count == 5 and hop.transactions)
+            for number in range(5):
+                await both.home.send(f"own{number}@y.example")
+            hop.release()
+            await until(lambda: both.owner.is_empty and both.home.is_empty)
+            assert len(order_of(hop)) == 10
+
+    run(test, tmp_path)

@@ -305,6 +305,15 @@ cdef class ReadyQueue:
             self.ledger.release(m)
         self.draw_later()
 
+    cdef uint64_t own_count_within(self, const domain_budget *domains) noexcept:
+        """Our own mail that a turn could be for: none when a budget that is used up rules its foremost out."""
+        cdef recipient *r
+        if domains != NULL and domains.left == 0:
+            r = self.order.foremost()
+            if r == NULL or r.domain != domains.last:
+                return 0
+        return self.own_count()
+
     cdef bint is_beyond(self, const domain_budget *domains) noexcept:
         cdef recipient *r
         if domains.left != 0 or self.count == 0:
@@ -337,7 +346,8 @@ cdef class ReadyQueue:
         if not self.take_rights(into):
             return False
         if self.guests is not None:
-            taken = self.guests.take(into, min(limit, self.recipient_limit), domains, self.count - self.guests.waiting)
+            taken = self.guests.take(into, min(limit, self.recipient_limit), domains,
+                                     self.own_count_within(domains))
             if taken > 0:
                 if self.count == 0 and self.share.wanted_by == self.number:
                     self.share.unwant(self.number)
