@@ -7,7 +7,7 @@ import pathlib
 from handover.pair import Pair, pair
 from queue_harness import NextHop, run, until
 
-from angarium.model.plan import Site
+from angarium.model.plan import Site, StsRule
 
 
 def order_of(hop: NextHop) -> list[str]:
@@ -61,5 +61,24 @@ def test_guests_of_the_last_domain_go_while_own_mail_is_of_a_domain_too_many(tmp
             hop.release()
             await until(lambda: both.owner.is_empty and both.home.is_empty)
             assert len(order_of(hop)) == 10
+
+    run(test, tmp_path)
+
+
+def test_a_policy_that_changes_meets_mail_that_is_all_handed_over(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.is_held = True
+            for number in range(10):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: both.incoming.guest_count == 10 and hop.transactions)
+            assert both.owner.depth["ready"] == 0
+            other = NextHop()
+            both.owner.router.by_domain[b"y.example"] = await other.start()
+            both.owner.scheduler.policy_changed(b"y.example", StsRule("testing", ("*.example",)))
+            await until(lambda: len(other.messages) >= 8)       # two at the most were in hand of the connection
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            other.stop()
 
     run(test, tmp_path)

@@ -12,7 +12,7 @@ from queue_harness import NextHop, Queue, run, until
 from tls import authority
 from tls.test_sts import POLICY, web
 
-from angarium.model.plan import StsRule
+from angarium.model.plan import Site, StsRule
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.ourselves import Ourselves
@@ -180,5 +180,30 @@ def test_a_change_that_new_plans_do_not_bear_out_loses_no_mail(tmp_path: pathlib
             relay.queue.scheduler.policy_changed(b"d.example", StsRule("enforce", ("other.example",)))
             hop.release()
             await until(lambda: len(hop.recipients()) == 2)
+
+    run(test, tmp_path)
+
+
+def test_a_policy_that_comes_while_a_queue_is_routed_again_meets_its_first_half_too(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        hop, other = NextHop(), NextHop()
+        hop.is_held = True
+        site = Site("mx.example", "smtp", (await hop.start()).hosts)
+        queue = Queue(directory, site, shaping=ShapingOptions(connections=1))
+        for number in range(5):
+            await queue.send(*(f"r{number}-{each}@y.example" for each in range(500)))
+        await until(lambda: hop.transactions)
+        scheduler = queue.scheduler
+        scheduler.plan_anew(router=queue.router, pool=scheduler.pool, shaping=scheduler.shaping)    # in slices of 500
+        queue.router.by_domain[b"y.example"] = await other.start()
+        scheduler.policy_changed(b"y.example", StsRule("testing", ("*.example",)))
+        in_hand = 2500 - queue.depth["ready"]
+        assert in_hand <= 200
+        await until(lambda: len(other.recipients()) == 2500 - in_hand)
+        hop.release()
+        await until(lambda: queue.is_empty)
+        await queue.close()
+        hop.stop()
+        other.stop()
 
     run(test, tmp_path)

@@ -98,7 +98,9 @@ cdef class Planner(Ledger):
 
     cdef int reroute_too(self, ReadyQueue ready) except -1:
         cdef bint is_under_way = bool(self.to_reroute)
-        if ready not in self.to_reroute:
+        # Who was routed in the first half of one that is under way went by the old plan: that one is gone through again.
+        cdef bint is_begun = is_under_way and self.left_to_reroute >= 0 and self.to_reroute[0] is ready
+        if self.to_reroute.count(ready) <= <int>is_begun:
             self.to_reroute.append(ready)
         if not is_under_way:
             self.left_to_reroute = -1
@@ -146,7 +148,7 @@ cdef class Planner(Ledger):
                     yield True
             for ready in list(self.ready.values()) if rules else ():
                 budget -= 1
-                if ready.count and any(rule != ready.site.sts for rule in rules.get(ready.site.name, ())):
+                if (ready.count or ready.handed or ready.waits_behind()) and any(rule != ready.site.sts for rule in rules.get(ready.site.name, ())):
                     self.reroute_too(ready)
                     budget -= SLICE             # it may have begun with as many
                 if budget <= 0:
