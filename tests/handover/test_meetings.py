@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from handover.pair import Pair, pair
+from handover.test_handover import OnceTooMany
 from queue_harness import NextHop, run, until
 
 from angarium.model.plan import Site, StsRule
@@ -79,6 +80,28 @@ def test_a_policy_that_changes_meets_mail_that_is_all_handed_over(tmp_path: path
             await until(lambda: len(other.messages) >= 8)       # two at the most were in hand of the connection
             hop.release()
             await until(lambda: both.owner.is_empty)
+            other.stop()
+
+    run(test, tmp_path)
+
+
+def test_who_was_in_hand_at_a_recall_and_comes_back_untried_takes_the_new_route(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.rcpt = OnceTooMany({f"r{number}@y.example" for number in range(3, 6)})
+            hop.is_held = True
+            await both.owner.send(*(f"r{number}@y.example" for number in range(6)))
+            await until(lambda: hop.transactions and not hop.rcpt)
+            other = NextHop()
+            await route_to(both, await other.start())
+            # A second recall, which is answered at once: the first has been heard.
+            await both.owner.send("more@y.example")
+            await until(lambda: other.recipients() == ["more@y.example"])
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            assert hop.recipients() == [f"r{number}@y.example" for number in range(3)]
+            assert other.recipients() == ["more@y.example", *(f"r{number}@y.example" for number in range(3, 6))]
+            assert not both.owner.events("deferred")
             other.stop()
 
     run(test, tmp_path)

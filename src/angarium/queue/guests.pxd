@@ -15,6 +15,7 @@ cdef struct guest:                      # a reference: recipients of one message
     uint32_t generation
     uint32_t waiting                    # recipients that wait
     uint32_t first                      # none before it does
+    uint32_t recall_count               # the lodger's when it came
     # Its recipients are those handed over alone: `index` is of the envelope and not their place, so that message_of() must not
     # be asked of them. They stand in no list of the queue's, and have counted references to their domains.
     message m
@@ -41,6 +42,7 @@ cdef class Lodger:
     cdef guest *first                   # with recipients that wait
     cdef guest *last
     cdef uint32_t guest_count           # those whose recipients are all begun too
+    cdef uint32_t recall_count          # how often all was sent back
     cdef uint64_t tag
     cdef dict domains                   # name -> DomainQueue of nobody's table: only compared
 

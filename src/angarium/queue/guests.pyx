@@ -208,6 +208,7 @@ cdef class Lodger:
         cdef uint32_t i
         for i in range(g.m.recipient_count):
             g.m.recipients[i].link.where = PLACE_READY
+        g.recall_count = self.recall_count
         g.lodger = <void *>self
         Py_INCREF(self)
         if self.first == NULL:
@@ -226,6 +227,7 @@ cdef class Lodger:
         cdef guest *g = self.first
         cdef guest *following
         cdef uint32_t i
+        self.recall_count += 1
         while g != NULL:
             following = g.next
             for i in range(g.first, g.m.recipient_count):
@@ -282,7 +284,8 @@ cdef class Guests:
         cdef Lodger lodger = <Lodger>g.lodger
         cdef recipient *r
         cdef uint32_t i, given = 0
-        if lodger.answers is None or (<ReadyQueue>lodger.ready).home >= 0:      # dropped, or the owner's again
+        # Dropped, or the owner's again: it wants to route anew what was in hand, too, and has not been tried.
+        if lodger.answers is None or (<ReadyQueue>lodger.ready).home >= 0 or g.recall_count != lodger.recall_count:
             return settle_guest(from_)
         for i in range(from_.count):
             r = from_.recipients[i]
