@@ -8,6 +8,7 @@ from handover.pair import Pair, pair
 from handover.test_handover import OnceTooMany
 from queue_harness import NextHop, run, until
 
+from angarium.metrics import counters
 from angarium.model.plan import Site, StsRule
 
 
@@ -103,5 +104,26 @@ def test_who_was_in_hand_at_a_recall_and_comes_back_untried_takes_the_new_route(
             assert other.recipients() == ["more@y.example", *(f"r{number}@y.example" for number in range(3, 6))]
             assert not both.owner.events("deferred")
             other.stop()
+
+    run(test, tmp_path)
+
+
+def test_what_is_called_back_does_not_go_behind_those_that_wait_for_a_place(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, max_ready=3) as (both, hop):
+            hop.is_held = True
+            for number in range(60):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: both.incoming.guest_count == 32 and hop.transactions)
+            assert both.owner.depth["behind"] == 25
+            returned = next(each for each in counters.registry() if each.name == "angarium_handover_returned_total")
+            before = returned.value
+            plan_anew(both)
+            await until(lambda: returned.value >= before + 30)      # all but what the connection has in hand
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            order = order_of(hop)
+            assert len(order) == 60
+            assert max(order.index(f"r{number}") for number in range(32)) < order.index("r59"), order
 
     run(test, tmp_path)

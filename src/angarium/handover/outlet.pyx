@@ -418,7 +418,9 @@ cdef class OwnerLink(Link):
                 continue
             if is_stale:                # limits, routes or orders have changed since it was taken
                 r.link.where = PLACE_NOWHERE
+                self.handover.scheduler.passing_on = ready      # it had a place: not behind those that wait for one
                 self.handover.scheduler.route(r)
+                self.handover.scheduler.passing_on = None
                 continue
             r.link.where = PLACE_IN_HAND
             s.t.recipients[kept] = r
