@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import pathlib
 
-from handover.pair import Pair, pair
+from handover.pair import Pair, pair, sites_of_home
 from handover.test_handover import OnceTooMany
 from queue_harness import NextHop, run, until
 
@@ -125,5 +127,40 @@ def test_what_is_called_back_does_not_go_behind_those_that_wait_for_a_place(tmp_
             order = order_of(hop)
             assert len(order) == 60
             assert max(order.index(f"r{number}") for number in range(32)) < order.index("r59"), order
+
+    run(test, tmp_path)
+
+
+def test_queues_that_do_not_move_leave_slots_of_the_link_for_others(tmp_path: pathlib.Path) -> None:
+    """32 held sites had all 1024."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.is_held = True
+            domains = []
+            for site in itertools.islice(sites_of_home(both.owner.router.default), 40):
+                name = f"d{len(domains)}.example"
+                both.owner.router.by_domain[name.encode()] = site
+                domains.append(name)
+            for name in domains:
+                await asyncio.gather(*(both.owner.send(f"r{number}@{name}") for number in range(34)))
+            await until(lambda: hop.transactions == 40)
+            assert both.outgoing.out_count <= 1024
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            assert len(hop.messages) == 40 * 34
+
+    run(test, tmp_path)
+
+
+def test_what_waits_is_shown_whoever_sends_it(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, max_ready=3) as (both, hop):
+            hop.is_held = True
+            for number in range(50):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: both.incoming.guest_count == 32 and hop.transactions)
+            (shown,) = both.outgoing.status()
+            assert (shown["handed"], shown["waiting"]) == (32, 18)
 
     run(test, tmp_path)

@@ -22,6 +22,7 @@ cdef enum:
     HELLO_VERSION = 1
     REFERENCES_MAX = 1024               # out on one link at a time
     WINDOW = 32                         # of them of one ready queue: enough to keep a connection busy, and few to come back
+    WINDOW_LEAST = 2                    # while half of REFERENCES_MAX are out: one under way, and one for when it is over
     CHANNELS_MAX = 1 << 20
     RECIPIENTS_MAX = 1000               # of one reference
     NO_SEGMENT = 0xffff

@@ -56,6 +56,8 @@ cdef class OwnerLink(Link):
 
     cdef slot *reserve(self) noexcept
     cdef void free_slot(self, slot *s) noexcept
+    cdef uint32_t window(self) noexcept
+    cdef void wake_waiting(self) noexcept
     cdef int begin(self, slot *s) except -1
     cdef int send(self, slot *s) except -1
     cdef int put_reference(self, slot *s) except -1

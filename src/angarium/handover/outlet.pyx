@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from angarium.handover.frames cimport (
     DELIVERED_HAS_DSN, DELIVERED_IS_TRACED, FRAME_CLOSE, FRAME_DELIVERED, FRAME_HELLO, FRAME_NOT_HERE, FRAME_OPEN, FRAME_OVER, FRAME_REFERENCE,
     FRAME_REFUSED, FRAME_SOURCE_DOWN, FRAME_WITHDRAW, HELLO_MAGIC, HELLO_VERSION, NO_SEGMENT, RECIPIENTS_MAX, REFERENCES_MAX, WINDOW,
+    WINDOW_LEAST,
     FrameWriter, frame_reader, read8, read16, read32, read64, read_rest, read_text)
 from angarium.handover.link cimport Link
 from angarium.metrics.counters cimport Counter
@@ -82,7 +83,7 @@ cdef class Outlet:
         link = self.handover.link_to(self.worker)
         if link is None:
             return                      # being dialled: it wakes everybody
-        while self.out < WINDOW and self.ready.count:
+        while self.out < link.window() and self.ready.count:
             s = link.reserve()
             if s == NULL:
                 if not self.is_waiting:
@@ -210,6 +211,10 @@ cdef class OwnerLink(Link):
         s.generation += 1
         self.free_slots[self.free_count] = <uint32_t>(s - self.slots)
         self.free_count += 1
+
+    cdef uint32_t window(self) noexcept:
+        """Of each ready queue. Half of the slots are for those that have few out: queues that do not move keep what they have."""
+        return WINDOW if self.free_count > REFERENCES_MAX // 2 else WINDOW_LEAST
 
     @property
     def out_count(self):
@@ -435,17 +440,25 @@ cdef class OwnerLink(Link):
         s.outlet = NULL
         self.free_slot(s)
         outlet.out -= 1
+        self.wake_waiting()             # before it asks again itself
         if outlet.is_retired:
             if outlet.out == 0:
                 outlet.leave_link()
         elif ready.count:
             outlet.wake()
         Py_DECREF(outlet)
-        if self.waiting:
+        return 0
+
+    cdef void wake_waiting(self) noexcept:
+        """One for each free slot, and none of whom nothing is to be had any more."""
+        cdef Outlet outlet
+        cdef uint32_t left = self.free_count
+        while left and self.waiting:
             outlet = self.waiting.popleft()
             outlet.is_waiting = False
-            outlet.wake()
-        return 0
+            if not outlet.is_retired and outlet.ready.count:
+                outlet.wake()
+                left -= 1
 
     cdef int on_end(self) except -1:
         cdef Outlet outlet
@@ -596,5 +609,5 @@ cdef class HandOver(Egress):
         """Ready queues that another worker serves, as far as they have had mail."""
         cdef Outlet outlet
         return [{"site": outlet.ready.site.name, "source": outlet.ready.source.name, "worker": outlet.worker,
-                 "waiting": outlet.ready.count, "handed": outlet.ready.handed}
+                 "waiting": outlet.ready.count + outlet.ready.waits_behind(), "handed": outlet.ready.handed}
                 for outlet in self.all_outlets if not outlet.is_retired]
