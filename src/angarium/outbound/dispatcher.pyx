@@ -79,7 +79,7 @@ cdef class Dispatcher(Egress):
         """For the SourceWatch: whoever waits for this source takes another of its pool."""
         cdef Pool pool
         for pool in list(self.pools):
-            if pool.ready.source.name == name:
+            if pool.ready.source.name == name and not pool.is_draining:     # else another serves its queue
                 pool.source_down(trouble)
 
     def source_up(self, str name):

@@ -340,6 +340,9 @@ cdef class Pool(ConnectionOwner):
             error = SiteUnreachable(connection.loss)        # it went between its hello and this turn of the loop
         self.ready.connection_closed()
         dials_failed.cell[0] += 1
+        if self.is_draining:                    # it is not for us any more to say what becomes of the queue
+            self.tell_if_empty()
+            return
         if not isinstance(error, SiteUnreachable):
             self.scheduler.journal.log("error", where="dial", site=self.ready.site.name, reason=repr(error))
             self.put_off_dialling()
