@@ -218,7 +218,8 @@ class Relay:
         share_one_arena()
         self = cls(seat, loop, config, shares, counts, tallies=tallies, rations=rations, tickets=tickets)
         if seat.count > 1:
-            self._handover = HandOverDesk(self._scheduler, seat.number, seat.count, spool.fd)
+            heard = self._dispatcher.sources.heard
+            self._handover = HandOverDesk(self._scheduler, seat.number, seat.count, spool.fd, heard)
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(

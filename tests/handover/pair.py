@@ -96,7 +96,8 @@ class Pair:
         self._listening.bind(self._path)
         self._listening.listen()
         self.connect: Callable[[], socket.socket] = self.connect_home
-        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect())
+        heard = self.owner.dispatcher.sources.heard
+        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard)
         self.homes = Homes(self.owner.scheduler, self.outgoing, OWNER, 2)
         self.owner.scheduler.set_appointer(self.homes)
 

@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import pathlib
 
-from handover.pair import Pair, pair, sites_of_home
+from handover.pair import SOURCE, Pair, pair, sites_of_home
 from handover.test_handover import OnceTooMany
 from queue_harness import NextHop, run, until
 
 from angarium.metrics import counters
-from angarium.model.plan import Site, StsRule
+from angarium.model.plan import Site, Source, StsRule
+
+NOT_OURS = "198.51.100.9"     # TEST-NET-2: no machine has it
 
 
 def order_of(hop: NextHop) -> list[str]:
@@ -149,6 +151,23 @@ def test_queues_that_do_not_move_leave_slots_of_the_link_for_others(tmp_path: pa
             hop.release()
             await until(lambda: both.owner.is_empty)
             assert len(hop.messages) == 40 * 34
+
+    run(test, tmp_path)
+
+
+def test_a_source_that_is_down_at_the_home_is_gone_around_by_the_owner(tmp_path: pathlib.Path) -> None:
+    """The owner knew nothing of it, chose it again and deferred everybody."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, sources=(SOURCE, Source("lost", NOT_OURS, "lost.example"))) as (both, hop):
+            for number in range(20):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: both.owner.is_empty)
+            assert not both.owner.events("deferred")
+            assert len(hop.messages) == 20
+            (line,) = both.owner.events("source-suspended")
+            assert (line["source"], line["address"]) == ("lost", NOT_OURS)
+            assert line["reason"] == f"{NOT_OURS} is not an address of this machine"
 
     run(test, tmp_path)
 

@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from angarium.handover.homes import Homes
 from angarium.handover.outlet import HandOver
 from angarium.handover.reception import Reception
 from angarium.model.errors import RemoteProtocolError, SpoolError
+from angarium.model.outcome import Trouble
+from angarium.model.plan import Source
 from angarium.queue.scheduler import Scheduler
 from angarium.spool.directory import shard_name
 from angarium.spool.foreign import ForeignShard
@@ -27,14 +30,21 @@ BACKLOG: Final = 128
 class HandOverDesk:
     """One per worker, where there are several. open() first; close_shards() after outbound is closed."""
 
-    def __init__(self, scheduler: Scheduler, number: int, count: int, spool_fd: int) -> None:
-        """number: of this worker, of `count`. spool_fd: the spool's directory."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        number: int,
+        count: int,
+        spool_fd: int,
+        on_source_down: Callable[[Source, Trouble], None],
+    ) -> None:
+        """number: of this worker, of `count`. spool_fd: the spool's directory. on_source_down: see HandOver."""
         self._scheduler = scheduler
         self._number = number
         self._count = count
         self._spool_fd = spool_fd
         self._server: asyncio.Server | None = None
-        self.outgoing = HandOver(scheduler, number, self._connect)
+        self.outgoing = HandOver(scheduler, number, self._connect, on_source_down)
         self.incoming = Reception(scheduler, self._open_shard)
         self.homes = Homes(scheduler, self.outgoing, number, count)
         scheduler.set_appointer(self.homes)

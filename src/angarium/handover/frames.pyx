@@ -11,7 +11,8 @@
 #   REFERENCE  see put_reference() in outlet.pyx       REFUSED      4 slot, 4 generation, 4 place, 1 is_permanent, 8 elapsed_ms,
 #   WITHDRAW   4 channel                                            msgpack of Trouble
 #   CLOSE      4 channel                               OVER         4 slot, 4 generation
-#                                                      SOURCE_DOWN  4 channel, msgpack of Trouble
+#                                                      SOURCE_DOWN  4 channel, 1 is_down (0: its ration of today is spent,
+#                                                                   or it reaches no host of the site), msgpack of Trouble
 #                                                      NOT_HERE     4 channel
 #
 # A channel stands for a ready queue, a slot for a reference that is out. Both are the owner's names; a generation tells what had the

@@ -62,7 +62,7 @@ cdef class Homes(Appointer):
             return 0
         ready.home = home
         if home >= 0 and ready.guests is not None:
-            ready.guests.send_back(None)
+            ready.guests.send_back(None, False)
         before.step_back(ready)
         ready.egress = usual if home < 0 else self.handover
         if ready.count:

@@ -74,6 +74,7 @@ cdef class HandOver(Egress):
     cdef object loop
     cdef object connect                 # callable(worker): a connected, non-blocking socket; raises OSError
     cdef readonly int number            # of this worker
+    cdef object on_source_down          # callable(Source, Trouble): the home cannot use it at all; or None
     cdef dict links                     # worker -> OwnerLink
     cdef dict dials                     # worker -> task
     cdef dict failures                  # worker -> dials that failed in a row

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, final
 
 from angarium.handover.link import Link
+from angarium.model.outcome import Trouble
+from angarium.model.plan import Source
 from angarium.queue.ready import Egress, ReadyQueue
 from angarium.queue.scheduler import Scheduler
 
@@ -27,10 +29,20 @@ class OwnerLink(Link):
 
 @final
 class HandOver(Egress):
-    """The egress of ready queues that another worker serves. connect: a connected socket to a worker; raises OSError."""
+    """The egress of ready queues that another worker serves.
+
+    connect         a connected socket to a worker; raises OSError.
+    on_source_down  told of a source of which the home can use nothing, before mail for it is routed anew.
+    """
 
     number: int
-    def __init__(self, scheduler: Scheduler, number: int, connect: Callable[[int], socket.socket]) -> None: ...
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        number: int,
+        connect: Callable[[int], socket.socket],
+        on_source_down: Callable[[Source, Trouble], None] | None = None,
+    ) -> None: ...
     @property
     def out_count(self) -> int:
         """References that are out."""

@@ -333,6 +333,7 @@ cdef class OwnerLink(Link):
 
     cdef int on_frame(self, uint8_t kind, frame_reader *fields) except -1:
         cdef Outlet outlet
+        cdef bint is_down
         if kind == FRAME_DELIVERED:
             return self.on_delivered(fields)
         if kind == FRAME_REFUSED:
@@ -343,9 +344,12 @@ cdef class OwnerLink(Link):
             raise RemoteProtocolError(f"a frame of unknown kind {kind}")
         outlet = self.outlets.get(read32(fields))
         if kind == FRAME_SOURCE_DOWN:
+            is_down = read8(fields) != 0
             trouble = decode_trouble(read_rest(fields))
             if outlet is not None:
-                self.handover.scheduler.leave_source(outlet.ready, trouble)
+                if is_down and self.handover.on_source_down is not None:
+                    self.handover.on_source_down(outlet.ready.source, trouble)      # first: or the same would be chosen again
+                self.handover.scheduler.leave_source(outlet.ready, trouble, is_down)
         elif outlet is not None:
             outlet.pause(AGAIN_S)
         return 0
@@ -479,8 +483,9 @@ cdef class OwnerLink(Link):
 
 @cython.final
 cdef class HandOver(Egress):
-    def __init__(self, Scheduler scheduler not None, int number, connect):
+    def __init__(self, Scheduler scheduler not None, int number, connect, on_source_down=None):
         self.scheduler = scheduler
+        self.on_source_down = on_source_down
         self.loop = scheduler.loop
         self.number = number
         self.connect = connect

@@ -93,12 +93,13 @@ cdef class Desk(Answers):
         except Exception as error:
             self.link.fail_later(error)
 
-    cdef void source_down(self, Lodger lodger, object trouble) noexcept:
+    cdef void source_down(self, Lodger lodger, object trouble, bint is_down) noexcept:
         cdef bytes packed
         try:
             packed = msgspec.msgpack.encode(trouble)
             self.link.out.begin(FRAME_SOURCE_DOWN)
             self.link.out.number(lodger.channel, 4)
+            self.link.out.number(is_down, 1)
             self.link.out.octets(<const uint8_t *><const char *>packed, len(packed))
             self.link.out.end()
             self.link.sent()

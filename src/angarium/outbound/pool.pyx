@@ -355,7 +355,9 @@ cdef class Pool(ConnectionOwner):
     cdef void source_down(self, object trouble) noexcept:
         """Nothing can be sent from our source now; of the site nothing is known."""
         try:
-            self.scheduler.leave_source(self.ready, trouble)
+            sources = self.dialer.sources
+            is_down = sources is not None and self.ready.source.name in sources.health.down
+            self.scheduler.leave_source(self.ready, trouble, is_down)
             self.put_off_dialling()
         except Exception as error:
             self.scheduler.journal.log("error", where="source down", site=self.ready.site.name, reason=repr(error))

@@ -81,6 +81,12 @@ class SourceWatch:
         if is_down:
             self._told.source_down(source.name, trouble.of_source(source.name, reason).trouble)
 
+    def heard(self, source: Source, said: Trouble) -> None:
+        """Another worker, which sends for some of our sites, can use nothing of the source: neither can we, then."""
+        reason = said.text.removeprefix(f"source {source.name} ")
+        for _, address in places(source):
+            self.suspend(source, address, reason)
+
     def keep(self, sources: Iterable[Source]) -> None:
         """A reload: what is no address of these any more is forgotten."""
         kept = list(sources)

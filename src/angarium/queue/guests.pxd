@@ -30,7 +30,8 @@ cdef class Answers:
                         const char *tls_policy_from) noexcept
     cdef void refused(self, guest *g, uint32_t place, object trouble, bint is_permanent, uint64_t elapsed_ms) noexcept
     cdef void over(self, guest *g) noexcept                 # who was not told of goes back to the owner's queue
-    cdef void source_down(self, Lodger lodger, object trouble) noexcept
+    # is_down: not for today alone, and not for this site alone: nothing of the source can be used.
+    cdef void source_down(self, Lodger lodger, object trouble, bint is_down) noexcept
     cdef void not_here(self, Lodger lodger) noexcept        # another worker is to be asked
 
 
@@ -68,7 +69,8 @@ cdef class Guests:
     cdef bint has_of(self, void *domain) noexcept                   # first in some line
     cdef bytes domain_in_front(self)
     cdef void refuse_all(self, object trouble, bint is_permanent) noexcept     # who waits: one failed attempt each
-    cdef void send_back(self, object trouble) noexcept      # who waits; trouble: of the source, or None: another worker is the home
+    # Who waits. trouble: of the source (is_down: see Answers.source_down), or None: another worker is the home.
+    cdef void send_back(self, object trouble, bint is_down) noexcept
 
 
 cdef guest *guest_new(uint32_t recipient_count) except NULL     # its shard, segments and places are the caller's to fill in

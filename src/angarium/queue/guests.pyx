@@ -162,7 +162,7 @@ cdef class Answers:
     cdef void over(self, guest *g) noexcept:
         pass
 
-    cdef void source_down(self, Lodger lodger, object trouble) noexcept:
+    cdef void source_down(self, Lodger lodger, object trouble, bint is_down) noexcept:
         pass
 
     cdef void not_here(self, Lodger lodger) noexcept:
@@ -331,7 +331,7 @@ cdef class Guests:
                 over_if_settled(lodger, g)
                 g = following
 
-    cdef void send_back(self, object trouble) noexcept:
+    cdef void send_back(self, object trouble, bint is_down) noexcept:
         cdef Lodger lodger
         for lodger in self.lodgers:
             if lodger.answers is None:
@@ -341,7 +341,7 @@ cdef class Guests:
                 lodger.send_back()
             elif lodger.first != NULL:
                 lodger.send_back()
-                lodger.answers.source_down(lodger, trouble)
+                lodger.answers.source_down(lodger, trouble, is_down)
 
 
 cdef bint take_some(Lodger lodger, transaction *into, uint32_t limit, domain_budget *domains) noexcept:

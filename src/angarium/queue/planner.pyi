@@ -44,8 +44,11 @@ class Planner(Ledger):
         """Who serves ready queues whose site speaks `protocol`."""
     def set_appointer(self, appointer: Appointer) -> None:
         """Who says which worker serves a ready queue; before the first one is made."""
-    def leave_source(self, ready: ReadyQueue, trouble: Trouble) -> None:
-        """Whoever waits in the ready queue takes another source of its pool, or is deferred where there is none."""
+    def leave_source(self, ready: ReadyQueue, trouble: Trouble, is_down: bool = False) -> None:
+        """Whoever waits in the ready queue takes another source of its pool, or is deferred where there is none.
+
+        is_down: nothing of the source can be used for any site; told to other workers, whose mail waits in the queue too.
+        """
     def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...
     def sweep(self) -> int:
         """Forgets domains, plans, ready queues and troubles nobody needs. Call every minute or so."""

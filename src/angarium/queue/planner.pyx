@@ -432,11 +432,11 @@ cdef class Planner(Ledger):
         except Exception as error:
             self.journal.log("error", where="warm-up", reason=repr(error))
 
-    def leave_source(self, ReadyQueue ready, trouble):
+    def leave_source(self, ReadyQueue ready, trouble, bint is_down=False):
         """The source of a ready queue cannot be used now: whoever waits in it takes another of its pool, or, where there is
         none, is deferred with the trouble. In slices."""
         if ready.guests is not None:
-            ready.guests.send_back(trouble)
+            ready.guests.send_back(trouble, is_down)
         if not ready.is_deferring and ready.count:
             ready.is_deferring = True
             ready.remark(trouble)
