@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pathlib
+import time
 
+import pytest
 from handover.pair import SOURCE, Pair, pair, sites_of_home
 from handover.test_handover import OnceTooMany
 from queue_harness import NextHop, run, until
 
 from angarium.metrics import counters
+from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source, StsRule
+from angarium.queue import orders
+from angarium.queue.selection import Selection
+from angarium.spool.envelope import Attribute
 
 NOT_OURS = "198.51.100.9"     # TEST-NET-2: no machine has it
 
@@ -99,7 +105,7 @@ def test_who_was_in_hand_at_a_recall_and_comes_back_untried_takes_the_new_route(
             await until(lambda: hop.transactions and not hop.rcpt)
             other = NextHop()
             await route_to(both, await other.start())
-            # A second recall, which is answered at once: the first has been heard.
+            # Committed, routed and delivered after the recall went out: by then the home has heard it.
             await both.owner.send("more@y.example")
             await until(lambda: other.recipients() == ["more@y.example"])
             hop.release()
@@ -181,5 +187,51 @@ def test_what_waits_is_shown_whoever_sends_it(tmp_path: pathlib.Path) -> None:
             await until(lambda: both.incoming.guest_count == 32 and hop.transactions)
             (shown,) = both.outgoing.status()
             assert (shown["handed"], shown["waiting"]) == (32, 18)
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("action", ["delete", "bounce"])
+def test_an_order_carried_out_once_meets_what_the_home_has_not_begun(tmp_path: pathlib.Path, action: str) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.is_held = True
+            await both.owner.send("first@y.example")
+            await until(lambda: hop.transactions)
+            for number in range(10):
+                await both.owner.send(f"a{number}@y.example", f"b{number}@y.example")
+            await both.owner.send("other@z.example")
+            await until(lambda: both.incoming.guest_count == 12)
+            trouble = Trouble(0, (5, 0, 0), "not wanted", phase="order")
+            where = Selection(domain="y.example")
+            walk = await orders.carry_out(both.owner.scheduler, action, where, trouble=trouble)
+            assert walk.recipients >= 18, "one message more may be in hand of the connection"
+            assert walk.messages * 2 == walk.recipients
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            told = both.owner.events("deleted" if action == "delete" else "failed")
+            assert len(told) == walk.recipients
+            delivered = both.owner.events("delivered")
+            assert {"first@y.example", "other@z.example"} <= {line["to"] for line in delivered}
+            assert not {line["to"] for line in delivered} & {line["to"] for line in told}
+
+    run(test, tmp_path)
+
+
+def test_a_by_time_meets_what_the_home_has_not_begun(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.extensions = [*hop.extensions, "DELIVERBY"]
+            hop.is_held = True
+            for number in range(3):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: hop.transactions)
+            await both.owner.send("late@y.example", attributes={Attribute.DELIVER_BY: b"%d;R" % (time.time() + 600)})
+            await until(lambda: both.incoming.guest_count == 4)
+            both.owner.wheel.advance_by_ms(605_000)
+            await until(lambda: both.owner.events("expired", "failed"))
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            assert [mailbox for mailbox in order_of(hop) if mailbox != "a"] == ["r0", "r1", "r2"]
 
     run(test, tmp_path)

@@ -33,12 +33,14 @@ cdef class Outlet:
     cdef readonly uint32_t out          # references
     cdef uint32_t turn                  # references that went out in an earlier one are routed anew when they come back
     cdef double paused_until_s          # mono
+    cdef double called_back_until_s     # mono
     cdef bint is_due
     cdef bint is_waiting                # in HandOver's line for a free slot
     cdef bint is_retired                # another egress serves the queue: what comes back goes there
 
     cdef void wake(self) noexcept
     cdef void recall(self) noexcept     # what has not begun comes back, and is routed anew
+    cdef void call_back(self) noexcept  # and nothing follows for CALLED_BACK_S
     cdef void retire(self) noexcept
     cdef int leave_link(self) except -1
     cdef int tell_of_itself(self, OwnerLink link) except -1

@@ -20,7 +20,8 @@ from angarium.model.clock cimport mono_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.fetch cimport fetch_envelope
 from angarium.queue.message cimport (
-    PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, RECIPIENT_TRACED, chunk_count_of, message, recipient, transaction)
+    PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, RECIPIENT_TRACED, chunk_count_of, handed_to, message, recipient,
+    transaction)
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport SPOOL_ENVELOPE_INLINE, spool_segment, spool_segment_face
@@ -43,6 +44,7 @@ cdef Counter came_back = counter("angarium_handover_returned_total",
                                  "Of those references: came back with recipients that were not tried.")
 cdef Counter out_now = gauge("angarium_handover_out", "References that are with the home worker of their site now.")
 
+cdef double CALLED_BACK_S = 0.25    # longer than who called it back looks for it (queue/orders.py, scheduler.pyx)
 cdef double AGAIN_S = 0.2           # judged: longer than a worker needs to see that another lives or is gone
 cdef enum:
     FAILURES_TOLD = 10              # dials in a row: two seconds
@@ -155,6 +157,17 @@ cdef class Outlet:
             link.sent()
         return 0
 
+    cdef void call_back(self) noexcept:
+        cdef double now_s = mono_ms() / 1000.0
+        if now_s < self.called_back_until_s:
+            return                      # nothing has gone out since
+        try:
+            self.pause(CALLED_BACK_S)
+            self.called_back_until_s = now_s + CALLED_BACK_S
+        except Exception:
+            return                      # the loop is closing
+        self.recall()
+
     def go_on(self):
         if self.ready.count:
             self.wake()
@@ -234,7 +247,7 @@ cdef class OwnerLink(Link):
         handed_over.cell[0] += 1
         for i in range(s.count):
             s.t.recipients[i].link.where = PLACE_HANDED
-            s.t.recipients[i].link.due = <uint32_t>outlet.worker
+            s.t.recipients[i].link.due = handed_to(outlet.worker, outlet.ready.number)
         if s.t.message.envelope == NULL:
             try:
                 fetch_envelope(self.handover.scheduler, s.t.message,
@@ -526,6 +539,10 @@ cdef class HandOver(Egress):
     cdef void recall(self, ReadyQueue ready) noexcept:
         if ready.state is not None:
             (<Outlet>ready.state).recall()
+
+    cdef void call_back(self, ReadyQueue ready) noexcept:
+        if ready.state is not None:
+            (<Outlet>ready.state).call_back()
 
     # ---------------------------------------------------------------- links
 

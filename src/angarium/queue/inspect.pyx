@@ -7,7 +7,7 @@ from angarium.queue.log cimport envelope_recipient
 from angarium.queue.message cimport (OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, NOTIFY_EXPANDED,
                                      PLACE_BEHIND, PLACE_DEFERRED, PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_SETTLED,
                                      PLACE_UNROUTED, RECIPIENT_DELAY_DUE, PLACE_AWAITING, RECIPIENT_RELAYED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED,
-                                     RECIPIENT_TRACED, message, recipient)
+                                     RECIPIENT_TRACED, message, recipient, worker_of)
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.scheduler cimport Scheduler
@@ -75,7 +75,7 @@ cdef str place_of(recipient *r):
     if r.link.where == PLACE_DEFERRED and r.flags & RECIPIENT_SUSPENDED:
         return "suspended"
     if r.link.where == PLACE_HANDED:
-        return f"handed to worker {r.link.due}"
+        return f"handed to worker {worker_of(r.link.due)}"
     return "held" if r.link.where == PLACE_DEFERRED and r.link.tally == 0 else PLACES[r.link.where]
 
 

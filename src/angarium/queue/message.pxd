@@ -16,7 +16,7 @@ cdef enum recipient_place:              # wheel_node.where of a recipient
     PLACE_SETTLED                       # outcome final
     PLACE_AWAITING                      # in line for its envelope, of which standing orders ask something
     PLACE_BEHIND                        # behind a ready queue that is full: overflow.pxd
-    PLACE_HANDED                        # in hand of another worker, the home of its site: link.due says which
+    PLACE_HANDED                        # in hand of another worker, the home of its site: link.due, see handed_to()
 
 cdef enum recipient_outcome:            # as in spool state records
     OUTCOME_WAITING = 0
@@ -148,3 +148,16 @@ cdef struct transaction:                # recipients of one message that travel 
 cdef struct domain_budget:              # domains that recipients may still be of (RFC 9422 §4.3)
     void *last                          # DomainQueue of the last recipient taken, borrowed; NULL: none yet
     uint32_t left                       # others; each change counts, who comes back to a domain uses up another
+
+
+# link.due of who is PLACE_HANDED: the worker, and the ready queue that it comes back to (26 bits of its number).
+cdef inline uint32_t handed_to(int worker, uint32_t ready_number) noexcept nogil:
+    return ready_number << 6 | <uint32_t>worker
+
+
+cdef inline int worker_of(uint32_t due) noexcept nogil:
+    return <int>(due & 63)
+
+
+cdef inline uint32_t ready_number_of(uint32_t due) noexcept nogil:
+    return due >> 6

@@ -22,6 +22,8 @@ from angarium.spool.envelope import decode_id
 T = TypeVar("T")
 
 READS_AT_ONCE = 8  # envelopes read back for one walk; one of many recipients takes its time to be looked at
+CALL_BACK_S = 0.02  # for another worker to answer in
+LOOKS = 5
 PAUSE_S = 0.003  # between two slices of a walk, for mail
 
 
@@ -58,6 +60,7 @@ async def carry_out(
 
     action   "count", "retry" (deferred recipients are tried now), "delete" (no report), "bounce" (by `trouble`) or
              "release" (who was suspended is routed again). What a connection has in hand is not touched.
+             What another worker has, the home of its site, is called back first ("delete", "bounce").
     before_utc_s  only messages that came before; 0: any.
 
     A loop that relays mail meanwhile keeps most of its time: a slice is a millisecond, and then others have three.
@@ -65,13 +68,13 @@ async def carry_out(
     walk = Walk(scheduler, Matcher(where, before_utc_s), action, trouble=trouble)
     if where.id:
         await _act(scheduler, walk, [decode_id(where.id)])
+        await _look_again(scheduler, walk)
         return walk
     while (ids := walk.find()) is not None:
-        for start in range(0, len(ids), READS_AT_ONCE):
-            await _act(scheduler, walk, ids[start : start + READS_AT_ONCE])
-            await asyncio.sleep(PAUSE_S)
+        await _act_in_turn(scheduler, walk, ids)
         if not ids:
             await asyncio.sleep(PAUSE_S)
+    await _look_again(scheduler, walk)
     return walk
 
 
@@ -114,6 +117,21 @@ async def delete(scheduler: Scheduler, id: str | None = None, domain: str | None
 async def release(scheduler: Scheduler) -> int:
     """Who is suspended is routed again, and suspended again where an order still says so."""
     return (await carry_out(scheduler, "release", ALL)).recipients
+
+
+async def _look_again(scheduler: Scheduler, walk: Walk) -> None:
+    """At who was with another worker, and has been called back. Who has not come after a few looks is on the wire."""
+    looks = 0
+    while (ids := walk.called_back()) and looks < LOOKS:
+        looks += 1
+        await asyncio.sleep(CALL_BACK_S)
+        await _act_in_turn(scheduler, walk, ids)
+
+
+async def _act_in_turn(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:
+    for start in range(0, len(ids), READS_AT_ONCE):
+        await _act(scheduler, walk, ids[start : start + READS_AT_ONCE])
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _act(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:

@@ -39,6 +39,8 @@ cdef class Outcomes(Keeper):
     cdef void defer(self, recipient *r, uint64_t delay_ms) noexcept
     cdef void undefer(self, recipient *r) noexcept
     cdef bint take_out(self, recipient *r) noexcept
+    # r is with another worker, and has been called back: it comes within a moment, if it has not begun there.
+    cdef bint call_back(self, recipient *r) noexcept
     cdef uint64_t deferred_now(self) noexcept
 
 

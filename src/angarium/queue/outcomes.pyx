@@ -12,9 +12,9 @@ from angarium.queue.lists cimport list_remove
 from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, PLACE_DEFERRED,
-    PLACE_AWAITING, PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
-    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, STATE_ELSEWHERE, message, message_of, recipient,
-    transaction,
+    PLACE_AWAITING, PLACE_BEHIND, PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
+    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, STATE_ELSEWHERE, message, message_of,
+    ready_number_of, recipient, transaction,
 )
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.terms cimport message_terms, tenant_in, terms_of
@@ -355,6 +355,15 @@ cdef class Outcomes(Keeper):
         else:
             return False
         return True
+
+    cdef bint call_back(self, recipient *r) noexcept:
+        cdef ReadyQueue ready
+        if r.link.where != PLACE_HANDED:
+            return False
+        ready = self.ready_numbers.get(ready_number_of(r.link.due))
+        if ready is not None:
+            ready.egress.call_back(ready)
+        return ready is not None
 
     cdef uint64_t deferred_now(self) noexcept:
         return queue_deferred.cell[0]

@@ -22,6 +22,8 @@ cdef class Egress:
     cdef void spare(self, object source) noexcept       # close idle connections of the source: others wait for places
     # Another egress serves the queue from now on: `state` is given up, nothing new is begun, what is in hand ends.
     cdef void step_back(self, ReadyQueue ready) noexcept
+    # What another worker has of the queue and has not begun comes back, and none of it goes there again for a moment.
+    cdef void call_back(self, ReadyQueue ready) noexcept
 
 
 cdef class Appointer:

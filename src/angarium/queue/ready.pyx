@@ -40,6 +40,9 @@ cdef class Egress:
     cdef void step_back(self, ReadyQueue ready) noexcept:
         pass
 
+    cdef void call_back(self, ReadyQueue ready) noexcept:
+        pass
+
 
 cdef class Appointer:
     cdef int appoint(self, ReadyQueue ready, Egress usual) except -1:

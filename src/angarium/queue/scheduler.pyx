@@ -39,6 +39,8 @@ from angarium.metrics.counters import counter
 from angarium.model.outcome import Trouble
 from angarium.queue.outcomes import TOO_LATE
 
+cdef double CALL_BACK_S = 0.1       # judged: another worker answers in a turn or two of its loop
+
 cdef Counter admitted = counter("angarium_messages_admitted_total", "Messages taken into the queue.")
 
 
@@ -168,23 +170,24 @@ cdef class Scheduler(Steering):
         except Exception as error:
             self.journal.log("error", where="by-time", reason=repr(error))
 
-    def deadline_due(self, uint64_t id):
+    def deadline_due(self, uint64_t id, bint is_second=False):
         """The by-time of a message is here: its waiting recipients are given up or told of. Those in hand: conclude()."""
         cdef message *m = self.index.find(id)
         self.deadlines.pop(id, None)
-        if m == NULL:
+        if m == NULL or self.is_closing:
             return
         self.hold(m)
         if m.envelope != NULL:
-            self.deadline_passed(id, 0)
+            self.deadline_passed(id, is_second, 0)
         else:
-            fetch_envelope(self, m, functools.partial(self.deadline_passed, id))
+            fetch_envelope(self, m, functools.partial(self.deadline_passed, id, is_second))
 
-    def deadline_passed(self, uint64_t id, int error):
+    def deadline_passed(self, uint64_t id, bint is_second, int error):
         cdef message *m = self.index.find(id)       # held
         cdef message_terms terms
         cdef recipient *r
         cdef uint32_t i
+        cdef bint is_called_back = False
         terms_of(m, &terms)
         for i in range(m.recipient_count):
             r = &m.recipients[i]
@@ -192,9 +195,14 @@ cdef class Scheduler(Steering):
                 continue
             if terms.by_mode == c'N':
                 self.delay_due(m, r, r.notify == 0 or r.notify & SMTP_NOTIFY_DELAY)
-            elif terms.by_mode == c'R' and self.take_out(r):
-                self.conclude(m, r, None, TOO_LATE, True, 0)
+            elif terms.by_mode == c'R':
+                if self.take_out(r):
+                    self.conclude(m, r, None, TOO_LATE, True, 0)
+                elif not is_second and self.call_back(r):
+                    is_called_back = True
         self.release(m)
+        if is_called_back:
+            self.loop.call_later(CALL_BACK_S, self.deadline_due, id, True)
 
     # ---- start and end ----
 

@@ -20,3 +20,6 @@ class Walk:
         what is to be done has been done for all but these."""
     def act(self, id: int) -> None:
         """Does it for one message whose envelope is in memory (see inspect.read_back)."""
+    def called_back(self) -> list[int]:
+        """Ids of messages with recipients that were with another worker, and have been called back: act() on them once more in a
+        moment. Each is told once."""

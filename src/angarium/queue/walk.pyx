@@ -37,6 +37,8 @@ cdef class Walk:
     cdef bint last_verdict
     cdef uint32_t part
     cdef list seen              # ids of messages that may be concerned
+    cdef list out               # ids of messages of which recipients were called back from another worker
+    cdef set seen_out           # of them, those counted
     cdef readonly uint64_t recipients, messages
     cdef public bint reads
 
@@ -47,6 +49,8 @@ cdef class Walk:
         self.trouble = trouble
         self.verdicts = {}
         self.seen = []
+        self.out = []
+        self.seen_out = set()
         self.last = None
         # The log names whose mail it was.
         self.reads = self.action != RELEASE and (matcher.needs_envelope or self.action in (DELETE, BOUNCE))
@@ -99,9 +103,15 @@ cdef class Walk:
                 r.flags &= <uint16_t>~RECIPIENT_REPORT_DUE
                 m.report_count -= 1
                 m.is_dirty = True           # or a restart would make it again
-        if self.recipients != before:
+        if self.recipients != before and id not in self.seen_out:
             self.messages += 1
+            if self.out and self.out[len(self.out) - 1] == id:
+                self.seen_out.add(id)
         self.scheduler.release(m)
+
+    def called_back(self):
+        ids, self.out = self.out, []
+        return ids
 
     cdef bint may_concern(self, message *m, uint64_t now) except -1:
         cdef uint32_t i
@@ -149,7 +159,10 @@ cdef class Walk:
             self.scheduler.route(r)
             return True
         if not self.scheduler.take_out(r):
-            return False                # a connection has it in hand
+            # A connection has it in hand, or another worker, from which it may come back yet.
+            if self.scheduler.call_back(r) and (not self.out or self.out[len(self.out) - 1] != m.id):
+                self.out.append(m.id)
+            return False
         if self.action == BOUNCE:
             self.scheduler.conclude_later(r, None, self.trouble, True)
         else:
