@@ -67,7 +67,13 @@ def sites_of_home(hop_site: Site) -> Iterator[Site]:
 
 
 def queue_of(
-    number: int, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source], shares: Shares
+    number: int,
+    directory: pathlib.Path,
+    site: Site,
+    *,
+    shaping: ShapingOptions,
+    sources: Sequence[Source],
+    shares: Shares,
 ) -> Queue:
     health = SourceHealth()
     pool = EgressPool(dict.fromkeys(sources, 1), health=health)
@@ -87,8 +93,8 @@ class Pair:
         of_owner.set_living(True)
         of_owner.attach(OWNER)
         of_home.attach(HOME)
-        self.owner = queue_of(OWNER, directory, site, shaping, sources, of_owner)
-        self.home = queue_of(HOME, directory, site, shaping, sources, of_home)
+        self.owner = queue_of(OWNER, directory, site, shaping=shaping, sources=sources, shares=of_owner)
+        self.home = queue_of(HOME, directory, site, shaping=shaping, sources=sources, shares=of_home)
         self._directory_fd = os.open(directory, os.O_RDONLY)
         self.incoming = Reception(self.home.scheduler, self._open_shard)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
