@@ -75,6 +75,7 @@ def queue_of(
     sources: Sequence[Source],
     shares: Shares,
 ) -> Queue:
+    """With a memory of its own of which sources are down, as each worker has."""
     health = SourceHealth()
     pool = EgressPool(dict.fromkeys(sources, 1), health=health)
     return Queue(directory, site, shaping=shaping, pool=pool, shares=shares, number=number, health=health)

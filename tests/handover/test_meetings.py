@@ -10,7 +10,7 @@ import time
 import pytest
 from handover.pair import SOURCE, Pair, pair, sites_of_home
 from handover.test_handover import OnceTooMany
-from queue_harness import NextHop, run, until
+from queue_harness import MESSAGE, NextHop, run, until
 
 from angarium.metrics import counters
 from angarium.model.outcome import Trouble
@@ -73,6 +73,26 @@ def test_guests_of_the_last_domain_go_while_own_mail_is_of_a_domain_too_many(tmp
             hop.release()
             await until(lambda: both.owner.is_empty and both.home.is_empty)
             assert len(order_of(hop)) == 10
+
+    run(test, tmp_path)
+
+
+def test_guests_of_the_last_domain_do_not_keep_own_mail_of_another_for_ever(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, hop):
+            hop.extensions = [*hop.extensions, "LIMITS RCPTDOMAINMAX=1"]
+            hop.is_held = True
+            large = MESSAGE + (b"x" * 70 + b"\r\n") * 1000
+            for number in range(30):
+                await both.owner.send(f"handed{number}@z.example", body=large)
+            await until(lambda: both.incoming.guest_count == 30 and hop.transactions)
+            for number in range(5):
+                await both.home.send(f"own{number}@y.example")
+            hop.release()
+            await until(lambda: both.owner.is_empty and both.home.is_empty)
+            order = order_of(hop)
+            assert order.index("own0") < order.index("handed29"), order
+            assert hop.sessions < 10, "and a connection takes more than one of a domain"
 
     run(test, tmp_path)
 

@@ -63,10 +63,11 @@ cdef class Guests:
     cdef bint has_own                   # mail of our own waited at the last look
 
     # A guest's recipients: 1. 0: it is the turn of our own mail. -1: none may go within the domains.
-    cdef int take(self, transaction *into, uint32_t limit, domain_budget *domains, uint64_t own_count) noexcept
+    cdef int take(self, transaction *into, uint32_t limit, domain_budget *domains, uint64_t own_count, bint own_may_go) noexcept
     cdef void charge_own(self, uint64_t octets_count) noexcept
     cdef uint32_t give_back(self, transaction *from_) noexcept      # how many wait again
-    cdef bint has_of(self, void *domain) noexcept                   # first in some line
+    # Nobody's next is of this domain, or they are far ahead of the others. own_is_of_it: the next of our own mail is.
+    cdef bint is_turn_of_another(self, void *domain, bint own_is_of_it, uint64_t own_count) noexcept
     cdef bytes domain_in_front(self)
     cdef void refuse_all(self, object trouble, bint is_permanent) noexcept     # who waits: one failed attempt each
     # Who waits. trouble: of the source (is_down: see Answers.source_down), or None: another worker is the home.

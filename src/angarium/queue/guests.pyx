@@ -27,6 +27,7 @@ cdef Counter queue_guests = gauge("angarium_handover_guests", "References of oth
 cdef enum:
     MESSAGE_OCTETS = 4096       # judged: what a message costs besides its octets, so that small ones do not come for nothing
     DOMAINS_KEPT = 256
+    LEAD_OCTETS = 1 << 19       # judged: some hundred messages, which a connection is worth (RCPTDOMAINMAX: it ends for another domain)
 
 cdef uint64_t NO_TAG = <uint64_t>-1
 
@@ -255,20 +256,21 @@ cdef class Guests:
     def __cinit__(self):
         self.lodgers = []
 
-    cdef int take(self, transaction *into, uint32_t limit, domain_budget *domains, uint64_t own_count) noexcept:
+    cdef int take(self, transaction *into, uint32_t limit, domain_budget *domains, uint64_t own_count, bint own_may_go) noexcept:
         cdef Lodger lodger, best = None
         cdef uint64_t least = NO_TAG
         if own_count:
             if not self.has_own:
                 self.own_tag = max(self.own_tag, self.tag)
-            least = self.own_tag
+            if own_may_go:
+                least = self.own_tag
         self.has_own = own_count != 0
         for lodger in self.lodgers:
             if lodger.first != NULL and lodger.tag < least and (
                     domains == NULL or domains.left or lodger.first.m.recipients[lodger.first.first].domain == domains.last):
                 best, least = lodger, lodger.tag
         if best is None:
-            return 0 if own_count else -1
+            return 0 if own_may_go else -1
         if not take_some(best, into, limit, domains):
             return -1
         self.tag = best.tag
@@ -301,12 +303,20 @@ cdef class Guests:
             self.waiting += given
         return given
 
-    cdef bint has_of(self, void *domain) noexcept:
+    cdef bint is_turn_of_another(self, void *domain, bint own_is_of_it, uint64_t own_count) noexcept:
         cdef Lodger lodger
+        cdef uint64_t least = NO_TAG, least_of_it = NO_TAG
+        if own_count:
+            least = self.own_tag if self.has_own else max(self.own_tag, self.tag)
+            if own_is_of_it:
+                least_of_it = least
         for lodger in self.lodgers:
-            if lodger.first != NULL and lodger.first.m.recipients[lodger.first.first].domain == domain:
-                return True
-        return False
+            if lodger.first == NULL:
+                continue
+            least = min(least, lodger.tag)
+            if lodger.first.m.recipients[lodger.first.first].domain == domain:
+                least_of_it = min(least_of_it, lodger.tag)
+        return least_of_it == NO_TAG or least_of_it - least > LEAD_OCTETS
 
     cdef bytes domain_in_front(self):
         cdef Lodger lodger

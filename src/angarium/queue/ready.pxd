@@ -122,7 +122,7 @@ cdef class ReadyQueue:
     cdef bint push_behind(self, recipient *r) noexcept
     cdef inline uint64_t own_count(self) noexcept:             # `count` without guests
         return self.count - (self.guests.waiting if self.guests is not None else 0)
-    cdef uint64_t own_count_within(self, const domain_budget *domains) noexcept
+    cdef bint own_may_go(self, const domain_budget *domains) noexcept
     cdef bytes domain_in_front(self)                            # of the recipient that goes next; b"": there is none
     cdef recipient *pop(self) noexcept
     cdef void remove(self, recipient *r) noexcept                           # r is in this queue, or behind it

@@ -308,23 +308,22 @@ cdef class ReadyQueue:
             self.ledger.release(m)
         self.draw_later()
 
-    cdef uint64_t own_count_within(self, const domain_budget *domains) noexcept:
-        """Our own mail that a turn could be for: none when a budget that is used up rules its foremost out."""
+    cdef bint own_may_go(self, const domain_budget *domains) noexcept:
+        """Our own mail has somebody to go next, whom a budget that is used up does not rule out."""
         cdef recipient *r
-        if domains != NULL and domains.left == 0:
-            r = self.order.foremost()
-            if r == NULL or r.domain != domains.last:
-                return 0
-        return self.own_count()
+        if domains == NULL or domains.left != 0:
+            return self.own_count() != 0
+        r = self.order.foremost()
+        return r != NULL and r.domain == domains.last
 
     cdef bint is_beyond(self, const domain_budget *domains) noexcept:
         cdef recipient *r
         if domains.left != 0 or self.count == 0:
             return False
         r = self.order.foremost()
-        if r != NULL and r.domain == domains.last:
-            return False
-        return self.guests is None or not self.guests.has_of(domains.last)
+        if self.guests is None:
+            return r == NULL or r.domain != domains.last
+        return self.guests.is_turn_of_another(domains.last, r != NULL and r.domain == domains.last, self.own_count())
 
     cdef bint take_rights(self, transaction *into) noexcept:
         if (self.is_paced or self.passage is not None) and not self.take_rates():
@@ -349,8 +348,8 @@ cdef class ReadyQueue:
         if not self.take_rights(into):
             return False
         if self.guests is not None:
-            taken = self.guests.take(into, min(limit, self.recipient_limit), domains,
-                                     self.own_count_within(domains))
+            taken = self.guests.take(into, min(limit, self.recipient_limit), domains, self.own_count(),
+                                     self.own_may_go(domains))
             if taken > 0:
                 if self.count == 0 and self.share.wanted_by == self.number:
                     self.share.unwant(self.number)
