@@ -117,6 +117,42 @@ def test_export_and_import_bring_everything_into_another_spool(tmp_path: Path, w
     assert again.returncode == 2 and "File exists" in again.stderr
 
 
+def test_what_was_asked_of_tls_and_of_the_body_outlives_import_and_repair(
+    tmp_path: Path, written: dict[int, Written]
+) -> None:
+    asked = {"requires_tls": True, "is_binarymime": True, "is_smtputf8": True, "is_8bitmime": True, "ret": "hdrs"}
+    attributes = {"tenant": "shop", "campaign": "spring"}
+    spool("export", encode_id(min(written)), encode_id(max(written)), "--to", tmp_path / "mail", at=tmp_path / "spool")
+    first, second = sorted((tmp_path / "mail").glob("*.json"))
+    first.write_text(json.dumps({**json.loads(first.read_text()), **asked, "attributes": attributes}))
+    binary = b"Content-Transfer-Encoding: binary\r\n\r\n\0\r\n"
+    first.with_suffix(".eml").write_bytes(binary)
+    second.write_text(json.dumps({**json.loads(second.read_text()), "tls_optional": True}))
+    asyncio.run(fill(tmp_path / "other", messages=0))
+    done = spool("import", tmp_path / "mail", "--json", at=tmp_path / "other")
+    assert (done.returncode, done.stderr) == (0, "")
+    new_ids = {each["was"]: each["id"] for each in map(json.loads, done.stdout.splitlines())}
+    assert spool("repair", "--to", tmp_path / "new", at=tmp_path / "other").returncode == 0
+    for place in ("other", "new"):
+        found = listed(tmp_path / place)
+        of_first, of_second = found[new_ids[first.stem]], found[new_ids[second.stem]]
+        assert {key: of_first[key] for key in asked} == asked and of_first["attributes"] == attributes
+        assert of_second["tls_optional"] and not of_second["requires_tls"]
+        assert cat(of_first["id"], tmp_path / place) == binary
+
+
+def test_import_takes_nothing_when_the_last_message_may_not_be_sent(
+    tmp_path: Path, written: dict[int, Written]
+) -> None:
+    spool("export", "--all", "--to", tmp_path / "mail", at=tmp_path / "spool")
+    last = max((tmp_path / "mail").glob("*.eml"))
+    last.write_bytes(b"Subject: x\r\n\r\nbare\n")
+    asyncio.run(fill(tmp_path / "other", messages=0))
+    done = spool("import", tmp_path / "mail", at=tmp_path / "other")
+    assert done.returncode == 2 and f"{last}: offset 18: a bare CR" in done.stderr
+    assert listed(tmp_path / "other") == {}
+
+
 def test_import_takes_nothing_when_something_is_no_message(tmp_path: Path, written: dict[int, Written]) -> None:
     spool("export", encode_id(min(written)), "--to", tmp_path / "mail", at=tmp_path / "spool")
     (tmp_path / "mail" / "ZZ.json").write_text('{"format": "angarium-message 2"}')

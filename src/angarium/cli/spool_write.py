@@ -25,6 +25,8 @@ def import_messages(path: str, args: argparse.Namespace) -> int:
     if args.shard is not None and not re.fullmatch(r"[0-9a-f]{2}", args.shard):
         raise SpoolError(f"--shard: {args.shard!r} is not two hexadecimal digits")
     messages = read_directory(args.directory)
+    for eml, exported in messages:  # before the first is written: nobody could tell what of it is there then
+        read_octets(eml, is_binarymime=exported.is_binarymime)
     with _owned_or_beside(path, args.shard) as spool:
         number = int(args.shard or "00", 16)
         renamed = asyncio.run(_import(spool, number, messages))
@@ -56,7 +58,7 @@ async def _import(
         deposit = Deposit(shard)
         with messages_bar(len(messages)) as bar:
             for eml, exported in messages:
-                octets = read_octets(eml)
+                octets = read_octets(eml, is_binarymime=exported.is_binarymime)
                 envelope = exported.envelope(shard.new_id(), octets)
                 await deposit.put(envelope, exported.states(), [octets])
                 renamed.append((exported.id, encode_id(envelope.id)))

@@ -212,10 +212,10 @@ def read_directory(directory: Path) -> list[tuple[Path, ExportedMessage]]:
     return found
 
 
-def read_octets(eml: Path) -> bytes:
-    """The message. Raises NotExported when no mail system may send it (RFC 5321 §2.3.8)."""
+def read_octets(eml: Path, *, is_binarymime: bool) -> bytes:
+    """The message. Raises NotExported when no mail system may send it (RFC 5321 §2.3.8, but for RFC 3030 §3)."""
     octets = eml.read_bytes()
-    if bad := _BAD_LINE_END.search(octets):
+    if not is_binarymime and (bad := _BAD_LINE_END.search(octets)):
         raise NotExported(f"{eml}: offset {bad.start()}: a bare CR, a bare LF or NUL; lines end with CRLF")
     return octets
 

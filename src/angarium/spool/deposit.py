@@ -21,7 +21,7 @@ _UNDER_WAY_MAX: Final = 2000
 # What belongs to the message and not to the way it lies in one spool.
 _KEPT_FLAGS: Final = (
     Flag.SMTPUTF8 | Flag.BODY_8BITMIME | Flag.RET_FULL | Flag.RET_HDRS | Flag.IS_DSN
-    | Flag.EIGHT_BIT | Flag.DOT_LINE | Flag.NO_FINAL_CRLF
+    | Flag.BINARYMIME | Flag.REQUIRETLS | Flag.TLS_OPTIONAL | Flag.EIGHT_BIT | Flag.DOT_LINE | Flag.NO_FINAL_CRLF
 )  # fmt: skip
 
 
