@@ -76,6 +76,15 @@ class Probe:
         self._process.join(10)
 
 
+class Patient(Angarium):
+    """Takes any number of NOOP in one session."""
+
+    def configuration(self) -> str:
+        text = super().configuration().replace("[[route]]", "max_junk   = 10_000_000\n\n[[route]]", 1)
+        # All of the backlog at once, and none of it behind a full queue for the pauses of a dead site.
+        return text.replace("connections = 50", "connections = 50\nmax_ready   = 10_000_000")
+
+
 def angarium(relay: Angarium, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "angarium.cli.main", *arguments, "--config", str(relay.root / "angarium.toml")],
@@ -106,7 +115,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=chosen.work_directory) as directory:
         os.chmod(directory, 0o755)
         facts = machine.describe(Path(directory))
-        relay = Angarium(Path(directory), drive.free_port(), drive.free_port(), 1)
+        relay = Patient(Path(directory), drive.free_port(), drive.free_port(), 1)
         backlog.write_backlog(relay, chosen.messages, 1)
         relay.start()
         try:
