@@ -20,7 +20,7 @@
 
 enum {
     SLACK_SEGMENTS = 4,             /* beyond twice what lives: the current one, the next, and some being drained */
-    YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered */
+    YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered; less the more there is beyond */
     CHAIN_MS = 100,                 /* likewise, of a segment with freed entries only: a few more let go of the chain by one */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
@@ -36,7 +36,7 @@ static bool may_be_victim(const spool_shard *self, const spool_segment *segment,
     bool is_quick = has_only_freed(segment);
     return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
         && (is_quick || !is_resting)
-        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS) && now_ms >= segment->compact_after_ms
+        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / (1 + spool_shard_excess(self))) && now_ms >= segment->compact_after_ms
         && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
                                         : segment->live_octets * 2 < (int64_t)segment->octets);
 }
@@ -61,12 +61,19 @@ spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool 
     }
     SPOOL_GAUGE(self, live_octets, (uint64_t)live);
     SPOOL_GAUGE(self, segment_octets, (uint64_t)used);
-    if (least == NULL || used <= 2 * live + SLACK_SEGMENTS * (int64_t)self->options.segment_octets)
+    used -= 2 * live + SLACK_SEGMENTS * (int64_t)self->options.segment_octets;
+    SPOOL_GAUGE(self, excess_segments, used > 0 ? (uint32_t)(used / (int64_t)self->options.segment_octets) : 0);
+    if (least == NULL || used <= 0)
         return NULL;
     least->is_victim = true;
     least->has_lost_repeat = false;
     least->busy++;
     return least;
+}
+
+uint32_t spool_shard_excess(const spool_shard *self)
+{
+    return self->counts.excess_segments;
 }
 
 bool spool_segment_has_live(const spool_segment *segment)

@@ -356,7 +356,7 @@ void spool_shard_statistics(spool_shard *self, spool_statistics *out)
     TAKE(commits); TAKE(records); TAKE(octets_written); TAKE(sync_errors); TAKE(write_errors);
     TAKE(recovered_messages); TAKE(torn_records); TAKE(damaged_records); TAKE(damaged_octets);
     TAKE(live_octets); TAKE(segment_octets); TAKE(compactions);
-    TAKE(segments); TAKE(free_segments); TAKE(sealed_segments); TAKE(commit_us_last); TAKE(commit_us_max);
+    TAKE(segments); TAKE(free_segments); TAKE(sealed_segments); TAKE(excess_segments); TAKE(commit_us_last); TAKE(commit_us_max);
     TAKE(is_scan_broken);
 #undef TAKE
     out->is_full = __atomic_load_n(&self->is_full, __ATOMIC_RELAXED);

@@ -170,6 +170,8 @@ void spool_shard_drop_foreign(spool_shard *self, spool_segment *segment);
  * besides. It is pinned until spool_shard_victim_done, and not given again before. NULL: nothing is worth it now. `is_resting`: only
  * one in which there is nothing to move, just freed entries to repeat. */
 spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool is_resting);
+/* How many segments there were beyond those at the last call of spool_shard_victim: the more, the faster they should be emptied. */
+uint32_t spool_shard_excess(const spool_shard *self);
 /* Whether an envelope or a chunk in it is of a live message, or the end of one is on its way. */
 bool spool_segment_has_live(const spool_segment *segment);
 /* Repeats an entry of a FREED record of `victim` in a new one; nothing when the home is gone or is the victim. */
@@ -199,6 +201,7 @@ typedef struct spool_statistics {
     uint64_t live_octets, segment_octets;   /* of messages not yet over; of all segments in use */
     uint64_t compactions;       /* segments that were emptied by moving what mattered in them */
     uint32_t segments, free_segments, sealed_segments;
+    uint32_t excess_segments;   /* beyond what compaction strives for, when it last looked */
     uint32_t commit_us_last, commit_us_max;
     bool is_full;               /* no room for new mail: 452 4.3.1 at MAIL */
     bool is_scan_broken;        /* recovery ended before it had seen all: some of the backlog is not known in this run */

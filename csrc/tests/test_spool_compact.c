@@ -352,6 +352,31 @@ static void a_chain_is_let_go_of_while_the_compaction_rests(void)
     fixture_remove(&self);
 }
 
+/* What was just sealed is left alone for two seconds, in a spool within its bound; for each segment beyond, that much less. */
+static void the_more_segments_are_beyond_the_bound_the_younger_they_may_be(void)
+{
+    enum { YOUNG_MS = 2000 };
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    for (int i = 0; i < 12; i++) {
+        arrive(&self, 1000);
+        churn(&self, 1);
+    }
+    settle(&self);
+    CHECK(statistics(&self).segments >= 12, "%u segments", statistics(&self).segments);
+    uint64_t now = now_ms();
+    CHECK(spool_shard_victim(self.shard, now, false) == NULL, "a young one");
+    uint32_t excess = spool_shard_excess(self.shard);
+    CHECK(excess >= 6 && excess == statistics(&self).excess_segments, "%u beyond", excess);
+    spool_segment *victim;
+    unsigned with_mail = 0;     /* those with nothing but freed entries come first, and are not given twice */
+    while ((victim = spool_shard_victim(self.shard, now + YOUNG_MS / (1 + excess), false)) != NULL)
+        with_mail += spool_segment_has_live(victim);
+    CHECK(with_mail > 0, "none, with %u beyond", excess);
+    fixture_remove(&self);
+}
+
 static void random_mail_with_compaction_survives_a_crash_at_any_step(void)
 {
     static found_list found;
@@ -565,6 +590,7 @@ int main(void)
     a_failed_write_of_a_copy_is_not_the_end_of_the_message();
     one_message_that_stays_keeps_a_fixed_number_of_segments();
     a_chain_is_let_go_of_while_the_compaction_rests();
+    the_more_segments_are_beyond_the_bound_the_younger_they_may_be();
     random_mail_with_compaction_survives_a_crash_at_any_step();
     return check_report();
 }

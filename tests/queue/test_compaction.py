@@ -157,6 +157,32 @@ def test_a_stop_in_the_middle_loses_nothing(tmp_path):
     run(test, tmp_path)
 
 
+def test_it_rests_the_less_the_more_segments_there_are_beyond_the_bound(tmp_path):
+    """So that it keeps up, however fast mail comes of which some stays: benchmarks/macro/spool/bound.py."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory / "spool", await hop.start(), options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        for number in range(480):
+            hop.rcpt[f"later{number}@busy.example"] = "451 4.2.1 not now"
+            await queue.send(f"later{number}@busy.example", body=body(number, 4000))
+            if number % 60 == 59:
+                await pass_through(queue, hop, 3 * MEGABYTE)
+        compactor = Compactor(queue.scheduler, queue.shard)
+        compactor.start()
+        while not (owed_s := compactor.owed_s):
+            await asyncio.sleep(0)
+        excess = queue.shard.statistics()["excess_segments"]
+        assert excess >= 5
+        assert 0 < compactor.rest_s <= owed_s / (1 + excess)
+        await compactor.stop()
+        await queue.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
 async def recipients_waiting(queue: Queue) -> list[dict]:
     _, messages = await orders.listing(queue.scheduler, 100, 0, None)
     details = [await orders.show(queue.scheduler, each["id"]) for each in messages]

@@ -122,11 +122,9 @@ async def first_move(begun: int) -> None:
         await asyncio.sleep(0.002)
 
 
-async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str, float]:
+async def queue_of(shard: Shard, log_fd: int, options: QueueOptions) -> Scheduler:
+    """With what the spool holds."""
     loop = asyncio.get_running_loop()
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    log_fd = os.open(directory / "log", os.O_CREAT | os.O_WRONLY)
-    shard = Shard(fd, "00", 0, segment_octets=SEGMENT_OCTETS)
     shard.attach(loop)
     scheduler = Scheduler(
         loop,
@@ -136,11 +134,19 @@ async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str,
         router=NoRouter(),
         pool=EgressPool({Source("default", "", "relay.example"): 1}),
         shaping=ShapingOptions(),
-        options=QueueOptions(),
+        options=options,
         hostname="relay.example",
     )
     while recover(scheduler, shard) >= 0:
         await asyncio.sleep(0.002)
+    return scheduler
+
+
+async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str, float]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    log_fd = os.open(directory / "log", os.O_CREAT | os.O_WRONLY)
+    shard = Shard(fd, "00", 0, segment_octets=SEGMENT_OCTETS)
+    scheduler = await queue_of(shard, log_fd, QueueOptions())
     load = SpoolLoad(shard, WRITERS, MESSAGE_OCTETS)
     load.start()
     await asyncio.sleep(WARM_UP_S)

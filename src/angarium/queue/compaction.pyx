@@ -49,6 +49,8 @@ cdef enum:
     # a thousand moves or 16 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
     # fills, and none of those could be used again without a move of its own. While it rests from moving, segments that hold nothing
     # but freed entries are emptied all the same: the copies of each victim pin a chain of those (csrc/spool/compact.c).
+    # The pace follows what the disk takes beyond its bound: with each segment there is beyond, it grows by as much again. So it
+    # settles where as many segments are emptied as mail leaves behind, however fast that comes, a few segments beyond.
     MOVE_US = 1000
     OCTETS_PER_US = 16
 
@@ -206,7 +208,7 @@ cdef class Compactor:
     cdef uint32_t count, cursor
     cdef uint32_t under_way                 # moves and reads
     cdef uint64_t octets_under_way
-    cdef uint64_t paced_us                  # the next victim is looked for then
+    cdef uint64_t rest_from_us, debt_us     # rest for what was moved since; at the bound so long
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
     cdef bint has_no_mail                   # of the victim: only outcomes and freed entries matter
@@ -243,14 +245,25 @@ cdef class Compactor:
 
     # ---- a victim ----
 
-    cdef double rest_s(self) noexcept:
+    @property
+    def owed_s(self):
+        return self.debt_us / 1000000.0
+
+    @property
+    def rest_s(self):
+        return self.rest()
+
+    cdef double rest(self) noexcept:
         """How long until the next victim from which something is moved. A full disk cannot wait."""
-        cdef uint64_t now_us = mono_ms() * 1000
-        return (self.paced_us - now_us) / 1000000.0 if self.paced_us > now_us and self.shard.has_room() else 0.0
+        cdef uint64_t until_us = self.rest_from_us + self.debt_us / (1 + self.shard.excess()), now_us = mono_ms() * 1000
+        if until_us <= now_us:
+            self.debt_us = 0
+            return 0.0
+        return (until_us - now_us) / 1000000.0 if self.shard.has_room() else 0.0
 
     def _look(self):
         cdef spool_read_op *op
-        cdef double rest_s = self.rest_s()
+        cdef double rest_s = self.rest()
         self.timer = None
         if self.is_stopping:
             return
@@ -320,7 +333,9 @@ cdef class Compactor:
         return 0
 
     cdef void pace(self, uint64_t octets_count) noexcept:
-        self.paced_us = max(self.paced_us, mono_ms() * 1000) + MOVE_US + octets_count / OCTETS_PER_US
+        if self.debt_us == 0:
+            self.rest_from_us = mono_ms() * 1000
+        self.debt_us += MOVE_US + octets_count / OCTETS_PER_US
 
     cdef int one_less(self) noexcept:
         self.under_way -= 1

@@ -174,6 +174,7 @@ cdef extern from "spool/spool.h" nogil:
     spool_segment *spool_shard_segment(spool_shard *self, uint32_t serial)
     bint spool_segment_is_sealed(const spool_segment *segment)
 
+    uint32_t spool_shard_excess(const spool_shard *self)
     spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bint is_resting)
     bint spool_segment_has_live(const spool_segment *segment)
     void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
@@ -216,6 +217,7 @@ cdef extern from "spool/spool.h" nogil:
         uint32_t segments
         uint32_t free_segments
         uint32_t sealed_segments
+        uint32_t excess_segments
         uint32_t commit_us_last
         uint32_t commit_us_max
         bint is_full

@@ -15,7 +15,7 @@ from angarium.spool.cspool cimport (
     spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_hurry, spool_shard_kick, spool_shard_kick_due_ms,
     spool_shard_next_id, spool_shard_next_report, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
-    spool_segment_has_live, spool_segment_is_sealed, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
+    spool_segment_has_live, spool_segment_is_sealed, spool_shard_excess, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
 )
 
 import os
@@ -225,6 +225,10 @@ cdef class Shard:
     cdef bint is_sealed(self, uint32_t serial) noexcept:
         cdef spool_segment *segment = self.segment(serial)
         return segment == NULL or spool_segment_is_sealed(segment)
+
+    cdef uint32_t excess(self) noexcept:
+        """Segments there are beyond what compaction allows, at its last look."""
+        return spool_shard_excess(self.c) if self.c != NULL else 0
 
     cdef spool_segment *victim(self, bint is_resting) noexcept:
         return spool_shard_victim(self.c, mono_ms(), is_resting) if self.c != NULL and not self.has_strangers else NULL

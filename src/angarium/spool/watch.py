@@ -36,6 +36,10 @@ _FIGURES: Final = {
     "segment_octets": gauge("angarium_spool_segment_octets", "Octets of all segments in use."),
     "live_octets": gauge("angarium_spool_live_octets", "Octets of messages in them that are not over."),
     "segments": gauge("angarium_spool_segments", "Segments with live mail."),
+    "excess_segments": gauge(
+        "angarium_spool_excess_segments",
+        "Segments beyond twice the live octets and four a shard: compaction is the faster for each.",
+    ),
     "free_segments": gauge("angarium_spool_free_segments", "Segments kept for reuse."),
     "is_full": gauge("angarium_spool_full", "1 while a shard has no room: new mail is answered 452."),
 }
