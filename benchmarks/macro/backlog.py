@@ -66,7 +66,10 @@ async def new_shard(spool: Path, number: int) -> tuple[int, Shard]:
     return fd, shard
 
 
-async def write_shard(spool: Path, number: int, messages: int) -> None:
+async def write_shard(
+    spool: Path, number: int, messages: int, received_utc_ms: Callable[[int], int | None] = lambda number: None
+) -> None:
+    """`received_utc_ms` of each, by its number: None is now."""
     directory = spool / f"{number:02x}"
     fd, shard = await new_shard(spool, number)
     due = int(time.time()) + LATER_S
@@ -74,7 +77,12 @@ async def write_shard(spool: Path, number: int, messages: int) -> None:
         count = min(AT_ONCE, messages - start)
         stored = await asyncio.gather(
             *(
-                shard.append(b"a@source.example", [b"user%d@domain%d.example" % (i, i % DOMAINS)], BODY)
+                shard.append(
+                    b"a@source.example",
+                    [b"user%d@domain%d.example" % (i, i % DOMAINS)],
+                    BODY,
+                    received_utc_ms=received_utc_ms(i),
+                )
                 for i in range(start, start + count)
             )
         )

@@ -1,20 +1,22 @@
 """How long the event loop makes an SMTP client wait while it deals with a whole backlog.
 
-    python benchmarks/macro/stalls.py                       a million deferred recipients, one worker
+    python benchmarks/macro/stalls.py                       a million deferred recipients, one worker: ten minutes
     python benchmarks/macro/stalls.py --messages 100000     quicker
 
-One worker over a backlog (written as backlog.py does), a next hop that is not there, and a client on another core
-that sends NOOP, waits for the reply and measures, a thousand times a second: what it waits more than usual, some work
-on the loop took in one piece. Meanwhile the backlog is taken over at the start, listed, retried (a domain, then all of
-it: every attempt fails), deleted (a domain, then all of it), and the configuration is read anew. Prints the longest
-wait of each; the bar is 20 ms. All of it runs at real-time priority where that is allowed, so that no other process of
-the machine is measured. Writes results/stalls.json when nothing was left out.
+One worker over a backlog (written as backlog.py does), a next hop that is not there, and a client that sends NOOP,
+waits for the reply and measures, a thousand times a second: what it waits more than usual, some work on the loop took
+in one piece. Meanwhile the backlog is taken over at the start, a twentieth of it expires within one second (each with
+a report to its sender), it is listed, retried (a domain, then all, which is one site: every attempt fails),
+suspended and resumed, deleted (a domain, then by the age of its messages, then all of it), and the configuration is
+read anew. Prints the longest wait of each; the bar is 20 ms. Not counted is for how long client and worker were ready
+to run and had no processor (/proc/PID/task/TID/schedstat; `with_others_ms` has it), so that no other process of the
+machine is measured. Writes results/stalls.json when nothing was left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -34,15 +36,32 @@ import machine
 from angarium_relay import Angarium
 
 BAR_MS = 20.0
+MAX_AGE_S = 5 * 86400  # the default
+WRITTEN_S, WRITTEN_PER_S = 60, 6000  # the backlog is written and taken over, and what comes before expiry is done
+EXPIRED_S = 5
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "stalls.json"
 
 
-def probe(port: int, words: Connection) -> None:
-    """Measures until "end"; each other word ends a phase and is answered with its waits in milliseconds, sorted."""
+class Delay:
+    """For how long threads were ready and had no processor, in milliseconds."""
+
+    def __init__(self, *pids: int) -> None:
+        self._files = [os.open(f"/proc/{pid}/task/{pid}/schedstat", os.O_RDONLY) for pid in pids]
+
+    def read(self) -> float:
+        return sum(int(os.pread(each, 100, 0).split()[1]) for each in self._files) / 1e6
+
+
+def probe(port: int, worker: int, words: Connection) -> None:
+    """Measures until "end"; each other word ends a phase and is answered with its waits, sorted.
+
+    They are milliseconds, in pairs: without and with the time for which there was no processor.
+    """
     connection = socket.create_connection(("127.0.0.1", port), 30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.recv(4096)
-    waits: list[float] = []
+    waits: list[tuple[float, float]] = []
+    delay = Delay(worker, os.getpid())
     words.send("ready")
     while True:
         if words.poll():
@@ -50,25 +69,26 @@ def probe(port: int, words: Connection) -> None:
                 return
             words.send(sorted(waits))
             waits = []
-        began = time.perf_counter()
+        before, began = delay.read(), time.perf_counter()
         connection.sendall(b"NOOP\r\n")
         if not connection.recv(4096).startswith(b"250"):
             raise SystemExit("no 250 to NOOP")
-        waits.append((time.perf_counter() - began) * 1000)
+        wait = (time.perf_counter() - began) * 1000
+        waits.append((max(wait - (delay.read() - before), 0.0), wait))
         time.sleep(0.001)
 
 
 class Probe:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, worker: int) -> None:
         self._words, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(target=probe, args=(port, theirs), daemon=True)
+        self._process = multiprocessing.Process(target=probe, args=(port, worker, theirs), daemon=True)
         self._process.start()
         self._words.recv()
 
-    def waits(self) -> list[float]:
+    def waits(self) -> list[tuple[float, float]]:
         """Since the last call."""
         self._words.send("next")
-        found: list[float] = self._words.recv()
+        found: list[tuple[float, float]] = self._words.recv()
         return found
 
     def end(self) -> None:
@@ -95,6 +115,12 @@ def angarium(relay: Angarium, *arguments: str) -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
+async def write_shard(spool: Path, number: int, messages: int, expire_utc_s: int) -> None:
+    """A twentieth of them expires then."""
+    old_ms = (expire_utc_s - MAX_AGE_S) * 1000
+    await backlog.write_shard(spool, number, messages, lambda i: old_ms if i % 20 == 0 else None)
+
+
 def until_at_rest(relay: Angarium) -> None:
     """Nothing ready, nothing loading."""
     while True:
@@ -109,24 +135,25 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"))
     chosen = parser.parse_args()
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     longest: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=chosen.work_directory) as directory:
         os.chmod(directory, 0o755)
         facts = machine.describe(Path(directory))
         relay = Patient(Path(directory), drive.free_port(), drive.free_port(), 1)
-        backlog.write_backlog(relay, chosen.messages, 1)
+        expire_utc_s = int(time.time()) + WRITTEN_S + chosen.messages // WRITTEN_PER_S
+        backlog.write_backlog(relay, chosen.messages, 1, functools.partial(write_shard, expire_utc_s=expire_utc_s))
         relay.start()
         try:
-            client = Probe(relay.port)
+            [worker] = (each["pid"] for each in backlog.status(relay)["workers"])
+            client = Probe(relay.port, worker)
 
             def phase(name: str, answer: str = "") -> None:
                 until_at_rest(relay)
                 waits = client.waits()
                 longest[name] = {
-                    "longest_ms": round(waits[-1], 1),
-                    "999_of_1000_ms": round(waits[int(len(waits) * 0.999)], 1),
+                    "longest_ms": round(waits[-1][0], 1),
+                    "999_of_1000_ms": round(waits[int(len(waits) * 0.999)][0], 1),
+                    "with_others_ms": round(max(with_others for _, with_others in waits), 1),
                     "probes": len(waits),
                 }
                 print(f"{name:32} {longest[name]}  {answer[:60]!r}", file=sys.stderr, flush=True)
@@ -136,11 +163,16 @@ def main() -> int:
             phase("nothing")
             phase("listing, nobody found", angarium(relay, "queue", "list", "--domain", "nobody.example"))
             phase("retry of a domain", angarium(relay, "queue", "retry", "--domain", "domain7.example"))
-            phase("retry of all", angarium(relay, "queue", "retry", "--all"))
+            phase("retry of all, one site", angarium(relay, "queue", "retry", "--all"))
+            phase("suspension of all", angarium(relay, "queue", "suspend", "--all", "--name", "stalls"))
+            phase("its end", angarium(relay, "queue", "resume", "--all"))
+            time.sleep(max(expire_utc_s + EXPIRED_S - time.time(), 0))
+            phase("expiry of a twentieth")
             os.kill(relay.pid, signal.SIGHUP)
             time.sleep(1)
             phase("reload")
             phase("deletion of a domain", angarium(relay, "queue", "delete", "--domain", "domain8.example"))
+            phase("deletion by age", angarium(relay, "queue", "delete", "--older-than", "100d"))
             phase("deletion of all", angarium(relay, "queue", "delete", "--all"))
             client.end()
         finally:

@@ -5,7 +5,7 @@ Here are only their names and what they may be; how they are asked of a recipien
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -99,12 +99,13 @@ def domain_key(text: str) -> str:
 
 def selection(**fields: str | Duration | Octets | None) -> Selection:
     """As a command's options have them: `older_than`, `larger_than` and so on without their units, None for none."""
-    given = {key: value for key, value in fields.items() if value is not None}
-    for key in (*AGES, *SIZES):
-        short = key.removesuffix("_s").removesuffix("_octets")
-        if short in given:
-            given[key] = given.pop(short)
-    return Selection(**given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
+    for keys, unit, kind in ((AGES, "_s", float), (SIZES, "_octets", int)):
+        for key in keys:
+            short = key.removesuffix(unit)
+            if short in given:
+                given[key] = kind(given.pop(short))  # what options are made of cannot be encoded
+    return Selection(**given)
 
 
 def _words(key: str, unit: str) -> str:

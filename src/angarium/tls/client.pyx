@@ -32,7 +32,9 @@ def is_usable(record not None):
 @cython.final
 cdef class ClientContext:
     def __cinit__(self, str profile not None):
-        self.context = tls_client_context_new(PROFILES[profile])
+        cdef tls_client_profile asked = PROFILES[profile]
+        with nogil:
+            self.context = tls_client_context_new(asked)
         if self.context == NULL:
             raise MemoryError
 
@@ -40,11 +42,17 @@ cdef class ClientContext:
         tls_client_context_free(self.context)
 
     def trust(self, const uint8_t[::1] ca not None):
-        check(tls_client_context_trust(self.context, &ca[0] if ca.shape[0] else NULL, ca.shape[0]))
+        cdef tls_load_result result
+        with nogil:                 # the system's authorities are 40 ms of work
+            result = tls_client_context_trust(self.context, &ca[0] if ca.shape[0] else NULL, ca.shape[0])
+        check(result)
 
     def show(self, const uint8_t[::1] cert not None, const uint8_t[::1] key not None):
-        check(tls_client_context_show(self.context, &cert[0] if cert.shape[0] else NULL, cert.shape[0],
-                                      &key[0] if key.shape[0] else NULL, key.shape[0]))
+        cdef tls_load_result result
+        with nogil:
+            result = tls_client_context_show(self.context, &cert[0] if cert.shape[0] else NULL, cert.shape[0],
+                                             &key[0] if key.shape[0] else NULL, key.shape[0])
+        check(result)
 
     @property
     def kept_count(self):

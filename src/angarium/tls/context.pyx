@@ -42,7 +42,9 @@ cdef class ServerContext:
 
     def __cinit__(self, *, bint is_tls13_only=False, TicketKeys tickets=None):
         self.tickets = tickets
-        self.context = tls_context_new(is_tls13_only, tickets.keys if tickets is not None else NULL)
+        cdef tls_ticket_keys *keys = tickets.keys if tickets is not None else NULL
+        with nogil:
+            self.context = tls_context_new(is_tls13_only, keys)
         if self.context == NULL:
             raise MemoryError
         self.client_ca_digest = b""
@@ -51,14 +53,23 @@ cdef class ServerContext:
         tls_context_free(self.context)
 
     def add(self, const uint8_t[::1] cert not None, const uint8_t[::1] key not None):
-        check(tls_context_add(self.context, &cert[0] if cert.shape[0] else NULL, cert.shape[0],
-                              &key[0] if key.shape[0] else NULL, key.shape[0]), "cert")
+        cdef tls_load_result result
+        with nogil:                 # whoever reads certificates does it in a thread beside the loop
+            result = tls_context_add(self.context, &cert[0] if cert.shape[0] else NULL, cert.shape[0],
+                                     &key[0] if key.shape[0] else NULL, key.shape[0])
+        check(result, "cert")
 
     def seal(self):
-        check(tls_context_seal(self.context), "cert")
+        cdef tls_load_result result
+        with nogil:
+            result = tls_context_seal(self.context)
+        check(result, "cert")
 
     def ask_certificate(self, const uint8_t[::1] ca not None):
-        check(tls_context_ask_certificate(self.context, &ca[0] if ca.shape[0] else NULL, ca.shape[0]), "client_ca")
+        cdef tls_load_result result
+        with nogil:
+            result = tls_context_ask_certificate(self.context, &ca[0] if ca.shape[0] else NULL, ca.shape[0])
+        check(result, "client_ca")
         self.client_ca_digest = hashlib.sha256(ca).digest()
 
     def expires_utc_s(self, size_t index):
