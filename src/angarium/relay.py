@@ -402,10 +402,10 @@ class Relay:
     async def delete(self, id_: str | None, domain: str | None) -> int:
         return await orders.delete(self._scheduler, id_, domain)
 
-    async def walk(self, walk: Walk) -> tuple[int, int]:
+    async def walk(self, walk: Walk) -> tuple[int, int, int]:
         trouble = bounce_trouble(walk.reason, walk.code, walk.status)
         done = await orders.carry_out(self._scheduler, walk.action, walk.where, trouble=trouble)
-        return done.recipients, done.messages
+        return done.recipients, done.messages, done.missed_domains
 
     async def sample(self, query: Sample) -> list[dict[str, Any]]:
         return await orders.sample(self._scheduler, query.where, query.limit)

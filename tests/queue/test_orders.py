@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from queue_harness import NextHop, Queue, run, until
 
-from angarium.model.plan import RoutingTrouble
+from angarium.model.plan import Plan, RoutingTrouble
 from angarium.model.units import Duration
 from angarium.queue import orders
 from angarium.queue.inspect import id_text
+from angarium.queue.matching import Matcher
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import ALL, Selection
 from angarium.queue.standing import Order
 from angarium.queue.steering import bounce_trouble
+from angarium.queue.unplanned import look_up_unplanned
 from angarium.spool.envelope import Attribute
 
 DAY_MS = 86_400_000
@@ -442,5 +444,79 @@ def test_a_hold_longer_than_max_age_may_end_in_a_suspension(tmp_path):
         await until(lambda: queue.is_empty)
         assert [line["attempt"] for line in queue.events("delivered")] == [1]
         await queue.close()
+
+    run(test, tmp_path)
+
+
+class SlowDns:
+    """Knows nothing at once; domains of `missing` cannot be looked up."""
+
+    def __init__(self, site: Any, missing: tuple[bytes, ...] = ()) -> None:
+        self.site, self.missing = site, missing
+        self.asked: list[bytes] = []
+
+    def plan_now(self, domain: bytes) -> Plan | None:
+        return None
+
+    async def plan(self, domain: bytes) -> Plan:
+        self.asked.append(domain)
+        await asyncio.sleep(0)
+        if domain in self.missing:
+            raise RoutingTrouble(False, (4, 4, 3), "no answer")
+        return Plan(self.site, time.monotonic() + 600)
+
+
+def test_an_order_by_site_meets_mail_that_waits_since_before_a_restart(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        hop.rcpt = {f"a@{name}.example": "451 4.2.1 not now" for name in "xyz"}
+        later = QueueOptions(retry=RetryOptions(first=3600, max=3600, jitter=0.1))
+        queue = Queue(directory, site, options=later)
+        await queue.send("a@x.example", "a@y.example", "a@z.example")
+        await until(lambda: queue.depth["deferred"] == 3)
+        await queue.close()
+
+        dns = SlowDns(site, missing=(b"z.example",))
+        again = Queue(directory, site, options=later, router=dns)
+        await again.recover()
+        assert not dns.asked, "nobody is due"
+        walk = await orders.carry_out(again.scheduler, "count", Selection(site=site.name, domain="x.example"))
+        assert (walk.recipients, walk.missed_domains, dns.asked) == (1, 0, [b"x.example"])
+        assert (await orders.carry_out(again.scheduler, "count", Selection(site="mx.other.example"))).recipients == 0
+        hop.rcpt.clear()
+        walk = await orders.carry_out(again.scheduler, "retry", Selection(site=site.name))
+        assert (walk.recipients, walk.missed_domains) == (2, 1)
+        await until(lambda: hop.recipients() == ["a@x.example", "a@y.example"])
+        await again.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
+def test_a_look_up_that_hangs_holds_an_order_up_no_longer_than_it_may(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        hop.rcpt = {"a@x.example": "451 4.2.1 not now", "a@y.example": "451 4.2.1 not now"}
+        later = QueueOptions(retry=RetryOptions(first=3600, max=3600, jitter=0.1))
+        queue = Queue(directory, site, options=later)
+        await queue.send("a@x.example", "a@y.example")
+        await until(lambda: queue.depth["deferred"] == 2)
+        await queue.close()
+
+        class Hanging(SlowDns):
+            async def plan(self, domain: bytes) -> Plan:
+                if domain == b"y.example":
+                    await asyncio.get_running_loop().create_future()
+                return await super().plan(domain)
+
+        again = Queue(directory, site, options=later, router=Hanging(site))
+        await again.recover()
+        assert await look_up_unplanned(again.scheduler, Matcher(Selection(site=site.name)), 0.2) == 1
+        found = {each.domain: each.site_name for each in again.scheduler.domain_queues()}
+        assert found == {b"x.example": site.name, b"y.example": None}
+        await again.close()
+        hop.stop()
 
     run(test, tmp_path)

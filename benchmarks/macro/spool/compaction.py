@@ -58,7 +58,7 @@ class NoRouter:
         return None
 
     async def plan(self, domain: bytes) -> Plan:
-        raise RoutingTrouble
+        raise RoutingTrouble(False, (4, 4, 3), "no answer")
 
 
 def deferred(number: int) -> bytes:

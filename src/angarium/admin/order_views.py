@@ -49,6 +49,8 @@ class OrderRequest(msgspec.Struct, forbid_unknown_fields=True):
 class OrderAnswer(msgspec.Struct):
     """Whom it was about, or with dry_run would be.
 
+    unknown_domains  of which it could not be found out in time where their mail goes; theirs is not among it. Only
+               of filters that ask for a site, a provider, a source or a pool.
     sample     a few of the messages, with dry_run.
     order      what holds from now on, or would.
     cancelled  names of orders that hold no more.
@@ -56,6 +58,7 @@ class OrderAnswer(msgspec.Struct):
 
     recipients: int
     messages: int
+    unknown_domains: int = 0
     sample: list[dict[str, Any]] = []
     order: Order | None = None
     cancelled: list[str] = []

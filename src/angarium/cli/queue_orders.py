@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -106,6 +107,9 @@ def run(args: argparse.Namespace, print_line: Callable[[dict[str, Any]], None]) 
         print(json.dumps(answer, ensure_ascii=False))
         return 0
     recipients = f"{answer['recipients']} recipients of {answer['messages']} messages"
+    if unknown := answer["unknown_domains"]:
+        what = f"where the mail of {unknown} domains goes could not be looked up in time: none of theirs is met"
+        print(what, file=sys.stderr)
     if args.dry_run:
         print(f"{recipients} are meant; nothing was done")
         for message in answer["sample"]:

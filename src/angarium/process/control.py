@@ -80,7 +80,8 @@ class Delete(msgspec.Struct, tag="delete"):
 
 
 class Walk(msgspec.Struct, tag="walk"):
-    """Once through the queue: queue.orders.carry_out(). Answer: (recipients, messages).
+    """Once through the queue: queue.orders.carry_out(). Answer: (recipients, messages, domains not
+    looked up in time).
 
     reason, code, status  of "bounce".
     """

@@ -229,11 +229,12 @@ class Steward:
         self._log("order", what=what, name=order.name, action=order.action, where=str(order.where), by=order.by,
                   reason=order.reason)  # fmt: skip
 
-    async def _walk(self, action: str, request: OrderRequest) -> tuple[int, int]:
-        """Recipients and messages."""
+    async def _walk(self, action: str, request: OrderRequest) -> tuple[int, int, int]:
+        """Recipients, messages, and domains of which it is not known."""
         walk = Walk(action, request.where, request.reason, request.code, request.status)
-        counts = await self._ask_all(walk, tuple[int, int], WALK_TIMEOUT_S)
-        return sum(count for count, _ in counts), sum(count for _, count in counts)
+        counts = await self._ask_all(walk, tuple[int, int, int], WALK_TIMEOUT_S)
+        recipients, messages, unknown = (sum(each[i] for each in counts) for i in range(3))
+        return recipients, messages, unknown
 
     async def _ask_all(self, request: Request, kind: type[T], timeout_s: float = 60.0) -> list[T]:
         """Every worker's answer. Raises ControlError when one fails: part of a queue would pass for all."""

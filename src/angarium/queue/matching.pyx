@@ -34,6 +34,7 @@ cdef class Matcher:
             self.name = domain_key(domain)
         self.site, self.provider, self.source, self.pool = where.site.lower(), where.provider, where.source, where.pool
         self.asks_domain = bool(domain or self.site or self.provider or self.pool)
+        self.asks_plan = bool(self.site or self.provider or self.source or self.pool)
         self.id = decode_id(where.id) if where.id else 0
         self.older_ms = <uint64_t>(where.older_than_s * 1000)
         self.younger_ms = <uint64_t>(where.younger_than_s * 1000)
@@ -44,14 +45,19 @@ cdef class Matcher:
         self.sender, self.recipient = patterns(where.sender), patterns(where.recipient)
         self.needs_envelope = bool(where.tenant or where.campaign or where.sender or where.recipient)
 
+    def meets_name(self, DomainQueue domain not None):
+        cdef str name
+        if self.name is None and self.below is None:
+            return True
+        name = normal_domain(domain.domain)
+        return name == self.name or self.below is not None and name.endswith(self.below)
+
     cdef bint meets_domain(self, DomainQueue domain) except -1:
         cdef str name
         if not self.asks_domain:
             return True
-        if self.name is not None or self.below is not None:
-            name = normal_domain(domain.domain)
-            if name != self.name and (self.below is None or not name.endswith(self.below)):
-                return False
+        if (self.name is not None or self.below is not None) and not self.meets_name(domain):
+            return False
         if self.provider and domain.provider_name != self.provider:
             return False
         if self.pool and (domain.pool is None or domain.pool.name != self.pool):

@@ -16,6 +16,7 @@ from angarium.queue import inspect
 from angarium.queue.matching import Matcher
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.selection import ALL, Selection
+from angarium.queue.unplanned import look_up_unplanned
 from angarium.queue.walk import Walk
 from angarium.spool.envelope import decode_id
 
@@ -58,6 +59,8 @@ async def carry_out(
 ) -> Walk:
     """Goes through the queue once and does it to everybody whom `where` means; the walk has the numbers.
 
+    Domains of which it could not be found out where their mail goes (unplanned.py) are not met; it counts them.
+
     action   "count", "retry" (deferred recipients are tried now), "delete" (no report), "bounce" (by `trouble`) or
              "release" (who was suspended is routed again). What a connection has in hand is not touched.
              What another worker has, the home of its site, is called back first ("delete", "bounce").
@@ -65,7 +68,10 @@ async def carry_out(
 
     A loop that relays mail meanwhile keeps most of its time: a slice is a millisecond, and then others have three.
     """
-    walk = Walk(scheduler, Matcher(where, before_utc_s), action, trouble=trouble)
+    matcher = Matcher(where, before_utc_s)
+    missed = 0 if action == "release" else await look_up_unplanned(scheduler, matcher)
+    walk = Walk(scheduler, matcher, action, trouble=trouble)
+    walk.missed_domains = missed
     if where.id:
         await _act(scheduler, walk, [decode_id(where.id)])
         await _look_again(scheduler, walk)
@@ -80,7 +86,9 @@ async def carry_out(
 
 async def sample(scheduler: Scheduler, where: Selection, limit: int) -> list[dict[str, Any]]:
     """Up to `limit` messages with recipients whom `where` means, as listing() shows them."""
-    walk = Walk(scheduler, Matcher(where), "count")
+    matcher = Matcher(where)
+    await look_up_unplanned(scheduler, matcher)
+    walk = Walk(scheduler, matcher, "count")
     found: list[dict[str, Any]] = []
 
     def look(number: int) -> None:

@@ -50,6 +50,14 @@ class Planner(Ledger):
         is_down: nothing of the source can be used for any site; told to other workers, whose mail waits in the queue too.
         """
     def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...
+    domain_parts: int
+    """Of the table of domains; each is looked at in one piece."""
+    def unplanned(self, part: int) -> list[DomainQueue]:
+        """Of a part: domains that nobody has looked up, nor is looking up."""
+    def plan_is_known(self, domain: DomainQueue) -> bool:
+        """Gives it the plan that routing has at hand; False: it must be asked. Raises RoutingTrouble."""
+    def plan_found(self, domain: DomainQueue, plan: Plan) -> bool:
+        """Gives it the plan that was asked for, if it still has none. Whether it has one now."""
     def sweep(self) -> int:
         """Forgets domains, plans, ready queues and troubles nobody needs. Call every minute or so."""
     def ready_queues(self) -> list[ReadyQueue]: ...

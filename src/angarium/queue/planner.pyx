@@ -316,6 +316,24 @@ cdef class Planner(Ledger):
         except RoutingTrouble:
             self.take_plan(domain, None)        # told by who asks for a plan that may take its time
 
+    @property
+    def domain_parts(self):
+        return POINTER_SET_PARTS
+
+    def unplanned(self, uint32_t part):
+        cdef DomainQueue domain
+        return [domain for domain in self.domains.of_part(part) if domain.way[1] is None and not domain.is_resolving]
+
+    def plan_is_known(self, DomainQueue domain not None):
+        self.take_plan(domain, self.router.plan_now(domain.route_key))
+        return domain.plan is not None
+
+    def plan_found(self, DomainQueue domain not None, plan):
+        # Meanwhile it may have been looked up for mail, and a reload may have come.
+        if domain.way[1] is None and not domain.is_resolving and not self.is_closing:
+            self.take_plan(domain, plan)
+        return domain.way[1] is not None
+
     cdef tuple way_of(self, tuple last, object pool, object site_name, object provider_name, object kind):
         if last is not None and last[0] is pool and last[1] == site_name and last[2] == provider_name and last[3] == kind:
             return last

@@ -14,6 +14,8 @@ class Walk:
     recipients: int
     messages: int
     reads: bool
+    missed_domains: int
+    """Set by who began it: see carry_out()."""
     def __init__(self, scheduler: Scheduler, matcher: Matcher, action: str, *, trouble: object = None) -> None: ...
     def find(self) -> list[int] | None:
         """Ids of messages that may be concerned, after some milliseconds of looking; None: that was all. With `reads` not set,

@@ -41,6 +41,7 @@ cdef class Walk:
     cdef set seen_out           # of them, those counted
     cdef readonly uint64_t recipients, messages
     cdef public bint reads
+    cdef public uint64_t missed_domains
 
     def __init__(self, Scheduler scheduler not None, Matcher matcher not None, str action, *, trouble=None):
         self.scheduler = scheduler
