@@ -6,8 +6,7 @@ import asyncio
 import os
 import pathlib
 
-from outbound.outgoing import MESSAGE, outgoing, until
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import MESSAGE, on_uvloop, outgoing, until
 
 from angarium.model.plan import Site
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -32,6 +33,9 @@ from angarium.spool.shard import Shard
 
 HOSTNAME = "relay.example.org"
 MESSAGE = b"Subject: test\r\n\r\nHello\r\n"
+FLAG_8BIT, FLAG_SMTPUTF8, FLAG_BODY_8BITMIME, FLAG_DOT_LINE, FLAG_NO_FINAL_CRLF = 1, 2, 4, 8, 16
+BDAT = [b"PIPELINING", b"CHUNKING"]
+ONE_CONNECTION = ShapingOptions(connections=1)
 
 
 class TableRouter:
@@ -203,3 +207,18 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
 def run(main: Any) -> Any:
     """Runs a coroutine under the loop that production uses."""
     return uvloop.run(main)
+
+
+def to_here(port: int) -> dict[bytes, Site]:
+    """Every domain is at one host of this machine."""
+    return {b"*": smtp_site(port)}
+
+
+def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test as a coroutine. None takes longer than a moment: one that hangs ends and says where."""
+
+    @functools.wraps(test)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        run(asyncio.wait_for(test(*args, **kwargs), 30))
+
+    return wrapper

@@ -8,8 +8,7 @@ import time
 
 import pytest
 from outbound.fault_server import fault_server
-from outbound.outgoing import outgoing, smtp_site
-from outbound.test_delivery import on_uvloop, to_here
+from outbound.outgoing import on_uvloop, outgoing, smtp_site, to_here
 
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.spool.envelope import Attribute, Flag

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 from outbound.fault_server import CLOSE, FaultServer, fault_server
-from outbound.outgoing import Outgoing, outgoing, smtp_site
-from outbound.test_tls import on_uvloop, one, server_tls, shaping
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, smtp_site
+from outbound.tls_hops import one, server_tls, shaping
 from tls import authority
 
 from angarium.model.plan import Site

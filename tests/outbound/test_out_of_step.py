@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import pathlib
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 from outbound.fault_server import GARBLE, fault_server
-from outbound.outgoing import outgoing, run, smtp_site, until
-from outbound.test_tls import one, server_tls, shaping, to_here
+from outbound.outgoing import on_uvloop, outgoing, smtp_site, until
+from outbound.tls_hops import one, server_tls, shaping, to_here
 
 from angarium.model.plan import Site
-
-
-def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*args: object, **kwargs: object) -> None:
-        run(test(*args, **kwargs))
-
-    return wrapper
-
 
 BODY = b"Subject: early\r\n\r\n" + b"SECRET\r\n" * 500
 

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from outbound.outgoing import outgoing, smtp_site, until
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import on_uvloop, outgoing, smtp_site, until
 
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.shaping_options import ShapingOptions

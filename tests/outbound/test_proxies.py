@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from outbound.fault_server import fault_server
-from outbound.outgoing import until
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import on_uvloop, until
 from outbound.test_sources import SOURCES, relay_by
 
 from angarium.routing.options import ProxyOptions, SourceOptions

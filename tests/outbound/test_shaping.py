@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import pathlib
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from outbound.fault_server import SILENCE, Fault, fault_server
-from outbound.outgoing import MESSAGE, Outgoing, outgoing, run, smtp_site, until
+from outbound.outgoing import MESSAGE, Outgoing, on_uvloop, outgoing, smtp_site, until
 
 from angarium.model.plan import Host, Site, Source
 from angarium.model.units import Duration, Rate
@@ -29,14 +27,6 @@ from angarium.queue.shaping_options import (
     TenantShaping,
 )
 from angarium.spool.envelope import Attribute
-
-
-def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(**arguments: Any) -> None:
-        run(asyncio.wait_for(test(**arguments), 30))
-
-    return wrapper
 
 
 def to_here(port: int) -> dict[bytes, Site]:

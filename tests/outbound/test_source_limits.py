@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from outbound.fault_server import FaultServer, fault_server
-from outbound.outgoing import Outgoing, outgoing, until
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, until
 
 from angarium.model.plan import Host, Site
 from angarium.model.units import Duration, Rate

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from outbound.fault_server import FaultServer, fault_server
-from outbound.outgoing import Outgoing, outgoing, smtp_site, until
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, smtp_site, until
 
 from angarium.model.plan import Host, Site
 from angarium.model.tlsa import Tlsa, TlsaState

@@ -10,8 +10,17 @@ import resource
 
 import pytest
 from outbound.fault_server import CLOSE, Fault, fault_server
-from outbound.outgoing import Outgoing, outgoing, smtp_site, until
-from outbound.test_delivery import BDAT, FLAG_DOT_LINE, FLAG_NO_FINAL_CRLF, ONE_CONNECTION, on_uvloop
+from outbound.outgoing import (
+    BDAT,
+    FLAG_DOT_LINE,
+    FLAG_NO_FINAL_CRLF,
+    ONE_CONNECTION,
+    Outgoing,
+    on_uvloop,
+    outgoing,
+    smtp_site,
+    until,
+)
 
 from angarium.model.plan import Site
 from angarium.queue import recovery

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from outbound.fault_server import CLOSE, FaultServer, fault_server
-from outbound.outgoing import Outgoing, outgoing, smtp_site
-from outbound.test_tls import TLS_OPTIONAL, on_uvloop, one, server_tls, shaping
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, smtp_site
+from outbound.tls_hops import TLS_OPTIONAL, one, server_tls, shaping
 
 from angarium.model.plan import Site, StsRule
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from outbound.fault_server import fault_server
-from outbound.outgoing import outgoing, smtp_site
-from outbound.test_delivery import FLAG_DOT_LINE, ONE_CONNECTION, on_uvloop
+from outbound.outgoing import FLAG_DOT_LINE, ONE_CONNECTION, on_uvloop, outgoing, smtp_site
 from outbound.test_streaming import CHUNK, long_message, recover, store
 from queue_harness import NextHop, Queue, run, until
 

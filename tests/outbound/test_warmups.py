@@ -8,8 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from outbound.fault_server import FaultServer, fault_server
-from outbound.outgoing import Outgoing, outgoing
-from outbound.test_delivery import on_uvloop
+from outbound.outgoing import Outgoing, on_uvloop, outgoing
 
 from angarium.model.plan import Host, Site
 from angarium.outbound.options import OutboundOptions
