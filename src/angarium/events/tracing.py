@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -31,14 +32,14 @@ class Watched(Protocol):
 S = TypeVar("S", bound=Watched)
 
 
-class TraceOf(Trace, Generic[S]):
+class TraceOf(Trace, ABC, Generic[S]):
     """A trace that knows whom it is about."""
 
-    def means(self, session: S) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def means(self, session: S) -> bool: ...
 
 
-class Traces(Generic[S]):
+class Traces(ABC, Generic[S]):
     """All of one worker and one direction.
 
     role    of the other side in events, as Dialogue has it.
@@ -124,16 +125,17 @@ class Traces(Generic[S]):
 
     # What each direction knows.
 
+    @abstractmethod
     def _under_way(self) -> Iterable[S]:
         """All sessions now; they may come and go while they are looked at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _look_at_new(self, are_watched: bool) -> None:
         """Whether look_at() is called for sessions that begin."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _name_of(self, session: S) -> str:
-        raise NotImplementedError
+        """The other side, as events name it."""
 
     def _seen_text(self, session: S) -> str:
         return ""
