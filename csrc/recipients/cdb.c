@@ -9,6 +9,11 @@
 
 enum { HEADER_OCTETS = 2048, SLOT_OCTETS = 8, SLOTS_AT_ONCE = 32 };
 
+/* In a sound database a free slot comes soon and few keys share a hash. A damaged number of slots could have us walk through 4 GiB on
+ * the event loop, keys chosen for their hash through each other's records: half a MiB of slots is enough for a table without any free
+ * slot in a database of sixteen million. */
+enum { SLOTS_WALKED_MAX = 1 << 16, RECORDS_LOOKED_AT_MAX = 1 << 12 };
+
 /* All of it, or nothing. */
 static int read_at(int fd, uint8_t *data, size_t length, uint64_t at)
 {
@@ -69,7 +74,10 @@ int cdb_find(int fd, uint64_t file_octets, const uint8_t *key, uint32_t length, 
     if (table < HEADER_OCTETS || table + slots * SLOT_OCTETS > file_octets)
         return -EBADMSG;
     uint64_t slot = (hash >> 8) % slots;
+    unsigned records = 0;
     for (uint64_t looked = 0; looked < slots;) {
+        if (looked >= SLOTS_WALKED_MAX)
+            return -EBADMSG;
         uint64_t some = slots - slot;
         if (some > SLOTS_AT_ONCE)
             some = SLOTS_AT_ONCE;
@@ -84,6 +92,8 @@ int cdb_find(int fd, uint64_t file_octets, const uint8_t *key, uint32_t length, 
                 return 0;
             if (load32(data + i * SLOT_OCTETS) != hash)
                 continue;
+            if (++records > RECORDS_LOOKED_AT_MAX)
+                return -EBADMSG;
             int found = is_record_of(fd, file_octets, record, key, length, value_length);
             if (found != 0) {
                 *at = record + 8 + length;

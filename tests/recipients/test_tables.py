@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from angarium.recipients.tables import CdbMap, TextMap
@@ -93,3 +96,54 @@ def test_a_damaged_constant_database_is_an_error_and_never_a_crash(tmp_path: Pat
     path.write_bytes(whole[:2048])          # shortened under our eyes
     with pytest.raises(ValueError, match="not a sound"):
         found.get(b"a")
+
+
+def test_a_walk_through_a_damaged_constant_database_of_gigabytes_ends(tmp_path: Path) -> None:
+    """One word of the header makes a table of all the file, with no free slot for a long way: the loop stood still."""
+    path, key, slots = tmp_path / "map.cdb", b"bob@x.example", 200_000_000
+    hash_ = 5381
+    for octet in key:
+        hash_ = (hash_ * 33 & 0xFFFFFFFF) ^ octet
+    begin = 2048 + (hash_ >> 8) % slots * 8
+    with path.open("wb") as made:
+        made.write(struct.pack("<II", 2048, slots) * 256)
+        made.truncate(2048 + slots * 8)
+        made.seek(begin)
+        made.write(struct.pack("<II", 1, 1) * (1 << 16))
+    with pytest.raises(ValueError, match="not a sound"):
+        CdbMap(path).get(key)
+    with path.open("r+b") as made:
+        made.seek(begin + 8 * 60_000)
+        made.write(bytes(8))
+    assert CdbMap(path).get(key) is None            # full, and sound
+
+
+@pytest.mark.parametrize("at", [0, 100, 4096, 8192, 20_000, 300_000, -4096])
+def test_an_lmdb_map_whose_copy_was_broken_off_is_refused_and_ends_no_worker(tmp_path: Path, at: int) -> None:
+    """In a process of its own: LMDB maps the file, so that a page behind its end was SIGBUS."""
+    path = tmp_path / "map.lmdb"
+    with lmdb.open(str(path), subdir=False, map_size=1 << 24, sync=False) as made, made.begin(write=True) as put:
+        for number in range(5000):
+            put.put(b"u%d@x.example" % number, b"v" * 50)
+    whole = path.read_bytes()
+    assert looked_up(path) == "5000"
+    path.write_bytes(whole[:at])
+    said = looked_up(path)
+    assert said.startswith("refused: ") and str(path) in said
+    assert "as of a copy that was broken off" in said or 0 <= at <= 4096
+
+
+def looked_up(path: Path) -> str:
+    """How many of 5,000 keys are found, or why none is."""
+    program = f"""
+import lmdb
+from angarium.recipients.maps import LmdbMap
+try:
+    found = LmdbMap({str(path)!r})
+    print(sum(found.get(b"u%d@x.example" % number) is not None for number in range(5000)))
+except (OSError, ValueError, lmdb.Error) as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    return done.stdout.strip()

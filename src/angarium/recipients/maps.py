@@ -66,6 +66,7 @@ class LmdbMap:
     """An LMDB environment's unnamed database. One process may have a file open once only."""
 
     def __init__(self, path: str) -> None:
+        """Raises lmdb.Error; ValueError: the file ends before its last page."""
         is_directory = os.path.isdir(path)
         try:
             self._environment = lmdb.open(path, subdir=is_directory, readonly=True, create=False)
@@ -73,6 +74,15 @@ class LmdbMap:
             # Where we may not write its lock file: then nobody writes to the map in place, either, or the operator
             # lets us.
             self._environment = lmdb.open(path, subdir=is_directory, readonly=True, create=False, lock=False)
+        # LMDB maps the file: to touch a page that a copy broken off has left out would be SIGBUS, the worker's end.
+        wanted = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        there = os.path.getsize(os.path.join(path, "data.mdb") if is_directory else path)
+        if there < wanted:
+            self._environment.close()
+            raise ValueError(
+                f"{path}: {there} octets of {wanted}, as of a copy that was broken off; "
+                "write a whole one beside it and rename that over it"
+            )
 
     def get(self, key: bytes) -> bytes | None:
         if not 0 < len(key) <= _LMDB_KEY_OCTETS:

@@ -106,7 +106,10 @@ cdef class CdbMap:
             raise ValueError(f"{self.path}: not a sound constant database")
         if found < 0:
             raise OSError(-found, os.strerror(-found), str(self.path))
-        return os.pread(self.fd, length, at)
+        value = os.pread(self.fd, length, at)
+        if len(value) != length:        # shortened since: half an alias would lose mail
+            raise ValueError(f"{self.path}: not a sound constant database")
+        return value
 
     def close(self):
         if self.fd >= 0:
