@@ -8,17 +8,12 @@ import pytest
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, clean_relay, metrics
 from end_to_end.smtp_client import SmtpClient
+from page_examples import of_page
 from relay_process import RelayProcess, wait_for
 
 FOLDER = Path(__file__).parents[1] / "bounces" / "reports"
 LISTENER = 'relay_from = ["127.0.0.0/8"]'
-REPORTS = """
-[domain."b.example.net"]
-[reports]
-addresses  = ["fbl@b.example.net"]
-verp       = "bounces@b.example.net"
-forward_to = "postmaster@example.net"
-"""
+REPORTS = of_page("bounces.md", 1).rest
 
 
 def report(name: str, to: str, sender: str = "news@example.net") -> bytes:

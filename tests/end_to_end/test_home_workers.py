@@ -17,6 +17,7 @@ from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, QUICK_RETRY, clean_relay, metrics, outcomes, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
 from end_to_end.test_workers import fill, recipients, wanted
+from page_examples import of_page
 from relay_process import RelayProcess, wait_for
 
 ONE = "[shaping.default]\nconnections = 1\n"
@@ -76,6 +77,23 @@ def test_mail_of_two_workers_leaves_over_one_connection(tmp_path: Path) -> None:
     assert 0 < values["angarium_handover_references_total"] < 300
     assert values["angarium_handover_out"] == values["angarium_handover_guests"] == 0
     assert values["angarium_recipients_delivered_total"] == 300
+
+
+def test_the_example_of_the_page_gives_a_home_to_small_sites_only(tmp_path: Path) -> None:
+    with NextHop() as small, NextHop() as other:
+        routes = small.route.replace('"*"', '"small.example"') + other.route
+        with clean_relay(tmp_path, of_page("home-workers.md").rest + routes, workers=4) as relay:
+            for number in range(40):
+                with SmtpClient(relay.port) as client:
+                    client.send(MESSAGE, f"u{number}@small.example")
+                    client.send(MESSAGE, f"u{number}@large.example")
+            small.wait_for_count(40)
+            other.wait_for_count(40)
+            wait_until_empty(relay)
+            delivered = relay.events("delivered")
+    assert len({event["id"][:2] for event in delivered if event["to"].endswith("small.example")}) > 1
+    assert small.peak == 1 and small.connections == 1
+    assert other.connections > 1, "each worker sends its own"
 
 
 def test_one_worker_hands_nothing_over_and_has_no_socket(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole relay that gets its token by a command: in a worker under uvloop, with its signals and its descriptors."""
+"""Logins of a whole relay: the example of docs/logins.md, and tokens by a command, in a worker under uvloop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from end_to_end.relay import metrics
 from end_to_end.test_outbound_tls import server_tls, servers
+from page_examples import of_page, retold
 from relay_process import RelayProcess, wait_for
 from tls.authority import write_authority
 
@@ -60,3 +61,30 @@ def test_a_relay_ends_in_time_while_a_command_runs(tmp_path: Path) -> None:
         assert relay.stop() == 0
         state = Path(f"/proc/{(tmp_path / 'number').read_text().strip()}/stat")
         wait_for(lambda: not state.exists() or ") Z " in state.read_text(), "the command is ended")
+
+
+def test_the_example_of_the_page_logs_in_where_it_says_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "smarthost.password").write_text("correct horse\n")
+    (tmp_path / "office").write_text(f"{TOKEN}\n")
+    for name in ("smarthost.password", "office"):
+        (tmp_path / name).chmod(0o600)
+    accounts = {"relay@example.net": "correct horse"}
+    bank = {"tls": server_tls("127.0.0.1"), "mechanisms": ["SCRAM-SHA-256", "PLAIN"], "accounts": accounts}
+    with servers(bank, {}) as (at_bank, elsewhere):
+        config = retold(
+            of_page("logins.md").rest,
+            {"/etc/angarium/": f"{tmp_path}/", "/run/tokens/": f"{tmp_path}/"}
+            | {"mail.bank.example:587": f"127.0.0.1:{at_bank.port}"},
+        )
+        more = (
+            f'[[route]]\nnext_hop = "smtp://127.0.0.1:{elsewhere.port}"\n'
+            f'[shaping.default]\ntls_ca = "{write_authority(tmp_path)}"\n'
+        )
+        with RelayProcess(tmp_path, config + more) as relay:
+            with smtplib.SMTP("127.0.0.1", relay.port, timeout=20) as client:
+                for domain in ("bank.example", "y.example"):
+                    client.sendmail("me@x.example", [f"you@{domain}"], "Subject: hello\r\n\r\nhello\r\n")
+            wait_for(lambda: len(relay.events("delivered")) == 2, "both are delivered")
+            assert at_bank.logins == [("SCRAM-SHA-256", "relay@example.net")]
+            assert elsewhere.logins == []
+            assert relay.stop() == 0

@@ -10,6 +10,7 @@ from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, clean_relay, fix_port, metrics
 from end_to_end.smtp_client import SmtpClient
 from end_to_end.test_bounce_reports import LISTENER, REPORTS, report, sent
+from page_examples import of_page
 from relay_process import RelayProcess, wait_for
 
 UNKNOWN = {"RCPT": lambda line: b"550 5.1.1 User unknown" if b"gone" in line else None}
@@ -27,7 +28,7 @@ def rcpt(relay: RelayProcess, to: str, reverse_path: str = "me@x.example") -> tu
 
 
 def test_what_failed_is_refused_by_every_worker_and_after_a_restart(tmp_path: Path) -> None:
-    config = '[suppression]\naction = "refuse"\n'
+    config = of_page("bounces.md", 2).rest
     with NextHop(faults=UNKNOWN) as hop, clean_relay(tmp_path, hop.route + config, workers=2) as relay:
         fix_port(relay, hop.route + config)
         with SmtpClient(relay.port) as client:

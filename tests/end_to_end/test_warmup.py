@@ -1,4 +1,4 @@
-"""A warm-up over two workers and a restart: counted together, kept, shown."""
+"""A warm-up over two workers and a restart: counted together, kept, shown; and the example of docs/sources.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, clean_relay
 from end_to_end.smtp_client import SmtpClient
+from page_examples import of_page, retold
 from relay_process import RelayProcess, wait_for
 
 CONFIG = """
@@ -55,3 +56,23 @@ def test_a_restart_does_not_begin_the_day_anew(tmp_path: Path) -> None:
             text = admin_get(relay, "/metrics")[1].decode()
             assert 'angarium_warmup_sent{source="new",provider="hop"} 15\n' in text
             assert 'angarium_warmup_limit{source="new",provider=""} 15\n' in text
+
+
+def test_the_example_of_the_page_sends_so_many_from_the_new_address(tmp_path: Path) -> None:
+    """Its first day, three messages long, to one of its providers and to the sites of none."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    changes = {"192.0.2.1": "127.0.0.11", "192.0.2.3": "127.0.0.12", "2026-12-01": str(today)}
+    days = {"[50, 100, 200,": "[3, 100, 200,", "[20, 50, 100,": "[2, 50, 100,"}
+    config = retold(of_page("sources.md", 2).rest, changes | days)
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route + NO_RETRY) as relay:
+        with SmtpClient(relay.port) as client:
+            for number in range(40):
+                client.send(MESSAGE, f"u{number}@example.com")
+                client.send(MESSAGE, f"u{number}@elsewhere.example")
+        wait_for(lambda: len(relay.events("delivered")) == 80, "the old address takes what is over")
+        if datetime.datetime.now(datetime.UTC).date() != today:
+            return      # midnight fell into the test
+        new = [event["to"].partition("@")[2] for event in relay.events("delivered") if event["source"] == "new"]
+        assert sorted(new) == ["elsewhere.example"] * 3 + ["example.com"] * 3
+        shown = json.loads(relay.command("sources", "--json").stdout)["warmups"]
+        assert {each["provider"]: each["limit"] for each in shown} == {"google": 2, "example": 3, "": 3}
