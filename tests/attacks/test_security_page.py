@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+_MEASURED = re.compile(r"`(benchmarks/[\w/]+\.py)`, row `(\w+)`")
 _TRANSCRIPT = re.compile(r"`(tests/transcripts/[\w/]+\.txt)`: ([^;|]+)")
 _ROW = re.compile(r"^\| \*\*(.+?)\*\* \|(.*)\|(.*)\|$", re.MULTILINE)
 
@@ -34,6 +36,15 @@ def test_every_test_that_is_named_exists() -> None:
     assert len(named) > 30
     for file, test in named:
         assert re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (file, test)
+
+
+def test_every_benchmark_that_is_named_exists_with_its_row_and_a_result() -> None:
+    named = _MEASURED.findall(PAGE)
+    assert named
+    for file, row in named:
+        assert f'"{row}"' in (ROOT / file).read_text(), (file, row)
+        found = json.loads((ROOT / "benchmarks" / "results" / f"{Path(file).stem}.json").read_text())
+        assert row in found["ratios"], (file, row)
 
 
 def test_every_transcript_that_is_named_exists() -> None:

@@ -22,7 +22,7 @@ def test_any_value_makes_one_line_of_valid_json(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("journal") / "log"
     open_journal(path).log("event", value=value)
     text = path.read_bytes().decode("utf-8")
-    assert text.count("\n") == 1
+    assert text.count("\n") == 1 and len(text.splitlines()) == 1
     found = json.loads(text)["value"]
     if isinstance(value, str):
         assert found == value.encode("utf-8", "replace").decode()
@@ -36,6 +36,21 @@ def test_control_octets_cannot_break_a_line(tmp_path):
     assert raw.count(b"\n") == 1
     assert not set(raw) & set(b"\r\x1b\x00\x7f")
     assert lines_of(tmp_path / "log")[0]["reply"] == 'x\r\n{"event":"forged"}\x00\x1b[0m\x7f'
+
+
+def test_no_character_ends_a_line_for_any_reader_or_turns_what_a_terminal_shows(tmp_path):
+    """SMTPUTF8 lets a local-part hold all of them but C1, and a next hop's reply holds what it wants: readers that end
+    lines at U+0085, U+2028 and U+2029 (str.splitlines) would be told events of a peer's making."""
+    evil = [0x80, 0x85, 0x9B, 0x9F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    value = "".join(f"a{chr(each)}" for each in evil)
+    harmless = "\u00a0\u00e9\u2027\u202f\u2065\u20ac\U0001f600"
+    open_journal(tmp_path / "log").log("event", value=value.encode(), harmless=harmless)
+    text = (tmp_path / "log").read_bytes().decode()
+    assert not {chr(each) for each in evil} & set(text)
+    assert len(text.splitlines()) == 1
+    (event,) = lines_of(tmp_path / "log")
+    assert event["value"] == value
+    assert harmless in text
 
 
 def test_octets_that_are_not_utf8_become_replacement_characters(tmp_path):

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
+from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
 
 
@@ -54,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
             return 0
     if args.json:
         for each in measures:
-            print(json.dumps(each, ensure_ascii=False))
+            print(json_line(each))
     else:
         for each in measures:
-            print(f"{each['name']}  {each['effect']}  {_times(each)}: {each['why']}")
+            print(printable(f"{each['name']}  {each['effect']}  {_times(each)}: {each['why']}"))
     return 0
 
 
@@ -81,14 +82,14 @@ def _print_all(measure: dict[str, Any], rules: dict[str, Any]) -> None:
         ("gone at", _moment(measure["ends_utc_s"])),
         ("why", measure["why"]),
     ):
-        print(f"  {label:<14} {text}")
+        print(printable(f"  {label:<14} {text}"))
     for reply in measure["replies"]:
-        print(f"  {'reply':<14} {_moment(reply['at_utc_s'])}  {reply['remote']}: {reply['reply']}")
+        print(printable(f"  {'reply':<14} {_moment(reply['at_utc_s'])}  {reply['remote']}: {reply['reply']}"))
 
 
 def _print_rules(rules: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(rules, ensure_ascii=False))
+        print(json_line(rules))
         return
     for name, rule in rules.items():
         rate = next((f"{key} {rule[key]:g}" for key in ("deferral_rate", "bounce_rate") if rule[key]), "")

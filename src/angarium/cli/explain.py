@@ -6,10 +6,8 @@ import argparse
 import time
 from typing import Any, Final
 
-import msgspec
-
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
-from angarium.model.printable import printable
+from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
 from angarium.spool.envelope import decode_id
 
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         found = client.get("/v1/explain", address=args.what, **of_mail)
     if args.json:
-        print(msgspec.json.encode(found).decode())
+        print(json_line(found))
     else:
         _print(found, args.all)
     return 0

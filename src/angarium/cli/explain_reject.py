@@ -10,9 +10,8 @@ import json
 import re
 from typing import Any, Final
 
-import msgspec
-
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
+from angarium.model.printable import json_line
 from angarium.smtp import reasons
 from angarium.smtp.reasons import Reason
 
@@ -70,7 +69,7 @@ def _table(reason: Reason) -> dict[str, object]:
 
 
 def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
+    print(json_line(value))
 
 
 def _print_reason(reason: Reason) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
+from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
 from angarium.queue.standing import Order
 
@@ -38,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         found = client.get("/v1/orders")
         if args.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json_line(found))
             return 0
         for order in msgspec.convert(found["orders"], list[Order]):
-            print(_line(order))
+            print(printable(_line(order)))
         return 0
     status = 0
     for name in args.name:

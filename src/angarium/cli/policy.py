@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import base64
 import ipaddress
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import msgspec
 
 from angarium.config.location import find
 from angarium.model.errors import AngariumError
+from angarium.model.printable import json_line, printable
 
 if TYPE_CHECKING:
     from angarium.inbound.options import ListenerOptions
@@ -194,14 +194,14 @@ def _json(kind: str, value: Step | Taken) -> str:
     fields = msgspec.to_builtins(value)
     if kind == "command":
         fields["decisions"] = [{"by": by, "decision": decision} for by, decision in fields.get("decisions", ())]
-    return json.dumps({"kind": kind, **fields}, ensure_ascii=False)
+    return json_line({"kind": kind, **fields})
 
 
 def _told(step: Step) -> str:
     lines = [f"C: {step.command}"]
     lines += [f"   {who}: {what}" for who, what in step.decisions]
     lines += [f"S: {line}" for line in step.reply.splitlines()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _told_message(taken: Taken) -> str:
@@ -209,4 +209,4 @@ def _told_message(taken: Taken) -> str:
     lines = ["", f"would be queued from <{taken.reverse_path}> to {recipients}"]
     lines += [f"   {name} {value}" for name, value in taken.attributes.items()]
     lines += [f"   {line}" for line in taken.header.splitlines()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
 from angarium.cli import queue_orders
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
 from angarium.cli.selection import message_id
+from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
 
 _PAGE = 500
@@ -86,7 +86,7 @@ def _list(client: AdminClient, args: argparse.Namespace) -> int:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    print(json_line(value))
 
 
 def _print_line(message: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ def _print_line(message: dict[str, Any]) -> None:
     places, domains = ",".join(message["places"]), ",".join(message["domains"])
     trouble = message.get("last_trouble") or ""
     start = f"{message['id']}  {age!s:>8}  {message['octets']:>9}  {waiting:>7}"
-    print(f"{start}  {places:<9}  {domains}  {trouble}".rstrip())
+    print(printable(f"{start}  {places:<9}  {domains}  {trouble}".rstrip()))
 
 
 def _print_message(message: dict[str, Any]) -> None:
@@ -110,14 +110,14 @@ def _print_message(message: dict[str, Any]) -> None:
             if isinstance(value, list)
             else value
         )
-        print(f"{key.removesuffix('_utc_s').replace('_', ' '):<14} {shown}")
+        print(printable(f"{key.removesuffix('_utc_s').replace('_', ' '):<14} {shown}"))
     for recipient in message["recipients"]:
-        print(f"\n{recipient.get('to') or recipient['domain']}")
+        print("\n" + printable(recipient.get("to") or recipient["domain"]))
         for key, value in recipient.items():
             if key in ("to", "domain") or value in (None, "", []):
                 continue
             shown = _moment(value) if key.endswith("_utc_s") else value
-            print(f"  {key.removesuffix('_utc_s').replace('_', ' '):<14} {shown}")
+            print(printable(f"  {key.removesuffix('_utc_s').replace('_', ' '):<14} {shown}"))
 
 
 def _moment(utc_s: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
 from angarium.cli.selection import add_filters, selected, unit
+from angarium.model.printable import json_line
 from angarium.model.units import Duration
 
 _WALK_S: Final = 3600.0      # a queue of millions is gone through while mail goes on
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, print_line: Callable[[dict[str, Any]], None]) 
     if args.order in ("bounce", "delete") and args.id and not args.dry_run and not answer["recipients"]:
         raise NoAnswer(f"{args.id} is not in the queue, or a connection has it in hand", 404)
     if args.json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(json_line(answer))
         return 0
     recipients = f"{answer['recipients']} recipients of {answer['messages']} messages"
     if unknown := answer["unknown_domains"]:

@@ -209,7 +209,7 @@ def _summary_of(found: Verification) -> str:
 def _print_json_of(found: Verification) -> None:
     import msgspec
 
-    from angarium.spool.archive import json_line
+    from angarium.model.printable import json_line
 
     for report in found.segments:
         print(json_line(msgspec.to_builtins(report)))
@@ -290,7 +290,8 @@ def _export(path: str, args: argparse.Namespace) -> int:
     import os
 
     from angarium.cli.progress import messages_bar
-    from angarium.spool.archive import json_line, write_message
+    from angarium.model.printable import json_line
+    from angarium.spool.archive import write_message
     from angarium.spool.envelope import encode_id
 
     if bool(args.ids) == args.all:

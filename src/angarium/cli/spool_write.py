@@ -12,7 +12,8 @@ import msgspec
 
 from angarium.cli.progress import messages_bar, octets_bar
 from angarium.model.errors import SpoolBusy, SpoolError
-from angarium.spool.archive import ExportedMessage, json_line, read_directory, read_octets
+from angarium.model.printable import json_line
+from angarium.spool.archive import ExportedMessage, read_directory, read_octets
 from angarium.spool.contents import Contents
 from angarium.spool.deposit import Deposit
 from angarium.spool.directory import SpoolDirectory, shard_name

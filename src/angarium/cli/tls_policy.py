@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from angarium.config.location import find
 from angarium.model.errors import ConfigError
+from angarium.model.printable import json_line
 
 _WISHES: Final = {"none": "NONE", "requiretls": "REQUIRED", "tls-required-no": "OPTIONAL"}
 _USAGES: Final = {0: "PKIX-TA", 1: "PKIX-EE", 2: "DANE-TA", 3: "DANE-EE"}
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     source = args.source or (next(iter(config.source)) if len(config.source) == 1 else "")
     answer = asyncio.run(_answer(config, args.domain, source, _WISHES[args.message]))
     if args.json:
-        print(msgspec.json.encode(answer).decode())
+        print(json_line(answer))
     else:
         _print(answer)
     hosts = answer.get("hosts", ())

@@ -9,10 +9,8 @@ import sys
 import time
 from typing import Any, Final
 
-import msgspec
-
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
-from angarium.model.printable import printable
+from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
 
 # As queue/top_sites.py has them: what `--help` says must load nothing.
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     while True:
         found = client.get("/v1/top", order=args.sort, limit=args.limit or _lines(is_screen))
         if args.json:
-            print(msgspec.json.encode(found).decode(), flush=True)
+            print(json_line(found), flush=True)
         else:
             print((_HOME if is_screen else "") + "\n".join(_table(found)), flush=True)
         if args.once:

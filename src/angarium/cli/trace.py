@@ -12,6 +12,7 @@ import msgspec
 
 from angarium.cli.admin_client import AdminClient, add_options
 from angarium.events.dialogue import DATA_OCTETS, DATA_OCTETS_MOST
+from angarium.model.printable import json_line, printable
 
 _ARROWS: Final = {"command": "C:", "reply": "S:", "data": "C>", "noise": "C?", "message": "C>"}
 
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
             of_whom = f"clients of {value}" if key == "client" else f"next hops ({key.replace('_', ' ')} {value})"
             print(f"looking on at {of_whom}; Ctrl-C ends it", file=sys.stderr, flush=True)
             continue
-        print(line if args.json else _shown(msgspec.json.decode(line)), flush=True)
+        event = msgspec.json.decode(line)
+        print(json_line(event) if args.json else printable(_shown(event)), flush=True)
     return 0
 
 

@@ -138,19 +138,32 @@ cdef class Journal:
         cdef uint8_t octet
         cdef char escape[6]
         cdef size_t taken
+        cdef unsigned code_point
+        cdef int nibble
         self.raw(b'"', 1)
         while i < length:
             octet = data[i]
             if 0x20 <= octet < 0x7f and octet != c'"' and octet != c'\\':
                 i += 1
                 continue
+            taken = 0
+            code_point = 0
             if octet >= 0x80:
                 taken = utf8_sequence(data + i, length - i)
-                if taken:
+                code_point = unsafe_code_point(data + i, taken)
+                if taken and code_point == 0:
                     i += taken
                     continue
             if i > start:
                 self.raw(<const char *>data + start, i - start)
+            if code_point:
+                memcpy(escape, b"\\u", 2)
+                for nibble in range(4):
+                    escape[2 + nibble] = HEX[code_point >> (12 - 4 * nibble) & 15]
+                self.raw(escape, 6)
+                i += taken
+                start = i
+                continue
             if octet == c'"' or octet == c'\\':
                 escape[0] = c'\\'
                 escape[1] = octet
@@ -321,6 +334,20 @@ cdef size_t utf8_sequence(const uint8_t *data, size_t length) noexcept nogil:
     if first == 0xf0 and data[1] < 0x90 or first == 0xf4 and data[1] > 0x8f:
         return 0
     return size
+
+
+cdef unsigned unsafe_code_point(const uint8_t *data, size_t length) noexcept nogil:
+    """What is escaped though JSON would not ask for it, of one whole sequence; else 0: C1 controls, among them NEL and CSI, and U+2028
+    and U+2029, at which some readers end a line; and what turns the direction of a terminal's text, so that it shows another value."""
+    if length == 2 and data[0] == 0xc2 and data[1] < 0xa0:
+        return data[1]
+    if length != 3 or data[0] != 0xe2:
+        return 0
+    if data[1] == 0x80 and 0xa8 <= data[2] <= 0xae:
+        return 0x2000 | <unsigned>(data[2] & 0x3f)
+    if data[1] == 0x81 and 0xa6 <= data[2] <= 0xa9:
+        return 0x2040 | <unsigned>(data[2] & 0x3f)
+    return 0
 
 
 cdef int64_t lines_in(const uint8_t *data, size_t length) noexcept nogil:

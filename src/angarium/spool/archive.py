@@ -15,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from angarium.model.errors import AngariumError
+from angarium.model.printable import json_line
 from angarium.spool.contents import StoredMessage
 from angarium.spool.envelope import (
     Attribute,
@@ -184,12 +185,6 @@ def flags_of(octets: bytes) -> Flag:
     if not octets.endswith(b"\r\n"):
         flags |= Flag.NO_FINAL_CRLF
     return flags
-
-
-def json_line(value: object) -> str:
-    """JSON that can be written as UTF-8: readable, unless there are octets in it that are none."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(value)
 
 
 def write_message(directory: Path, message: StoredMessage, pieces: list[bytes]) -> None:
