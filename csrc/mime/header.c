@@ -1,6 +1,7 @@
 #include "mime/header.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* Behind the CRLF of the line at in[at..); 0 when it is not whole. */
 static size_t line_end(const uint8_t *in, size_t length, size_t at)
@@ -95,11 +96,12 @@ bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *o
 }
 
 /* Behind the comment, quoted string or domain literal that begins at in[at]; `length` when it does not end. */
-static size_t skip_enclosed(const uint8_t *in, size_t length, size_t at)
+static size_t skip_enclosed(const uint8_t *in, size_t length, size_t at, bool *does_end)
 {
     uint8_t open = in[at], close = open == '(' ? ')' : open == '[' ? ']' : '"';
     size_t depth = 1;
 
+    *does_end = true;
     for (at++; at < length; at++) {
         if (in[at] == '\\')
             at++;
@@ -108,6 +110,7 @@ static size_t skip_enclosed(const uint8_t *in, size_t length, size_t at)
         else if (open == '(' && in[at] == '(')
             depth++;
     }
+    *does_end = false;
     return length;
 }
 
@@ -144,7 +147,7 @@ static bool is_mailbox(const tokens *self, mime_mailbox *out)
 bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbox *out)
 {
     tokens outside = {0}, inside = {0};
-    bool is_inside = false, has_inside = false;
+    bool is_inside = false, has_inside = false, does_end;
     size_t i = *at;
 
     while (i < length) {
@@ -152,10 +155,10 @@ bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbo
         uint8_t octet = in[i];
         size_t start = i;
         if (octet == '(') {
-            i = skip_enclosed(in, length, i);
+            i = skip_enclosed(in, length, i, &does_end);
         } else if (octet == '"' || octet == '[') {
-            i = skip_enclosed(in, length, i);
-            now->is_bad |= in[i - 1] != (octet == '"' ? '"' : ']');     /* it does not end */
+            i = skip_enclosed(in, length, i, &does_end);
+            now->is_bad |= !does_end;
             add(now, start, i);
         } else if (octet == '@') {
             if (now->words == 0 && !now->has_at)
@@ -194,6 +197,70 @@ bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbo
     }
     *at = length;
     return !is_inside && is_mailbox(has_inside ? &inside : &outside, out);
+}
+
+/* One mailbox of a list: an address in front of brackets that is another than the one in them is somebody's, too. */
+static bool is_clear(const uint8_t *in, const tokens *outside, const tokens *inside, bool has_inside)
+{
+    size_t length = outside->end - outside->start;
+
+    return !has_inside || !outside->has_at
+        || (length == inside->end - inside->start
+            && strncasecmp((const char *)in + outside->start, (const char *)in + inside->start, length) == 0);
+}
+
+bool mime_mailboxes_are_clear(const uint8_t *in, size_t length)
+{
+    enum { BEFORE, INSIDE, BEHIND } where = BEFORE;     /* the angle brackets */
+    tokens outside = {0}, inside = {0};
+    bool does_end = true;
+
+    for (size_t i = 0; i < length && does_end;) {
+        tokens *now = where == INSIDE ? &inside : &outside;
+        uint8_t octet = in[i];
+        size_t start = i;
+        if (octet == ' ' || octet == '\t' || octet == '\r' || octet == '\n') {
+            i++;
+        } else if (octet == '(') {
+            i = skip_enclosed(in, length, i, &does_end);
+        } else if ((octet == ',' || octet == ';') && where != INSIDE) {
+            if (!is_clear(in, &outside, &inside, where == BEHIND))
+                return false;
+            outside = inside = (tokens){0};
+            where = BEFORE;
+            i++;
+        } else if (where == BEHIND) {
+            return false;
+        } else if (octet == '"' || (octet == '[' && now->has_at)) {
+            i = skip_enclosed(in, length, i, &does_end);
+            add(now, start, i);
+        } else if (octet == '@') {
+            if (now->words == 0 && !now->has_at)
+                now->start = i;
+            now->has_at = true;
+            now->end = ++i;
+        } else if (octet == '<' && where == BEFORE) {
+            where = INSIDE;
+            i++;
+        } else if (octet == '>' && where == INSIDE) {
+            where = BEHIND;
+            i++;
+        } else if (octet == ':' && where == BEFORE) {
+            if (outside.has_at)
+                return false;
+            outside = (tokens){0};
+            i++;
+        } else if ((octet == ':' || octet == ',') && where == INSIDE) {
+            i++;
+        } else if (is_special(octet)) {
+            return false;
+        } else {
+            while (i < length && !is_special(in[i]))
+                i++;
+            add(now, start, i);
+        }
+    }
+    return does_end && where != INSIDE && is_clear(in, &outside, &inside, where == BEHIND);
 }
 
 static size_t put(uint8_t *out, size_t written, const uint8_t *from, size_t length)

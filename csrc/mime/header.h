@@ -47,6 +47,11 @@ typedef struct mime_mailbox {
  * ("John Doe") are no mailbox. */
 bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbox *out);
 
+/* Whether every reader finds the same mailboxes in the value of an address field as mime_mailbox_next(): no second pair of brackets,
+ * no comment, quoted string or bracket that does not end, no octet that belongs nowhere, no other address as a name in front of
+ * brackets or of a group. What is spelled as RFC 5322 has it is clear; so are empty elements and dots in names (§4). */
+bool mime_mailboxes_are_clear(const uint8_t *in, size_t length);
+
 /* Copies a header section with "@" domain behind every mailbox that has none, and without its Sender fields when asked.
  * out NULL: only counts. Returns the octets written. */
 size_t mime_header_complete(const uint8_t *in, size_t length, const uint8_t *domain, size_t domain_length,

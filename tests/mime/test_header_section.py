@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from angarium.mime.header_section import complete, fields, find_end, mailboxes
+from angarium.mime.header_section import are_clear, complete, fields, find_end, mailboxes
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,41 @@ def test_fields_and_their_kinds() -> None:
 )
 def test_mailboxes_of_a_list(value: bytes, found: list[tuple[bytes, bool]]) -> None:
     assert mailboxes(value) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "is_clear"),
+    [
+        (b" a@x.example\r\n", True),
+        (b" John Q. Public <a@x.example>, \"Doe, J\" <b@x.example>\r\n", True),
+        (b" (he \\) said) a@x.example (nested (twice))\r\n", True),
+        (b" =?utf-8?q?eve=40z.example?= <a@x.example>\r\n", True),
+        (b" Team: a@x.example, b@x.example;\r\n", True),
+        (b" <@r.example,@s.example:a@x.example>\r\n", True),
+        (b" a@[192.0.2.1], \"a b\"@x.example\r\n", True),
+        (b" ,a@x.example,\r\n", True),
+        (b" A@x.example <a@X.example>\r\n", True),
+        (b" \xc3\xa9 <\xc3\xa9@x.example>\r\n", True),
+        (b" eve@z.example <a@x.example>\r\n", False),              # which of the two is it?
+        (b" <a@x.example> <eve@z.example>\r\n", False),
+        (b" <a@x.example> eve@z.example\r\n", False),
+        (b" <a@x.example>eve\r\n", False),
+        (b" <<eve@z.example>a@x.example>\r\n", False),
+        (b" [<eve@z.example>] <a@x.example>\r\n", False),
+        (b" eve@z.example: a@x.example;\r\n", False),
+        (b" a@x.example, (<eve@z.example>\r\n", False),
+        (b" a@x.example, ((x) <eve@z.example>\r\n", False),
+        (b" a@x.example, \"<eve@z.example>\r\n", False),
+        (b" a@x.example, \"<eve@z.example>\\\"\r\n", False),
+        (b" a@x.example, <eve@z.example\r\n", False),
+        (b" a@x.example> <eve@z.example\r\n", False),
+        (b" \\<eve@z.example> <a@x.example>\r\n", False),
+        (b" a@[192.0.2.1\r\n", False),
+        (b" a@x.example\x00\r\n", False),
+    ],
+)  # fmt: skip
+def test_a_list_is_clear_when_every_reader_finds_the_same_in_it(value: bytes, is_clear: bool) -> None:
+    assert are_clear(value) is is_clear
 
 
 def test_a_domain_is_put_behind_what_has_none() -> None:

@@ -16,12 +16,17 @@ _PLAIN: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%
 
 
 class HeaderFacts(msgspec.Struct, frozen=True):
-    """From and Sender: how many fields, and the addresses in them as they will be sent."""
+    """From and Sender: how many fields, and the addresses in them as they will be sent.
+
+    ..._is_clear  every reader finds these addresses in it and no other (csrc/mime/header.h).
+    """
 
     from_fields: int
     from_addresses: list[bytes]
+    from_is_clear: bool
     sender_fields: int
     sender_addresses: list[bytes]
+    sender_is_clear: bool
 
 
 class Submission:
@@ -35,7 +40,7 @@ class Submission:
         """The reply to the message when From must not be said; None: it may. rights: None of clients without AUTH."""
         if not self.options.check_from or rights is None:
             return None
-        if facts.from_fields != 1 or not facts.from_addresses:
+        if facts.from_fields != 1 or not facts.from_addresses or not facts.from_is_clear:
             return replies.FROM_UNCLEAR
         return None if all(map(rights.may_send_as, facts.from_addresses)) else replies.FROM_NOT_OWN
 
@@ -43,6 +48,8 @@ class Submission:
         """What a Sender field must name, in the place of any other; None: it is left as it is."""
         if not self.options.add_sender or identity is None or not _PLAIN.fullmatch(identity):
             return None
+        if not (facts.from_is_clear and facts.sender_is_clear):
+            return identity
         own = identity.lower()
         if [address.lower() for address in facts.from_addresses] == [own] and not facts.sender_fields:
             return None

@@ -82,7 +82,8 @@ cdef bint is_from_known(Client client, const uint8_t *header, size_t length) noe
         is_found = True
         if (not mailbox.has_domain or mailbox.end - mailbox.start != <size_t>PyBytes_GET_SIZE(known)
                 or memcmp(header + field.value + mailbox.start, PyBytes_AS_STRING(known), mailbox.end - mailbox.start) != 0
-                or mime_mailbox_next(header + field.value, field.end - field.value, &inner, &mailbox)):
+                or mime_mailbox_next(header + field.value, field.end - field.value, &inner, &mailbox)
+                or not mime_mailboxes_are_clear(header + field.value, field.end - field.value)):
             return False
     return is_found
 
@@ -159,13 +160,16 @@ cdef object header_facts(const uint8_t *header, size_t length, bytes completion)
     cdef list found
     counts = [0, 0]
     addresses = [[], []]
+    are_clear = [True, True]
     while mime_field_next(header, length, &at, &field):
         if field.kind != MIME_FIELD_FROM and field.kind != MIME_FIELD_SENDER:
             continue
         counts[field.kind == MIME_FIELD_SENDER] += 1
+        if not mime_mailboxes_are_clear(header + field.value, field.end - field.value):
+            are_clear[field.kind == MIME_FIELD_SENDER] = False
         found = addresses[field.kind == MIME_FIELD_SENDER]
         inner = 0
         while mime_mailbox_next(header + field.value, field.end - field.value, &inner, &mailbox):
             address = header[field.value + mailbox.start:field.value + mailbox.end]
             found.append(address if mailbox.has_domain else address + b"@" + (completion or b""))
-    return HeaderFacts(counts[0], addresses[0], counts[1], addresses[1])
+    return HeaderFacts(counts[0], addresses[0], are_clear[0], counts[1], addresses[1], are_clear[1])

@@ -9,5 +9,10 @@ def fields(header: bytes) -> list[tuple[int, bytes, bytes]]:
 def mailboxes(value: bytes) -> list[tuple[bytes, bool]]:
     """(addr-spec, whether it has a domain) of each mailbox in the value of an address field."""
 
+
+def are_clear(value: bytes) -> bool:
+    """Whether every reader finds the same mailboxes in the value of an address field."""
+
+
 def complete(header: bytes, domain: bytes, without_sender: bool = False) -> bytes:
     """The header section with the domain behind every mailbox that has none."""

@@ -30,6 +30,10 @@ def mailboxes(bytes value not None):
     return found
 
 
+def are_clear(bytes value not None):
+    return bool(mime_mailboxes_are_clear(value, len(value)))
+
+
 def complete(bytes header not None, bytes domain not None, bint without_sender=False):
     cdef size_t length = mime_header_complete(header, len(header), domain, len(domain), without_sender, NULL)
     cdef bytes out = PyBytes_FromStringAndSize(NULL, length)

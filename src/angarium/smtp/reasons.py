@@ -342,7 +342,10 @@ REASONS: Final[dict[str, Reason]] = {
         "A submitted message has an address without a domain in its header.",
         ("listener.submission.complete_with",),
     ),
-    "FROM_UNCLEAR": Reason("from-unclear", "A submitted message has not one From field with an address."),
+    "FROM_UNCLEAR": Reason(
+        "from-unclear",
+        "A submitted message has not one From field with an address that every reader finds in it.",
+    ),
     "FROM_NOT_OWN": Reason(
         "from-not-own",
         "The authenticated identity may not use the address of the From field.",
