@@ -142,8 +142,8 @@ def test_haproxy_as_the_page_has_it(tmp_path: Path) -> None:
         servers = {f"10.0.0.{number}:25": f"127.0.0.1:{ports['25']}" for number in (1, 2)}
         with haproxy(tmp_path, retold(text, changes | servers), port):
             talk(port, "127.0.0.2", hop, relay)
-            # Checks are sessions of the balancer's own. Had they failed, it would pass nothing on; relay_of_the_page
-            # looks whether one was refused.
+            # Checks are sessions of the balancer's own. Had they failed, it would pass nothing on; that none was
+            # refused is looked at in the end.
             seen = metrics(relay)["angarium_in_connections_total"]
             wait_for(lambda: metrics(relay)["angarium_in_connections_total"] > seen + 4, "it checks both")
             assert greets(port)
