@@ -227,6 +227,14 @@ static const char *judge_missing(rig *self, const book *promised, const rig_find
     return error;
 }
 
+bool rig_next_trouble(rig *self, spool_notice *out)
+{
+    bool is_there;
+    while ((is_there = spool_shard_next_notice(self->shard, out)) && out->at.kind == SPOOL_NOTICE_TORN)
+        ;
+    return is_there;
+}
+
 const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned *reports, rig_findings *out)
 {
     const char *error = NULL;
@@ -245,10 +253,10 @@ const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned
         return wrong(self, "recovery does not end");
     if (error == NULL)
         error = judge_bodies(self, promised, may_report, out);
-    char report[SPOOL_REPORT_OCTETS];
-    for (; spool_shard_next_report(self->shard, report); ++*reports)
+    spool_notice notice;
+    for (; rig_next_trouble(self, &notice); ++*reports)
         if (error == NULL && !may_report)
-            error = wrong(self, "the operator is told: %s", report);
+            error = wrong(self, "the operator is told: %s", notice.text);
     if (error == NULL && !(may_report && *reports > 0))
         error = judge_missing(self, promised, out);
     return error;

@@ -30,9 +30,12 @@ typedef struct rig_found {
 typedef struct rig_findings { rig_found *items; uint32_t count; } rig_findings;
 void rig_findings_clear(rig_findings *self);
 
+/* What the operator is told, without torn ends: a cut leaves them. */
+bool rig_next_trouble(rig *self, spool_notice *out);
+
 /* Takes all that recovery hands out, reads every chunk of every message, and holds it against the book. NULL, or what is
  * wrong; `out` is to be cleared in any case. `may_report`: calls were made to fail, so that something may not have been read this time,
- * and the operator told; *reports counts that. Else not a word may be said. */
+ * and the operator told; *reports counts that. Else not a word may be said but of torn ends. */
 const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned *reports, rig_findings *out);
 
 /* One more message: taken (its number in the book) or UINT32_MAX and self->error. */

@@ -339,11 +339,11 @@ void workload_turn(workload *self, uint64_t advance_ms)
     /* All is handed over and all threads sleep: what was to be freed is durably free. */
     if (!layer_is_dead() && !spool_shard_is_lazy_waiting(self->on.shard))
         note_gone(self);
-    char report[SPOOL_REPORT_OCTETS];
+    spool_notice notice;
     self->was_full |= !spool_shard_has_room(self->on.shard);
-    for (; spool_shard_next_report(self->on.shard, report); self->reports++)
+    for (; rig_next_trouble(&self->on, &notice); self->reports++)
         if (!self->may_report && !layer_is_dead() && self->error[0] == 0)
-            snprintf(self->error, sizeof self->error, "the operator is told: %s", report);
+            snprintf(self->error, sizeof self->error, "the operator is told: %s", notice.text);
 }
 
 void workload_settle(workload *self)

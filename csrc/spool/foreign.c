@@ -1,6 +1,6 @@
 /* Another process's shard, for reading alone: no lock, no commit thread, no scan. Its owner says where records lie and keeps their
  * segments while they are read (docs/home-workers.md); a segment that went all the same has another salt, and what is read from it is
- * refused. The reader thread is the usual one (read.c).
+ * refused. The reader thread is the usual one (read.c); damage that it meets it tells and sets aside as the owner would (damage.c).
  */
 #include <errno.h>
 #include <fcntl.h>

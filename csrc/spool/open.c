@@ -129,6 +129,13 @@ static int add_old(spool_shard *self, const spool_segment_header *header, uint32
     return 0;
 }
 
+/* Counts a file that nothing will be done with in this run. */
+static spool_notice_place left_alone(spool_shard *self, uint32_t serial)
+{
+    SPOOL_COUNT(self, unread_segments, 1);
+    return (spool_notice_place){SPOOL_NOTICE_UNREAD, serial, 0, 0};
+}
+
 /* Looks at the header of one file and sorts it: free, old, or not ours to touch. */
 static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_incarnation, spool_error *error)
 {
@@ -148,8 +155,9 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         while (fdatasync(fd) != 0 && (sync_error = errno) == EINTR)
             sync_error = 0;
     if (got < 0 || fstat(fd, &status) != 0) {
-        spool_report(self, "shard %s: %s: header cannot be read: %s; left alone, nothing old is recycled until a restart",
-                     self->name, name, strerror(errno));
+        spool_report_at(self, left_alone(self, 0),
+                        "shard %s: %s: header cannot be read: %s; left alone, nothing old is recycled until a restart", self->name,
+                        name, strerror(errno));
         close(fd);
         self->reader.is_uncertain = true;
         return 0;
@@ -171,7 +179,7 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         result = -EBADMSG;
     if (result != 0) {
         SPOOL_COUNT(self, damaged_records, 1);
-        spool_report(self, "shard %s: %s: both copies of its header are damaged; left alone", self->name, name);
+        spool_report_at(self, left_alone(self, 0), "shard %s: %s: both copies of its header are damaged; left alone", self->name, name);
         return 0;
     }
 
@@ -184,8 +192,9 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     if (header.use == SPOOL_SEGMENT_FREE && sync_error != 0) {
         self->reader.is_uncertain = true;
         SPOOL_COUNT(self, sync_errors, 1);
-        spool_report(self, "shard %s: %s: cannot be synced: %s; left alone, nothing old is recycled until a restart",
-                     self->name, name, strerror(sync_error));
+        spool_report_at(self, left_alone(self, header.serial),
+                        "shard %s: %s: cannot be synced: %s; left alone, nothing old is recycled until a restart", self->name, name,
+                        strerror(sync_error));
         return 0;
     }
     if (header.use == SPOOL_SEGMENT_FREE) {
@@ -193,7 +202,8 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         return 0;
     }
     if (spool_shard_segment(self, header.serial) != NULL) {
-        spool_report(self, "shard %s: %s: another file has serial %u too; left alone", self->name, name, header.serial);
+        spool_report_at(self, left_alone(self, header.serial), "shard %s: %s: another file has serial %u too; left alone", self->name,
+                        name, header.serial);
         return 0;
     }
     if (add_old(self, &header, slot) != 0)
@@ -337,6 +347,7 @@ void spool_shard_destroy(spool_shard *self)
         spool_segment_destroy(segment);
     }
     free(self->reader.old);
+    free(self->reader.damage);
     free(self->commit.staging);
     free(self->commit.free_slots.items);
     free(self->commit.unused_slots.items);

@@ -169,6 +169,17 @@ static void close_retired(spool_shard *self, spool_segment *closing)
     }
 }
 
+/* Another process may have recycled what we read from, if it was restarted meanwhile: then nothing is damaged. */
+static bool is_still_there(spool_shard *self, spool_segment *segment)
+{
+    uint8_t block[SPOOL_HEADER_OCTETS];
+    spool_segment_header header;
+    if (!self->is_foreign)
+        return true;
+    return spool_segment_pread(self, segment, block, sizeof block, 0) == 0 && spool_header_decode(block, &header) == 0
+        && header.serial == segment->serial && header.salt == segment->salt && header.use == SPOOL_SEGMENT_LIVE;
+}
+
 static void read_all(spool_shard *self, spool_read_op *reads)
 {
     while (reads != NULL) {
@@ -181,12 +192,9 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         else
             op->error = spool_segment_read_record(self, op->place.segment, op->place.offset, op->place.length, &op->wanted,
                                                   &op->out);
-        if (op->error == EBADMSG && op->place.segment != NULL && !op->wants_index) {
-            SPOOL_COUNT(self, damaged_records, 1);
-            SPOOL_COUNT(self, damaged_octets, op->place.length);
-            spool_report(self, "shard %s segment %u offset %u: record of %u octets does not match its checksum",
-                         self->name, op->place.segment->serial, op->place.offset, op->place.length);
-        }
+        if (op->error == EBADMSG && op->place.segment != NULL && !op->wants_index && is_still_there(self, op->place.segment))
+            spool_damage_found(self, op->place.segment, op->place.offset,
+                               op->place.offset + spool_record_size(op->place.length), "not the record that was written there");
         pthread_mutex_lock(&self->mutex);       /* one by one: a large body must not hold up the small one before it */
         *self->shared.reads_done_last = op;
         self->shared.reads_done_last = &op->next;

@@ -5,12 +5,8 @@
  * a crash during recovery changes nothing.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "spool/bytes.h"
 #include "spool/scan.h"
@@ -19,7 +15,6 @@
 enum {
     FOUND_LIMIT = 8192,             /* messages waiting to be taken by the loop: bounds memory */
     SERVE_EVERY = 64,               /* envelopes between looks at waiting reads */
-    SET_ASIDE_LIMIT_OCTETS = 64 << 20,
 };
 
 typedef struct context {
@@ -30,6 +25,7 @@ typedef struct context {
     spool_found *doubtful;
     spool_found *found, **found_last;
     uint32_t found_count;
+    uint32_t torn_messages;         /* in this segment: their envelope got there, their body did not */
     bool is_stopping;
 } context;
 
@@ -63,42 +59,6 @@ static bool source_is_stopping(void *opaque)
     return self->is_stopping;
 }
 
-static void set_aside(context *self, uint64_t start, uint64_t end)
-{
-    spool_shard *shard = self->shard;
-    char name[48];
-    if (mkdirat(shard->dirfd, "damaged", 0700) != 0 && errno != EEXIST)
-        return;
-    snprintf(name, sizeof name, "damaged/%u-%llu.bin", self->segment->serial, (unsigned long long)start);
-    int fd = openat(shard->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return;                     /* there already: an earlier start met the same */
-    if (end - start > SET_ASIDE_LIMIT_OCTETS)
-        end = start + SET_ASIDE_LIMIT_OCTETS;
-    uint8_t block[4096];
-    while (start < end) {
-        size_t part = end - start < sizeof block ? end - start : sizeof block;
-        if (spool_segment_pread(shard, self->segment, block, part, start) != 0)
-            memset(block, 0, part);
-        if (write(fd, block, part) != (ssize_t)part)
-            break;
-        start += part;
-    }
-    fsync(fd);
-    close(fd);
-}
-
-static void report_damage(context *self, uint64_t start, uint64_t end, const char *what)
-{
-    spool_shard *shard = self->shard;
-    SPOOL_COUNT(shard, damaged_records, 1);
-    SPOOL_COUNT(shard, damaged_octets, end - start);
-    spool_report(shard, "shard %s segment %u offset %llu: %llu damaged octets (%s), kept in damaged/%u-%llu.bin", shard->name,
-                 self->segment->serial, (unsigned long long)start, (unsigned long long)(end - start), what,
-                 self->segment->serial, (unsigned long long)start);
-    set_aside(self, start, end);
-}
-
 static octets *read_entry(context *self, const spool_index_entry *entry, const char *what)
 {
     octets *payload = NULL;
@@ -106,7 +66,7 @@ static octets *read_entry(context *self, const spool_index_entry *entry, const c
     int error = spool_segment_read_record(self->shard, self->segment, entry->offset, entry->length, &wanted, &payload);
     if (error == EBADMSG) {
         self->segment->is_unread = true;
-        report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), what);
+        spool_damage_found(self->shard, self->segment, entry->offset, entry->offset + spool_record_size(entry->length), what);
     } else if (error != 0)
         not_read(self);
     return payload;
@@ -306,14 +266,14 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
         return 0;
     if (is_torn(self, scan, entry, envelope)) {
         octets_unref(envelope);
-        SPOOL_COUNT(self->shard, torn_records, 1);
+        self->torn_messages++;
         return 0;
     }
     spool_envelope view;
     if (spool_envelope_open(envelope->data, envelope->length, &view) != 0 || view.id != entry->id) {
         octets_unref(envelope);
         self->segment->is_unread = true;
-        report_damage(self, entry->offset, entry->offset + spool_record_size(entry->length), "envelope without sense");
+        spool_damage_found(self->shard, home, entry->offset, entry->offset + spool_record_size(entry->length), "envelope without sense");
         return 0;
     }
     bool is_copy = view.flags & SPOOL_ENVELOPE_COPY, is_doubted = spool_ids_find(&self->ids, entry->id, SPOOL_COPY_DOUBTFUL) != NULL;
@@ -345,18 +305,32 @@ static void make_durable(context *self)
                  strerror(error));
 }
 
+/* A crash cut the last write short. No damage, yet whoever looks for a message that a client says it has sent wants to know. */
+static void report_torn(context *self, const spool_scan *scan)
+{
+    uint32_t pieces = scan->torn_count + self->torn_messages;
+    if (pieces == 0)
+        return;
+    /* A message without its body has lost that body's piece: where the scan says that the first is. */
+    uint64_t offset = scan->torn_start != 0 ? scan->torn_start : scan->last_batch;
+    SPOOL_COUNT(self->shard, torn_records, pieces);
+    spool_notice_place at = {SPOOL_NOTICE_TORN, self->segment->serial, offset, 0};
+    spool_report_at(self->shard, at, "shard %s segment %u offset %llu: torn end, %u unfinished pieces of its last write dropped; "
+                    "nobody was told 250 for them", self->shard->name, self->segment->serial, (unsigned long long)offset, pieces);
+}
+
 static int recover_segment(context *self)
 {
+    self->torn_messages = 0;
     spool_scan scan;
     spool_source source = {self->segment->octets, self->segment->salt, source_read, self};
     int error = spool_scan_segment(&source, source_is_stopping, &scan);
     if (!scan.has_footer)
         make_durable(self);
     for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)
-        report_damage(self, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
+        spool_damage_found(self->shard, self->segment, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
     if (scan.damaged_count != 0)
         self->segment->is_unread = true;
-    SPOOL_COUNT(self->shard, torn_records, scan.torn_count);
     if (error == 0)
         error = note_all(self, &scan);
     for (uint32_t i = 0, since = 0; i < scan.count && error == 0; i++) {
@@ -370,11 +344,24 @@ static int recover_segment(context *self)
         }
     }
     hand_out(self);
+    if (error == 0)
+        report_torn(self, &scan);
     spool_scan_clear(&scan);
-    if (self->segment->is_unread)
-        spool_report(self->shard, "shard %s segment %u: not all of it could be read; it is kept, a restart tries again",
-                     self->shard->name, self->segment->serial);
     return error;
+}
+
+/* At the end: an outcome that is read with the message that it is about may lie in a segment that was scanned long before. */
+static void report_unread(spool_shard *shard)
+{
+    for (uint32_t i = 0; i < shard->reader.old_count; i++) {
+        const spool_segment *segment = shard->reader.old[i];
+        if (!segment->is_unread)
+            continue;
+        SPOOL_COUNT(shard, unread_segments, 1);
+        spool_report_at(shard, (spool_notice_place){SPOOL_NOTICE_UNREAD, segment->serial, 0, 0},
+                        "shard %s segment %u: not all of it could be read; it is kept, a restart tries again", shard->name,
+                        segment->serial);
+    }
 }
 
 void spool_recover(spool_shard *shard)
@@ -388,6 +375,7 @@ void spool_recover(spool_shard *shard)
     }
     if (error == 0)
         error = end_of_doubt(&self);
+    report_unread(shard);
     while (self.doubtful != NULL) {
         spool_found *found = self.doubtful;
         self.doubtful = found->next;

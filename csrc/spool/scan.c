@@ -133,6 +133,13 @@ static uint64_t search(window *self, uint64_t at, spool_record *record, bool *ha
     return self->source->octets;
 }
 
+static void add_torn(spool_scan *out, uint64_t start)
+{
+    out->torn_count++;
+    if (out->torn_start == 0 || start < out->torn_start)
+        out->torn_start = start;
+}
+
 /* Holes were noted as they were met; only the end of the scan tells which had been durable. */
 static void sort_holes(spool_scan *out)
 {
@@ -141,7 +148,7 @@ static void sort_holes(spool_scan *out)
         if (out->damaged[i].start < out->last_batch)
             out->damaged[kept++] = out->damaged[i];
         else
-            out->torn_count++;
+            add_torn(out, out->damaged[i].start);
     }
     out->damaged_count = kept;
 }
@@ -161,7 +168,8 @@ static int scan_window(window *self, spool_scan *out)
             bool has_traces = false;
             uint64_t found = search(self, start, &record, &has_traces);
             if (found >= octets) {
-                out->torn_count += has_traces;
+                if (has_traces)
+                    add_torn(out, start);
                 break;
             }
             /* With 4096-octet alignment batches leave whole sectors of zeros between them. */

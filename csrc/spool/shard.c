@@ -17,29 +17,50 @@ enum {
 
 /* --- reports and wake-ups: any thread --- */
 
+static void add_notice(spool_shard *self, spool_notice_place place, const char *format, va_list arguments)
+{
+    pthread_mutex_lock(&self->mutex);
+    uint32_t at = (self->shared.notice_first + self->shared.notice_count) % SPOOL_REPORT_LIMIT;
+    if (self->shared.notice_count < SPOOL_REPORT_LIMIT)
+        self->shared.notice_count++;
+    else {
+        self->shared.notice_first = (self->shared.notice_first + 1) % SPOOL_REPORT_LIMIT;
+        self->shared.notices_lost++;
+    }
+    self->shared.notices[at].at = place;
+    vsnprintf(self->shared.notices[at].text, SPOOL_REPORT_OCTETS, format, arguments);
+    pthread_mutex_unlock(&self->mutex);
+}
+
 void spool_report(spool_shard *self, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    pthread_mutex_lock(&self->mutex);
-    uint32_t at = (self->shared.report_first + self->shared.report_count) % SPOOL_REPORT_LIMIT;
-    if (self->shared.report_count < SPOOL_REPORT_LIMIT)
-        self->shared.report_count++;
-    else
-        self->shared.report_first = (self->shared.report_first + 1) % SPOOL_REPORT_LIMIT;
-    vsnprintf(self->shared.reports[at], SPOOL_REPORT_OCTETS, format, arguments);
-    pthread_mutex_unlock(&self->mutex);
+    add_notice(self, (spool_notice_place){SPOOL_NOTICE_TROUBLE, 0, 0, 0}, format, arguments);
     va_end(arguments);
 }
 
-bool spool_shard_next_report(spool_shard *self, char out[SPOOL_REPORT_OCTETS])
+void spool_report_at(spool_shard *self, spool_notice_place at, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add_notice(self, at, format, arguments);
+    va_end(arguments);
+}
+
+bool spool_shard_next_notice(spool_shard *self, spool_notice *out)
 {
     pthread_mutex_lock(&self->mutex);
-    bool is_there = self->shared.report_count > 0;
-    if (is_there) {
-        memcpy(out, self->shared.reports[self->shared.report_first], SPOOL_REPORT_OCTETS);
-        self->shared.report_first = (self->shared.report_first + 1) % SPOOL_REPORT_LIMIT;
-        self->shared.report_count--;
+    bool is_there = self->shared.notice_count > 0;
+    if (self->shared.notices_lost > 0) {
+        *out = (spool_notice){0};
+        snprintf(out->text, sizeof out->text, "shard %s: %u earlier reports found no room; angarium spool check names every place",
+                 self->name, self->shared.notices_lost);
+        self->shared.notices_lost = 0;
+    } else if (is_there) {
+        *out = self->shared.notices[self->shared.notice_first];
+        self->shared.notice_first = (self->shared.notice_first + 1) % SPOOL_REPORT_LIMIT;
+        self->shared.notice_count--;
     }
     pthread_mutex_unlock(&self->mutex);
     return is_there;
@@ -354,7 +375,7 @@ void spool_shard_statistics(spool_shard *self, spool_statistics *out)
     const spool_statistics *in = &self->counts;
 #define TAKE(field) out->field = __atomic_load_n(&in->field, __ATOMIC_RELAXED)
     TAKE(commits); TAKE(records); TAKE(octets_written); TAKE(sync_errors); TAKE(write_errors);
-    TAKE(recovered_messages); TAKE(torn_records); TAKE(damaged_records); TAKE(damaged_octets);
+    TAKE(recovered_messages); TAKE(torn_records); TAKE(damaged_records); TAKE(damaged_octets); TAKE(unread_segments);
     TAKE(live_octets); TAKE(segment_octets); TAKE(compactions);
     TAKE(segments); TAKE(free_segments); TAKE(sealed_segments); TAKE(excess_segments); TAKE(commit_us_last); TAKE(commit_us_max);
     TAKE(is_scan_broken);

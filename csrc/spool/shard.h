@@ -110,6 +110,8 @@ struct spool_found {
     uint32_t offset;
 };
 
+typedef struct spool_damage_place { uint32_t serial; uint64_t offset; } spool_damage_place;
+
 typedef enum spool_io_mode { SPOOL_IO_DIRECT, SPOOL_IO_BUFFERED } spool_io_mode;
 typedef enum spool_next_state { SPOOL_NEXT_NONE, SPOOL_NEXT_FILLING, SPOOL_NEXT_READY } spool_next_state;
 
@@ -183,8 +185,8 @@ struct spool_shard {
         spool_found *found, **found_last;
         uint32_t found_count;
         bool is_scan_over, is_scan_broken;      /* broken: nothing of the old segments is ever recycled */
-        char reports[SPOOL_REPORT_LIMIT][SPOOL_REPORT_OCTETS];
-        uint32_t report_first, report_count;
+        spool_notice notices[SPOOL_REPORT_LIMIT];
+        uint32_t notice_first, notice_count, notices_lost;
     } shared;
 
     spool_committer commit;
@@ -195,6 +197,8 @@ struct spool_shard {
         bool is_uncertain;                  /* a file could not be read or synced at start: no old segment is recycled */
         spool_segment *newest_read, *oldest_read;
         uint32_t open_count;
+        spool_damage_place *damage;         /* told in this run */
+        uint32_t damage_count, damage_capacity;
     } reader;
 };
 
@@ -205,6 +209,7 @@ uint64_t spool_mono_ns(void);
 
 /* shard.c */
 void spool_report(spool_shard *self, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void spool_report_at(spool_shard *self, spool_notice_place at, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void spool_signal_locked(spool_shard *self);    /* wakes the loop; mutex held */
 
 /* open.c */
@@ -238,6 +243,9 @@ int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_
 
 /* compact.c: reader thread. All records of a segment as the payload of a footer; 0 or an errno. */
 int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets **out);
+
+/* damage.c: reader thread. Of a segment known to be in use: its octets from start to end are not what was written. */
+void spool_damage_found(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end, const char *what);
 
 /* recover.c */
 void spool_recover(spool_shard *self);          /* reader thread: scans reader.old, hands out, then returns */

@@ -155,7 +155,7 @@ typedef struct spool_segment_face {
 void spool_segment_describe(const spool_segment *segment, spool_segment_face *out);
 
 /* A shard that another process has: spool_shard_read, reap, stop and close are all that may be called. The owner must keep the
- * segments; one that it has recycled gives EBADMSG. Neither locks nor writes anything. 0 or an errno. */
+ * segments; one that it has recycled gives EBADMSG. Locks nothing, and writes nothing but what it sets aside of damage. 0 or an errno. */
 int spool_shard_open_foreign(int dirfd, const char *name, uint8_t number, spool_shard **out, spool_error *error);
 /* One of its segments, held until spool_shard_drop_foreign, which must come behind its last read. NULL: no memory. */
 spool_segment *spool_shard_hold_foreign(spool_shard *self, const spool_segment_face *face);
@@ -198,6 +198,7 @@ int spool_shard_recover_next(spool_shard *self, spool_recovered *out);
 typedef struct spool_statistics {
     uint64_t commits, records, octets_written, sync_errors, write_errors, recovered_messages;
     uint64_t torn_records, damaged_records, damaged_octets;
+    uint32_t unread_segments;   /* not all of them could be read at start, or nothing: kept until a start can, or for ever */
     uint64_t live_octets, segment_octets;   /* of messages not yet over; of all segments in use */
     uint64_t compactions;       /* segments that were emptied by moving what mattered in them */
     uint32_t segments, free_segments, sealed_segments;
@@ -210,9 +211,29 @@ void spool_shard_statistics(spool_shard *self, spool_statistics *out);
 bool spool_shard_has_room(const spool_shard *self);     /* cheap; may be called per MAIL */
 
 
-/* Takes the oldest text for the operator (damage found, segment sealed after an error ...), one line without its end.
- * False when there is none. At most SPOOL_REPORT_LIMIT are kept; the oldest give way. */
+/* What the operator is told. */
 enum { SPOOL_REPORT_LIMIT = 64, SPOOL_REPORT_OCTETS = 256 };
-bool spool_shard_next_report(spool_shard *self, char out[SPOOL_REPORT_OCTETS]);
+
+typedef enum spool_notice_kind {
+    SPOOL_NOTICE_TROUBLE,       /* a write that failed, no room ...: the text says it */
+    SPOOL_NOTICE_TORN,          /* the unfinished end of a segment, dropped: nobody was told 250 for it */
+    SPOOL_NOTICE_DAMAGED,       /* octets that had been durable and are not what was written */
+    SPOOL_NOTICE_UNREAD,        /* a segment, or a file, that is kept since not all of it could be read at start */
+} spool_notice_kind;
+
+typedef struct spool_notice_place {
+    spool_notice_kind kind;
+    uint32_t serial;            /* of the segment; 0: not known, or none */
+    uint64_t offset, octets;    /* TORN and DAMAGED: where in it; TORN without octets: where it ends is not known */
+} spool_notice_place;
+
+typedef struct spool_notice {
+    spool_notice_place at;
+    char text[SPOOL_REPORT_OCTETS];     /* one line without its end */
+} spool_notice;
+
+/* Takes the oldest; false when there is none. At most SPOOL_REPORT_LIMIT are kept: the oldest give way, and the next one taken says
+ * how many did. */
+bool spool_shard_next_notice(spool_shard *self, spool_notice *out);
 
 #endif

@@ -482,13 +482,27 @@ static int check_body(fixture *self, const found_message *message, size_t length
     return error;
 }
 
+/* The first notice of this kind; the others are gone. */
+__attribute__((unused))
+static bool take_notice(fixture *self, spool_notice_kind kind, spool_notice *out)
+{
+    bool is_there = false;
+    spool_notice notice;
+    while (spool_shard_next_notice(self->shard, &notice))
+        if (!is_there && notice.at.kind == kind) {
+            *out = notice;
+            is_there = true;
+        }
+    return is_there;
+}
+
 __attribute__((unused))
 static bool has_report(fixture *self, const char *words)
 {
-    char text[SPOOL_REPORT_OCTETS];
+    spool_notice notice;
     bool is_there = false;
-    while (spool_shard_next_report(self->shard, text))
-        is_there |= strstr(text, words) != NULL;
+    while (spool_shard_next_notice(self->shard, &notice))
+        is_there |= strstr(notice.text, words) != NULL;
     return is_there;
 }
 

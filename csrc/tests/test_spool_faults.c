@@ -205,7 +205,7 @@ static void torn_tail_is_dropped_silently(void)
     for (int i = 0; i < 3; i++)
         CHECK(wait_for(&self, torn[i]) == 0, "batch");
     uint32_t start = torn[0]->op.body_place.offset, serial = spool_segment_serial(torn[0]->op.place.segment);
-    uint32_t end = torn[2]->op.place.offset + 200;
+    uint32_t end = torn[2]->op.place.offset + 200, torn_count = 0;
     for (uint32_t mask = 0; mask < 64; mask++) {
         fixture copy = fixture_crash_copy(&self);
         int fd = segment_file(&copy, serial);
@@ -221,7 +221,13 @@ static void torn_tail_is_dropped_silently(void)
         fixture_open(&copy);
         recover_all(&copy, &found);
         spool_statistics figures = statistics(&copy);
-        CHECK(figures.damaged_records == 0 && !has_report(&copy, "damaged"), "mask %u: torn taken for damage", mask);
+        spool_notice notice = {0};
+        bool is_told = take_notice(&copy, SPOOL_NOTICE_TORN, &notice);
+        CHECK(figures.damaged_records == 0 && figures.unread_segments == 0, "mask %u: torn taken for damage", mask);
+        CHECK(is_told == (figures.torn_records > 0), "mask %u: torn and not told, or told and not torn", mask);
+        CHECK(!is_told || (notice.at.serial == serial && notice.at.offset >= start && notice.at.offset < end),
+              "mask %u: torn at %u %llu", mask, notice.at.serial, (unsigned long long)notice.at.offset);
+        torn_count += is_told;
         CHECK(!is_any || found.count < 8, "mask %u: %u found", mask, found.count);
         for (int i = 0; i < 4; i++)
             CHECK(find(&found, kept[i]->op.id) != NULL, "mask %u: message %d lost", mask, i);
@@ -231,6 +237,7 @@ static void torn_tail_is_dropped_silently(void)
         found_clear(&found);
         fixture_remove(&copy);
     }
+    CHECK(torn_count > 32, "%u torn ends told", torn_count);
     for (int i = 0; i < 4; i++)
         item_free(kept[i]);
     for (int i = 0; i < 3; i++)
@@ -278,11 +285,16 @@ static void damage_in_the_middle_is_reported_and_set_aside(void)
             char words[64], path[128];
             uint32_t start = hit == 1 ? items[4]->op.body_place.offset : items[4]->op.place.offset;
             snprintf(words, sizeof words, "segment %u offset %u", serial, start);
-            CHECK(statistics(&copy).damaged_records >= 1 && has_report(&copy, words), "sealed %d hit %d: %s", is_sealed, hit, words);
+            CHECK(statistics(&copy).damaged_records == 1 && has_report(&copy, words), "sealed %d hit %d: %s", is_sealed, hit, words);
+            /* What is met by a read is set aside and told; only what a start could not read keeps its segment. */
+            CHECK(statistics(&copy).unread_segments == (is_sealed && hit == 1 ? 0 : 1), "sealed %d hit %d: unread", is_sealed, hit);
             snprintf(path, sizeof path, "%s/00/damaged/%u-%u.bin", copy.path, serial, start);
             struct stat status;
-            if (!is_sealed || hit != 1)         /* bodies of sealed segments are looked at when read */
-                CHECK(stat(path, &status) == 0 && status.st_size > 32 && (status.st_mode & 0777) == 0600, "%s", path);
+            CHECK(stat(path, &status) == 0 && status.st_size > 32 && (status.st_mode & 0777) == 0600, "%s", path);
+            if (is_sealed && hit == 1) {        /* every attempt reads it again */
+                CHECK(check_body(&copy, find(&found, items[4]->op.id), 3000) == EBADMSG, "damaged still");
+                CHECK(statistics(&copy).damaged_records == 1 && !has_report(&copy, words), "told and counted once");
+            }
             found_clear(&found);
             for (int i = 0; i < 9; i++)
                 item_free(items[i]);

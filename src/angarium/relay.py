@@ -85,6 +85,7 @@ from angarium.routing.warmup import Warmups
 from angarium.sasl.logins import Logins
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.envelope import Flag
+from angarium.spool.foreign import ForeignShard
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
@@ -234,7 +235,7 @@ class Relay:
         if standing is not None:             # before the first message is routed
             self._order_watch.set_orders(standing.orders, standing.adjustments)
         self._order_watch.set_quiet(quiet_hours(config.quiet))
-        self._spool_watch = SpoolWatch(loop, self.journal, self._shards)
+        self._spool_watch = SpoolWatch(loop, self.journal, self._shards, self._strange_shards)
         self._intake = Intake(
             self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop, self._dispatcher.poll
         )
@@ -497,6 +498,9 @@ class Relay:
             shard.close()
         if self._handover is not None:
             self._handover.close_shards()
+
+    def _strange_shards(self) -> list[ForeignShard]:
+        return self._handover.incoming.open_shards if self._handover is not None else []
 
     def _spare_octets(self) -> int:
         """Of the files kept for reuse by the shard that takes new mail; none of another size is kept."""

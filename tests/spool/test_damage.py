@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from angarium.model.errors import SpoolCorrupt, SpoolError
 from angarium.spool.contents import Contents
 from angarium.spool.directory import SpoolDirectory
 from angarium.spool.envelope import Envelope, encode_id
+from angarium.spool.notice import Notice, NoticeKind
 from angarium.spool.salvage import Salvaged, salvage
 from angarium.spool.shard import Shard
 from angarium.spool.verification import Verification, verify
@@ -83,14 +83,14 @@ def truncate(spool: Path, chance: random.Random) -> None:
 HARM: list[Callable[[Path, random.Random], None]] = [flip_bits, zero_blocks, repeat_blocks, swap_segments, truncate]
 
 
-async def recover(spool: Path) -> tuple[dict[int, tuple[Envelope, bytes | None]], list[str]]:
+async def recover(spool: Path) -> tuple[dict[int, tuple[Envelope, bytes | None]], list[Notice]]:
     """What the relay would load, with the body of each (None: refused), and what it reported."""
     root = os.open(spool, os.O_RDONLY)
     shard = Shard(root, "00", 0, segment_octets=SEGMENT)
     os.close(root)
     shard.attach(asyncio.get_running_loop())
     found: dict[int, tuple[Envelope, bytes | None]] = {}
-    reports: list[str] = []
+    notices: list[Notice] = []
     while (some := shard.recover()) is not None:
         for message in some:
             envelope = Envelope.parse(message.envelope)
@@ -103,11 +103,11 @@ async def recover(spool: Path) -> tuple[dict[int, tuple[Envelope, bytes | None]]
                 found[message.id] = (envelope, body)
             except SpoolError:
                 found[message.id] = (envelope, None)
-        reports += shard.reports()
+        notices += shard.notices()
         await asyncio.sleep(0.001)
-    reports += shard.reports()
+    notices += shard.notices()
     shard.close()
-    return found, reports
+    return found, notices
 
 
 def assert_whole(envelope: Envelope, octets: bytes, written: dict[int, Written]) -> None:
@@ -179,12 +179,15 @@ def test_damage_in_the_middle_is_told_with_its_place_and_set_aside(tmp_path: Pat
 
     damage = check(tmp_path / "spool").damage
     assert {(each.segment, each.serial, each.offset) for each in damage} >= {("00/seg-0000.ang", 1, chunk.offset)}
-    recovered, reports = asyncio.run(recover(tmp_path / "spool"))
+    recovered, notices = asyncio.run(recover(tmp_path / "spool"))
     assert {key for key, (_, body) in recovered.items() if body is not None} == set(written) - {victim}
-    told = [re.search(r"segment 1 offset (\d+): (\d+) damaged octets", line) for line in reports]
-    assert [int(each[1]) for each in told if each] == [chunk.offset]
+    (told,) = (each for each in notices if each.kind == NoticeKind.DAMAGED)
+    assert (told.serial, told.offset) == (1, chunk.offset)
+    assert f"segment 1 offset {chunk.offset}: {told.octets} damaged octets" in told.text
+    assert [each.serial for each in notices if each.kind == NoticeKind.UNREAD] == [1], "the segment stays"
+    assert not [each for each in notices if each.kind == NoticeKind.TORN]
     aside = (tmp_path / "spool" / "00" / "damaged" / f"1-{chunk.offset}.bin").read_bytes()
-    assert aside == octets[chunk.offset : chunk.offset + len(aside)]
+    assert aside == octets[chunk.offset : chunk.offset + told.octets]
     assert len(aside) >= chunk.length
     saved = repair(tmp_path / "spool", tmp_path / "new")
     assert set(bodies(tmp_path / "new")) == set(written) - {victim}
@@ -204,6 +207,10 @@ def test_a_torn_end_is_no_damage(tmp_path: Path) -> None:
     (report,) = (each for each in found.segments if not each.is_free)
     assert (report.torn_pieces, report.is_sealed) == (1, False)
     assert found.message_count == len(written)
+    recovered, (notice,) = asyncio.run(recover(tmp_path / "spool"))
+    assert set(recovered) == set(written)
+    assert (notice.kind, notice.serial, notice.offset) == (NoticeKind.TORN, 1, footer)
+    assert not (tmp_path / "spool" / "00" / "damaged").exists()
 
 
 def test_octets_of_another_message_are_never_given_out_for_it(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_golden_segment_reads_as_on_its_first_day(tmp_path: Path, name: str) -
             parts = [await shard.fetch(c.segment_serial, c.offset, c.length) for c in envelope.chunks]
             bodies.append(b"".join(parts))
         assert bodies == [b"Subject: golden\r\n\r\nversion 1\r\n", b"firstsecond"]
-        assert shard.reports() == []
+        assert shard.notices() == []
         shard.close()
 
     asyncio.run(main())

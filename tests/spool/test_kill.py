@@ -59,7 +59,7 @@ async def check(
             assert message.state is not None
             assert parse_state(message.state)[0].attempts >= attempts[message_id]
         lengths[message_id] = len(body)  # committed, though its writer did not live to say so
-    assert shard.statistics()["damaged_records"] == 0, shard.reports()
+    assert shard.statistics()["damaged_records"] == 0, shard.notices()
     leaving -= {message_id for message_id in leaving if message_id not in found}
     shard.close()
 

@@ -182,9 +182,47 @@ def test_a_damaged_body_is_told_and_reported(run, tmp_path: Path) -> None:
             await recovered(shard)
             with pytest.raises(SpoolCorrupt):
                 await shard.fetch(*stored.body_place)
-            (line,) = shard.reports()
-            assert f"segment {stored.place[0]} offset {stored.body_place[1]}" in line
-            assert shard.reports() == []
+            (notice,) = shard.notices()
+            assert f"segment {stored.place[0]} offset {stored.body_place[1]}" in notice.text
+            assert notice.text.endswith(f"kept in damaged/{stored.place[0]}-{stored.body_place[1]}.bin")
+            assert shard.notices() == []
+
+    run(main())
+
+
+def test_damage_that_cannot_be_set_aside_says_so(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            stored = await shard.append(b"a@x", [b"b@y"], b"find me in the file")
+        for file in (tmp_path / "00").glob("seg-*"):
+            file.write_bytes(file.read_bytes().replace(b"find me", b"f1nd me"))
+        (tmp_path / "00" / "damaged").write_text("no directory")
+        async with opened(tmp_path) as shard:
+            await recovered(shard)
+            with pytest.raises(SpoolCorrupt):
+                await shard.fetch(*stored.body_place)
+            (notice,) = shard.notices()
+            assert notice.text.endswith("not kept: Not a directory")
+            assert shard.statistics()["damaged_records"] == 1
+
+    run(main())
+
+
+def test_the_operator_is_told_how_many_reports_gave_way_to_others(run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as shard:
+            stored = [await shard.append(b"a@x", [b"b@y"], b"find me in the file") for _ in range(100)]
+        for file in (tmp_path / "00").glob("seg-*"):
+            file.write_bytes(file.read_bytes().replace(b"find me", b"f1nd me"))
+        async with opened(tmp_path) as shard:
+            await recovered(shard)
+            for each in stored:
+                with pytest.raises(SpoolCorrupt):
+                    await shard.fetch(*each.body_place)
+            first, *others = shard.notices()
+            assert "36 earlier reports found no room" in first.text
+            assert [each.offset for each in others] == [each.body_place[1] for each in stored[36:]]
+            assert shard.notices() == []
 
     run(main())
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import resource
 
+from angarium.spool.notice import NoticeKind
 from angarium.spool.shard import Shard
 
 
@@ -39,14 +40,14 @@ def test_mail_that_could_not_be_read_for_want_of_descriptors_is_found_by_the_nex
             shard = Shard(directory, "00", 0, segment_octets=1 << 20)
             shard.attach(loop)
             found = await recovered(shard)
-            reports = shard.reports()
+            notices = shard.notices()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for fd in taken[:-3]:
                 os.close(fd)
         shard.close()
         if found < 5:       # where the pressure bit, it was said
-            assert any("not all of it could be read" in line for line in reports), reports
+            assert any(each.kind == NoticeKind.UNREAD for each in notices), notices
 
         shard = Shard(directory, "00", 0, segment_octets=1 << 20)
         shard.attach(loop)

@@ -24,6 +24,9 @@ class Reception:
     def link(self) -> HomeLink:
         """A protocol for a connection that came in."""
     @property
+    def open_shards(self) -> list[ForeignShard]:
+        """Of other workers, as long as this one lives."""
+    @property
     def guest_count(self) -> int:
         """References that are here, begun or not."""
     def send_all_back(self) -> None:

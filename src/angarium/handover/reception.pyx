@@ -373,6 +373,10 @@ cdef class Reception:
         return shard
 
     @property
+    def open_shards(self):
+        return list(self.shards.values())
+
+    @property
     def guest_count(self):
         """References that are here, begun or not."""
         cdef HomeLink link

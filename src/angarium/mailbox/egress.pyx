@@ -13,6 +13,7 @@ from angarium.model.clock cimport mono_ms
 from angarium.model.octets cimport octets_unref
 from angarium.queue.message cimport PLACE_IN_HAND, body_place, chunk_count_of, message, recipient
 from angarium.queue.ledger cimport shard_of
+from angarium.queue.fetch cimport count_unreadable
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.spool.cspool cimport (SPOOL_ENVELOPE_BINARYMIME, 
@@ -20,12 +21,12 @@ from angarium.spool.cspool cimport (SPOOL_ENVELOPE_BINARYMIME,
     spool_envelope_open, spool_read_op, spool_recipient)
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from angarium.mailbox import maildir
 from angarium.metrics.counters import counter
 from angarium.model.outcome import Trouble
+from angarium.spool.unreadable import trouble_of_spool
 
 cdef Counter files_written = counter("angarium_maildir_deliveries_total", "Messages written into Maildirs.")
 cdef Counter files_failed = counter("angarium_maildir_failures_total", "Messages that could not be written into a Maildir.")
@@ -137,9 +138,9 @@ cdef class MessageDelivery:
         if not self.scheduler.has_envelope_and_body(m):
             return self.scheduler.fetch(m, self.fetched)
         if spool_envelope_open(m.envelope.data, m.envelope.length, &self.envelope) != 0:
-            return self.fail_rest(spool_trouble(EBADMSG))
+            return self.fail_rest(trouble_of_spool(EBADMSG))
         if m.body != NULL and m.body.length != self.envelope.message_octets:
-            return self.fail_rest(spool_trouble(EBADMSG))
+            return self.fail_rest(trouble_of_spool(EBADMSG))
         wanted = {self.t.recipients[i].index: i for i in range(self.t.count)}
         self.recipients = []
         self.forward_paths = []
@@ -170,7 +171,7 @@ cdef class MessageDelivery:
             if error == 0 and not self.scheduler.has_envelope_and_body(m):
                 error = EIO
             if error:
-                self.fail_rest(spool_trouble(error))
+                self.fail_rest(trouble_of_spool(error))
             else:
                 self.begin()
         except Exception as problem:
@@ -289,9 +290,8 @@ cdef class MessageDelivery:
             self.broken(error)
 
     cdef int damaged(self, int error) except -1:
+        count_unreadable()
         maildir.abandon_all(self.deliveries)
-        return self.fail_rest(spool_trouble(error))
+        return self.fail_rest(trouble_of_spool(error))
 
 
-cdef object spool_trouble(int number):
-    return Trouble(0, (4, 3, 0), "message cannot be read from the spool: " + os.strerror(number))

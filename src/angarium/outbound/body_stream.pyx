@@ -7,6 +7,7 @@ from libc.string cimport memset
 
 from angarium.model.octets cimport octets, octets_unref
 from angarium.outbound.carrier cimport Carrier, hand
+from angarium.queue.fetch cimport count_unreadable
 from angarium.queue.ledger cimport shard_of
 from angarium.queue.message cimport body_place, chunk_count_of, message
 from angarium.smtp.client_session cimport BODY_BY_DATA, ClientSession
@@ -119,5 +120,6 @@ cdef int stream_send(Carrier self) except -1:
 cdef int stream_failed(Carrier self, int error) except -1:
     # Part of the message is out and the rest is not to be had: without "." nobody takes it for the whole.
     self.stream.has_failed = not self.is_closed
+    count_unreadable()
     self.end(trouble.of_spool(error))
     return 0

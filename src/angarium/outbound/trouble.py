@@ -19,6 +19,7 @@ import os
 import msgspec
 
 from angarium.model.outcome import Trouble
+from angarium.spool.unreadable import trouble_of_spool
 from angarium.tls.report_outcome import ResultType, result_of_certificate
 
 
@@ -407,8 +408,7 @@ def no_material(reason: str) -> Judgement:
 
 def of_spool(number: int) -> Judgement:
     """The message cannot be read back from the spool: never sent damaged, never given up for that."""
-    text = "message cannot be read from the spool: " + os.strerror(number)
-    return Judgement(Scope.TRANSACTION, False, Trouble(0, (4, 3, 0), text))
+    return Judgement(Scope.TRANSACTION, False, trouble_of_spool(number))
 
 
 def too_large(limit_octets: int, message_octets: int, remote: str) -> Judgement:

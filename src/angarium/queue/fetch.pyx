@@ -13,7 +13,8 @@ from angarium.spool.cspool cimport SPOOL_BODY, SPOOL_ENVELOPE, spool_read_op
 
 from angarium.metrics.counters import counter
 
-cdef Counter damaged = counter("angarium_messages_damaged_total", "Messages whose octets on disk are damaged.")
+cdef Counter damaged = counter("angarium_messages_damaged_total",
+                               "Attempts given up because the message could not be read back whole.")
 
 cdef enum:
     FETCH_BODY_MAX = 1 << 20
@@ -28,6 +29,10 @@ cdef struct fetch_op:
     int error
 
 
+cdef void count_unreadable() noexcept:
+    damaged.cell[0] += 1
+
+
 cdef void fetch_ended(fetch_op *fetch) noexcept:
     cdef Ledger ledger = <Ledger>fetch.ledger
     cdef object done = <object>fetch.done
@@ -35,7 +40,7 @@ cdef void fetch_ended(fetch_op *fetch) noexcept:
     if fetch.error == 0:
         ledger.heat(m, fetch.envelope.out, fetch.body.out)
     else:
-        damaged.cell[0] += 1
+        count_unreadable()
         ledger.heat(m, fetch.envelope.out, NULL)     # a report can be made from the envelope alone
     octets_unref(fetch.envelope.out)
     octets_unref(fetch.body.out)

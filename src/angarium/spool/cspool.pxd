@@ -211,6 +211,7 @@ cdef extern from "spool/spool.h" nogil:
         uint64_t torn_records
         uint64_t damaged_records
         uint64_t damaged_octets
+        uint32_t unread_segments
         uint64_t live_octets
         uint64_t segment_octets
         uint64_t compactions
@@ -225,9 +226,20 @@ cdef extern from "spool/spool.h" nogil:
 
     void spool_shard_statistics(spool_shard *self, spool_statistics *out)
     bint spool_shard_has_room(const spool_shard *self)
-    enum:
-        SPOOL_REPORT_OCTETS
-    bint spool_shard_next_report(spool_shard *self, char *out)
+    ctypedef enum spool_notice_kind:
+        SPOOL_NOTICE_TROUBLE
+        SPOOL_NOTICE_TORN
+        SPOOL_NOTICE_DAMAGED
+        SPOOL_NOTICE_UNREAD
+    ctypedef struct spool_notice_place:
+        spool_notice_kind kind
+        uint32_t serial
+        uint64_t offset
+        uint64_t octets
+    ctypedef struct spool_notice:
+        spool_notice_place at
+        char text[256]
+    bint spool_shard_next_notice(spool_shard *self, spool_notice *out)
 
 
 cdef extern from "spool/spool.h":

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from angarium.model.errors import SpoolError
+from angarium.spool.notice import Notice
 
 Place: TypeAlias = tuple[int, int, int]
 """(segment serial, offset of the record header, length of the payload)."""
@@ -84,5 +85,5 @@ class Shard:
     def is_full(self) -> bool:
         """No room for new mail: 452 4.3.1."""
     def statistics(self) -> dict[str, int | bool]: ...
-    def reports(self) -> list[str]:
-        """Takes the lines for the operator since the last call: damage, sealed segments, allocation trouble."""
+    def notices(self) -> list[Notice]:
+        """Takes what there is to tell the operator since the last call: torn ends, damage, sealed segments, no room."""

@@ -9,11 +9,11 @@ from libc.string cimport memset
 from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns, utc_ms
 from angarium.model.octets cimport octets, octets_copy, octets_new, octets_unref
 from angarium.spool.cspool cimport (
-    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_OUTCOME, SPOOL_REPORT_OCTETS, spool_chunk, spool_envelope,
-    spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_envelope_open, spool_error, spool_op, spool_options, spool_read_op, spool_recovered,
+    SPOOL_BODY, SPOOL_ENVELOPE, SPOOL_ENVELOPE_INLINE, SPOOL_OUTCOME, spool_chunk, spool_envelope,
+    spool_envelope_add_recipient, spool_envelope_begin, spool_envelope_finish, spool_envelope_open, spool_error, spool_notice, spool_op, spool_options, spool_read_op, spool_recovered,
     spool_segment, spool_segment_release, spool_segment_serial, spool_shard_close, spool_shard_event_fd,
     spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_hurry, spool_shard_kick, spool_shard_kick_due_ms,
-    spool_shard_next_id, spool_shard_next_report, spool_shard_open, spool_shard_read, spool_shard_reap,
+    spool_shard_next_id, spool_shard_next_notice, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
     spool_segment_has_live, spool_segment_is_sealed, spool_shard_excess, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
 )
@@ -21,6 +21,7 @@ from angarium.spool.cspool cimport (
 import os
 
 from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolFull, SpoolVersion
+from angarium.spool.notice import Notice, NoticeKind
 
 Place = tuple[int, int, int]
 
@@ -499,10 +500,11 @@ cdef class Shard:
         spool_shard_statistics(self.c, &figures)
         return dict(figures)
 
-    def reports(self):
-        cdef char[SPOOL_REPORT_OCTETS] text
+    def notices(self):
+        cdef spool_notice notice
         self.check_open()
-        lines = []
-        while spool_shard_next_report(self.c, text):
-            lines.append((<bytes>text).decode("utf-8", "replace"))
-        return lines
+        found = []
+        while spool_shard_next_notice(self.c, &notice):
+            found.append(Notice(NoticeKind(notice.at.kind), notice.at.serial, notice.at.offset, notice.at.octets,
+                                (<bytes>notice.text).decode("utf-8", "replace")))
+        return found

@@ -5,11 +5,12 @@ and then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter, gauge
+from angarium.spool.notice import Notice, NoticeKind
 from angarium.spool.shard import Shard
 
 LOOK_S: Final = 2.0
@@ -28,10 +29,13 @@ _FIGURES: Final = {
         "angarium_spool_write_errors_total", "Writes that failed; each sealed a segment for ever."
     ),
     "torn_records": counter(
-        "angarium_spool_torn_records_total", "Unfinished records found at start and dropped."
+        "angarium_spool_torn_records_total", "Unfinished records at the ends of segments, found at start and dropped."
     ),
     "damaged_records": counter(
-        "angarium_spool_damaged_records_total", "Damaged records found at start, set aside."
+        "angarium_spool_damaged_records_total", "Damaged places found, at start or when read, set aside."
+    ),
+    "unread_segments": gauge(
+        "angarium_spool_unread_segments", "Segments that could not all be read at start: kept, and read at the next."
     ),
     "segment_octets": gauge("angarium_spool_segment_octets", "Octets of all segments in use."),
     "live_octets": gauge("angarium_spool_live_octets", "Octets of messages in them that are not over."),
@@ -48,10 +52,20 @@ _FIGURES: Final = {
 class SpoolWatch:
     """One per worker, on its loop, until stop()."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        shards: Sequence[Shard],
+        strangers: Callable[[], Iterable[Shard]] = tuple,
+    ) -> None:
+        """strangers: shards of other workers that are open for reading; what they hold is counted by their owners, and
+        damage by who meets it.
+        """
         self._loop = loop
         self._journal = journal
         self._shards = shards
+        self._strangers = strangers
         self._look()
 
     def stop(self) -> None:
@@ -66,8 +80,28 @@ class SpoolWatch:
             figures = shard.statistics()
             for key in totals:
                 totals[key] += int(figures[key])
-            for line in shard.reports():
-                self._journal.log("spool", shard=shard.name, report=line)
+            self._tell(shard)
+        for shard in self._strangers():
+            totals["damaged_records"] += int(shard.statistics()["damaged_records"])
+            self._tell(shard)
         for key, figure in _FIGURES.items():
             figure.set(totals[key])
         self._handle = self._loop.call_later(LOOK_S, self._look)
+
+    def _tell(self, shard: Shard) -> None:
+        for notice in shard.notices():
+            self._log(shard.name, notice)
+
+    def _log(self, shard: str, notice: Notice) -> None:
+        segment, offset, report = notice.serial, notice.offset, notice.text
+        if notice.kind == NoticeKind.TORN:
+            self._journal.log("spool-torn", shard=shard, segment=segment, offset=offset, report=report)
+        elif notice.kind == NoticeKind.DAMAGED:
+            octets = notice.octets
+            self._journal.log(
+                "spool-damaged", shard=shard, segment=segment, offset=offset, octets=octets, report=report
+            )
+        elif notice.kind == NoticeKind.UNREAD:
+            self._journal.log("spool-unread", shard=shard, segment=segment, report=report)
+        else:
+            self._journal.log("spool", shard=shard, report=report)
