@@ -4,15 +4,27 @@ import asyncio
 import gzip
 import json
 import os
+import subprocess
+import sys
+import tarfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from golden.make_moved import NOWHERE
 from relay_process import angarium
 
+from angarium.spool.archive import ExportedMessage
+from angarium.spool.contents import StoredMessage
 from angarium.spool.envelope import Envelope, Flag, RecipientState, Status, parse_state
+from angarium.spool.notice import NoticeKind
 from angarium.spool.shard import Shard
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+# What they must read as stands beside them.
+EVERY_FIELD = ["spool-v1-parameters", "spool-v1-moved"]
 
 
 @pytest.mark.parametrize("name", ["spool-v1-sealed", "spool-v1-unsealed"])
@@ -57,44 +69,133 @@ def test_a_golden_segment_reads_as_on_its_first_day(tmp_path: Path, name: str) -
 
 
 def golden_spool(directory: Path, name: str) -> Path:
-    """A spool of one shard with this segment."""
+    """A spool of one shard with this segment, or with the segments of this set."""
     spool = directory / "spool"
     (spool / "00").mkdir(parents=True)
     (spool / "format").write_text("angarium-spool 1\n")
-    (spool / "00" / "seg-0000.ang").write_bytes(gzip.decompress((GOLDEN / f"{name}.ang.gz").read_bytes()))
+    if (GOLDEN / f"{name}.tar.gz").exists():
+        with tarfile.open(GOLDEN / f"{name}.tar.gz") as segments:
+            segments.extractall(spool, filter="data")
+    else:
+        (spool / "00" / "seg-0000.ang").write_bytes(gzip.decompress((GOLDEN / f"{name}.ang.gz").read_bytes()))
     return spool
 
 
+def wanted_of(name: str) -> dict[str, dict[str, Any]]:
+    """What each message must read as, by id: written on the first day, and looked through."""
+    return {each["message"]["id"]: each for each in json.loads((GOLDEN / f"{name}.json").read_text())}
+
+
+def octets_of(wanted: dict[str, Any]) -> bytes:
+    octets: bytes = wanted["octets"].encode("utf-8", "surrogateescape")
+    return octets
+
+
 @pytest.mark.parametrize(
-    ("name", "records"),
+    ("name", "is_sealed", "records"),
     [
-        ("spool-v1-sealed", None),
-        ("spool-v1-unsealed", None),
+        ("spool-v1-sealed", [True], None),
+        ("spool-v1-unsealed", [False], None),
         # A settled message, DSN parameters, SMTPUTF8, a streamed message, a report, outcomes replaced and final.
-        ("spool-v1-parameters", {"body": 7, "envelope": 5, "outcome": 3, "freed": 1}),
+        ("spool-v1-parameters", [True], {"body": 7, "envelope": 5, "outcome": 3, "freed": 1}),
+        # Copies in every state, REQUIRETLS, TLS-Required: No, BINARYMIME, every attribute: golden/make_moved.py.
+        (
+            "spool-v1-moved",
+            [True, True, True, False],
+            {"body": 20, "envelope": 16, "outcome": 10, "freed": 6},
+        ),
     ],
 )
-def test_a_golden_segment_is_found_good(tmp_path: Path, name: str, records: dict[str, int] | None) -> None:
+def test_golden_segments_are_found_good(
+    tmp_path: Path, name: str, is_sealed: list[bool], records: dict[str, int] | None
+) -> None:
     done = angarium("spool", "check", "--json", "--spool", str(golden_spool(tmp_path, name)))
     assert done.returncode == 0, done.stdout
-    segment, summary = map(json.loads, done.stdout.splitlines())
-    assert summary == {"messages": segment["messages"], "damaged": 0}
-    assert segment["is_sealed"] == (name != "spool-v1-unsealed")
+    *segments, summary = map(json.loads, done.stdout.splitlines())
+    assert summary == {"messages": sum(each["messages"] for each in segments), "damaged": 0}
+    assert [each["is_sealed"] for each in segments] == is_sealed
     if records is not None:
-        assert segment["records"] == records
+        found = Counter[str]()
+        for each in segments:
+            found.update(each["records"])
+        assert found == records
+        assert summary["messages"] == len(wanted_of(name))
 
 
-def test_the_tools_read_every_field_of_a_golden_segment(tmp_path: Path) -> None:
-    """spool-v1-parameters.json was written on the segment's first day, and looked through."""
-    wanted = json.loads((GOLDEN / "spool-v1-parameters.json").read_text())
-    spool = golden_spool(tmp_path, "spool-v1-parameters")
+async def recovered(spool: Path) -> dict[str, dict[str, Any]]:
+    """As wanted_of(), of what a relay would load: compiled code of its own, and not that of the tools."""
+    root = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
+    shard = Shard(root, "00", 0, segment_octets=1 << 20)
+    os.close(root)
+    shard.attach(asyncio.get_running_loop())
+    found = {}
+    while (some := shard.recover()) is not None:
+        for message in some:
+            envelope = Envelope.parse(message.envelope)
+            state = None if message.state is None else parse_state(message.state)
+            octets, position = b"", 0
+            for chunk in envelope.chunks:
+                place = (chunk.segment_serial, chunk.offset, chunk.length)
+                octets += await shard.fetch(*place, body_of=envelope.id, run_offset=position)
+                position += chunk.length
+            exported = ExportedMessage.of(StoredMessage(NOWHERE, message.place[1], envelope, state))
+            assert exported.id not in found, "found twice"
+            found[exported.id] = {
+                "message": msgspec.to_builtins(exported),
+                "octets": octets.decode("utf-8", "surrogateescape"),
+            }
+        await asyncio.sleep(0.001)
+    assert [each for each in shard.notices() if each.kind != NoticeKind.TORN] == []
+    shard.close()
+    return found
+
+
+@pytest.mark.parametrize("name", EVERY_FIELD)
+def test_recovery_reads_every_field_of_golden_segments(tmp_path: Path, name: str) -> None:
+    spool = golden_spool(tmp_path, name)
+    assert asyncio.run(recovered(spool)) == wanted_of(name)
+    assert asyncio.run(recovered(spool)) == wanted_of(name), "and the next start, of what that one has settled"
+
+
+def assert_tools_read(spool: Path, name: str, mail: Path) -> None:
+    wanted = wanted_of(name)
     listed = angarium("spool", "ls", "--json", "--spool", str(spool))
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert [json.loads(line) for line in listed.stdout.splitlines()] == [each["message"] for each in wanted]
-    for each in wanted:
-        message_id = each["message"]["id"]
-        envelope = angarium("spool", "cat", "--envelope", message_id, "--spool", str(spool))
-        assert json.loads(envelope.stdout) == each["message"]
-    assert angarium("spool", "export", "--all", "--to", str(tmp_path / "mail"), "--spool", str(spool)).returncode == 0
-    for each in wanted:
-        assert (tmp_path / "mail" / f"{each['message']['id']}.eml").read_bytes() == each["octets"].encode()
+    messages = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert {each["id"]: each for each in messages} == {id_: each["message"] for id_, each in wanted.items()}
+    assert len(messages) == len(wanted)
+    assert angarium("spool", "export", "--all", "--to", str(mail), "--spool", str(spool)).returncode == 0
+    for id_, each in wanted.items():
+        assert (mail / f"{id_}.eml").read_bytes() == octets_of(each)
+        assert json.loads((mail / f"{id_}.json").read_text()) == each["message"]
+
+
+@pytest.mark.parametrize("name", EVERY_FIELD)
+def test_the_tools_read_every_field_of_golden_segments(tmp_path: Path, name: str) -> None:
+    spool = golden_spool(tmp_path, name)
+    assert_tools_read(spool, name, tmp_path / "mail")
+    id_, each = max(wanted_of(name).items(), key=lambda item: len(item[1]["octets"]))
+    envelope = angarium("spool", "cat", "--envelope", id_, "--spool", str(spool))
+    assert json.loads(envelope.stdout) == each["message"]
+    assert cat(id_, spool) == octets_of(each)
+
+
+@pytest.mark.parametrize("name", EVERY_FIELD)
+def test_repair_keeps_every_field_of_golden_segments(tmp_path: Path, name: str) -> None:
+    spool = golden_spool(tmp_path, name)
+    done = angarium("spool", "repair", "--to", str(tmp_path / "new"), "--spool", str(spool))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_tools_read(tmp_path / "new", name, tmp_path / "mail")
+    assert angarium("spool", "check", "--spool", str(tmp_path / "new")).returncode == 0
+
+
+def cat(id_: str, spool: Path) -> bytes:
+    """The octets, which are no text."""
+    done = subprocess.run(
+        [sys.executable, "-m", "angarium.cli.main", "spool", "cat", id_, "--spool", str(spool)],
+        capture_output=True,
+        check=True,
+        timeout=40,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    return done.stdout
