@@ -1,5 +1,6 @@
 """The spool root: made, recognised, owned by one process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -84,6 +85,53 @@ def test_a_crash_before_the_format_was_named_is_continued(tmp_path: Path) -> Non
     path.mkdir(0o700)
     (path / "lock").touch()
     (path / "format.new").write_text("angar")
+    SpoolDirectory.open(str(path)).close()
+    assert (path / "format").read_text() == "angarium-spool 1\n"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+    """The call fails where it is made for format.new; of a write, 0: only a part arrives."""
+    real, real_open = getattr(os, call), os.open
+    files: set[int] = set()
+
+    def opened(name: str, *rest: object, **options: object) -> int:
+        if call == "open" and name == "format.new":
+            raise OSError(number, os.strerror(number))
+        fd: int = real_open(name, *rest, **options)
+        if name == "format.new":
+            files.add(fd)
+        return fd
+
+    def fails(first: object, *rest: object, **options: object) -> object:
+        if first not in files and first != "format.new":
+            return real(first, *rest, **options)
+        if number == 0:
+            return real(first, rest[0][:5])
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", opened)
+    if call != "open":
+        monkeypatch.setattr(os, call, fails)
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        *(("open", number) for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE)),
+        *(("write", number) for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT, 0)),
+        *(("fsync", number) for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT)),
+        *(("rename", number) for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT)),
+    ],
+)
+def test_a_format_that_cannot_be_named_is_told_and_named_by_the_next_start(
+    tmp_path: Path, call: str, number: int
+) -> None:
+    path = tmp_path / "spool"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        failing(monkeypatch, call, number)
+        with pytest.raises(SpoolError, match="spool: format: "):
+            SpoolDirectory.open(str(path))
+    assert not (path / "format").exists()
     SpoolDirectory.open(str(path)).close()
     assert (path / "format").read_text() == "angarium-spool 1\n"
 

@@ -8,6 +8,7 @@ spool/          0700
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -195,7 +196,9 @@ def _write_format_if_missing(path: str, fd: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.open("format.new", flags, 0o600, dir_fd=fd)
         try:
-            os.write(file, _FORMAT)
+            if os.write(file, _FORMAT) != len(_FORMAT):
+                # Renamed all the same, it would be a spool that nobody opens any more.
+                raise OSError(errno.EIO, "only a part of it could be written")
             os.fsync(file)
         finally:
             os.close(file)
