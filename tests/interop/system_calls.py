@@ -61,3 +61,16 @@ def failing(pid: int, calls: str, error: str, when: str = "1+") -> Iterator[Faul
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGINT)  # detaches and ends
                 process.wait(20)
+
+
+def with_failing(calls: str, error: str) -> tuple[str, ...]:
+    """Words in front of a command line: all its processes run with these calls failing, from the first one on."""
+    command = program("strace")
+    probe = subprocess.run([command, "-qq", "-e", "trace=none", "true"], check=False, capture_output=True, text=True)
+    if probe.returncode != 0:
+        pytest.skip(f"processes cannot be traced here: {probe.stderr.strip()}")
+    # Only what is to fail stops: else the start of an interpreter takes many seconds.
+    return (
+        *(command, "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
+        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"),
+    )

@@ -6,7 +6,11 @@ After each fault everything is killed, so that what is delivered comes from the 
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from crash.soak import numbered_workers
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import fix_port, metrics, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
-from interop.system_calls import failing
+from interop.system_calls import failing, with_failing
 from relay_process import RelayProcess, maildir_route, wait_for
 
 SEED = 4
@@ -26,29 +30,50 @@ EVERY, EVERY_SECOND = "1+", "1+2"
 # Outcomes that could not be written are tried again once a second (csrc/spool/shard.c): after that nothing may be
 # repeated.
 RETRIED_S = 2.0
-# What must be seen of it: refusals (and a report), or nothing but that the call is made again.
-REFUSED, UNSEEN = "refused", "unseen"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """How a fault is told, besides that senders are.
+
+    report  in the event `spool`, with the error's own words behind it.
+    counter, gauge  what rises, and stays; what is 1 while it lasts. "": not looked at.
+    """
+
+    report: str
+    counter: str = ""
+    gauge: str = ""
+
+
+# A write or the sync that belongs to it: the segment is sealed. A new segment cannot be had: no room.
+WRITE = Seen(" failed: ", counter="angarium_spool_write_errors_total")
+NO_SEGMENT = Seen(": no new segment: ", gauge="angarium_spool_full")
+# It is over too soon for a gauge.
+NO_SEGMENT_NOW = Seen(": no new segment: ")
+UNSEEN = None  # nothing but that the call is made again
 
 RENAMES = "rename,renameat,renameat2,link,linkat"
 
 CASES = [
-    ("pwritev2", "EIO", EVERY, REFUSED),
-    ("pwritev2", "ENOSPC", EVERY, REFUSED),
-    ("pwritev2", "EDQUOT", EVERY, REFUSED),
-    ("pwritev2", "EIO", EVERY_SECOND, REFUSED),
+    ("pwritev2", "EIO", EVERY, WRITE),
+    ("pwritev2", "ENOSPC", EVERY, WRITE),
+    ("pwritev2", "EDQUOT", EVERY, WRITE),
+    ("pwritev2", "EIO", EVERY_SECOND, WRITE),
     ("pwritev2", "EINTR", EVERY_SECOND, UNSEEN),
-    ("fdatasync", "EIO", EVERY, REFUSED),
-    ("fdatasync", "ENOSPC", EVERY_SECOND, REFUSED),
-    ("fdatasync", "EDQUOT", EVERY, REFUSED),
+    ("fdatasync", "EIO", EVERY, WRITE),
+    ("fdatasync", "ENOSPC", EVERY_SECOND, WRITE),
+    ("fdatasync", "EDQUOT", EVERY, WRITE),
     ("fdatasync", "EINTR", EVERY_SECOND, UNSEEN),
-    ("fallocate", "EIO", EVERY, REFUSED),
-    ("fallocate", "ENOSPC", EVERY, REFUSED),
-    ("fallocate", "EDQUOT", EVERY, REFUSED),
+    ("fallocate", "EIO", EVERY, NO_SEGMENT),
+    ("fallocate", "ENOSPC", EVERY, NO_SEGMENT),
+    ("fallocate", "EDQUOT", EVERY, NO_SEGMENT),
     ("fallocate", "EINTR", EVERY_SECOND, UNSEEN),
-    ("openat", "EMFILE", EVERY, REFUSED),
-    ("openat", "EIO", EVERY, REFUSED),
-    ("openat", "EINTR", EVERY_SECOND, REFUSED),
-    ("fsync", "EIO", EVERY, REFUSED),
+    ("openat", "EMFILE", EVERY, NO_SEGMENT),
+    ("openat", "EIO", EVERY, NO_SEGMENT),
+    ("openat", "ENOSPC", EVERY, NO_SEGMENT),
+    ("openat", "EDQUOT", EVERY, NO_SEGMENT),
+    ("openat", "EINTR", EVERY_SECOND, NO_SEGMENT_NOW),
+    ("fsync", "EIO", EVERY, NO_SEGMENT),
 ]
 
 
@@ -57,7 +82,7 @@ CASES = [
 )
 @pytest.mark.timeout(180)
 def test_a_call_that_fails_under_load_loses_nothing(
-    tmp_path: Path, call: str, error: str, when: str, seen: str
+    tmp_path: Path, call: str, error: str, when: str, seen: Seen | None
 ) -> None:
     arrivals = Arrivals(message_of)
     odds = random.Random(SEED)
@@ -85,14 +110,19 @@ def test_a_call_that_fails_under_load_loses_nothing(
                 load.refused.clear()
                 with failing(pid, call, error, when) as fault:
                     fault.wait_for_count(3)
-                    if seen == REFUSED:
-                        wait_for(lambda: load.refused.total() >= 5, "mail is refused", 30)
-                    else:
+                    if seen is None:
                         wait_for_mail(50)
+                    else:
+                        wait_for(lambda: load.refused.total() >= 5, "mail is refused", 30)
+                    if seen is not None and seen.gauge:
+                        wait_for(lambda: metrics(relay)[seen.gauge] >= 1, "the gauge says so")
                 refused = load.refused.copy()
                 wait_for_mail(50)
-                if seen == REFUSED:
-                    wait_for(lambda: relay.events("spool"), "the log says so")
+                if seen is not None:
+                    words = seen.report + os.strerror(getattr(errno, error))
+                    wait_for(
+                        lambda: any(words in event["report"] for event in relay.events("spool")), "the log says so"
+                    )
                     time.sleep(RETRIED_S)
                 values = metrics(relay)
                 assert numbered_workers(relay) == {0: pid}, "the worker lives"
@@ -104,9 +134,11 @@ def test_a_call_that_fails_under_load_loses_nothing(
             relay.start()
             wait_until_empty(relay)
             assert relay.stop() == 0
-        if seen == REFUSED:
+        if seen is not None:
             assert set(refused) <= {"451 4.3.0", "452 4.3.1"}
             assert values["angarium_in_rejected_total"] >= 5
+            assert not seen.counter or values[seen.counter] >= 1
+            assert not seen.gauge or values[seen.gauge] == 0, "that is over too"
         else:
             assert not refused
         assert not relay.events("error", "failed", "expired", "worker-died")
@@ -157,4 +189,29 @@ def test_a_maildir_that_cannot_be_written_gets_its_mail_later(tmp_path: Path, ca
         for number in range(1, 6):
             assert sum(each.endswith(message_of(number).replace(b"\r\n", b"\n")) for each in found) == 1
         assert not relay.events("error", "failed", "expired", "worker-died")
+        assert relay.stop() == 0
+
+
+def test_a_first_start_that_cannot_name_the_format_is_refused_and_the_next_one_is_none_the_worse(
+    tmp_path: Path,
+) -> None:
+    """`format` is made as format.new, synced and renamed: a spool without it is not yet a spool."""
+    relay = RelayProcess(tmp_path, maildir_route(tmp_path))
+    for calls, error in ((RENAMES, "EIO"), (RENAMES, "ENOSPC"), (RENAMES, "EDQUOT"), ("fsync", "EIO")):
+        relay.prefix = with_failing(calls, error)
+        before = len(relay.errors()) if relay.errors_path.exists() else 0
+        relay.launch()
+        assert relay.wait() == 2
+        said = relay.errors()[before:]
+        reason = re.escape(os.strerror(getattr(errno, error)))
+        assert re.fullmatch(rf"angarium: spool {relay.spool}: (format: )?{reason}\n", said), said
+        assert not (relay.spool / "format").exists()
+        assert not list(relay.spool.glob("[0-9a-f][0-9a-f]")), "no shard was made"
+    relay.prefix = ()
+    with relay:
+        with SmtpClient(relay.port) as client:
+            client.send(message_of(1))
+        wait_for(lambda: relay.events("delivered"), "mail is taken and delivered")
+        assert (relay.spool / "format").read_text() == "angarium-spool 1\n"
+        assert not (relay.spool / "format.new").exists()
         assert relay.stop() == 0
