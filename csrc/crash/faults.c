@@ -298,12 +298,12 @@ faults_result faults_kill(bool is_buffered, unsigned every)
 
 /* --- a small disk --- */
 
-enum { SMALL_DISK_OCTETS = 5 << 20, ROUNDS = 3 };
+enum { ROUNDS = 3 };
 
-static const char *fill_and_empty(workload *run, unsigned round)
+static const char *fill_and_empty(workload *run, unsigned round, uint64_t disk_octets)
 {
     size_t octets = 90000;                  /* then smaller ones, until there is no room for any */
-    while (octets > 2000 && run->live_count < WORKLOAD_LIVE_LIMIT - 4) {
+    while (octets > 2000 && run->live_count < WORKLOAD_LIVE_ROOM - 4) {
         unsigned refused = run->refused;
         workload_receive(run, octets);
         workload_turn(run, 10);
@@ -328,7 +328,7 @@ static const char *fill_and_empty(workload *run, unsigned round)
         workload_free(run, run->live_count - 1);
         workload_receive(run, 2000);
         workload_turn(run, 50);
-        if (disk_used_octets(layer_disk()) > SMALL_DISK_OCTETS)
+        if (disk_used_octets(layer_disk()) > disk_octets)
             return "more is used than there is";
         for (unsigned i = 0; i < 2 && run->live_count > 3; i++)
             workload_free(run, 0);
@@ -339,19 +339,19 @@ static const char *fill_and_empty(workload *run, unsigned round)
     return serves_again(run) ? NULL : "no service after the disk was emptied";
 }
 
-const char *faults_fill_small_disk(bool is_buffered, char words[200])
+const char *faults_fill_small_disk(bool is_buffered, unsigned mib, char words[200])
 {
     static workload run;
     static char error_words[500];
     unsigned left = 0;
     const char *error = NULL;
     rig_set_place("a small disk%s", is_buffered ? " (buffered)" : "");
-    layer_begin(disk_new(SMALL_DISK_OCTETS), NULL, is_buffered, LAYER_HONEST);
+    layer_begin(disk_new((uint64_t)mib << 20), NULL, is_buffered, LAYER_HONEST);
     if (!workload_begin(&run, 4))
         error = run.error;
     run.may_report = true;
     for (unsigned round = 0; round < ROUNDS && error == NULL; round++)
-        error = fill_and_empty(&run, round);
+        error = fill_and_empty(&run, round, (uint64_t)mib << 20);
     if (error != NULL)
         snprintf(error_words, sizeof error_words, "%s", error);
     snprintf(words, 200, "%u messages, %u refused, %u reports", run.said.count, run.refused, run.reports);

@@ -16,7 +16,8 @@ faults_result faults_explore(bool is_buffered, unsigned every);
 /* The same scripts killed at every call, started again, and cut off from power after that. */
 faults_result faults_kill(bool is_buffered, unsigned every);
 
-/* NULL or what went wrong. `words` receives what happened, in figures. */
-const char *faults_fill_small_disk(bool is_buffered, char words[200]);
+/* A disk of so many MiB, at most FAULTS_DISK_MIB_MOST. NULL or what went wrong. `words` receives what happened, in figures. */
+enum { FAULTS_DISK_MIB = 5, FAULTS_DISK_MIB_MOST = 80 };
+const char *faults_fill_small_disk(bool is_buffered, unsigned mib, char words[200]);
 
 #endif

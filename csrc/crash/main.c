@@ -4,6 +4,7 @@
  *           [--at-least DISTINCT]                       everything, or as much as is said
  *     crash [--short] --states [--compaction|--no-compaction]       only the states; of one of the two kinds of run
  *     crash [--short] --faults                            only the failing calls and the small disk
+ *     crash --small-disk MIB                              only a disk of that size, filled and emptied
  *     crash --state POSITION.INDEX --seed N ... [--trace]           one of them again, with the log that led to it
  *     crash --mutate no-data-sync|no-directory-sync|early-return        must fail: the layer lies
  *     crash --mutate free-before-copy|no-outcome-behind-copy|no-freed-again|freed-any-home|lazy-copies|
@@ -22,7 +23,7 @@
 
 typedef struct command {
     explore_options one;
-    unsigned seeds, every;
+    unsigned seeds, every, disk_mib;    /* disk_mib: 0, unless that alone is wanted */
     uint64_t distinct_wanted;
     bool has_states, has_faults;
     bool is_buffered_only;
@@ -95,7 +96,11 @@ static command parse(int count, char **words)
             self.one.processes = (unsigned)atoi(value);
         else if (strcmp(word, "--at-least") == 0)
             self.distinct_wanted = strtoull(value, NULL, 10);
-        else if (strcmp(word, "--mutate") == 0)
+        else if (strcmp(word, "--small-disk") == 0) {
+            self.disk_mib = (unsigned)atoi(value);
+            if (self.disk_mib < FAULTS_DISK_MIB || self.disk_mib > FAULTS_DISK_MIB_MOST)
+                usage("--small-disk: 5 to 80 MiB");
+        } else if (strcmp(word, "--mutate") == 0)
             set_mutation(&self.one, value);
         else if (strcmp(word, "--state") != 0 || sscanf(value, "%u.%u", &self.one.position, &self.one.index) != 2)
             usage(word);
@@ -166,6 +171,16 @@ static bool explore_seeds(const command *self)
     return sum.failures == 0 && sum.distinct >= self->distinct_wanted;
 }
 
+static bool fill_small_disk(bool is_buffered, unsigned mib)
+{
+    char words[200];
+    const char *error = faults_fill_small_disk(is_buffered, mib, words);
+    printf("small disk %s: %s%s%s\n", is_buffered ? "buffered" : "direct", words, error != NULL ? "\nFAILED: " : "",
+           error != NULL ? error : "");
+    fflush(stdout);
+    return error == NULL;
+}
+
 static bool explore_faults(const command *self)
 {
     bool is_right = true;
@@ -180,11 +195,7 @@ static bool explore_faults(const command *self)
         printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
         if (kills.failures != 0)
             printf("FAILED: %s\n", kills.first);
-        char words[200];
-        const char *error = faults_fill_small_disk(is_buffered, words);
-        printf("small disk %s: %s%s%s\n", mode, words, error != NULL ? "\nFAILED: " : "", error != NULL ? error : "");
-        fflush(stdout);
-        is_right = is_right && result.failures == 0 && kills.failures == 0 && error == NULL;
+        is_right = fill_small_disk(is_buffered, FAULTS_DISK_MIB) && is_right && result.failures == 0 && kills.failures == 0;
     }
     return is_right;
 }
@@ -195,6 +206,8 @@ int main(int count, char **words)
     if (self.one.mutation != LAYER_HONEST || self.one.mover_mutation != MOVER_HONEST || self.one.position != UINT32_MAX)
         self.has_faults = false;
     bool is_right = true;
+    if (self.disk_mib != 0)
+        return fill_small_disk(false, self.disk_mib) & fill_small_disk(true, self.disk_mib) ? 0 : 1;
     if (self.has_faults)
         is_right = explore_faults(&self);
     if (self.has_states)

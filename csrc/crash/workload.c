@@ -84,7 +84,7 @@ static void envelope_done(spool_op *op, void *context)
         release_chunks(self, one->chunks, one->chunk_octets, one->chunk_count);
     } else {
         workload_say(self, one->message, PROMISE_ACKNOWLEDGED, 0);
-        if (self->live_count == WORKLOAD_LIVE_LIMIT)
+        if (self->live_count == WORKLOAD_LIVE_ROOM)
             abort();
         workload_live *made = &self->live[self->live_count++];
         *made = (workload_live){.message = one->message, .home = op->place, .chunk_count = one->chunk_count,

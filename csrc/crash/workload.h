@@ -11,7 +11,8 @@
 #include "crash/mover.h"
 #include "crash/rig.h"
 
-enum { WORKLOAD_LIVE_LIMIT = 64, WORKLOAD_CHUNK_LIMIT = 12 };
+/* LIVE_LIMIT: what the random runs keep to. LIVE_ROOM: what fits; a disk that is filled takes more. */
+enum { WORKLOAD_LIVE_LIMIT = 64, WORKLOAD_LIVE_ROOM = 1024, WORKLOAD_CHUNK_LIMIT = 12 };
 
 typedef struct workload_live {          /* a message the queue knows of */
     uint32_t message;
@@ -45,7 +46,7 @@ typedef struct workload {
     cut_random random;
     unsigned live_wanted;               /* about so many are kept */
     size_t usual_octets;
-    workload_live live[WORKLOAD_LIVE_LIMIT];
+    workload_live live[WORKLOAD_LIVE_ROOM];
     unsigned live_count;
     workload_stream streams[3];
     unsigned starts;

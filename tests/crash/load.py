@@ -29,6 +29,7 @@ class Load:
     acknowledged      of each message answered 250: number -> (queue id, forward-paths).
     refused           how often each code and enhanced code ended a transaction: "452 4.3.1" -> count.
     lost_connections  ended by the other side in mid-dialogue, or not to be had.
+    patience_s        how long a session may last, waits included, before its client gives up.
     is_held           asked before each message; while it says so, sessions wait: a next hop in Python is slower than
                       the relay, and what piles up before it is not what is to be looked at.
     Recipients are r0 ... r2 of five domains, and late.NUMBER@late.example.
@@ -42,6 +43,7 @@ class Load:
         sessions: int = 12,
         sizes: tuple[int, ...] = SIZES,
         is_held: Callable[[], bool] = lambda: False,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.port = port
         self.is_held = is_held
@@ -50,6 +52,7 @@ class Load:
         self.sent = 0
         self.lost_connections = 0
         self._sessions = sessions
+        self._patience_s = patience_s
         self._sizes = sizes
         self._chance = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -82,7 +85,7 @@ class Load:
         while not self._over:
             ended_well = False
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self._patience_s):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                     try:
                         ended_well = await self._talk(number, reader, writer)

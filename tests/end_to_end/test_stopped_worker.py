@@ -1,8 +1,12 @@
-"""A worker that is stopped (SIGSTOP; one that hangs looks the same): only its own sessions wait, and they go on."""
+"""A worker that is stopped (SIGSTOP; one that hangs looks the same): only its own sessions wait, and they go on.
+
+ANGARIUM_STOPPED_S says for how long, at least, it is stopped under load: `make stopped` takes twelve seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -18,6 +22,11 @@ from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
 from angarium.spool.envelope import decode_id
+
+STOPPED_S = float(os.environ.get("ANGARIUM_STOPPED_S", "0"))
+PATIENCE_S = 60.0  # of clients whose worker is stopped, besides; a busy machine takes its time
+
+NEW_CLIENTS = 10**9  # their messages have numbers from here on: the load does not come so far
 
 
 @contextlib.contextmanager
@@ -41,6 +50,15 @@ def greeted(port: int, count: int) -> None:
             client.send(MESSAGE)
 
 
+def goes_on(relay: RelayProcess, load: Load, arrivals: Arrivals, serial: int) -> None:
+    """Old sessions of the other worker, its deliveries, and new clients, who send what has this number."""
+    before, delivered = of_worker(load, 1), arrivals.messages
+    with SmtpClient(relay.port) as client:
+        client.send(message_of(serial))
+    wait_for(lambda: of_worker(load, 1) > before + 20, "the other still takes mail")
+    wait_for(lambda: arrivals.messages > delivered + 20, "and delivers it")
+
+
 def wait_for_silence(relay: RelayProcess, number: int, count: int = 1) -> None:
     wait_for(
         lambda: [event["worker"] for event in relay.events("worker-silent")] == [number] * count,
@@ -51,15 +69,19 @@ def wait_for_silence(relay: RelayProcess, number: int, count: int = 1) -> None:
 def test_a_stopped_worker_harms_only_its_own_sessions_and_they_go_on(tmp_path: Path) -> None:
     arrivals = Arrivals(message_of)
     with NextHop(take=arrivals.take) as hop, clean_relay(tmp_path, hop.route, workers=2) as relay:
-        with Load(relay.port, seed=1, sessions=16) as load:
+        with Load(relay.port, seed=1, sessions=16, patience_s=PATIENCE_S + STOPPED_S) as load:
             load.is_held = lambda: len(load.acknowledged) > arrivals.messages + 100
             wait_for(lambda: of_worker(load, 0) > 10 and of_worker(load, 1) > 10, "both take mail")
             pids = numbered_workers(relay)
             with stopped(pids[0]):
+                end = time.monotonic() + STOPPED_S
                 before, delivered = of_worker(load, 1), arrivals.messages
                 wait_for_silence(relay, 0)
                 wait_for(lambda: of_worker(load, 1) > before + 200, "the other goes on taking mail")
                 wait_for(lambda: arrivals.messages > delivered + 200, "and delivers it")
+                serials = itertools.count(NEW_CLIENTS)
+                while time.monotonic() < end:
+                    goes_on(relay, load, arrivals, next(serials))
                 assert relay.command("status").returncode == 1, "the supervisor answers, and says that one does not"
                 assert metrics(relay)["angarium_worker_silences_total"] == 1
                 silent = of_worker(load, 0)

@@ -1,5 +1,8 @@
 """Random damage to a spool that the real shard wrote. Whatever is broken: check, repair and recovery come to an end
 without an exception, and every octet given out is what was stored: a message is whole or absent.
+
+ANGARIUM_DAMAGE_ROUNDS says how often each kind of harm is done, each time to another spool, from the seed
+ANGARIUM_DAMAGE_SEED on: `make damage` takes two hundred of each.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from angarium.spool.shard import Shard
 from angarium.spool.verification import Verification, verify
 
 BLOCK = 512
+ROUNDS = int(os.environ.get("ANGARIUM_DAMAGE_ROUNDS", "6"))
+SEED = int(os.environ.get("ANGARIUM_DAMAGE_SEED", "0"))
 
 
 def segments(spool: Path) -> list[Path]:
@@ -141,7 +146,7 @@ def bodies(spool: Path) -> dict[int, tuple[Envelope, bytes]]:
 
 
 @pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
 def test_a_message_is_whole_or_absent(harm: Callable[[Path, random.Random], None], seed: int, tmp_path: Path) -> None:
     chance = random.Random(f"{harm.__name__} {seed}")
     written = asyncio.run(fill(tmp_path / "spool", seed, 60, biggest=chance.choice((300, 60_000)), streamed=3))
