@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, admin_get
+from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, figures
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -105,12 +105,11 @@ def attempts(relay: RelayProcess, ids: list[str]) -> dict[str, int]:
 
 def wait_until_loaded(relay: RelayProcess, messages: int) -> None:
     def is_loaded() -> bool:
-        workers = json.loads(admin_get(relay, "/v1/status")[1])["workers"]
-        figures = [each["figures"] for each in workers if each["figures"]]
+        found = figures(relay)
         return (
-            len(figures) == WORKERS
-            and not any(each["loading"] for each in figures)
-            and sum(each["deferred"] for each in figures) == messages
+            len(found) == WORKERS
+            and not any(each["loading"] for each in found)
+            and sum(each["deferred"] for each in found) == messages
         )
 
     wait_for(is_loaded, f"{messages} are deferred", PATIENCE_S)

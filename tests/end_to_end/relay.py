@@ -64,6 +64,20 @@ def metrics(relay: RelayProcess) -> dict[str, float]:
     return values
 
 
+def figures(relay: RelayProcess) -> list[dict[str, Any]]:
+    """What each worker that answers says of itself, as it is now: /metrics has the spool's every two seconds."""
+    status, text = admin_get(relay, "/v1/status")
+    assert status == 200
+    return [each["figures"] for each in json.loads(text)["workers"] if each["figures"]]
+
+
+def queued_ids(relay: RelayProcess) -> list[str]:
+    """Of at most a thousand messages in the queue."""
+    status, text = admin_get(relay, "/v1/queue?limit=1000")
+    assert status == 200
+    return sorted(each["id"] for each in json.loads(text)["messages"])
+
+
 def queue(relay: RelayProcess, *words: str) -> list[dict[str, Any]]:
     """`queue list --json`; the command must succeed."""
     done = relay.command("queue", "list", "--json", *words)

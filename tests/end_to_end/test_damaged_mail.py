@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import NO_RETRY, metrics, queue, wait_until_empty
+from end_to_end.relay import NO_RETRY, metrics, queued_ids, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -62,7 +62,7 @@ def test_a_body_damaged_on_disk_is_told_kept_and_reported_to_its_sender_and_neve
         damaged = {damage(relay.spool, small), damage(relay.spool, large, 2)}
         is_closed = False
         relay.start()
-        wait_for(lambda: len(queue(relay)) == 3, "all are loaded")
+        wait_for(lambda: len(queued_ids(relay)) == 3, "all are loaded")
         assert relay.command("queue", "retry", "--all").returncode == 0
         wait_for(lambda: len(relay.events("deferred")) == 5, "two cannot be read")
         wait_for(lambda: relay.events("delivered"), "the good one leaves")
@@ -70,17 +70,17 @@ def test_a_body_damaged_on_disk_is_told_kept_and_reported_to_its_sender_and_neve
         for event in relay.events("deferred")[3:]:
             assert event["id"] in (small, large)
             assert (event["status"], event["reply"]) == ("4.3.0", WHY)
-        assert {each["id"] for each in queue(relay)} == {small, large}
+        assert queued_ids(relay) == sorted([small, large])
         wait_for(lambda: len(relay.events("spool-damaged")) == 2, "both places are told")
         assert set(places(relay, "spool-damaged")) == {("00", *place) for place in damaged}
         for event in relay.events("spool-damaged"):
             name = f"damaged/{event['segment']}-{event['offset']}.bin"
             assert event["report"].endswith(f"kept in {name}")
             assert (relay.spool / "00" / name).stat().st_size == event["octets"]
-        figures = metrics(relay)
-        assert figures["angarium_spool_damaged_records_total"] == 2
-        assert figures["angarium_spool_unread_segments"] == 0
-        assert figures["angarium_messages_damaged_total"] == 2
+        values = metrics(relay)
+        assert values["angarium_spool_damaged_records_total"] == 2
+        assert values["angarium_spool_unread_segments"] == 0
+        assert values["angarium_messages_damaged_total"] == 2
 
         # Its sender is told once it is too old, and nothing of it is left but the octets that were set aside.
         relay.write_config(hop.route + EXPIRED)
@@ -119,7 +119,7 @@ def test_damage_met_by_the_home_worker_of_a_site_is_told_for_the_shard_that_it_l
         for shard, segment, offset in damaged:
             assert (relay.spool / shard / "damaged" / f"{segment}-{offset}.bin").exists()
         assert metrics(relay)["angarium_spool_damaged_records_total"] == 2
-        wait_for(lambda: {each["id"] for each in queue(relay)} == set(victims), "all else leaves")
+        wait_for(lambda: queued_ids(relay) == sorted(victims), "all else leaves")
         assert relay.stop() == 0
 
 
@@ -144,9 +144,9 @@ def test_a_torn_end_is_told_apart_from_damage_before_it(tmp_path: Path) -> None:
         assert [(each["shard"], each["segment"]) for each in relay.events("spool-unread")] == [("00", middle[0])]
         kept = [path.name for path in (relay.spool / "00" / "damaged").iterdir()]
         assert kept == [f"{middle[0]}-{middle[1]}.bin"]
-        figures = metrics(relay)
-        assert figures["angarium_spool_torn_records_total"] >= 1
-        assert figures["angarium_spool_damaged_records_total"] == 1
-        assert figures["angarium_spool_unread_segments"] == 1
-        assert {each["id"] for each in queue(relay)} >= {ids[0], ids[2]}
-        assert ids[3] not in {each["id"] for each in queue(relay)}
+        values = metrics(relay)
+        assert values["angarium_spool_torn_records_total"] >= 1
+        assert values["angarium_spool_damaged_records_total"] == 1
+        assert values["angarium_spool_unread_segments"] == 1
+        assert set(queued_ids(relay)) >= {ids[0], ids[2]}
+        assert ids[3] not in queued_ids(relay)
