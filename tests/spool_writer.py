@@ -32,7 +32,7 @@ async def fill(
     path: Path, seed: int = 0, messages: int = 30, shards: int = 1, *, biggest: int = 5000, streamed: int = 1
 ) -> dict[int, Written]:
     """Messages of all sizes, some streamed in chunks, with outcomes for some and about half of them settled. Returns
-    the live ones.
+    the live ones. move_some() goes on from there.
     """
     chance = random.Random(seed)
     live: dict[int, Written] = {}
@@ -54,6 +54,37 @@ async def fill(
             shard.close()
             await asyncio.gather(*outcomes)
     return live
+
+
+async def move_some(path: Path, seed: int, live: dict[int, Written]) -> None:
+    """Has about half of what lives in shard 0 moved into a new segment as a compaction would, with chunks and outcomes;
+    of some the word that the old copy is over is left out, as by a crash.
+    """
+    chance = random.Random(seed)
+    with SpoolDirectory.open(str(path)) as spool:
+        shard = Shard(spool.fd, shard_name(0), 0, segment_octets=SEGMENT, spare_segments=1)
+        shard.attach(asyncio.get_running_loop())
+        state_homes: dict[int, int | None] = {}
+        while (some := shard.recover()) is not None:
+            state_homes.update((message.id, message.state_serial) for message in some)
+            await asyncio.sleep(0.001)
+        for message_id in chance.sample(sorted(live), len(live) // 2):
+            written = live[message_id]
+            old, position, chunks = written.envelope, 0, []
+            for chunk in () if Flag.INLINE in old.flags else old.chunks:
+                part = written.octets[position : position + chunk.length]
+                chunks.append(Chunk(*(await shard.append_body(message_id, position, part)).place))
+                position += chunk.length
+            flags = Flag.COPY | (Flag.COPY_FIRST if written.states else Flag(0))
+            copy = msgspec.structs.replace(old, flags=old.flags | flags, chunks=tuple(chunks))
+            stored = await shard.store(copy.build(), None if chunks else written.octets)
+            if written.states:
+                await shard.write_state(message_id, stored.place[0], build_state(written.states))
+            if chance.random() < 0.8:
+                serials = [chunk.segment_serial for chunk in old.chunks if chunks]
+                shard.settle(message_id, written.home, state_homes[message_id], serials)
+            written.envelope, written.home = copy, stored.place[0]
+        shard.close()
 
 
 async def put(

@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
-from spool_writer import SEGMENT, Written, fill
+from spool_writer import SEGMENT, Written, fill, move_some
 
 from angarium.model.errors import SpoolCorrupt, SpoolError
 from angarium.spool.contents import Contents
 from angarium.spool.directory import SpoolDirectory
-from angarium.spool.envelope import Envelope, encode_id
+from angarium.spool.envelope import Envelope, Flag, encode_id
 from angarium.spool.notice import Notice, NoticeKind
 from angarium.spool.salvage import Salvaged, salvage
 from angarium.spool.shard import Shard
@@ -150,6 +151,8 @@ def bodies(spool: Path) -> dict[int, tuple[Envelope, bytes]]:
 def test_a_message_is_whole_or_absent(harm: Callable[[Path, random.Random], None], seed: int, tmp_path: Path) -> None:
     chance = random.Random(f"{harm.__name__} {seed}")
     written = asyncio.run(fill(tmp_path / "spool", seed, 60, biggest=chance.choice((300, 60_000)), streamed=3))
+    if seed % 2:
+        asyncio.run(move_some(tmp_path / "spool", seed, written))
     everything = bodies(tmp_path / "spool")
     assert everything.keys() == written.keys()
     harm(tmp_path / "spool", chance)
@@ -169,6 +172,41 @@ def test_a_message_is_whole_or_absent(harm: Callable[[Path, random.Random], None
             assert_whole(envelope, body, written)
     whole = {message_id for message_id, (_, body) in recovered.items() if body is not None}
     assert whole & set(written) <= present, "repair saves whatever recovery finds"
+
+
+def test_of_a_damaged_copy_and_its_original_the_original_is_saved(tmp_path: Path) -> None:
+    """The tools took the younger one, whose octets were lost, and told the message for lost; the relay had it."""
+    body = b"Subject: moved\r\n\r\ntwice on disk\r\n"
+
+    async def write() -> int:
+        with SpoolDirectory.open(str(tmp_path / "spool")) as spool:
+            shard = Shard(spool.fd, "00", 0, segment_octets=SEGMENT)
+            shard.attach(asyncio.get_running_loop())
+            stored = await shard.append(b"a@x.example", [b"b@y.example"], body)
+            shard.close()
+            shard = Shard(spool.fd, "00", 0, segment_octets=SEGMENT)
+            shard.attach(asyncio.get_running_loop())
+            while (some := shard.recover()) is not None:
+                for message in some:
+                    envelope = Envelope.parse(message.envelope)
+                    flags = envelope.flags | Flag.COPY
+                    await shard.store(msgspec.structs.replace(envelope, flags=flags, chunks=()).build(), body)
+                await asyncio.sleep(0.001)
+            await shard.append(b"a@x.example", [b"c@y.example"], b"behind it\r\n")
+            shard.close()
+        return stored.id
+
+    victim = asyncio.run(write())
+    _, younger = segments(tmp_path / "spool")
+    octets = bytearray(younger.read_bytes())
+    octets[-4096:] = bytes(4096)  # never sealed: a start scans it, and sees the damage
+    octets[octets.index(body)] ^= 1
+    younger.write_bytes(octets)
+    assert check(tmp_path / "spool").damage
+    assert repair(tmp_path / "spool", tmp_path / "new").lost == []
+    assert bodies(tmp_path / "new")[victim][1] == body
+    recovered, _ = asyncio.run(recover(tmp_path / "spool"))  # last: it says durably that the copy is over
+    assert recovered[victim][1] == body
 
 
 def test_damage_in_the_middle_is_told_with_its_place_and_set_aside(tmp_path: Path) -> None:

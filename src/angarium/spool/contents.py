@@ -126,7 +126,7 @@ class Contents:
                 yield from self._messages_of(segment, file, scan, looked_at, resolution, doubtful=doubtful)
                 if not is_unchanged(file, segment):  # used again meanwhile: likewise
                     del self.damage[known:]
-        for message in doubtful:
+        for message in reversed(doubtful):  # of several the oldest, as recovery has it
             if resolution.take(message.envelope.id, message.segment.header.serial):
                 state = self._state(message.envelope, resolution.outcome(message.envelope.id), shard)
                 yield StoredMessage(message.segment, message.offset, message.envelope, state)
@@ -226,24 +226,30 @@ class Contents:
             what = "no valid record"
             self.damage.append(Damage(segment.path, what, header.serial, start, end - start))
         looked_at(segment, file, scan)
+        is_damaged = bool(scan.damaged)
         for entry in scan.entries(Kind.OUTCOME, Kind.FREED):
             if entry.kind == Kind.OUTCOME:
                 resolution.note_outcome(entry.id, OutcomePlace(header.serial, entry.offset, entry.length))
             else:
                 octets = self._read(segment, file, entry)
+                is_damaged |= octets is None
                 for message_id, home in freed_entries(octets or b""):
                     resolution.note_freed(message_id, home)
         for entry in scan.entries(Kind.ENVELOPE):
             if resolution.is_freed(entry.id, header.serial):
                 continue
             envelope = self._envelope(segment, file, entry)
+            is_damaged |= envelope is None
             if envelope is None or _is_torn(segment, scan, entry, envelope):
                 continue
-            if Flag.COPY_FIRST in envelope.flags and resolution.outcome(entry.id) is None:
-                # A compaction was cut short behind it: an older copy counts, if there is one.
+            outcome = resolution.outcome(entry.id)
+            # A compaction was cut short behind it, or something near it is damaged: an older copy goes before it.
+            if (Flag.COPY_FIRST in envelope.flags and outcome is None) or (Flag.COPY in envelope.flags and is_damaged):
                 doubtful.append(StoredMessage(segment, entry.offset, envelope, None))
             elif resolution.take(entry.id, header.serial):
-                state = self._state(envelope, resolution.outcome(entry.id), header.shard)
+                known = len(self.damage)
+                state = self._state(envelope, outcome, header.shard)
+                is_damaged |= outcome is not None and outcome.serial == header.serial and len(self.damage) > known
                 yield StoredMessage(segment, entry.offset, envelope, state)
 
     def _read(self, segment: Segment, file: SegmentFile, entry: Entry) -> bytes | None:

@@ -6,8 +6,8 @@ Fed segment by segment, newest first, each with its outcomes and freed ids befor
 - A message may lie in the spool twice, because compaction copies it into a younger segment. Of the copies that are
   not freed the one in the youngest segment is the message; the older ones are stale.
 - A copy whose envelope says that an outcome goes with it (flag COPY_FIRST), and for which none has been noted when it
-  is met, was cut short: it waits for the end of the scan, and counts only if no older copy does. Whoever feeds sees to
-  that.
+  is met, was cut short: it waits for the end of the scan, and counts only if no older copy does. So does every copy in
+  a segment in which something is damaged. Of several that waited the oldest counts. Whoever feeds sees to that.
 - A freed id is about the one copy that lies in the home it names. It stands in that segment or in a younger one.
 - The newest outcome of an id holds, whatever home it names: of two segments the younger one's, in a segment the last.
 """
