@@ -128,6 +128,7 @@ EXTENSIONS = {
     "angarium.tls.client": TLS + OCTETS,
     "angarium.inbound.refusals": [],
     "angarium.admission.tallies": ["csrc/admission/tallies.c", "csrc/octets/siphash.c"],
+    "angarium.admission.bounds": ["csrc/admission/bounds.c"],
     "angarium.inbound.gate": ["csrc/admission/tallies.c", "csrc/octets/siphash.c"],
     "angarium.inbound.limits": ["csrc/admission/tallies.c", "csrc/octets/siphash.c"],
     "angarium.inbound.load": ["csrc/admission/tallies.c", "csrc/octets/siphash.c"],

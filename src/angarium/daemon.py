@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from angarium import __version__
 from angarium.admin.views import Facts, Listener, WarmupView
+from angarium.admission.bounds import Bounds
 from angarium.admission.tallies import Tallies
 from angarium.config.explain_limits import RunningLines
 from angarium.config.location import admin_socket
@@ -118,6 +119,7 @@ class Daemon:
         self._tickets = TicketKeys()
         self._counts = Counts(worker_count=node.worker_count())
         self._tallies = Tallies()
+        self._bounds = Bounds(workers=node.worker_count())
         self._rations = Rations()
         self._ration_file = RationFile(self._spool.fd)
         self._warmups = Warmups(self._config.warmup, self._config.shaping.provider, self._rations)
@@ -167,6 +169,7 @@ class Daemon:
                 self._shares,
                 self._counts,
                 tallies=self._tallies,
+                bounds=self._bounds,
                 rations=self._rations,
                 hooks=self._hooks,
                 spool=self._spool,
@@ -184,6 +187,7 @@ class Daemon:
         counters.forget_gauges(number + 1)
         self._shares.forget_worker(number)
         self._tallies.forget_worker(number)
+        self._bounds.forget_worker(number)
 
     async def ready(self) -> None:
         # Loaded only now: workers forked before do without these modules' memory.

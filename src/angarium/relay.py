@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from angarium.admission.bounds import Bounds
 from angarium.admission.tallies import Tallies
 from angarium.bounces.classifier import Classifier
 from angarium.bounces.options import make_classifier
@@ -121,6 +122,7 @@ class Relay:
         counts: Counts,
         *,
         tallies: Tallies,
+        bounds: Bounds | None = None,
         rations: Rations | None = None,
         tickets: TicketKeys | None = None,
     ) -> None:
@@ -177,6 +179,7 @@ class Relay:
         self._tls_counts: TlsCounts | None = None
         self._tls_reporter: TlsReporter | None = None
         self._tallies = tallies
+        self._bounds = bounds if bounds is not None else Bounds()
         self._is_first = seat.number == 0
         self._intake: Intake
         self._tracing: Tracing
@@ -189,6 +192,7 @@ class Relay:
         shares.attach(seat.number)
         counts.attach(seat.number)
         tallies.attach(seat.number)
+        self._bounds.attach(seat.number)
 
     @classmethod
     async def open(
@@ -200,6 +204,7 @@ class Relay:
         counts: Counts,
         *,
         tallies: Tallies,
+        bounds: Bounds | None = None,
         rations: Rations | None = None,
         spool: SpoolDirectory,
         sockets: Sequence[BoundSocket],
@@ -211,13 +216,16 @@ class Relay:
 
         shares  limits of sites. counts  of identities and failures of AUTH (inbound/quota.py).
         tallies  of clients' networks (inbound/gate.pyx).
+        bounds  of all sessions of the machine; None: this is the only worker.
         rations  of sources that are warmed up; None: all are warm.
         hooks  of policy.file.
         standing  orders that hold.
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
-        self = cls(seat, loop, config, shares, counts, tallies=tallies, rations=rations, tickets=tickets)
+        self = cls(
+            seat, loop, config, shares, counts, tallies=tallies, bounds=bounds, rations=rations, tickets=tickets
+        )
         if seat.count > 1:
             heard = self._dispatcher.sources.heard
             self._handover = HandOverDesk(self._scheduler, seat.number, seat.count, spool.fd, heard)
@@ -237,7 +245,13 @@ class Relay:
         self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards, self._strange_shards)
         self._intake = Intake(
-            self._shards[0], self._scheduler, self.journal, self._scheduler.wheel, loop, self._dispatcher.poll
+            self._shards[0],
+            self._scheduler,
+            self.journal,
+            self._scheduler.wheel,
+            loop,
+            self._dispatcher.poll,
+            self._bounds,
         )
         self._intake.authority = self._authority
         self._tracing = Tracing(self._intake, seat.number)

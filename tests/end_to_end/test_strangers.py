@@ -90,6 +90,58 @@ def test_a_dead_workers_places_are_given_back(tmp_path: Path) -> None:
                 assert {first_code(client) for client in others} == {220}
 
 
+def test_a_listeners_sessions_are_limited_over_all_workers_and_a_dead_one_gives_its_places_back(tmp_path: Path) -> None:
+    listener = f'address = "127.0.0.1:0"\n{PUBLIC}\nmax_sessions = 20\n'
+    config = "[admission.tight]\nfrom_percent = 0\n"  # nobody is ended for saying nothing
+    with NextHop() as hop, RelayProcess(tmp_path, config + hop.route, workers=2, listener=listener) as relay:
+        clients = [connect(relay.port, "127.0.0.2") for _ in range(100)]
+        with all_closed(clients):
+            codes = [first_code(client) for client in clients]
+            assert (codes.count(220), codes.count(421)) == (20, 80)
+            before = relay.workers()
+            os.kill(before[0], signal.SIGKILL)
+            wait_for(lambda: len(relay.workers()) == 2 and before[0] not in relay.workers(), "another worker")
+            alive = sum(1 for client, code in zip(clients, codes, strict=True) if code == 220 and not is_over(client))
+            assert 0 < alive < 20, "one worker's sessions went with it"
+            others = [connect(relay.port, "127.0.0.2") for _ in range(100)]
+            with all_closed(others):
+                assert [first_code(client) for client in others].count(220) == 20 - alive
+        wait_for_no_sessions(relay)
+
+
+def is_over(client: socket.socket) -> bool:
+    client.settimeout(0.2)
+    try:
+        return client.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_the_memory_of_sessions_is_limited_over_all_workers(tmp_path: Path) -> None:
+    """Two workers, each well below the bound: together they are over it."""
+    config = "[admission]\nmax_session_memory = \"400KiB\"\n[admission.tight]\nfrom_percent = 0\n"
+    with NextHop() as hop, clean_relay(tmp_path, config + hop.route, workers=2, listener=PUBLIC) as relay:
+        clients: list[socket.socket] = []
+        with all_closed(clients):
+
+            def is_full() -> bool:
+                clients.append(connect(relay.port, GOOD))
+                return first_code(clients[-1]) == 421
+
+            wait_for(is_full, "together they hold too much")
+            assert metrics(relay)["angarium_in_memory_full_total"] >= 1
+            assert 400 << 10 <= metrics(relay)["angarium_in_session_memory_octets"] < 2 * (400 << 10)
+        wait_for_no_sessions(relay)
+
+        def is_let_in() -> bool:
+            with connect(relay.port, GOOD) as client:
+                return first_code(client) == 220
+
+        wait_for(is_let_in, "there is room again")
+
+
 @pytest.mark.parametrize("where", ["command", "data"])
 def test_slowloris_clients_are_ended_whatever_they_trickle(tmp_path: Path, where: str) -> None:
     """An octet of a command, or of message data, every moment: when they are many the load is high and the time that

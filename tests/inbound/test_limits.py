@@ -321,3 +321,45 @@ def test_past_the_memory_that_sessions_may_hold_new_ones_are_turned_away(tmp_pat
             assert not harness.intake.is_memory_full
 
     run(main())
+
+
+def test_what_sessions_of_other_workers_hold_counts_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, **PUBLIC) as harness:
+            load = watch(harness, max_session_memory="1MiB")
+            bounds = harness.intake.bounds
+            load.look()
+            assert not harness.intake.is_memory_full
+            bounds.attach(1)
+            bounds.memory_with(1 << 20)
+            bounds.attach(0)
+            load.look()
+            assert harness.intake.is_memory_full
+            assert await refused(harness.port) == "421 4.3.1 No memory for more sessions, try again later"
+            bounds.forget_worker(1)
+            load.look()
+            assert not harness.intake.is_memory_full
+
+    run(main())
+
+
+def test_a_session_that_was_turned_away_takes_no_place(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, max_sessions=2) as harness:
+            places = harness.listeners[0].context.places
+            first, second = [await SmtpPeer.greeted(harness.port) for _ in range(2)]
+            lingering = [await SmtpPeer.connect(harness.port) for _ in range(3)]
+            for each in lingering:
+                assert (await each.reply())[:9] == "421 4.3.2"
+            assert places.used == places.reserved == 2
+            first.cut()
+            await harness.until(lambda: places.used == 1)
+            # The three are still there, and who comes now is let in.
+            assert len(harness.intake.clients) >= 2
+            third = await SmtpPeer.greeted(harness.port)
+            for each in (second, third, *lingering):
+                each.cut()
+            await harness.until(lambda: not harness.intake.clients)
+            assert places.used == places.reserved == 0
+
+    run(main())

@@ -199,7 +199,8 @@ class AdmissionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     exempt              networks that nothing of this table holds for.
     max_sessions        at once on the machine; 0: no limit but the listeners' own.
-    max_session_memory  what sessions of one worker may hold together; past it new ones are turned away. 0: no limit.
+    max_session_memory  what all sessions of the machine may hold together; past it new ones are turned away. 0: no
+                        limit. Absent: an eighth of the machine's memory, and 1 GiB at the least.
     greet_wait          a client that talks within this time is no mail server: 554, and the end.
     teaser              said before that wait, as a first line of the greeting; "": nothing.
     refuse_score        clients with so many points of lists and checks are refused; 0: nobody is.
@@ -213,7 +214,7 @@ class AdmissionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     exempt: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     max_sessions: int = 0
-    max_session_memory: Octets = Octets(1 << 30)
+    max_session_memory: Octets | None = None
     greet_wait: Duration = Duration(0)
     teaser: str = ""
     refuse_score: int = 0

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from angarium.admission.bounds cimport Places
 from angarium.inbound.client cimport Client, sockaddr_storage
 from angarium.sockets.poll cimport poll_node
 from angarium.model.octets cimport octets
@@ -20,6 +21,7 @@ cdef class InboundConnection(Client):
     cdef poll_node wire             # its descriptor is -1 before accepted() and after the end
     cdef octets *backlog            # what the socket did not take yet, or NULL
     cdef size_t backlog_sent        # of it
+    cdef Places places              # of the listener: it has one among them; None: it is not counted
     cdef uint8_t phase
     cdef bint is_write_paused
     cdef bint is_read_paused

@@ -92,7 +92,9 @@ cdef class InboundConnection(Client):
     cdef void begin(self, const uint8_t *early, size_t length) noexcept:
         """It is known who the client is: the greeting, or why there is none. `early`: what it has said before."""
         cdef Intake intake = self.context.intake
-        if self.context.session_count > self.context.max_sessions:
+        self.places = self.context.places           # given back there, whatever a reload makes of the listener
+        if not self.places.take():
+            self.places = None
             turned_away_total.cell[0] += 1
             self.session.close_with(self.context.settings.too_many_reply)
             self.tell_rejected(self.session.refusal)
@@ -154,6 +156,9 @@ cdef class InboundConnection(Client):
         intake.clients.discard(self)
         intake.waiting.pop(self, None)
         self.context.session_count -= 1
+        if self.places is not None:
+            self.places.give()
+            self.places = None
         sessions.cell[0] -= 1
 
     # For the operator and for shutdown

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from angarium.admission.bounds cimport Bounds, Places
 from angarium.events.journal cimport Journal
 from angarium.inbound.gate cimport Gate
 from angarium.inbound.networks cimport NetworkList
@@ -26,6 +27,7 @@ cdef class Intake:
     cdef readonly Wheel wheel
     cdef readonly object loop
     cdef readonly Poll poll                 # their sockets
+    cdef readonly Bounds bounds             # shared with all workers
     cdef uint8_t *read_octets               # READ_OCTETS: what a read brings, of whichever connection
     cdef object read_owner
     cdef object plain_owner                 # of what a read held under TLS; None before the first such session
@@ -75,7 +77,7 @@ cdef class InboundContext:
     cdef readonly bint has_subdomains
     cdef readonly uint32_t generation
     cdef readonly uint32_t session_count
-    cdef readonly uint32_t max_sessions
+    cdef readonly Places places             # of max_sessions, which all workers share
     cdef readonly uint32_t data_octets_per_s
     cdef readonly ServerContext tls         # None: no TLS, or none now
     cdef readonly bint is_implicit_tls

@@ -3,6 +3,7 @@
 from asyncio import AbstractEventLoop
 from typing import Protocol, final
 
+from angarium.admission.bounds import Bounds, Places
 from angarium.events.journal import Journal
 from angarium.inbound.authority import Authority
 from angarium.inbound.etrn import EtrnDesk
@@ -50,6 +51,7 @@ class Intake:
     journal: Journal
     wheel: Wheel
     loop: AbstractEventLoop
+    bounds: Bounds
     clients: set[_Client]
     active: int
     committing: int
@@ -80,8 +82,9 @@ class Intake:
         wheel: Wheel,
         loop: AbstractEventLoop,
         poll: Poll | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
-        """poll: the worker's, when its outbound sockets are in it too."""
+        """poll: the worker's, when its outbound sockets are in it too. bounds: those of all workers; None: there is one."""
     def drain(self) -> None:
         """From now on sessions end: idle ones get 421 at once, others behind the message they are in."""
     def close_idle(self) -> int:
@@ -102,7 +105,7 @@ class InboundContext:
     has_subdomains: bool
     generation: int
     session_count: int
-    max_sessions: int
+    places: Places
     data_octets_per_s: int
     is_auth_offered: bool
     auth_mechanisms: frozenset[str]

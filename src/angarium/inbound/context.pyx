@@ -4,6 +4,7 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
+from angarium.admission.bounds cimport Bounds
 from angarium.events.journal cimport Journal
 from angarium.inbound.networks cimport NetworkList
 from angarium.sockets.poll cimport Poll
@@ -33,13 +34,14 @@ cdef enum:
 @cython.final
 cdef class Intake:
     def __cinit__(self, Shard shard not None, Scheduler scheduler not None, Journal journal not None,
-                  Wheel wheel not None, object loop, Poll poll=None):
+                  Wheel wheel not None, object loop, Poll poll=None, Bounds bounds=None):
         self.shard = shard
         self.scheduler = scheduler
         self.journal = journal
         self.wheel = wheel
         self.loop = loop
         self.poll = Poll(loop) if poll is None else poll
+        self.bounds = Bounds() if bounds is None else bounds
         self.read_owner = bytearray(READ_OCTETS)
         self.read_octets = <uint8_t *>PyByteArray_AS_STRING(self.read_owner)
         self.deadline_kind = -1
@@ -144,7 +146,6 @@ cdef class InboundContext:
         self.settings = settings
         self.domains = domains
         self.has_subdomains = any(domain.startswith(b".") for domain in domains)
-        self.max_sessions = options.max_sessions
         self.data_octets_per_s = options.data_octets_per_s
         self.tls = tls
         self.is_implicit_tls = options.tls is not None and options.tls.implicit
@@ -155,6 +156,7 @@ cdef class InboundContext:
         self.gate = gate if gate is not None and gate.counts and options.admission.limits else None
         self.options = options
         self.name = str(options.address).encode()
+        self.places = self.intake.bounds.places(self.name, options.max_sessions)
         self.generation += 1
 
     def replace_certificates(self, ServerContext tls not None):

@@ -1,4 +1,4 @@
-"""How much sessions take of a worker and of the machine."""
+"""How much sessions take of the machine, over all workers."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, final

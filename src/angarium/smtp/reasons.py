@@ -27,7 +27,7 @@ REASONS: Final[dict[str, Reason]] = {
     # The connection
     "GREETING_TOO_MANY": Reason(
         "too-many-sessions",
-        "The worker that got the connection had as many sessions of this listener as it may have.",
+        "This listener had as many sessions as it may have, over all workers.",
         ("listener.max_sessions",),
     ),
     "TIMEOUT": Reason(
@@ -71,7 +71,7 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "MEMORY_FULL": Reason(
         "session-memory-full",
-        "The sessions of the worker that got the connection held as much memory as they may.",
+        "The sessions of all workers held as much memory as they may.",
         ("admission.max_session_memory",),
     ),
     "NETWORK_CONNECTIONS": Reason(
