@@ -1,10 +1,11 @@
 # XCLIENT, XFORWARD and ETRN: for whom a listed peer speaks, where its next message came from, and whose mail is to be tried
 # now. What may be said is judged in claims.py and etrn.py; here it takes effect. Never on the way of other clients' mail.
 from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport InboundContext
 from angarium.inbound.inquiry cimport inquire
+from angarium.inbound.limits cimport limits_move
 from angarium.smtp.server_session cimport ServerSession
 
 import ipaddress
@@ -45,6 +46,7 @@ cdef void claims_offer(Client client) noexcept:
 cdef void proceed_xclient(Client client) noexcept:
     cdef ServerSession session = client.session
     cdef object now, before = client.introduced
+    cdef bytes reply
     try:
         now = claims.introduction(before, session.argument)
         if before is None:
@@ -61,14 +63,36 @@ cdef void proceed_xclient(Client client) noexcept:
     client.introduced = now
     client.forwarded = None
     client.visit = None                 # what policy has found out about the peer is not about the client
-    if now.has_address:
-        take_address(client, now.address)
+    client.tarpit_ms = 0                # nor is what it was kept waiting for, or let in for
+    client.let_in_until_ms = 0
+    try:
+        reply = counted_as(client, now)
+    except Exception as error:
+        client.context.intake.journal.log("error", where="xclient", reason=repr(error))
+        reply = client.context.settings.trouble_reply
+    if reply is not None:
+        client.session.close_with(reply)
+        return
     # As after connecting: whoever would not have been greeted under this address is not (XCLIENT_README).
     if client.context.judges is not None and client.context.judges.connect:
         client.is_being_introduced = True
         inquire(client, client.context.judges.connect, ConnectCase(client), judged)
     else:
         begin_anew(client)
+
+
+cdef bytes counted_as(Client client, object now):
+    """From now on limits count the client that was introduced, where they counted the peer or whom it introduced before. A
+    command that leaves address and rights as they were introduces nobody new to them. The reply when it may not come in."""
+    cdef uint8_t[16] before
+    cdef bint is_own
+    memcpy(before, client.binary_address, 16)
+    if now.has_address:
+        take_address(client, now.address)
+    is_own = client.context.relay_from.has(client.binary_address) or now.login != ""
+    if memcmp(before, client.binary_address, 16) == 0 and client.is_stranger != is_own:
+        return None
+    return limits_move(client, is_own)
 
 
 cdef void judged(Client client, object case, object refusal) noexcept:

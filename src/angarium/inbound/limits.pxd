@@ -2,5 +2,6 @@ from angarium.admission.tallies cimport tally_kind
 from angarium.inbound.client cimport Client
 
 cdef bytes limits_enter(Client client)                          # the reply to a connection that may not come in, or None
+cdef bytes limits_move(Client client, bint is_own)              # the same for whom a listed peer has introduced
 cdef void limits_leave(Client client) noexcept
 cdef bytes limits_refuse(Client client, tally_kind kind)        # takes one; the reply when it may not be, or None

@@ -38,13 +38,30 @@ cdef bytes NETWORK_HANDSHAKES = replies.NETWORK_HANDSHAKES
 
 
 cdef bytes limits_enter(Client client):
+    return enter(client, client.context.gate, client.may_relay)
+
+
+cdef bytes limits_move(Client client, bint is_own):
+    """Somebody else is the client now. The peer's count goes before the client's own is taken, for both may be of one network;
+    its place among the machine's sessions is kept, or another connection might get it in between."""
     cdef Gate gate = client.context.gate
+    client.counted = None                     # gives its places back
+    client.is_over_errors = False
+    if gate is None or gate.exempt.has(client.binary_address):
+        limits_leave(client)
+        client.is_stranger = False
+    if gate is None:
+        return None
+    return enter(client, gate, is_own)
+
+
+cdef bytes enter(Client client, Gate gate, bint is_own):
     cdef Visit visit
     cdef int over
     if gate.exempt.has(client.binary_address):
         return None
-    client.is_stranger = not client.may_relay
-    if gate.max_sessions:
+    client.is_stranger = not is_own
+    if gate.max_sessions and client.counted_by is None:
         if not tally_session_take(gate.tallies.table, gate.tallies.worker, gate.max_sessions):
             full_total.cell[0] += 1
             return MACHINE_FULL
@@ -52,7 +69,7 @@ cdef bytes limits_enter(Client client):
     if gate.rules is None:
         return None
     visit = Visit.__new__(Visit)
-    over = gate.rules.enter(visit, client.binary_address, is_mapped(client.binary_address), client.may_relay)
+    over = gate.rules.enter(visit, client.binary_address, is_mapped(client.binary_address), is_own)
     if over == OVER_NONE:
         client.counted = visit
         return None
