@@ -13,7 +13,7 @@ enum {
 typedef struct tally_entry {
     _Atomic uint64_t key;                           /* 0: never used */
     _Atomic uint64_t arrivals_ns[TALLY_KINDS];      /* GCRA's theoretical arrival times */
-    uint64_t reserved[2];                           /* an entry is three cache lines */
+    uint64_t reserved[1];                           /* an entry is three cache lines */
     _Atomic uint16_t connections[TALLY_WORKERS_MAX];
 } tally_entry;
 

@@ -1,5 +1,5 @@
 /* What strangers use of the machine, counted over all workers: sessions in all, and by network the connections open now
- * and five things that come at a rate.
+ * and six things that come at a rate.
  *
  * One table in memory that the daemon maps before it forks. Each worker counts its open connections in its own column, so
  * a worker that dies takes nothing with it: the supervisor clears the column. A place is taken by counting up the own
@@ -25,7 +25,8 @@
 typedef struct tally_table tally_table;
 
 typedef enum tally_kind {
-    TALLY_CONNECTIONS = 0, TALLY_MESSAGES, TALLY_RECIPIENTS, TALLY_HANDSHAKES, TALLY_ERRORS, TALLY_KINDS
+    TALLY_CONNECTIONS = 0, TALLY_MESSAGES, TALLY_RECIPIENTS, TALLY_HANDSHAKES, TALLY_ERRORS,
+    TALLY_AUTH_ATTEMPTS, TALLY_KINDS
 } tally_kind;
 
 typedef struct tally_rate {

@@ -30,7 +30,7 @@ def set_limits(harness: IntakeHarness, *limits: dict[str, Any], tallies: Tallies
     tallies = tallies or Tallies()
     harness.intake.gate = Gate(tallies, admission(limit=list(limits), **more))
     listener = harness.listeners[0]
-    listener.apply(HOSTNAME, listener.context.options)
+    listener.apply(HOSTNAME, listener.context.options, listener.context.tls)
     return tallies
 
 

@@ -57,6 +57,7 @@ class LimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     recipients        past it RCPT is answered 450 4.7.0.
     handshakes        of TLS; past it STARTTLS is answered 454 4.7.0, and a connection that begins with TLS closed.
     errors            commands answered 5xx; past it the session ends, and the next is turned away, with 421 4.7.0.
+    auth_attempts     AUTH commands that begin an exchange, whatever comes of it; past it AUTH is answered 454 4.7.0.
     own_clients       also counts clients that the listener's relay_from names.
     """
 
@@ -68,6 +69,7 @@ class LimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     recipients: Share = Share.decode("none")
     handshakes: Share = Share.decode("none")
     errors: Share = Share.decode("none")
+    auth_attempts: Share = Share.decode("none")
     own_clients: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ cdef extern from "admission/tallies.h" nogil:
         TALLY_RECIPIENTS
         TALLY_HANDSHAKES
         TALLY_ERRORS
+        TALLY_AUTH_ATTEMPTS
         TALLY_KINDS
 
     ctypedef enum tally_result:

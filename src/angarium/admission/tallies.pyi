@@ -5,7 +5,7 @@ from typing import Final, Literal, final
 
 from angarium.admission.options import LimitOptions
 
-Kind = Literal["connections", "messages", "recipients", "handshakes", "errors"]
+Kind = Literal["connections", "messages", "recipients", "handshakes", "errors", "auth_attempts"]
 KINDS: Final[tuple[Kind, ...]]
 
 @final

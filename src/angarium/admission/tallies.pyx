@@ -87,7 +87,7 @@ cdef class Visit:
         return self.take(<tally_kind><int>KINDS.index(kind)) == OVER_NONE
 
 
-KINDS = ("connections", "messages", "recipients", "handshakes", "errors")
+KINDS = ("connections", "messages", "recipients", "handshakes", "errors", "auth_attempts")
 
 
 @cython.final
@@ -104,7 +104,7 @@ cdef class Rules:
             self.rules[i].connections = limit.connections
             self.rules[i].has_own_clients = limit.own_clients
             for kind, share in enumerate((limit.connection_rate, limit.messages, limit.recipients, limit.handshakes,
-                                          limit.errors)):
+                                          limit.errors, limit.auth_attempts)):
                 self.rules[i].rates[kind].interval_ns = share.interval_ns
                 self.rules[i].rates[kind].burst = max(share.amount, 1)
 

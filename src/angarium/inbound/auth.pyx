@@ -1,6 +1,8 @@
 # AUTH: who is offered it, and where exchanges go (authority.py). Lines and order were checked by the session.
+from angarium.admission.tallies cimport TALLY_AUTH_ATTEMPTS
 from angarium.inbound.client cimport Client
 from angarium.inbound.context cimport InboundContext
+from angarium.inbound.limits cimport limits_refuse
 from angarium.smtp.server_dialogue cimport EVENT_AUTH
 from angarium.smtp.server_session cimport ServerSession
 
@@ -36,7 +38,14 @@ cdef void auth_refresh(Client client) noexcept:
 
 cdef void proceed_auth(Client client) noexcept:
     cdef ServerSession session = client.session
+    cdef bytes reply
     try:
+        # Of a network, before anybody is asked: many addresses that try one password each fail in no limit of one address.
+        if session.asked == EVENT_AUTH and client.counted is not None and (
+                reply := limits_refuse(client, TALLY_AUTH_ATTEMPTS)) is not None:
+            session.refuse(reply)
+            client.tell_rejected(session.refusal)
+            return
         if session.asked == EVENT_AUTH:
             client.attempt = client.context.intake.authority.begin(
                 client, session.mechanism, b"SCRAM-SHA-256-PLUS" in session.mechanisms.split())

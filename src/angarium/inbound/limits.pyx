@@ -3,7 +3,7 @@
 #
 # A listener without limits has no gate, and its clients are not counted: that comparison is all it costs.
 from angarium.admission.tallies cimport (
-    OVER_NONE, OVER_OPEN, TALLY_ERRORS, TALLY_HANDSHAKES, TALLY_MESSAGES, TALLY_RECIPIENTS,
+    OVER_NONE, OVER_OPEN, TALLY_AUTH_ATTEMPTS, TALLY_ERRORS, TALLY_HANDSHAKES, TALLY_MESSAGES, TALLY_RECIPIENTS,
     Visit, tally_kind, tally_session_give, tally_session_take,
 )
 from angarium.inbound.client cimport Client, is_mapped
@@ -28,6 +28,9 @@ cdef Counter recipients_total = counter(
 cdef Counter handshakes_total = counter(
     "angarium_in_network_handshakes_total", "TLS refused: too many handshakes of the client's network.")
 
+cdef Counter auth_attempts_total = counter(
+    "angarium_in_network_auth_attempts_total", "AUTH answered 454: too many attempts of the client's network.")
+
 cdef bytes MACHINE_FULL = replies.MACHINE_FULL
 cdef bytes NETWORK_CONNECTIONS = replies.NETWORK_CONNECTIONS
 cdef bytes NETWORK_CONNECTION_RATE = replies.NETWORK_CONNECTION_RATE
@@ -35,6 +38,7 @@ cdef bytes NETWORK_ERRORS = replies.NETWORK_ERRORS
 cdef bytes NETWORK_MESSAGES = replies.NETWORK_MESSAGES
 cdef bytes NETWORK_RECIPIENTS = replies.NETWORK_RECIPIENTS
 cdef bytes NETWORK_HANDSHAKES = replies.NETWORK_HANDSHAKES
+cdef bytes NETWORK_AUTH_ATTEMPTS = replies.NETWORK_AUTH_ATTEMPTS
 
 
 cdef bytes limits_enter(Client client):
@@ -102,6 +106,9 @@ cdef bytes limits_refuse(Client client, tally_kind kind):
     if kind == TALLY_HANDSHAKES:
         handshakes_total.cell[0] += 1
         return NETWORK_HANDSHAKES
+    if kind == TALLY_AUTH_ATTEMPTS:
+        auth_attempts_total.cell[0] += 1
+        return NETWORK_AUTH_ATTEMPTS
     errors_total.cell[0] += 1
     return NETWORK_ERRORS
 

@@ -102,6 +102,11 @@ REASONS: Final[dict[str, Reason]] = {
         "The client's network began TLS as often as it may.",
         ("admission.limit.handshakes",),
     ),
+    "NETWORK_AUTH_ATTEMPTS": Reason(
+        "network-auth-attempts",
+        "Clients of this network began AUTH as often as they may, whether it went well or not.",
+        ("admission.limit.auth_attempts",),
+    ),
     # Extensions of MAIL
     "BINARYMIME_NEEDS_BDAT": Reason(
         "binarymime-needs-bdat", "DATA came in a transaction of BODY=BINARYMIME (RFC 3030 §3)."

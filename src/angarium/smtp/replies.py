@@ -116,6 +116,7 @@ NETWORK_CONNECTION_RATE = b"421 4.7.0 Too many connections from your network, tr
 NETWORK_ERRORS = b"421 4.7.0 Too many errors from your network, try again later\r\n"
 NETWORK_MESSAGES = b"450 4.7.0 Too many messages from your network, try again later\r\n"
 NETWORK_RECIPIENTS = b"450 4.7.0 Too many recipients from your network, try again later\r\n"
+NETWORK_AUTH_ATTEMPTS = b"454 4.7.0 Too many authentication attempts from your network, try again later\r\n"
 NETWORK_HANDSHAKES = b"454 4.7.0 Too many TLS handshakes from your network, try again later\r\n"
 
 # TLS (RFC 3207 §4)
