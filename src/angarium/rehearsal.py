@@ -136,7 +136,7 @@ class Rehearsal:
         )
         told = cast(Journal, _TellingJournal(self._journal, self._note))
         self._admission = Admission(loop, told, self._intake, is_exempt)
-        self._recipients = RecipientJudge(loop, self._journal, hostname)
+        self._recipients = RecipientJudge(loop, self._journal, hostname, self._policy.recipient_hook)
         self._resolver = CachingResolver(config.resolver)
         self._context: InboundContext
         self._reader: asyncio.StreamReader

@@ -133,7 +133,7 @@ class Relay:
         self._hostname = config.node.own_hostname()
         self._policy = Policy(loop, self.journal)
         self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
-        self._recipients = RecipientJudge(loop, self.journal, self._hostname)
+        self._recipients = RecipientJudge(loop, self.journal, self._hostname, self._policy.recipient_hook)
         self._logins = Logins(config.login, report=self._token_failed)
         self._side_tls = SideTls(loop, self.journal, self._logins)
         self._listeners: dict[ListenAddress, Listener] = {}

@@ -127,6 +127,14 @@ REFUSALS = [
         LISTENER + "[auth]\ncredentials = 'hook'\n",
         "auth.credentials: a hook is to know them, but policy.file names none",
     ),
+    (
+        LISTENER + "[domain.'x.example']\nrecipients = ['hook']\n",
+        'domain."x.example".recipients: a hook is to know them, but policy.file names none',
+    ),
+    (
+        LISTENER + "[domain.'x.example']\nrecipients = ['hook', 'call-ahead']\n",
+        'domain."x.example".recipients: "call-ahead" and "hook": only one of the two can be asked',
+    ),
     ("[node]\nworker = 2\n", "node.worker: unknown key"),
     ("[node]\nworkers = '2'\n", "node.workers: expected integer, got string"),
     ("[node]\nworkers = 65\n", "node.workers: between 0 (one per core) and 64, got 65"),

@@ -60,7 +60,7 @@ def test_the_example_works_in_a_relay(config: Path, tmp_path: Path) -> None:
 
 
 def test_every_hook_and_state_has_its_row() -> None:
-    rows = dict(re.findall(r"^\| `(on_\w+|route)` \| .* \| ([^|]+) \|$", TEXT, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(on_\w+|route|knows_recipient)` \| .* \| ([^|]+) \|$", TEXT, re.MULTILINE))
     assert set(rows) == set(HOOKS)
     for hook, decisions in ALLOWED.items():
         assert set(re.findall(r"`(\w+)`", rows[hook])) == {each.__name__ for each in decisions}, hook
@@ -70,7 +70,7 @@ def test_every_hook_and_state_has_its_row() -> None:
 
 def test_every_argument_is_listed_with_its_fields() -> None:
     rows = dict(re.findall(r"^\| `([A-Z]\w+)` \| ([^|]+) \|$", TEXT, re.MULTILINE))
-    for name in ("Client", "Mail", "Rcpt", "Message", "Outcome"):
+    for name in ("Client", "Credentials", "Mail", "Rcpt", "Recipient", "Message", "Outcome"):
         kind = getattr(policy, name)
         properties = {key for key, value in vars(kind).items() if isinstance(value, property)}
         assert set(re.findall(r"`(\w+)`", rows[name])) == set(kind.__struct_fields__) | properties, name

@@ -28,7 +28,7 @@ def test_hooks_are_found_by_their_names(tmp_path: Path) -> None:
         ("def on_rcpt(rcpt:\n", ":1: '(' was never closed"),
         ("\nimport nowhere\ndef on_rcpt(rcpt): ...\n", ":2: ModuleNotFoundError: No module named 'nowhere'"),
         ("raise SystemExit(3)\n", ":1: SystemExit: 3"),
-        ("def on_recipient(rcpt): ...\n", ':1: "on_recipient" is no hook: there are on_connect'),
+        ("def on_delivery(rcpt): ...\n", ':1: "on_delivery" is no hook: there are on_connect'),
         ("def on_rcpts(rcpt): ...\n", ':1: "on_rcpts" is no hook; did you mean "on_rcpt"?'),
         ("def on_rcpt(): ...\n", ":1: on_rcpt must take one argument"),
         ("def on_rcpt(a, b): ...\n", ":1: on_rcpt must take one argument"),

@@ -195,9 +195,14 @@ def read_hooks(config: Config, tree: Tree) -> HookSource | None:
     if not config.policy.file:
         return None
     try:
-        return read_source(config.policy.file)
+        return read_source(config.policy.file, _needed_hooks(config))
     except HookFileError as error:
         raise tree.complain(("policy", "file"), str(error)) from None
+
+
+def _needed_hooks(config: Config) -> tuple[tuple[str, str], ...]:
+    asking = [name for name, domain in config.domain.items() if domain.asks_hook]
+    return (("knows_recipient", f'domain."{asking[0]}".recipients'),) if asking else ()
 
 
 def check_rules(config: Config, tree: Tree) -> None:
@@ -236,6 +241,8 @@ def _check_domains(config: Config, tree: Tree) -> None:
         if key in seen:
             raise tree.complain(("domain", name), f"is the same domain as {seen[key]}")
         seen[key] = name
+        if options.asks_hook and not config.policy.file:
+            raise tree.complain(("domain", name, "recipients"), "a hook is to know them, but policy.file names none")
         if options.alias_of and domain_key(options.alias_of) == key:
             raise tree.complain(("domain", name, "alias_of"), "leads to itself")
 

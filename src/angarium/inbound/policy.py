@@ -68,6 +68,10 @@ class Policy:
         """Who knows credentials, where the configuration says that a hook does."""
         return None if self._hooks is None else self._hooks.on_auth
 
+    def recipient_hook(self) -> BoundHook | None:
+        """Who knows recipients, likewise."""
+        return None if self._hooks is None else self._hooks.knows_recipient
+
     @property
     def is_empty(self) -> bool:
         return self._hooks is None and not self._services

@@ -7,18 +7,22 @@ asked makes the session wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from angarium.events.journal import Journal
 from angarium.inbound.call_ahead import CallAhead
 from angarium.inbound.call_dialogue import CannotAsk
 from angarium.inbound.judgement import Answer, Judges, MailCase, NewRecipient, RcptCase
 from angarium.inbound.options import ListenerOptions, domain_key
+from angarium.inbound.recipient_hook import RecipientHook, Verdict
 from angarium.metrics.counters import counter
 from angarium.mime.notify import Notify
 from angarium.model.plan import Plan, Site
 from angarium.model.refusal import Refusal
+from angarium.policy.arguments import Recipient
+from angarium.policy.decisions import Defer, Redirect, Reject
+from angarium.policy.hooks import BoundHook
 from angarium.recipients.map_watch import MapWatch
 from angarium.recipients.maps import MapTrouble
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions
@@ -34,18 +38,29 @@ troubles_total = counter(
 UNKNOWN: Final = Refusal(replies.UNKNOWN_RECIPIENT, "unknown-recipient")
 CANNOT_ASK: Final = Refusal(replies.CANNOT_ASK_NEXT_HOP, "next-hop-not-asked")
 TROUBLE: Final = Refusal(replies.RECIPIENT_TROUBLE, "map-trouble")
+HOOK_REASON: Final = "policy-hook"
 TOO_MANY: Final = Refusal(replies.TOO_MANY_RECIPIENTS, "too-many-recipients")
 
 
 class RecipientJudge:
-    """One per worker; apply() before the first listener is made, and at each reload."""
+    """One per worker; apply() before the first listener is made, and at each reload, behind that of policy.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal, hostname: str) -> None:
+    hook  the operator's knows_recipient of this moment.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        journal: Journal,
+        hostname: str,
+        hook: Callable[[], BoundHook | None] = lambda: None,
+    ) -> None:
         self._journal = journal
         self._hostname = hostname
         self._maps = MapWatch(loop, journal)
         self._rewriting = Rewriting({}, RecipientsOptions(), (), self._maps)
         self._call_ahead: CallAhead | None = None
+        self._hook = RecipientHook(hook)
         self._maps.start()
 
     async def apply(
@@ -66,11 +81,13 @@ class RecipientJudge:
             self._call_ahead = CallAhead(self._hostname, options.call_ahead)
         self._call_ahead.plan = plan
         self._call_ahead.terms = terms
+        self._hook.apply(options.hook)
         self._rewriting = rewriting
         self._maps.keep_only(rewriting.maps)
 
     def close(self) -> None:
         self._maps.stop()
+        self._hook.close()
         if self._call_ahead is not None:
             self._call_ahead.close()
 
@@ -103,6 +120,8 @@ class RecipientJudge:
             if is_known is None:
                 return self._ask(case, named, found[0], mailbox, key)
             return self._asked(case, named, found[0], is_known)
+        if len(found) == 1 and found[0].asks_hook:
+            return self._ask_hook(case, named, found[0])
         return self._take(case, named, found)
 
     def for_report(self, mailbox: bytes) -> list[bytes]:
@@ -122,6 +141,44 @@ class RecipientJudge:
                 return CANNOT_ASK
             is_known = True
         return self._asked(case, named, found, is_known)
+
+    def _ask_hook(self, case: RcptCase, named: list[NewRecipient], found: Found) -> Answer:
+        mailbox = found.mailboxes[0]
+        *texts, domain = self._rewriting.parts(mailbox)
+        local, name, tag = (each.decode("utf-8", "replace") for each in texts)
+        recipient = Recipient(mailbox.decode("utf-8", "replace"), local, name, tag, domain)
+        verdict = self._hook.ask(recipient, self._rewriting.key(mailbox))
+        if isinstance(verdict, Coroutine):
+            return self._wait_for_hook(case, named, found, verdict)
+        return self._told(case, named, found, verdict)
+
+    async def _wait_for_hook(
+        self, case: RcptCase, named: list[NewRecipient], found: Found, verdict: Coroutine[Any, Any, Verdict]
+    ) -> Refusal | None:
+        return self._told(case, named, found, await verdict)
+
+    def _told(self, case: RcptCase, named: list[NewRecipient], found: Found, verdict: Verdict) -> Refusal | None:
+        """By the hook."""
+        if isinstance(verdict, Defer):
+            troubles_total.add(1)
+            return Refusal(verdict.reply(451), HOOK_REASON)
+        if isinstance(verdict, Reject):
+            unknown_total.add(1)
+            return Refusal(verdict.reply(550), HOOK_REASON)
+        if isinstance(verdict, Redirect):
+            try:
+                return self._take(case, named, [self._standing_for(verdict.paths())])
+            except MapTrouble as error:
+                return self._trouble(case.forward_path, error)
+        return self._asked(case, named, found, verdict)
+
+    def _standing_for(self, mailboxes: list[bytes]) -> Found:
+        """Who gets mail for those that a recipient stands for: as with an alias for them. Raises MapTrouble."""
+        each_found = [self._rewriting.find(each) for each in mailboxes]
+        known = dict.fromkeys(mailbox for each in each_found for mailbox in each.mailboxes)
+        unknown = [mailbox for mailbox, each in zip(mailboxes, each_found, strict=True) if each.is_unknown]
+        unknown += [mailbox for each in each_found for mailbox in each.unknown]
+        return Found(tuple(known), is_unknown=bool(unknown) and not known, unknown=tuple(unknown) if known else ())
 
     def _asked(self, case: RcptCase, named: list[NewRecipient], found: Found, is_known: bool) -> Refusal | None:
         if not is_known:

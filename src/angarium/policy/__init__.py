@@ -5,11 +5,11 @@
     async def on_rcpt(rcpt: Rcpt) -> Accept | Reject | None: ...
 """
 
-from angarium.policy.arguments import Client, Mail, Message, Outcome, Rcpt
+from angarium.policy.arguments import Client, Credentials, Mail, Message, Outcome, Rcpt, Recipient
 from angarium.policy.decisions import Accept, Decision, Defer, Discard, Redirect, Reject
 from angarium.policy.header import AddField, Field, Header, RemoveField, ReplaceField
 
 __all__ = [
-    "Accept", "AddField", "Client", "Decision", "Defer", "Discard", "Field", "Header", "Mail", "Message", "Outcome",
-    "Rcpt", "Redirect", "Reject", "RemoveField", "ReplaceField",
+    "Accept", "AddField", "Client", "Credentials", "Decision", "Defer", "Discard", "Field", "Header", "Mail", "Message",
+    "Outcome", "Rcpt", "Recipient", "Redirect", "Reject", "RemoveField", "ReplaceField",
 ]  # fmt: skip

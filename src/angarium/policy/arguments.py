@@ -97,6 +97,22 @@ class Rcpt(msgspec.Struct, frozen=True):
         return self.forward_path.rpartition("@")[0]
 
 
+class Recipient(msgspec.Struct, frozen=True):
+    """Whom knows_recipient is asked about, where `recipients` of a domain says "hook". Not who asks: answers are kept.
+
+    mailbox     as it stands behind aliases, in its spelling.
+    local_part  as it is compared: in lower case (unless case_sensitive), without quotes that it does not need.
+    name, tag   of it, by sub_address: "bob" and "+lists"; tag is "" without one.
+    domain      in lower case, A-labels.
+    """
+
+    mailbox: str
+    local_part: str
+    name: str
+    tag: str
+    domain: str
+
+
 class Message(msgspec.Struct, frozen=True):
     """The end of data, or of a message's first 128 KiB: what is longer is on its way to the disk while it arrives.
 

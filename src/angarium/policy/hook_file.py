@@ -44,11 +44,15 @@ class HookModule(msgspec.Struct, frozen=True):
 
 
 class HookSource(msgspec.Struct, frozen=True):
-    """The text of a hook file, and of the modules beside it that it imports, directly or through each other."""
+    """The text of a hook file, and of the modules beside it that it imports, directly or through each other.
+
+    needs  hooks that it has to define, each with who says so: ("knows_recipient", "domain.x.recipients").
+    """
 
     path: str
     text: str
     modules: tuple[HookModule, ...] = ()
+    needs: tuple[tuple[str, str], ...] = ()
 
     @property
     def paths(self) -> frozenset[str]:
@@ -60,8 +64,8 @@ class HookFileError(ConfigError):
     """The file cannot be used; the text says where and why: `/etc/angarium/policy.py:12: ...`."""
 
 
-def read_source(path: str) -> HookSource:
-    """Reads and compiles; runs nothing. Raises HookFileError."""
+def read_source(path: str, needs: tuple[tuple[str, str], ...] = ()) -> HookSource:
+    """Reads and compiles; runs nothing. needs: of HookSource. Raises HookFileError."""
     text = _read(path)
     modules: dict[str, HookModule] = {}
     wanted = _imported(path, text)
@@ -76,7 +80,7 @@ def read_source(path: str) -> HookSource:
             raise HookFileError(f"{place}: imports more than {MODULES_MAXIMUM} modules")
         modules[name] = module = HookModule(name, beside, _read(beside))
         wanted += _imported(beside, module.text)
-    return HookSource(path, text, tuple(modules.values()))
+    return HookSource(path, text, tuple(modules.values()), needs)
 
 
 def _read(path: str) -> str:
@@ -140,7 +144,7 @@ def load_hooks(source: HookSource) -> dict[str, Hook]:
         linecache.cache[path] = (len(text), None, text.splitlines(True), path)
     try:
         exec(code, module.__dict__)
-        return _hooks_of(module, source.path)
+        return _with_all_needed(_hooks_of(module, source.path), source)
     except BaseException as error:
         neighbours.restore(former_neighbours)
         if former is not None:
@@ -203,6 +207,13 @@ def _hooks_of(module: types.ModuleType, path: str) -> dict[str, Hook]:
             raise HookFileError(f'{path}:{value.__code__.co_firstlineno}: "{name}" is no hook{hint}')
     if not hooks:
         raise HookFileError(f"{path}: defines no hook: there are {', '.join(HOOKS)}")
+    return hooks
+
+
+def _with_all_needed(hooks: dict[str, Hook], source: HookSource) -> dict[str, Hook]:
+    for name, who in source.needs:
+        if name not in hooks:
+            raise HookFileError(f"{source.path}: defines no {name}, which {who} needs")
     return hooks
 
 

@@ -26,6 +26,7 @@ ALLOWED: Final[dict[str, tuple[type, ...]]] = {
     "on_auth": (str, Reject, Defer),
     "on_mail": _SAY,
     "on_rcpt": (*_SAY, Discard, Redirect),
+    "knows_recipient": (bool, Reject, Defer, Redirect),
     "on_message": (*_SAY, Discard, Redirect),
     "route": _SAY,
 }
@@ -33,7 +34,10 @@ ALLOWED: Final[dict[str, tuple[type, ...]]] = {
 FAILED: Final = Defer("Local policy error, try again later", status="4.3.0")
 LATE: Final = Defer("Local policy takes too long, try again later")
 
-# on_auth: an identity instead of a decision.
+# Of these what they cannot say is never "no objection": it would be somebody's password, or mail for nobody.
+_MUST_SAY: Final = frozenset(("on_auth", "knows_recipient"))
+
+# on_auth: an identity instead of a decision. knows_recipient: yes or no.
 Answer = Decision | None | Coroutine[Any, Any, Decision | None]
 
 
@@ -64,6 +68,7 @@ class Hooks:
         self.on_auth = bound("on_auth")
         self.on_mail = bound("on_mail")
         self.on_rcpt = bound("on_rcpt")
+        self.knows_recipient = bound("knows_recipient")
         self.on_message = bound("on_message")
         self.route = bound("route")
         self.on_outcome = bound("on_outcome")
@@ -72,7 +77,10 @@ class Hooks:
 class BoundHook:
     """One hook. Called with its argument it answers at once, or with a coroutine that will; it never raises."""
 
-    __slots__ = ("_allowed", "_deadline_s", "_hook", "_journal", "_loop", "_on_error", "_on_timeout", "_source", "name")
+    __slots__ = (
+        "_allowed", "_deadline_s", "_hook", "_is_question", "_journal", "_loop", "_on_error", "_on_timeout", "_source",
+        "name",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -90,23 +98,22 @@ class BoundHook:
         self._loop = loop
         self._journal = journal
         self._deadline_s = options.deadline_s(name)
-        # Of on_auth None means a wrong password, which nobody has found.
-        is_about_auth = name == "on_auth"
-        self._on_timeout = LATE if options.on_timeout == "defer" or is_about_auth else None
-        self._on_error = FAILED if options.on_error == "defer" or is_about_auth else None
+        self._on_timeout = LATE if options.on_timeout == "defer" or name in _MUST_SAY else None
+        self._on_error = FAILED if options.on_error == "defer" or name in _MUST_SAY else None
+        self._is_question = name == "knows_recipient"
         self._allowed = ALLOWED.get(name, ())
 
     def __call__(self, argument: object) -> Answer:
         try:
             result = self._hook(argument)
-            if result is None:
+            if result is None and not self._is_question:
                 return None
             if type(result) is CoroutineType:
                 step = FirstStep(result, self._loop)
                 if not step.is_done:
                     return self._rest(step, argument)
                 result = step.result
-                if result is None:
+                if result is None and not self._is_question:
                     return None
             return self._checked(result, argument)
         except Exception as error:
@@ -117,7 +124,7 @@ class BoundHook:
         try:
             async with deadline:
                 result = await step
-            return None if result is None else self._checked(result, argument)
+            return None if result is None and not self._is_question else self._checked(result, argument)
         except TimeoutError as error:
             if not deadline.expired():
                 return self._failed(error)  # one of the hook's own
@@ -134,11 +141,15 @@ class BoundHook:
             return Accept(route=route_text(result).decode())
         if not isinstance(result, self._allowed):
             allowed = ", ".join(each.__name__ for each in self._allowed)
+            if self._is_question:       # None would be a guess whether somebody exists
+                raise TypeError(f"returned {type(result).__name__}: expected one of {allowed}")
             raise TypeError(f"returned {type(result).__name__}: expected None or one of {allowed or 'nothing else'}")
         if self.name != "on_message" and isinstance(result, Accept | Redirect):
             accept = result.accept if isinstance(result, Redirect) else result
             if accept.fields:
                 raise TypeError("returned changes of fields: only on_message can")
+            if self._is_question and accept != Accept():
+                raise TypeError("returned what shall hold for a message: answers are kept for others; on_rcpt can")
         if isinstance(result, Discard):
             path = getattr(argument, "forward_path", "")
             self._journal.log(

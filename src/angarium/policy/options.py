@@ -11,7 +11,7 @@ import msgspec
 from angarium.model.address import ListenAddress
 from angarium.model.units import Duration, Octets
 
-HOOKS: Final = ("on_connect", "on_auth", "on_mail", "on_rcpt", "on_message", "route", "on_outcome")
+HOOKS: Final = ("on_connect", "on_auth", "on_mail", "on_rcpt", "knows_recipient", "on_message", "route", "on_outcome")
 
 State = Literal["connect", "ehlo", "mail", "rcpt", "data", "end-of-message"]
 STATES: Final[tuple[State, ...]] = ("connect", "ehlo", "mail", "rcpt", "data", "end-of-message")
@@ -59,6 +59,7 @@ class HookTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     on_auth: Duration | None = None
     on_mail: Duration | None = None
     on_rcpt: Duration | None = None
+    knows_recipient: Duration | None = None
     on_message: Duration | None = None
     route: Duration | None = None
     on_outcome: Duration | None = None

@@ -15,14 +15,14 @@ from angarium.routing.route_key import sender_key
 from angarium.sasl.login_options import LoginOptions
 
 CALL_AHEAD: Final = "call-ahead"
+HOOK: Final = "hook"
 
 
 class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One domain that is ours: anybody may send to it. ".example.com": all below.
 
-    recipients      who is known: maps whose keys are mailboxes or bare local parts, and "call-ahead" (ask the next
-    hop);
-                    known to one of them is enough. []: everybody is taken.
+    recipients      who is known: maps whose keys are mailboxes or bare local parts, and "call-ahead" (ask the next hop)
+                    or "hook" (ask knows_recipient of policy.file); known to one of them is enough. []: everybody.
     aliases         maps from a mailbox or bare local part to others; before those of [recipients].
     alias_of        another domain: all mailboxes here stand for the same ones there.
     catch_all       the mailbox that gets mail for whoever is not known.
@@ -41,8 +41,10 @@ class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         for index, text in enumerate(self.recipients):
-            if text != CALL_AHEAD:
+            if text not in (CALL_AHEAD, HOOK):
                 _check_source(f"recipients[{index}]", text)
+        if self.asks_ahead and self.asks_hook:
+            raise ValueError('recipients: "call-ahead" and "hook": only one of the two can be asked')
         for index, text in enumerate(self.aliases):
             _check_source(f"aliases[{index}]", text)
         if self.alias_of:
@@ -62,6 +64,10 @@ class DomainOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def asks_ahead(self) -> bool:
         return CALL_AHEAD in self.recipients
+
+    @property
+    def asks_hook(self) -> bool:
+        return HOOK in self.recipients
 
 
 class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,6 +107,23 @@ class CallAheadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             _check_mailbox("reverse_path", self.reverse_path)
 
 
+class HookAnswerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[recipients.hook]: what the hook knows_recipient has answered. Its deadline: policy.timeouts.
+
+    known_time     how long a yes is believed, at most until a reload; 0: asked each time. unknown_time  a no, likewise.
+    cache_entries  answers kept on one worker, least recently used out first.
+    """
+
+    known_time: Duration = Duration(300)
+    unknown_time: Duration = Duration(60)
+    cache_entries: int = 100_000
+
+    def __post_init__(self) -> None:
+        _require("known_time", 0, self.known_time, 30 * 86400)
+        _require("unknown_time", 0, self.unknown_time, 30 * 86400)
+        _require("cache_entries", 1, self.cache_entries, 10_000_000)
+
+
 class RecipientsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[recipients]: what holds for recipients of all domains, and for senders.
 
@@ -116,6 +139,7 @@ class RecipientsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     max_expansion: int = 1000
     max_recipients: int = 10_000
     call_ahead: CallAheadOptions = msgspec.field(default_factory=CallAheadOptions)
+    hook: HookAnswerOptions = msgspec.field(default_factory=HookAnswerOptions)
 
     def __post_init__(self) -> None:
         for key, texts in (("aliases", self.aliases), ("senders", self.senders)):

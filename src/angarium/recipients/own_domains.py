@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from angarium.recipients.mailbox import domain_text, parse_target, without_tag
 from angarium.recipients.map_watch import MapWatch
 from angarium.recipients.maps import MapSource, OpenMap
-from angarium.recipients.options import CALL_AHEAD, DomainOptions, domain_name
+from angarium.recipients.options import CALL_AHEAD, HOOK, DomainOptions, domain_name
 
 
 class Standing(enum.Enum):
@@ -18,6 +18,7 @@ class Standing(enum.Enum):
     ANY = enum.auto()           # nothing says who is known: everybody is
     UNKNOWN = enum.auto()
     ASK = enum.auto()           # in no map; the next hop knows
+    ASK_HOOK = enum.auto()      # likewise; the operator's hook knows
 
 
 class OwnDomain:
@@ -35,9 +36,12 @@ class OwnDomain:
             return maps.map_of(MapSource.parse(text), folds_case=self.folds_case)
 
         self.aliases = tuple(map_of(text) for text in options.aliases)
-        self.lists = tuple(map_of(text) for text in options.recipients if text != CALL_AHEAD)
+        self.lists = tuple(map_of(text) for text in options.recipients if text not in (CALL_AHEAD, HOOK))
         self._otherwise = (
-            Standing.ASK if options.asks_ahead else Standing.UNKNOWN if options.recipients else Standing.ANY
+            Standing.ASK if options.asks_ahead
+            else Standing.ASK_HOOK if options.asks_hook
+            else Standing.UNKNOWN if options.recipients
+            else Standing.ANY
         )
 
     def keys(self, local: bytes, domain: bytes) -> list[bytes]:

@@ -29,6 +29,7 @@ class Found(msgspec.Struct, frozen=True):
     mailboxes   in order, each once. Empty with is_unknown: refuse; empty without: take it and drop it.
     unknown     mailboxes that the forward-path stands for beside others and that do not exist.
     asks        the only mailbox is known to its next hop alone: ask there.
+    asks_hook   likewise, to a hook of the operator's.
     otherwise   who gets it when the answer is no (catch_all); None: refuse.
     """
 
@@ -36,6 +37,7 @@ class Found(msgspec.Struct, frozen=True):
     is_unknown: bool = False
     unknown: tuple[bytes, ...] = ()
     asks: bool = False
+    asks_hook: bool = False
     otherwise: bytes | None = None
 
 
@@ -81,9 +83,11 @@ class Rewriting:
         standing = self.standing(mailbox)
         if standing is Standing.UNKNOWN:
             return Found((), is_unknown=True)
-        if standing is Standing.ASK:
+        if standing is Standing.ASK or standing is Standing.ASK_HOOK:
             own = self.own.find(domain_text(split(mailbox)[1]))
-            return Found((mailbox,), asks=True, otherwise=own.catch_all if own is not None else None)
+            is_hook = standing is Standing.ASK_HOOK
+            otherwise = own.catch_all if own is not None else None
+            return Found((mailbox,), asks=not is_hook, asks_hook=is_hook, otherwise=otherwise)
         return Found((mailbox,))
 
     def standing(self, mailbox: bytes) -> Standing:
@@ -103,6 +107,14 @@ class Rewriting:
         own = self.own.find(domain)
         key = local_key(local, folds_case=own is None or own.folds_case)
         return key + b"@" + domain.encode("utf-8", "surrogateescape")
+
+    def parts(self, mailbox: bytes) -> tuple[bytes, bytes, bytes, str]:
+        """Local part as it is compared, its name and its tag, and the domain."""
+        local, domain_octets = split(mailbox)
+        domain = domain_text(domain_octets)
+        own = self.own.find(domain)
+        key = local_key(local, folds_case=own is None or own.folds_case)
+        return key, *without_tag(key, own.delimiters if own is not None else b""), domain
 
     def rewrite_sender(self, reverse_path: bytes) -> bytes:
         """What stands in the place of a reverse-path; itself, when no map says otherwise. The null one stays.
