@@ -15,7 +15,8 @@ from angarium.model.units import Duration
 from angarium.spool.envelope import Attribute, Flag
 
 ALL = ExtensionOptions(
-    binarymime=True, future_release=Duration(86400), no_soliciting=["net.example:ADV"], max_messages=10
+    binarymime=True, deliver_by=True, future_release=Duration(86400), priority=True, no_soliciting=["net.example:ADV"],
+    max_messages=10,
 )
 
 

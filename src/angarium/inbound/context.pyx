@@ -117,7 +117,7 @@ cdef class InboundContext:
             completion=options.submission.complete_with.encode("ascii") or None,
             command_timeout_s=round(options.command_timeout), block_timeout_s=round(options.data_timeout),
             refusal_ids=self.intake.refusal_ids, tells_refusal_ids=options.tell_refusal_ids,
-            **options.extensions.settings(options.auth.is_offered))
+            **options.extensions.settings(options.protocol))
         domains = options.domains | self.intake.own_domains
         relay_from = NetworkList(options.networks(options.relay_from))
         proxy_from = NetworkList(options.networks(options.proxy_from))

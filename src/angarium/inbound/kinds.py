@@ -24,7 +24,11 @@ def settle(options: ListenerOptions) -> None:
     is_submission = kind in ("submission", "submissions")
     if not is_submission and options.submission != SubmissionOptions():
         raise ValueError(f'submission: only for protocol "submission" and "submissions", not "{kind}"')
+    if kind != "smtp" and options.etrn_for:
+        raise ValueError(f'etrn_for: only for protocol "smtp", not "{kind}" (RFC 1985)')
     if kind == "lmtp":
+        if not options.extensions.pipelining:
+            raise ValueError("extensions.pipelining: LMTP is never without (RFC 2033 §5)")
         if options.address.port == SMTP_PORT:
             raise ValueError("address: LMTP must not be spoken on port 25 (RFC 2033 §5)")
     elif kind == "submission":

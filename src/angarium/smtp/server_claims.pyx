@@ -1,9 +1,10 @@
 # XCLIENT, XFORWARD and ETRN inside a server session: who may say them is known before (`takes_...`), what they say is judged by
 # whoever is asked. Everybody else hears what an unknown command hears.
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_dialogue cimport EVENT_ETRN, EVENT_XCLIENT, EVENT_XFORWARD, ServerDialogue, server_event
+from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport SERVER_READY, SERVER_START
 
 from angarium.smtp import replies
@@ -29,6 +30,7 @@ cdef void claim_ends(ServerDialogue self, bytes helo, bint is_ehlo, bytes identi
     self.end_transaction()
     self.helo = helo
     self.is_ehlo = is_ehlo
+    self.ends_group = self.settings.ends_group if is_ehlo else <uint32_t>EVERY_VERB
     self.identity = identity
     self.state = SERVER_START if helo is None else SERVER_READY
     self.say(self.settings.greeting)

@@ -9,10 +9,13 @@ from angarium.smtp.server_dialogue cimport (
     EVENT_BODY, EVENT_DATA, EVENT_GO_ON, EVENT_MESSAGE, EVENT_NONE, ServerDialogue, server_event,
 )
 from angarium.smtp.server_parameters cimport MAIL_BODY_BINARYMIME
+from angarium.smtp.server_refusals cimport chunk_refused
+from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport *
 
 from angarium.smtp import replies
 
+cdef bytes NOT_IMPLEMENTED = replies.NOT_IMPLEMENTED
 cdef bytes BINARYMIME_NEEDS_BDAT = replies.BINARYMIME_NEEDS_BDAT
 cdef bytes IMPROPER_PIPELINING_DATA = replies.IMPROPER_PIPELINING_DATA
 cdef bytes BDAT_NEEDS_EHLO = replies.BDAT_NEEDS_EHLO
@@ -28,6 +31,8 @@ cdef server_event data_command(ServerDialogue self) noexcept:
 
 
 cdef server_event bdat_command(ServerDialogue self, smtp_command *command) noexcept:
+    if not self.settings.chunking and self.state != SERVER_BETWEEN_CHUNKS:      # a reload leaves the message under way alone
+        return chunk_refused(self, NOT_IMPLEMENTED, command)
     self.chunk_octets = command.chunk_octets
     self.chunk_left = command.chunk_octets
     self.is_last_chunk = command.is_last
@@ -125,7 +130,7 @@ cdef server_event chunk_skip(ServerDialogue self) noexcept:
 cdef server_event data_end(ServerDialogue self) noexcept:
     cdef bytes fault = reader_fault(&self.message)
     cdef uint32_t recipients
-    if not self.is_ehlo and self.at != self.end:
+    if self.ends_group == <uint32_t>EVERY_VERB and self.at != self.end:
         return self.fail(IMPROPER_PIPELINING_DATA)
     if fault is not None:
         recipients = self.recipient_count

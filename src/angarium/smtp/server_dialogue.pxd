@@ -40,6 +40,7 @@ cdef class ServerDialogue:
     cdef readonly bint has_spoken       # the first line is in
     cdef bint is_last_chunk
     cdef readonly bint lingers          # what closes the session may leave input unread: let the peer read our reply
+    cdef uint32_t ends_group            # bits of verbs behind which nothing may stand: what was offered by EHLO holds until the next
     cdef readonly uint32_t recipient_count
     cdef readonly uint32_t refused_recipient_count
     cdef readonly uint32_t error_count

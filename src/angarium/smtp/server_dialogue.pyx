@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from angarium.model.octets cimport octets_append, octets_new, octets_unref
 from angarium.smtp.message_reader cimport reader_drop
 from angarium.smtp.refusal_ids cimport REFUSAL_ID_OCTETS, refusal_id_encode
-from angarium.smtp.server_settings cimport ServerSettings
+from angarium.smtp.server_settings cimport EVERY_VERB, ServerSettings
 from angarium.smtp.server_state cimport SERVER_CLOSED, SERVER_CONNECTED, SERVER_MAIL, SERVER_READY
 
 from angarium.smtp import limits
@@ -23,6 +23,7 @@ cdef class ServerDialogue:
     def __cinit__(self, ServerSettings settings not None):
         self.settings = settings
         self.state = SERVER_CONNECTED
+        self.ends_group = EVERY_VERB
 
     def __dealloc__(self):
         octets_unref(self.held)

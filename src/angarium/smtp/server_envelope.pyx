@@ -46,7 +46,8 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
 
 
 cdef server_event rcpt_command(ServerDialogue self, const uint8_t *line, smtp_command *command) noexcept:
-    cdef bytes reply = rcpt_parameters_read(line, command, self.mail.flags & MAIL_SMTPUTF8, &self.rcpt)
+    cdef bytes reply = rcpt_parameters_read(line, command, self.mail.flags & MAIL_SMTPUTF8, self.settings.dsn,
+                                            &self.rcpt)
     if reply is not None:
         self.refused_recipient_count += 1
         return self.tell_refusal(reply)

@@ -1,9 +1,10 @@
 # HELO, EHLO and STARTTLS inside a server session: who the client says it is, and what it is offered (RFC 5321 §4.1.1.1,
 # RFC 3207).
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from angarium.smtp.csmtp cimport *
 from angarium.smtp.server_dialogue cimport EVENT_HELO, EVENT_STARTTLS, ServerDialogue, server_event
+from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport SERVER_READY
 
 from angarium.smtp import replies
@@ -26,6 +27,7 @@ cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_c
     self.end_transaction()
     self.state = SERVER_READY
     self.is_ehlo = command.verb != SMTP_VERB_HELO
+    self.ends_group = self.settings.ends_group if self.is_ehlo else <uint32_t>EVERY_VERB
     self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
     if not self.is_ehlo:
         self.say(self.settings.helo_reply)

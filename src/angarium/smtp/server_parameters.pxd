@@ -39,4 +39,5 @@ cdef struct rcpt_parameters:
 # AUTH= (RFC 4954 §5) is judged and not kept where `is_auth_offered`, and not known elsewhere.
 cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings settings,
                                 bint is_auth_offered, bint may_hold, mail_parameters *out)
-cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, rcpt_parameters *out)
+cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, bint is_dsn_offered,
+                                rcpt_parameters *out)

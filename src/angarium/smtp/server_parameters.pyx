@@ -34,12 +34,12 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
         known = command.parameters[i].known
         value = line + command.parameters[i].value.offset
         length = command.parameters[i].value.length
-        if known == SMTP_KEYWORD_SIZE:
+        if known == SMTP_KEYWORD_SIZE and settings.size:
             if not smtp_decimal_parse(value, length, &out.announced_octets):
                 if not is_size(value, length):
                     return BAD_PARAMETER_VALUE
                 out.announced_octets = UINT64_MAX       # well-formed and beyond 64 bits: too big, not bad syntax
-        elif known == SMTP_KEYWORD_BODY:
+        elif known == SMTP_KEYWORD_BODY and settings.eightbitmime:
             if is_word(value, length, b"8BITMIME", 8):
                 out.flags |= MAIL_BODY_8BITMIME
             elif is_word(value, length, b"BINARYMIME", 10):
@@ -48,16 +48,16 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
                 out.flags |= MAIL_BODY_BINARYMIME
             elif not is_word(value, length, b"7BIT", 4):
                 return BAD_PARAMETER_VALUE
-        elif known == SMTP_KEYWORD_SMTPUTF8:
+        elif known == SMTP_KEYWORD_SMTPUTF8 and settings.smtputf8:
             out.flags |= MAIL_SMTPUTF8
-        elif known == SMTP_KEYWORD_RET:
+        elif known == SMTP_KEYWORD_RET and settings.dsn:
             if is_word(value, length, b"FULL", 4):
                 out.flags |= MAIL_RET_FULL
             elif is_word(value, length, b"HDRS", 4):
                 out.flags |= MAIL_RET_HDRS
             else:
                 return BAD_PARAMETER_VALUE
-        elif known == SMTP_KEYWORD_ENVID:
+        elif known == SMTP_KEYWORD_ENVID and settings.dsn:
             if length == 0 or length > ENVID_LIMIT or not smtp_xtext_is_valid(value, length) \
                     or means_control(value, length):
                 return BAD_PARAMETER_VALUE
@@ -116,7 +116,8 @@ cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, Serve
     return None
 
 
-cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, rcpt_parameters *out):
+cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, bint is_dsn_offered,
+                                rcpt_parameters *out):
     cdef uint32_t i, length
     cdef uint8_t known
     cdef const uint8_t *value
@@ -126,10 +127,10 @@ cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command
         known = command.parameters[i].known
         value = line + command.parameters[i].value.offset
         length = command.parameters[i].value.length
-        if known == SMTP_KEYWORD_NOTIFY:
+        if known == SMTP_KEYWORD_NOTIFY and is_dsn_offered:
             if not smtp_notify_parse(value, length, &out.notify):
                 return BAD_PARAMETER_VALUE
-        elif known == SMTP_KEYWORD_ORCPT:
+        elif known == SMTP_KEYWORD_ORCPT and is_dsn_offered:
             if not is_orcpt(value, length, is_smtputf8):
                 return BAD_PARAMETER_VALUE
             out.orcpt = value

@@ -24,6 +24,7 @@ cdef bytes NEEDS_RCPT = replies.NEEDS_RCPT
 cdef bytes NESTED_MAIL = replies.NESTED_MAIL
 cdef bytes IN_CHUNKS = replies.IN_CHUNKS
 cdef bytes NO_VALID_RECIPIENTS = replies.NO_VALID_RECIPIENTS
+cdef bytes MESSAGE_FAR_TOO_BIG = replies.MESSAGE_FAR_TOO_BIG
 cdef bytes AUTH_BAD_BASE64 = replies.AUTH_BAD_BASE64
 
 
@@ -42,7 +43,14 @@ cdef server_event order_refused(ServerDialogue self, uint8_t check, smtp_command
         reply = NEEDS_MAIL
     if command.verb != SMTP_VERB_BDAT:
         return self.tell_refusal(reply)
-    # The octets of the chunk come all the same (RFC 3030 §2).
+    return chunk_refused(self, reply, command)
+
+
+cdef server_event chunk_refused(ServerDialogue self, bytes reply, smtp_command *command) noexcept:
+    """The octets of the chunk come all the same (RFC 3030 §2), also where BDAT is not known: read as commands they would be
+    whatever somebody has put into a message."""
+    if command.chunk_octets > self.settings.give_up_octets:
+        return self.fail(MESSAGE_FAR_TOO_BIG)
     self.repeats = 0
     self.refusal = reply
     self.chunk_left = self.chunk_octets = command.chunk_octets

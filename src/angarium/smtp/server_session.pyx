@@ -24,6 +24,7 @@ from angarium.smtp.server_parameters cimport (
     MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, MAIL_SOLICIT,
 )
 from angarium.smtp.server_refusals cimport order_refused, syntax_refused
+from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport *
 
 from angarium.model.errors import LocalProtocolError
@@ -56,10 +57,6 @@ cdef bytes STARTTLS_GO = replies.STARTTLS_GO
 cdef bytes STARTTLS_PIPELINED = replies.STARTTLS_PIPELINED
 cdef bytes AUTH_OK = replies.AUTH_OK
 cdef bytes AUTH_LINE_TOO_LONG = replies.AUTH_LINE_TOO_LONG
-
-# RFC 2920 §3.1: these end a group, because what they answer decides how the client goes on. (QUIT too: it closes.)
-cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_XCLIENT
-                            | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
 
 # Commands that keep a session busy without bringing a message.
 cdef uint32_t LEADS_TO_NONE = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_RSET | 1 << SMTP_VERB_NOOP
@@ -181,6 +178,7 @@ cdef class ServerSession(ServerDialogue):
             # RFC 3207 §4.2: nothing that was said in clear counts any more. What it did wrong does.
             self.is_tls = True
             self.is_ehlo = False
+            self.ends_group = EVERY_VERB
             self.helo = None
             self.identity = None
             self.state = SERVER_START
@@ -377,8 +375,8 @@ cdef class ServerSession(ServerDialogue):
         if self.at != self.end and command.verb == SMTP_VERB_STARTTLS and offers_starttls(self):
             # What somebody put behind it in clear would pass for said under TLS (CVE-2011-0411).
             return self.fail(STARTTLS_PIPELINED)
-        if self.at != self.end and command.verb != SMTP_VERB_BDAT and command.verb != SMTP_VERB_QUIT and (
-                not self.is_ehlo or ENDS_GROUP >> command.verb & 1):
+        if self.at != self.end and command.verb != SMTP_VERB_BDAT and command.verb != SMTP_VERB_QUIT \
+                and self.ends_group >> command.verb & 1:
             return self.fail(IMPROPER_PIPELINING)
         if length + 2 > COMMAND_LIMIT and command.verb != SMTP_VERB_MAIL and command.verb != SMTP_VERB_RCPT \
                 and command.verb != SMTP_VERB_AUTH:
@@ -420,7 +418,7 @@ cdef class ServerSession(ServerDialogue):
         if command.verb == SMTP_VERB_NOOP:
             self.say(NOOP_OK)
             return EVENT_GO_ON
-        if command.verb == SMTP_VERB_VRFY:
+        if command.verb == SMTP_VERB_VRFY and self.settings.vrfy:
             self.say(VRFY_OK)
             return EVENT_GO_ON
         if command.verb == SMTP_VERB_HELP:
@@ -428,7 +426,7 @@ cdef class ServerSession(ServerDialogue):
             return EVENT_GO_ON
         if command.verb == SMTP_VERB_XCLIENT or command.verb == SMTP_VERB_XFORWARD or command.verb == SMTP_VERB_ETRN:
             return claim_command(self, line, &command)
-        return self.tell_refusal(NOT_IMPLEMENTED)      # EXPN
+        return self.tell_refusal(NOT_IMPLEMENTED)      # EXPN, and VRFY where it is switched off
 
     # The Python face: for tests and tools, one object per event ------------------------------------------------------------
 

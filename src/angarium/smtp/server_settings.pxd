@@ -2,6 +2,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from angarium.smtp.refusal_ids cimport RefusalIds
 
 
+cdef enum:
+    EVERY_VERB = 0xffffffff     # as `ends_group`: nothing may be pipelined
+
+
 cdef class ServerSettings:
     """What a session says and allows: no policy. Shared by sessions, replaced as a whole."""
     cdef readonly bytes hostname
@@ -38,7 +42,14 @@ cdef class ServerSettings:
     cdef readonly RefusalIds refusal_ids        # None: refusals have none
     cdef readonly bint tells_refusal_ids        # in the reply
     cdef readonly dict refusal_words            # reply -> why (reasons.py)
-    # Extensions of MAIL; see the .pyi.
+    cdef readonly uint32_t ends_group           # bits of verbs behind which nothing may stand; without PIPELINING all
+    cdef readonly bint vrfy
+    # Extensions; see the .pyi.
+    cdef readonly bint size
+    cdef readonly bint eightbitmime
+    cdef readonly bint smtputf8
+    cdef readonly bint chunking
+    cdef readonly bint dsn
     cdef readonly bint binarymime
     cdef readonly bint priority
     cdef readonly int64_t deliver_by_minimum_s

@@ -36,6 +36,11 @@ class ServerSettings:
     no_soliciting        keywords of NO-SOLICITING (RFC 3865), "," between, whose mail is refused; b"": none is; None: not offered.
     max_messages         MAIL commands that one session may have accepted; 0: no limit.
     announces_limits     offers LIMITS (RFC 9422).
+    size, pipelining, eightbitmime, smtputf8, chunking, dsn   offers SIZE (RFC 1870), PIPELINING (RFC 2920), 8BITMIME (RFC 6152),
+                         SMTPUTF8 (RFC 6531), CHUNKING (RFC 3030), DSN (RFC 3461). What is not offered is refused: a
+                         parameter with 555, BDAT with 502; what stands behind a command ends a session without PIPELINING.
+    vrfy                 VRFY is answered 252, else 502 (RFC 5321 §3.5.3).
+    ends_group           bits of verbs behind which nothing may stand.
     Raises UnicodeEncodeError for a hostname that is not ASCII.
     """
 
@@ -80,6 +85,13 @@ class ServerSettings:
     hold_max_s: int
     no_soliciting: bytes | None
     max_messages: int
+    size: bool
+    eightbitmime: bool
+    smtputf8: bool
+    chunking: bool
+    dsn: bool
+    vrfy: bool
+    ends_group: int
     def __init__(
         self,
         hostname: str | bytes,
@@ -109,4 +121,11 @@ class ServerSettings:
         max_messages: int = 0,
         announces_limits: bool = False,
         max_refused_recipients: int = 20,
+        size: bool = True,
+        pipelining: bool = True,
+        eightbitmime: bool = True,
+        smtputf8: bool = True,
+        chunking: bool = True,
+        dsn: bool = True,
+        vrfy: bool = True,
     ) -> None: ...

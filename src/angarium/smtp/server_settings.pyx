@@ -1,9 +1,14 @@
 # What a server session says and allows, compiled once: replies with our name in them, limits. No policy, no state.
 cimport cython
-from angarium.smtp.csmtp cimport SMTP_PATH_UNQUALIFIED
+from libc.stdint cimport uint32_t
+from angarium.smtp.csmtp cimport *
 from angarium.smtp.refusal_ids cimport RefusalIds
 
 from angarium.smtp import limits, reasons, replies
+
+# RFC 2920 §3.1: these end a group, because what they answer decides how the client goes on. (QUIT too: it closes.)
+cdef uint32_t ENDS_GROUP = (1 << SMTP_VERB_EHLO | 1 << SMTP_VERB_HELO | 1 << SMTP_VERB_LHLO | 1 << SMTP_VERB_XCLIENT
+                            | 1 << SMTP_VERB_DATA | 1 << SMTP_VERB_VRFY | 1 << SMTP_VERB_EXPN | 1 << SMTP_VERB_NOOP | 1 << SMTP_VERB_AUTH)
 
 
 @cython.final
@@ -14,7 +19,8 @@ cdef class ServerSettings:
                  auth_required=False, lmtp=False, must_qualify=False, completion=None, RefusalIds refusal_ids=None,
                  tells_refusal_ids=False, max_junk=100, binarymime=False, priority=False,
                  deliver_by_minimum_s=-1, hold_max_s=0, no_soliciting=None, max_messages=0, announces_limits=False,
-                 max_refused_recipients=20):
+                 max_refused_recipients=20, size=True, pipelining=True, eightbitmime=True, smtputf8=True, chunking=True,
+                 dsn=True, vrfy=True):
         cdef bytes name = hostname.encode("ascii") if isinstance(hostname, str) else hostname
         self.hostname = name
         self.max_message_octets = max_message_octets
@@ -32,6 +38,13 @@ cdef class ServerSettings:
         self.run_octets = run_octets
         self.command_timeout_s = command_timeout_s
         self.block_timeout_s = block_timeout_s
+        self.size = size
+        self.eightbitmime = eightbitmime
+        self.smtputf8 = smtputf8
+        self.chunking = chunking
+        self.dsn = dsn
+        self.vrfy = vrfy
+        self.ends_group = ENDS_GROUP if pipelining else <uint32_t>EVERY_VERB
         self.binarymime = binarymime
         self.priority = priority
         self.deliver_by_minimum_s = deliver_by_minimum_s
@@ -50,8 +63,11 @@ cdef class ServerSettings:
         self.refused_rcpt_reply = replies.TOO_MANY_REFUSED_RECIPIENTS % name
         self.trouble_reply = replies.INTERNAL_ERROR % name
         self.too_many_reply = replies.GREETING_TOO_MANY % name
-        lines = [name, b"SIZE %d" % max_message_octets, b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING",
-                 b"ENHANCEDSTATUSCODES", b"DSN"]
+        lines = [name]
+        lines += [line for is_offered, line in (
+            (size, b"SIZE %d" % max_message_octets), (pipelining, b"PIPELINING"), (eightbitmime, b"8BITMIME"),
+            (smtputf8, b"SMTPUTF8"), (chunking, b"CHUNKING"), (True, b"ENHANCEDSTATUSCODES"), (dsn, b"DSN"),
+        ) if is_offered]
         if binarymime:
             lines.append(b"BINARYMIME")
         if deliver_by_minimum_s >= 0:
