@@ -32,6 +32,7 @@ ANSWERS = {
     "moved": Redirect(["bob@else.example", "carol@ours.example"]),
     "nobody": Redirect(["stranger@listed.example"]),
     "some": Redirect(["carol@listed.example", "stranger@listed.example"]),
+    "utf8": Redirect(["müller@else.example"]),
     "none": None, "nonsense": "yes", "label": Redirect(["x@else.example"], Accept(tenant="t")),
 }
 
@@ -160,6 +161,17 @@ def test_whom_it_names_gets_the_mail_as_behind_an_alias(tmp_path: Path) -> None:
                 "moved@ours.example", "bob@else.example", "carol@ours.example", "carol@listed.example",
             ]  # fmt: skip
             assert recipients[3][1] == "rfc822;some@ours.example"
+
+    run(main())
+
+
+def test_an_address_that_needs_smtputf8_is_not_put_into_a_transaction_without(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with directory(tmp_path) as (_, peer):
+            assert (await rcpt(peer, "utf8@ours.example"))[:9] == "553 5.6.7"
+            await peer.ask(b"RSET\r\n")
+            await peer.ask(b"MAIL FROM:<a@x.example> SMTPUTF8\r\n")
+            assert (await rcpt(peer, "utf8@ours.example"))[:3] == "250"
 
     run(main())
 

@@ -235,7 +235,7 @@ def _settle_rcpt(case: RcptCase, decision: Decision) -> Refusal | None:
         return None
     if isinstance(decision, Redirect):
         paths = decision.paths()
-        if not _may_have(case.client, paths):
+        if not may_have(case.client, paths):
             return NEEDS_SMTPUTF8
         # What the client asked to be told of its own recipient holds for those in its place (RFC 3461 §5.2.7).
         case.recipients = [NewRecipient(path, case.orcpt, case.notify) for path in paths]
@@ -252,7 +252,7 @@ def _settle_message(case: MessageCase, decision: Decision) -> Refusal | None:
         return None
     if isinstance(decision, Redirect):
         paths = decision.paths()
-        if not _may_have(case.client, paths):
+        if not may_have(case.client, paths):
             return NEEDS_SMTPUTF8
         case.recipients = [NewRecipient(path) for path in paths]
     accept = decision.accept if isinstance(decision, Redirect) else decision
@@ -279,7 +279,7 @@ def _join(case: RcptCase, recipients: list[NewRecipient]) -> Refusal | None:
     return None
 
 
-def _may_have(peer: Peer, paths: list[bytes]) -> bool:
+def may_have(peer: Peer, paths: list[bytes]) -> bool:
     """RFC 6531 §3.4: no address that needs SMTPUTF8 in a transaction without."""
     transaction = visit_of(peer).transaction
     return all(path.isascii() for path in paths) or (transaction is not None and transaction.is_smtputf8)

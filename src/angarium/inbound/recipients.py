@@ -13,6 +13,7 @@ from typing import Any, Final
 from angarium.events.journal import Journal
 from angarium.inbound.call_ahead import CallAhead
 from angarium.inbound.call_dialogue import CannotAsk
+from angarium.inbound.hook_judges import NEEDS_SMTPUTF8, may_have
 from angarium.inbound.judgement import Answer, Judges, MailCase, NewRecipient, RcptCase
 from angarium.inbound.options import ListenerOptions, domain_key
 from angarium.inbound.recipient_hook import RecipientHook, Verdict
@@ -166,8 +167,11 @@ class RecipientJudge:
             unknown_total.add(1)
             return Refusal(verdict.reply(550), HOOK_REASON)
         if isinstance(verdict, Redirect):
+            paths = verdict.paths()
+            if not may_have(case.client, paths):
+                return NEEDS_SMTPUTF8
             try:
-                return self._take(case, named, [self._standing_for(verdict.paths())])
+                return self._take(case, named, [self._standing_for(paths)])
             except MapTrouble as error:
                 return self._trouble(case.forward_path, error)
         return self._asked(case, named, found, verdict)
