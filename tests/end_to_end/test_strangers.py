@@ -94,9 +94,13 @@ def test_a_listeners_sessions_are_limited_over_all_workers_and_a_dead_one_gives_
     listener = f'address = "127.0.0.1:0"\n{PUBLIC}\nmax_sessions = 20\n'
     config = "[admission.tight]\nfrom_percent = 0\n"  # nobody is ended for saying nothing
     with NextHop() as hop, RelayProcess(tmp_path, config + hop.route, workers=2, listener=listener) as relay:
-        clients = [connect(relay.port, "127.0.0.2") for _ in range(100)]
+        clients: list[socket.socket] = []
         with all_closed(clients):
-            codes = [first_code(client) for client in clients]
+            codes: list[int] = []
+            for _ in range(100):
+                # One after the other: of a crowd the worker that wakes up first would take all places.
+                clients.append(connect(relay.port, "127.0.0.2"))
+                codes.append(first_code(clients[-1]))
             assert (codes.count(220), codes.count(421)) == (20, 80)
             before = relay.workers()
             os.kill(before[0], signal.SIGKILL)
