@@ -607,11 +607,18 @@ class Relay:
         addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
         names = [self._hostname, *(source.ehlo for source in config.source.values() if source.ehlo)]
         ourselves = Ourselves(names, [(address.host, address.port) for address in addresses])
-        with_tlsa = config.shaping.default.dane and config.resolver.trust_ad
-        return Router(config.all_routes(), self._resolver, ourselves, with_tlsa=with_tlsa, sts=self._sts)
+        shaping = Shaping(config.shaping)
+        return Router(
+            config.all_routes(),
+            self._resolver,
+            ourselves,
+            with_tlsa=shaping.ever_looked_up().tlsa and config.resolver.trust_ad,
+            sts=self._sts,
+            published=None if shaping.looks_up_alike else shaping.looked_up,
+        )
 
     def _sts_policies(self, config: Config) -> StsPolicies | None:
-        if not config.shaping.default.mta_sts:
+        if not Shaping(config.shaping).ever_looked_up().sts:
             return None
         path = f"{config.node.spool}/mta-sts.db"
 
@@ -694,7 +701,7 @@ class Relay:
 
 
 def _sts_key(config: Config) -> tuple[bool, str | None]:
-    return config.shaping.default.mta_sts, config.shaping.default.tls_ca
+    return Shaping(config.shaping).ever_looked_up().sts, config.shaping.default.tls_ca
 
 
 def own_shards(existing: Sequence[int], seat: Seat) -> list[int]:

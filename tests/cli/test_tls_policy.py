@@ -135,3 +135,21 @@ def test_a_login_says_what_is_asked_of_who_is_told(config: Any, is_named: bool) 
     assert ("verify from login: encrypted, with a verified certificate" in text) == is_named
     assert ("nor does [login.us] hosts name it" in text) == (not is_named)
     assert status == (0 if is_named else 1)
+
+
+def test_what_some_mail_does_not_heed_is_told_with_the_key_that_says_so(config: Any) -> None:
+    path = config('[shaping.provider.p]\nmx = ["mx1.example.net"]\ndane = false\n')
+    status, text = tls_policy("--config", path, "example.net")
+    assert status == 0
+    assert "  DANE         off: shaping.provider.p.dane\n" in text and "TLSA" not in text
+    assert text.count("policy     opportunistic from configuration") == 2
+    # Switched on for one source alone, the records are looked up, and heeded by that one's mail.
+    path = config(
+        "[source.one]\n[source.two]\n[shaping.default]\ndane = false\n[shaping.source.one]\ndane = true\n"
+        '[shaping.domain."plain.example"]\nmta_sts = true\n'
+    )
+    for source, policy in (("one", "dane"), ("two", "opportunistic")):
+        _, found = hosts("--config", path, "--source", source, "example.net")
+        assert found[0]["policy"] == policy
+    assert "  MTA-STS      off: shaping.default.mta_sts\n" in tls_policy("--config", path, "example.net")[1]
+    assert "  MTA-STS      none" in tls_policy("--config", path, "plain.example")[1]

@@ -430,7 +430,7 @@ TO_MX = f'{LOGIN}[[route]]\nnext_hop = "mx"\n'
         (f'{LOGIN}[source.a]\n[shaping.source.a]\nlogin = "us"\n', r"login: would be told to every host"),
         (f"{LOGIN}token_file = '/t'\n", r"login\.us.*either it or one of token_file"),
         ('[login.us]\nuser = "us"\n', r"login\.us.*external = true alone"),
-        ("[login.us]\nexternal = true\n", r"login\.us\.external: needs \[shaping\.default\] tls_certificate"),
+        ("[login.us]\nexternal = true\n", r"login\.us\.external: needs tls_certificate of \[shaping\]"),
         ('[recipients.call_ahead.auth."smtp://h:25"]\nexternal = true\n', r'auth\."smtp://h:25"\.external: needs'),
         ("[login.us]\nexternal = true\nallow_clear = true\n", r"login\.us.*allow_clear: without TLS there is no cert"),
         ('[login.us]\npassword_file = "/p"\nexternal = true\n', r"login\.us.*user: 1 to"),

@@ -74,6 +74,18 @@ def test_both_rates_of_a_tenant_are_told(tmp_path: Path) -> None:
     assert "besides the rate of the site" in rates[0].note
 
 
+def test_the_line_of_a_certificate_and_of_what_is_not_heeded_is_told(tmp_path: Path) -> None:
+    own = '[shaping.default]\ntls_ca = "/ca.pem"\n[shaping.provider.big]\nmx = ["*.big.example"]\ndane = false\n'
+    own += '[shaping.domain."a.example"]\ntls_ca = "unset"\ntls_certificate = { cert = "/c.pem", key = "/c.key" }\n'
+    found = lines(write(tmp_path, own))
+    told = {key: (each.value, each.place.line, each.note) for key, each in found.items() if each.place is not None}
+    assert told == {
+        "dane": ("false", 5, ""),
+        "tls_ca": ("none", 7, "unset"),
+        "tls_certificate": ('{ cert = "/c.pem", key = "/c.key" }', 8, ""),
+    }
+
+
 def test_a_default_that_is_written_out_has_its_line_too(tmp_path: Path) -> None:
     found = lines(write(tmp_path, "[shaping.default]\nconnections = 32\n"))["connections"]
     assert found.place is not None and found.place.line == 2
@@ -115,7 +127,6 @@ def test_what_ships_loads_and_every_number_has_its_source(tmp_path: Path) -> Non
     [
         ("[shaping.tenant.t]\nconnections = 3\n", "shaping.tenant.t.connections: is a connection's"),
         ('[shaping.tenant.t]\nmessage_rate = "unset"\n', "shaping.tenant.t.message_rate: the rate of the site holds"),
-        ('[shaping.tenant.t]\ntls = "unset"\n', "shaping.tenant.t.tls: is a connection's"),
         ('[shaping.source.ip-9]\nconnections = 3\n', "shaping.source.ip-9: there is no [source.ip-9]"),
         ('[shaping.domain."a b"]\nconnections = 3\n', 'shaping.domain: "a b" is neither a domain'),
         ('[shaping.domain."x.example"]\nshare = true\n', 'shaping.domain."x.example".share: unknown key'),

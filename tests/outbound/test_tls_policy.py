@@ -12,6 +12,7 @@ from angarium.model.plan import Host, Site, StsRule, TlsName, TlsWish
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
 from angarium.outbound.tls_policy import Level, TlsPolicy, decide, is_listed, is_located, policy_of
 from angarium.outbound.trouble import Judgement
+from angarium.queue.shaping_options import ShapingOptions
 
 RECORD = TlsaRecord(3, 1, 1, bytes(32))
 TLSA = {
@@ -33,7 +34,7 @@ NONE, REQUIRED, OPTIONAL = TlsWish.NONE, TlsWish.REQUIRED, TlsWish.OPTIONAL
 def decided(tls: TlsName, tlsa: str, sts: str, wish: TlsWish, **changes: Any) -> TlsPolicy | Judgement:
     host = Host("mx.example", ("192.0.2.1",), tlsa=TLSA[tlsa])
     site = Site("mx.example", "smtp", (host,), sts=STS[sts], more_names=("d.example",))
-    return decide(msgspec.structs.replace(site, **changes), host, wish, tls)
+    return decide(msgspec.structs.replace(site, **changes), host, wish, ShapingOptions(tls=tls, mta_sts=True))
 
 
 def text(found: TlsPolicy | Judgement) -> str:
@@ -100,9 +101,36 @@ def test_what_is_published_never_weakens_what_the_operator_asks() -> None:
     for tls, tlsa, sts, wish in itertools.product(levels, TLSA, STS, (NONE, REQUIRED)):
         found = decided(tls, tlsa, sts, wish)
         site = Site("mx.example", "smtp", (Host("mx.example", ("192.0.2.1",)),))
-        plain = policy_of(site, wish, tls)
+        plain = policy_of(site, wish, ShapingOptions(tls=tls))
         assert isinstance(found, Judgement) or found.floor >= plain.floor
         assert isinstance(found, Judgement) or found.needs_requiretls == plain.needs_requiretls
+
+
+IGNORING: list[tuple[str, str, str, TlsWish, str]] = [
+    # what is not heeded, TLSA, MTA-STS, the message's wish -> decision
+    ("dane", "usable", "", NONE, "opportunistic from configuration: may go clear"),
+    ("dane", "unusable", "", NONE, "opportunistic from configuration: may go clear"),
+    ("dane", "trouble", "", NONE, "opportunistic from configuration: may go clear"),
+    ("dane", "usable", "enforce", NONE, "verify from MTA-STS: authorities"),
+    ("dane", "usable", "", REQUIRED, "requiretls from message: authorities"),
+    ("mta_sts", "", "enforce", NONE, "opportunistic from configuration: may go clear"),
+    ("mta_sts", "", "others", NONE, "opportunistic from configuration: may go clear"),
+    ("mta_sts", "usable", "others", NONE, "dane from TLSA: tlsa"),
+    ("mta_sts", "", "others", REQUIRED, "requiretls from message: authorities"),
+]
+
+
+@pytest.mark.parametrize(
+    ("off", "tlsa", "sts", "wish", "expected"), IGNORING, ids=[" ".join(map(str, row)) for row in IGNORING]
+)
+def test_what_shaping_does_not_heed_is_as_if_it_were_not_published(
+    off: str, tlsa: str, sts: str, wish: TlsWish, expected: str
+) -> None:
+    host = Host("mx.example", ("192.0.2.1",), tlsa=TLSA[tlsa])
+    site = Site("mx.example", "smtp", (host,), sts=STS[sts])
+    options = ShapingOptions(dane=off != "dane", mta_sts=off != "mta_sts")
+    assert text(decide(site, host, wish, options)) == expected
+    assert policy_of(site, wish, options) is policy_of(site, wish, options), "there may be a hundred thousand pools"
 
 
 def test_certificates_by_usage_2_may_bear_the_domain() -> None:
@@ -124,8 +152,9 @@ def test_where_the_dialogue_begins_with_tls_it_is_encrypted_whatever_is_publishe
 def test_names_of_hosts_for_messages_that_require_tls(is_secure: bool, sts: str, is_good: bool) -> None:
     """RFC 8689 §4.2.1: by DNSSEC, or by MTA-STS."""
     site = Site("mx.example", "smtp", (), is_located_securely=is_secure, sts=STS[sts])
-    assert is_located(policy_of(site, REQUIRED, "none"), site) == is_good
-    assert is_located(policy_of(site, NONE, "required"), site)
+    assert is_located(policy_of(site, REQUIRED, ShapingOptions(tls="none", mta_sts=True)), site) == is_good
+    assert is_located(policy_of(site, NONE, ShapingOptions(tls="required")), site)
+    assert is_located(policy_of(site, REQUIRED, ShapingOptions(mta_sts=False)), site) == is_secure
 
 
 LISTED = [

@@ -24,13 +24,19 @@ MX = "mx0.example.net"
 
 @contextlib.asynccontextmanager
 async def counted(
-    folder: pathlib.Path, server: FaultServer, tls: str = "opportunistic", tlsa: Tlsa | None = None, **site: Any
+    folder: pathlib.Path,
+    server: FaultServer,
+    tls: str = "opportunistic",
+    tlsa: Tlsa | None = None,
+    *,
+    dane: bool = True,
+    **site: Any,
 ) -> AsyncIterator[tuple[Outgoing, list[TlsOutcome]]]:
     found: list[TlsOutcome] = []
     plain = smtp_site(server.port)
     hosts = tuple(msgspec.structs.replace(host, tlsa=tlsa) for host in plain.hosts)
     sites: dict[bytes, Site] = {b"*": msgspec.structs.replace(plain, name=MX, hosts=hosts, **site)}
-    async with outgoing(folder, sites, shaping=shaping(folder, tls)) as relay:
+    async with outgoing(folder, sites, shaping=shaping(folder, tls, dane=dane)) as relay:
         policy = StsPolicy("testing", ("*.example.net",), 86400)
         relay.dispatcher.dialer.witness = TlsWitness(found.append, lambda domain: policy)
         yield relay, found
@@ -104,6 +110,10 @@ ENFORCED = StsRule("enforce", ("*.example.net",))
         ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.UNUSABLE)}, "delivered", "tlsa", "tlsa-invalid"),
         ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.TROUBLE)}, "deferred", "tlsa", "dnssec-invalid"),
         ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.ABSENT)}, "delivered", "no-policy-found", ""),
+        # What shaping does not heed was not applied, and is not reported.
+        ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.USABLE), "dane": False}, "delivered", "no-policy-found", ""),
+        ({"tls": another_host}, {"tlsa": tlsa_of(TlsaState.USABLE), "dane": False, "sts": ENFORCED}, "deferred", "sts",
+         "certificate-host-mismatch"),
     ],
 )  # fmt: skip
 async def test_each_result_and_whose_policy_it_was(

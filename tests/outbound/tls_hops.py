@@ -30,6 +30,8 @@ def to_here(server: FaultServer, **changes: Any) -> dict[bytes, Site]:
 
 
 def shaping(folder: pathlib.Path, tls: str, **options: Any) -> ShapingOptions:
+    """Policies that are published are heeded, unless the test says otherwise."""
+    options.setdefault("mta_sts", True)
     return ShapingOptions(tls=tls, tls_ca=authority.write_authority(folder), **options)  # type: ignore[arg-type]
 
 

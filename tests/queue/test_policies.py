@@ -41,6 +41,9 @@ class Silent:
             writer.transport.abort()
 
 
+HEEDED = ShapingOptions(connections=1, mta_sts=True)
+
+
 class Routed:
     """A queue whose domains are looked up in a table, and their policies fetched from `sts_port`."""
 
@@ -144,7 +147,7 @@ def test_mail_that_waits_heeds_a_policy_that_comes(tmp_path: pathlib.Path) -> No
     async def test(directory: pathlib.Path) -> None:
         dns = DnsTable({"mx.example A": "127.0.0.1", "other.example MX": "10 mx.example"})
         dns.rows |= {"d.example MX": "10 mx.example", "mta-sts.d.example A": "127.0.0.1"}
-        async with web() as server, routed(directory, dns, server.port, ShapingOptions(connections=1)) as (relay, hop):
+        async with web() as server, routed(directory, dns, server.port, HEEDED) as (relay, hop):
             hop.is_held = True
             await relay.queue.send("first@d.example")
             await until(lambda: hop.transactions == 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from angarium.model.plan import Host, Site
@@ -19,6 +21,7 @@ from angarium.queue.shaping_options import (
     SourceShaping,
     TenantShaping,
 )
+from angarium.tls.options import CertificateOptions
 
 SITE = Site("mx1.big.example,mx2.big.example", "smtp", (Host("mx2.big.example", ("192.0.2.2",)),))
 OTHER = Site("mx.small.example", "smtp", (Host("mx.small.example", ("192.0.2.3",)),))
@@ -188,14 +191,77 @@ def test_the_same_tables_give_the_same_object() -> None:
     assert Shaping(ShapingOptions()).kind_of(SITE, b"a.example") is None
 
 
+SHOWN = {name: CertificateOptions(cert=f"/{name}.pem", key=f"/{name}.key") for name in (*EVERYWHERE, "tenant")}
+OF_TLS = {
+    "default": ShapingDefault(tls_ca="/default.pem", tls_certificate=SHOWN["default"], dane=False),
+    "provider": {
+        "big": ProviderShaping(mx=["*.big.example"], tls_ca="/provider.pem", tls_certificate=SHOWN["provider"])
+    },
+    "site": {"mx1.big.example": SiteShaping(tls_ca="/site.pem", tls_certificate=SHOWN["site"], dane=True)},
+    "domain": {"a.example": DomainShaping(tls_ca="/domain.pem", tls_certificate=SHOWN["domain"], dane=False)},
+    "source": {"ip-1": SourceShaping(tls_ca="/source.pem", tls_certificate=SHOWN["source"], mta_sts=True)},
+    "tenant": {"shop": TenantShaping(tls_ca="/tenant.pem", tls_certificate=SHOWN["tenant"], mta_sts=False)},
+}
+
+
+@pytest.mark.parametrize("levels", range(1, 7), ids=list(OF_TLS))
+def test_keys_of_tls_are_set_at_every_level(levels: int) -> None:
+    tables = ShapingTables(**dict(list(OF_TLS.items())[:levels]))  # type: ignore[arg-type]
+    found = limits(tables, source="ip-1", tenant="shop").options
+    level = list(OF_TLS)[levels - 1]
+    assert (found.tls_ca, found.tls_certificate) == (f"/{level}.pem", SHOWN[level])
+    assert (found.dane, found.mta_sts) == (levels == 3, levels == 5)
+
+
+@pytest.mark.parametrize("level", ["provider", "site", "domain", "source", "tenant"])
+def test_keys_of_tls_are_unset_at_every_level(level: str) -> None:
+    keys = ("tls_ca", "tls_certificate", "dane", "tls")
+    unset = {
+        "provider": {"big": ProviderShaping(mx=["*.big.example"], unset=keys)},
+        "site": {"mx1.big.example": SiteShaping(unset=keys)},
+        "domain": {"a.example": DomainShaping(unset=keys)},
+        "source": {"ip-1": SourceShaping(unset=keys)},
+        "tenant": {"shop": TenantShaping(unset=keys)},
+    }[level]
+    default = ShapingDefault(tls_ca="/ca.pem", tls_certificate=SHOWN["default"], dane=False, tls="required")
+    tables = ShapingTables(default=default, **{level: unset})  # type: ignore[arg-type]
+    found = limits(tables, source="ip-1", tenant="shop").options
+    assert (found.tls_ca, found.tls_certificate, found.dane, found.tls) == (None, None, True, "opportunistic")
+    other = limits(tables, site=OTHER, domain="b.example").options
+    assert (other.tls_ca, other.dane, other.tls) == ("/ca.pem", False, "required")
+
+
+@pytest.mark.parametrize(
+    ("tables", "at_big", "at_other"),
+    [
+        ({}, (True, False), (True, False)),
+        ({"default": ShapingDefault(dane=False)}, (False, False), (False, False)),
+        ({"provider": {"big": ProviderShaping(mx=["*.big.example"], dane=False)}}, (False, False), (True, False)),
+        ({"domain": {"a.example": DomainShaping(mta_sts=True)}}, (True, True), (True, False)),
+        # Of who decides behind the plan, it is enough that one asks for it.
+        ({"default": ShapingDefault(dane=False), "source": {"ip-1": SourceShaping(unset=("dane",))}},
+         (True, False), (True, False)),
+        ({"tenant": {"shop": TenantShaping(mta_sts=True, dane=False)}}, (True, True), (True, True)),
+    ],
+)  # fmt: skip
+def test_what_is_published_is_looked_up_where_some_mail_heeds_it(
+    tables: dict[str, Any], at_big: tuple[bool, bool], at_other: tuple[bool, bool]
+) -> None:
+    shaping = Shaping(ShapingTables(**tables))
+    assert tuple(shaping.looked_up(SITE, b"a.example")) == at_big
+    assert tuple(shaping.looked_up(OTHER, b"b.example")) == at_other
+    ever = shaping.ever_looked_up()
+    assert ever.tlsa or not (at_big[0] or at_other[0])
+    assert ever.sts or not (at_big[1] or at_other[1])
+    assert not shaping.looks_up_alike or at_big == at_other
+
+
 def test_what_a_table_cannot_mean_is_refused_with_the_reason() -> None:
     for kind, key, value, reason in (
         (TenantShaping, "connections", 3, "a tenant has no connections apart"),
-        (TenantShaping, "tls", "required", "a tenant has no connections apart"),
         (SourceShaping, "address_family", "ipv4", "the address in [source] decides it"),
-        (DomainShaping, "tls_ca", "/ca.pem", "only be set in [shaping.default]"),
-        (SiteShaping, "dane", False, "only be set in [shaping.default]"),
-        (TenantShaping, "mta_sts", True, "only be set in [shaping.default]"),
+        (DomainShaping, "tls_ca", "ca.pem", "not an absolute path"),
+        (TenantShaping, "login", "us", "told to every host"),
         (ShapingDefault, "retry", RetryOptions(), "set in [queue.default]"),
         (SiteShaping, "end_timeout", 0.0, "more than 0"),
         (ProviderShaping, "mx", ["mx.*.example"], "neither a host name nor"),

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from dns_table import DnsTable
 
-from angarium.model.plan import Plan
+from angarium.model.plan import Plan, Published, Site
 from angarium.model.tlsa import TlsaRecord, TlsaState
 from angarium.routing.options import RouteOptions
 from angarium.routing.ourselves import Ourselves
@@ -132,6 +132,30 @@ def test_a_host_that_the_operator_names_needs_no_mx_record() -> None:
     (host,) = found.site.hosts
     assert host.tlsa is not None
     assert (host.tlsa.state, host.tlsa.base) == (USABLE, "smart.example")
+
+
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_records_are_asked_for_where_somebody_heeds_them(is_routed: bool) -> None:
+    """Of a provider for which DANE is off not one more question is asked."""
+    asked: list[tuple[str, bytes]] = []
+
+    def published(site: Site, domain: bytes) -> Published:
+        asked.append((site.name, domain))
+        return Published(tlsa=site.hosts[0].name != "mx.example", sts=False)
+
+    routes = [RouteOptions(domain="*", next_hop="smtp://mx.example:25")] if is_routed else []
+    for is_heeded in (False, True):
+        rows = {**ONE_MX, MX_TLSA: EE}
+        if is_heeded:
+            rows = {key.replace("mx.example", "m2.example"): value.replace("mx.", "m2.") for key, value in rows.items()}
+            routes = [RouteOptions(domain="*", next_hop="smtp://m2.example:25")] if is_routed else []
+        dns = DnsTable(rows)
+        dns.secure = set(ALL.replace("mx.example", "m2.example" if is_heeded else "mx.example").split(";"))
+        router = Router(routes, dns, Ourselves([], []), with_tlsa=True, published=published, clock=lambda: 0.0)
+        (host,) = asyncio.run(router.plan(b"D.example")).site.hosts
+        assert (host.tlsa is not None) == is_heeded
+        assert any(each.endswith("TLSA") for each in dns.asked) == is_heeded
+    assert {domain for _, domain in asked} == {b"d.example"}
 
 
 def test_without_a_resolver_to_trust_nothing_is_asked() -> None:

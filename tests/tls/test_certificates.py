@@ -119,6 +119,23 @@ def test_the_configuration_is_refused_with_the_whole_path_of_the_key(tmp_path: P
     assert str(refused.value).startswith(expected)
 
 
+def test_what_a_table_of_shaping_names_is_refused_with_the_whole_path_of_the_key(tmp_path: Path) -> None:
+    files = write(tmp_path, certificate("relay.example"), "relay")
+    (tmp_path / "none.pem").write_bytes(b"nothing")
+    shown = f'tls_certificate = {{ cert = "{files["cert"]}", key = "{tmp_path}/gone.key" }}\n'
+    for text, reason in (
+        (f'[shaping.domain."bank.example"]\n{shown}',
+         f'shaping.domain."bank.example".tls_certificate.key: {tmp_path}/gone.key: No such file'),
+        (f'[shaping.tenant.shop]\ntls_ca = "{tmp_path}/none.pem"\n',
+         f"shaping.tenant.shop.tls_ca: {tmp_path}/none.pem: no usable certificate"),
+    ):  # fmt: skip
+        path = tmp_path / "angarium.toml"
+        path.write_text(f'[[listener]]\naddress = "127.0.0.1:1"\n{text}')
+        with pytest.raises(ConfigError) as refused:
+            check_certificates(*load(path))
+        assert str(refused.value).startswith(f"{path}: {reason}")
+
+
 class Holder:
     def __init__(self) -> None:
         self.given: list[ServerContext] = []

@@ -15,7 +15,7 @@ import uvloop
 from dns_table import DnsTable
 from tls import authority
 
-from angarium.model.plan import StsRule
+from angarium.model.plan import Published, StsRule
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.tls.sts_fetch import POLICY_OCTETS
@@ -403,3 +403,18 @@ async def test_a_policy_that_holds_for_no_time_holds_for_who_has_waited_for_it(b
     assert (await bench.find()).rule == ENFORCE
     assert (await bench.find()).rule == ENFORCE
     assert len(bench.server.requests) == 2
+
+
+@on_a_bench
+async def test_a_domain_whose_policy_is_not_heeded_is_not_asked_and_its_plan_holds(bench: Bench) -> None:
+    """Even where the policy is known, from before a reload: its plan would never be found to go by it."""
+    assert (await bench.find()).rule == ENFORCE
+    bench.dns.rows |= {"d.example MX": "10 mx.d.example", "mx.d.example A": "192.0.2.1"}
+    bench.dns.asked.clear()
+    router = Router(
+        [], bench.dns, Ourselves(["relay.example"], []), sts=bench.policies, clock=lambda: 0.0,
+        published=lambda site, domain: Published(tlsa=True, sts=domain != b"d.example"),
+    )  # fmt: skip
+    assert (await router.plan(b"d.example")).site.sts is None
+    assert router.plan_now(b"d.example") is not None
+    assert not any(each.startswith("_mta-sts") for each in bench.dns.asked)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from angarium.config.files import spell
 from angarium.config.location import find
 from angarium.model.errors import ConfigError
 from angarium.model.printable import json_line
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict[str, Any]:
-    """Keys: domain, and either reason and status, or next_hop, secure, sts, login, hosts."""
+    """Keys: domain, and either reason and status, or next_hop, secure, dane, mta_sts, sts, login, hosts."""
     from angarium.model.plan import RoutingTrouble, TlsWish
     from angarium.outbound.tls_view import host_view
     from angarium.queue.shaping import Shaping
@@ -77,36 +78,40 @@ async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict
     from angarium.routing.router import Router
     from angarium.tls.sts_policies import StsPolicies
 
-    for_all = config.shaping.default
     shaping = Shaping(config.shaping)
+    looked_up = shaping.ever_looked_up()
     resolver = CachingResolver(config.resolver)
     sts = None
-    if for_all.mta_sts:
+    if looked_up.sts:
         kept = Path(config.node.spool).absolute() / "mta-sts.db"
         sts = StsPolicies(
             resolver,
             str(kept) if kept.exists() else None,
-            for_all.tls_ca,
+            config.shaping.default.tls_ca,
             lambda _, reason: print(reason, file=sys.stderr),
             is_read_only=True,
         )
     addresses = [listener.address for listener in config.listener if not listener.address.is_unix]
     ourselves = Ourselves([config.node.own_hostname()], [(each.host, each.port) for each in addresses])
-    with_tlsa = for_all.dane and config.resolver.trust_ad
-    router = Router(config.all_routes(), resolver, ourselves, with_tlsa=with_tlsa, sts=sts)
+    with_tlsa = looked_up.tlsa and config.resolver.trust_ad
+    router = Router(
+        config.all_routes(), resolver, ourselves, with_tlsa=with_tlsa, sts=sts, published=shaping.looked_up
+    )
     try:
         site = (await router.plan(domain.encode())).site
         found: dict[str, Any] = {"domain": domain, "next_hop": site.name, "secure": site.is_located_securely}
-        found["dane"] = "on" if with_tlsa else f"off: {'resolver.trust_ad' if for_all.dane else 'shaping.default.dane'}"
-        if sts is not None:
-            found["sts"] = _sts(await sts.find(domain.lower()))
         limits = shaping.limits(site, source, shaping.kind_of(site, domain.lower().encode()))
+        found["dane"] = f"off: {_said_by(limits, 'dane')}"
+        if limits.options.dane:
+            found["dane"] = "on" if config.resolver.trust_ad else "off: resolver.trust_ad"
+        found["mta_sts"] = "on" if limits.options.mta_sts else f"off: {_said_by(limits, 'mta_sts')}"
+        if sts is not None and limits.options.mta_sts:
+            found["sts"] = _sts(await sts.find(domain.lower()))
         name = site.login or limits.options.login
         if name and site.hosts:
             found["login"] = name
-        wish, default = TlsWish[wish_name], limits.options.tls
-        login = (name, config.login.get(name))
-        found["hosts"] = [host_view(site, host, wish, default, login) for host in site.hosts]
+        wish, login = TlsWish[wish_name], (name, config.login.get(name))
+        found["hosts"] = [host_view(site, host, wish, limits.options, login) for host in site.hosts]
         return found
     except RoutingTrouble as trouble:
         return {"domain": domain, "status": ".".join(map(str, trouble.status)), "reason": trouble.text}
@@ -114,6 +119,12 @@ async def _answer(config: Any, domain: str, source: str, wish_name: str) -> dict
         if sts is not None:
             await sts.close()
         await resolver.close()
+
+
+def _said_by(limits: Any, key: str) -> str:
+    """The key in the file that decides; in [shaping.default] where nobody has said anything."""
+    table = limits.set_by.get(key)
+    return spell((*(table.path if table is not None else ("shaping", "default")), key))
 
 
 def _sts(found: Any) -> dict[str, Any]:
@@ -140,7 +151,7 @@ def _print(answer: dict[str, Any]) -> None:
     _row("DANE", answer["dane"])
     sts = answer.get("sts")
     if sts is None:
-        _row("MTA-STS", "off: shaping.default.mta_sts")
+        _row("MTA-STS", answer["mta_sts"])
     elif sts["mode"]:
         _row("MTA-STS", f"{sts['mode']}, id {sts['id']}, max_age {sts['max_age']} s, mx {' '.join(sts['mx'])}")
     else:

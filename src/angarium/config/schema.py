@@ -32,7 +32,7 @@ from angarium.queue.automation_options import AutomationOptions
 from angarium.queue.options import MemoryOptions, QueueOptions
 from angarium.queue.quiet import QuietOptions
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import ShapingTables
+from angarium.queue.shaping_options import ShapingOptions, ShapingTables
 from angarium.queue.tenant_options import TenantOptions
 from angarium.recipients.options import BccOptions, DomainOptions, RecipientsOptions, domain_name
 from angarium.resolver.options import ResolverOptions
@@ -55,6 +55,7 @@ from angarium.sasl.token_command import check_command
 from angarium.sasl.token_endpoint import check_endpoint
 from angarium.tls.certificates import load as load_certificates
 from angarium.tls.certificates import load_client
+from angarium.tls.options import CertificateOptions
 from angarium.tls.report_options import TlsReportOptions
 
 
@@ -158,12 +159,20 @@ def check_certificates(config: Config, tree: Tree) -> None:
             key, reason = error.key, error.reason
             raise tree.complain(("listener", index, "tls", *key_path(key)), reason) from None
 
+    default = config.shaping.default
+    _check_material(tree, ("shaping", "default"), default.tls_ca, default.tls_certificate)
+    for path, table in config.shaping.named():
+        if table.tls_ca is not None or table.tls_certificate is not None:
+            _check_material(tree, path, table.tls_ca, table.tls_certificate)
 
-    shaping = config.shaping.default
+
+def _check_material(
+    tree: Tree, path: tuple[str, ...], ca: str | None, certificate: CertificateOptions | None
+) -> None:
     try:
-        load_client(shaping.tls_ca, shaping.tls_certificate, "strict")
+        load_client(ca, certificate, "strict")
     except TlsMaterialError as error:
-        raise tree.complain(("shaping", "default", *key_path(error.key)), error.reason) from None
+        raise tree.complain((*path, *key_path(error.key)), error.reason) from None
 
 
 def check_secrets(config: Config, tree: Tree) -> None:
@@ -253,17 +262,18 @@ def _check_logins(config: Config, tree: Tree) -> None:
     policies: dict[str, set[str]] = {}
     shaping = Shaping(config.shaping)
 
-    def usual(hop: NextHop) -> TlsName:
+    def usual(hop: NextHop) -> ShapingOptions:
         """What is asked of the site whatever the domain and source: so questions are asked (outbound/side_tls.py)."""
-        return shaping.limits(Site(hop.text, "smtp", (Host(hop.host, (), hop.port),)), "").options.tls
+        return shaping.limits(Site(hop.text, "smtp", (Host(hop.host, (), hop.port),)), "").options
 
     for route in config.all_routes():
         hop = parse_next_hop(route.next_hop)
-        policies.setdefault(hop.text, set()).add(route.tls or usual(hop))
+        policies.setdefault(hop.text, set()).add(route.tls or usual(hop).tls)
     for text, login in config.recipients.call_ahead.auth.items():
         hop = parse_next_hop(text)
-        _check_external(config, tree, ("recipients", "call_ahead", "auth", text), login)
-        unproved = policies.get(hop.text, {usual(hop)}) - {"required"}
+        has_certificate = usual(hop).tls_certificate is not None
+        _check_external(tree, ("recipients", "call_ahead", "auth", text), login, has_certificate=has_certificate)
+        unproved = policies.get(hop.text, {usual(hop).tls}) - {"required"}
         if unproved and not (login.allow_unverified or login.allow_clear):
             raise tree.complain(
                 ("recipients", "call_ahead", "auth", text),
@@ -289,15 +299,17 @@ def _check_login_names(config: Config, tree: Tree) -> None:
             raise tree.complain(
                 (*path, "tls"), f'"none" would show the secret of [login.{name}] to everybody: say allow_clear there'
             )
+    has_certificate = shaping.default.tls_certificate is not None
+    has_certificate = has_certificate or any(table.tls_certificate is not None for table in shaping.narrower())
     for name, options in config.login.items():
-        _check_external(config, tree, ("login", name), options)
+        _check_external(tree, ("login", name), options, has_certificate=has_certificate)
         if not 1 <= len(name) <= LABEL_CHARACTERS or not name.isprintable():
             raise tree.complain(("login",), f"the name {name[:40]!r}: 1 to {LABEL_CHARACTERS} printable characters")
 
 
-def _check_external(config: Config, tree: Tree, path: tuple[str, ...], login: LoginOptions) -> None:
-    if login.usable == ("EXTERNAL",) and config.shaping.default.tls_certificate is None:
-        raise tree.complain((*path, "external"), "needs [shaping.default] tls_certificate, which is missing")
+def _check_external(tree: Tree, path: tuple[str, ...], login: LoginOptions, *, has_certificate: bool) -> None:
+    if login.usable == ("EXTERNAL",) and not has_certificate:
+        raise tree.complain((*path, "external"), "needs tls_certificate of [shaping], which is missing")
 
 
 def _check_sources(config: Config, tree: Tree) -> None:

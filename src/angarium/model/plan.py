@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,13 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     port: int = 25
     preference: int = 0
     tlsa: Tlsa | None = None
+
+
+class Published(NamedTuple):
+    """Of what others publish about TLS, what is looked up: TLSA records of hosts, policies of domains (MTA-STS)."""
+
+    tlsa: bool
+    sts: bool
 
 
 class StsRule(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -59,6 +59,8 @@ _PREFERS_IPV6 = {"prefer-ipv4": False, "prefer-ipv6": True}
 _ONLY = {"ipv4": "IPv4", "ipv6": "IPv6"}
 
 HostKey = tuple[str, str, int]
+ClearKey = tuple[str, str, int, Material]
+_Key = TypeVar("_Key", HostKey, ClearKey)
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -122,7 +124,7 @@ class Dialer:
         self.broken: dict[HostKey, float] = {}  # until when, monotonic seconds
         self._attempts: dict[HostKey, Attempt] = {}  # the last one of a host
         self.witness: TlsWitness | None = None
-        self.without_tls: dict[HostKey, float] = {}  # TLS with it failed: likewise
+        self.without_tls: dict[ClearKey, float] = {}  # TLS with it failed: likewise
         self.tracing: OutboundTracing | None = None  # who looks on at dialogues; None: nobody
 
     def dial(
@@ -172,7 +174,7 @@ class Dialer:
             raise SiteUnreachable(self._login_failed(site, login, trouble.no_login(login, str(error)))) from None
         has_asked_anew = False
         while True:
-            standing = self.logins.standing(login, site.name, credentials)
+            standing = self.logins.standing(login, site.name, credentials, material)
             dial = functools.partial(
                 self._dial, site, source, make, policy, material,
                 limits=limits, login=login, credentials=credentials, domain=domain,
@@ -252,7 +254,7 @@ class Dialer:
             if not isinstance(verdict, TlsPolicy):
                 judgements.append(verdict)
                 if told and self.witness is not None:
-                    self.witness.bad(told, site, host, verdict)
+                    self.witness.bad(told, site, host, policy, verdict)
             elif credentials is not None and not credentials.options.may_be_told(site, host):
                 judgements.append(trouble.not_to_be_told(login, host.name))
             else:
@@ -268,7 +270,9 @@ class Dialer:
             # Only on port 25 do our own listeners greet the world; a filter on another port of this machine
             # may well bear our name.
             watches_for_loop = site.protocol == "smtp" and host.port == SMTP_PORT
-            is_clear = at_this.may_go_clear and self._is_remembered(self.without_tls, key)
+            # By what is shown and trusted: a host that fails with one certificate may well do with another, or none.
+            clear_key: ClearKey = (*key, material)
+            is_clear = at_this.may_go_clear and self._is_remembered(self.without_tls, clear_key)
             attempt = Attempt(
                 remote,
                 key,
@@ -289,9 +293,9 @@ class Dialer:
                         connection.session_domains = self.witness.good(told, site, host, at_this, connection)
                     else:
                         sender = local_address(source, address) or ""
-                        self.witness.bad(told, site, host, judgement, ip=address, sender=sender)
+                        self.witness.bad(told, site, host, at_this, judgement, ip=address, sender=sender)
                 if judgement is not None and judgement.is_tls and at_this.may_go_clear:
-                    self._fall_back(site, key, judgement)
+                    self._fall_back(site, clear_key, judgement)
                     connection = make(msgspec.structs.replace(attempt, tls=None))
                     judgement = await self._try(connection, self._socket(*target), remote)
             except SourceUnusable as unusable:
@@ -373,10 +377,10 @@ class Dialer:
         return self.broken.get(key, 0.0) > now_mono
 
     @staticmethod
-    def _is_remembered(hosts: dict[HostKey, float], key: HostKey) -> bool:
+    def _is_remembered(hosts: dict[_Key, float], key: _Key) -> bool:
         return bool(hosts) and hosts.get(key, 0.0) > time.monotonic()
 
-    def _fall_back(self, site: Site, key: HostKey, judgement: trouble.Judgement) -> None:
+    def _fall_back(self, site: Site, key: ClearKey, judgement: trouble.Judgement) -> None:
         fallbacks.add(1)
         _remember(self.without_tls, key, self.options.without_tls_s)
         self.journal.log(
@@ -460,7 +464,7 @@ def _profile_of(policy: TlsPolicy) -> ProfileName:
     return "strict" if policy.floor == Level.VERIFIED else "any"
 
 
-def _remember(hosts: dict[HostKey, float], key: HostKey, for_s: float) -> None:
+def _remember(hosts: dict[_Key, float], key: _Key, for_s: float) -> None:
     """At most BROKEN_HOSTS_MAX of them."""
     now_mono = time.monotonic()
     if len(hosts) >= BROKEN_HOSTS_MAX:

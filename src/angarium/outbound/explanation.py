@@ -280,7 +280,7 @@ class Explainer:
         name, wish = plan.site.login or options.login, TlsWish(subject.wish)
         login = (name, self._logins.options_of(name))
         subject.tls = [
-            host_view(plan.site, host, wish, options.tls, login) for host in plan.site.hosts[:HOSTS_TOLD]
+            host_view(plan.site, host, wish, options, login) for host in plan.site.hosts[:HOSTS_TOLD]
         ]
         subject.notes = self._notes(subject, address)
 

@@ -35,7 +35,7 @@ cdef int login_begin(Connection self) except -1:
 cdef str usable_text(Connection self, object options):
     words = list(options.usable)
     if "EXTERNAL" in words and self.tls is not None and not self.tls.has_own_certificate:
-        words[words.index("EXTERNAL")] = "EXTERNAL (with [shaping.default] tls_certificate, which is missing)"
+        words[words.index("EXTERNAL")] = "EXTERNAL (with [shaping] tls_certificate, which is missing)"
     return " ".join(words)
 
 

@@ -55,6 +55,7 @@ cdef class Pool(ConnectionOwner):
         self.deadline_kind = deadline_kind
         self.connections = set()
         self.dials = set()
+        self.stale_dials = set()
         self.window = options.window_first
         self.average_ms = PATIENCE_MS + 1       # unknown: nothing waits for a busy connection
         self.site_pause_s = options.site_pause_first_s
@@ -76,9 +77,17 @@ cdef class Pool(ConnectionOwner):
             self.login, self.login_options = login, options
             for connection in self.connections:
                 connection.is_worn_out = True
-        self.policy = with_login(policy_of(self.ready.site, TlsWish(self.ready.wish), shaping.tls), options)
-        self.tls_floor = self.policy.floor
-        self.material = Material(shaping.tls_ca, shaping.tls_certificate)
+        policy = with_login(policy_of(self.ready.site, TlsWish(self.ready.wish), shaping), options)
+        material = Material(shaping.tls_ca, shaping.tls_certificate)
+        for connection in self.connections:
+            if material != self.material and connection.tls_level:
+                connection.is_worn_out = True           # nor over one that showed another certificate, or trusted others
+            if policy != self.policy:
+                connection.site = None                  # the next message has its host judged anew: is_good_still()
+        if (policy, material) != (self.policy, self.material):
+            self.stale_dials.update(self.dials)
+        self.policy, self.material = policy, material
+        self.tls_floor = policy.floor
         self.idle_ms = <uint64_t>(shaping.idle_time * 1000)
         return 0
 
@@ -326,7 +335,9 @@ cdef class Pool(ConnectionOwner):
 
     def dialled(self, task):
         cdef Connection connection
+        cdef bint is_stale = task in self.stale_dials
         self.dials.discard(task)
+        self.stale_dials.discard(task)
         if task.cancelled():
             self.ready.connection_closed()
             self.tell_if_empty()
@@ -335,6 +346,7 @@ cdef class Pool(ConnectionOwner):
         if error is None:
             connection = task.result()
             if not connection.is_closed:
+                connection.is_worn_out = is_stale       # a reload came in between: it is not what is asked for now
                 self.join(connection)
                 return
             error = SiteUnreachable(connection.loss)        # it went between its hello and this turn of the loop

@@ -27,7 +27,7 @@ class SideTls:
         limits = self.shaping.limits(site, "").options
         name = site.login or limits.login
         login = await self._logins.credentials(name) if name else None
-        policy = policy_of(site, TlsWish.NONE, limits.tls)
+        policy = policy_of(site, TlsWish.NONE, limits)
         policy = with_login(policy, None if login is None else login.options)
         context = None
         if policy.wants_tls:

@@ -1,5 +1,8 @@
 """A worker's TLS contexts for connections out: made when the first host offers TLS, and anew when their files change.
 
+One for each authority and certificate that [shaping] names and each profile. Sessions are kept by their context: none
+that was begun with one certificate, or verified by one authority, is resumed where another is set.
+
 Files are read in a thread. New files that cannot be used change nothing and are reported once per change.
 """
 
@@ -20,6 +23,8 @@ from angarium.tls.options import CertificateOptions
 
 # As for listeners (tls/watch.py); looked at when a connection is dialled.
 LOOK_S: Final = 60.0
+# Judged: longer than any site rests between two dials; a reload may have taken away who needed it.
+_UNUSED_S: Final = 600.0
 
 refusals = counter(
     "angarium_outbound_tls_material_refused_total",
@@ -28,7 +33,7 @@ refusals = counter(
 
 
 class Material(msgspec.Struct, frozen=True):
-    """Where contexts come from: [shaping.default] tls_ca and tls_certificate."""
+    """Where contexts come from: tls_ca and tls_certificate of [shaping], as they hold for some mail."""
 
     ca: str | None = None
     certificate: CertificateOptions | None = None
@@ -40,24 +45,25 @@ class _Loaded:
         self.stamp: Stamp | None = None
         self.reason = ""
         self.looked_mono_s = -LOOK_S
+        self.used_mono_s = 0.0
         self.lock = asyncio.Lock()
 
 
 class TlsContexts:
-    """Of one worker. Contexts of the newest material only: connections keep what they began with."""
+    """Of one worker. What nobody has asked for of late is forgotten: connections keep what they began with."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
         self._loop = loop
         self._journal = journal
-        self._material = Material()
-        self._loaded: dict[ProfileName, _Loaded] = {}
+        self._loaded: dict[tuple[Material, ProfileName], _Loaded] = {}
 
     async def get(self, material: Material, profile: ProfileName) -> ClientContext:
         """See ClientContext for profiles. Raises TlsMaterialError when there never was any."""
-        if material != self._material:
-            self._material = material
-            self._loaded = {}
-        loaded = self._loaded.setdefault(profile, _Loaded())
+        loaded = self._loaded.get((material, profile))
+        if loaded is None:
+            self._forget_unused()
+            loaded = self._loaded[material, profile] = _Loaded()
+        loaded.used_mono_s = time.monotonic()
         if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
             async with loaded.lock:
                 if time.monotonic() - loaded.looked_mono_s >= LOOK_S:
@@ -65,6 +71,15 @@ class TlsContexts:
         if loaded.context is None:
             raise TlsMaterialError("tls", loaded.reason)
         return loaded.context
+
+    @property
+    def count(self) -> int:
+        """Of contexts, and of those that could not be made."""
+        return len(self._loaded)
+
+    def _forget_unused(self) -> None:
+        over_mono_s = time.monotonic() - _UNUSED_S
+        self._loaded = {key: each for key, each in self._loaded.items() if each.used_mono_s > over_mono_s}
 
     async def _look(self, loaded: _Loaded, material: Material, profile: ProfileName) -> None:
         stamp = await self._loop.run_in_executor(None, stamp_client, material.ca, material.certificate)

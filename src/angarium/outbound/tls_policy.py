@@ -11,6 +11,7 @@ Who has a say, the first that has one:
   the operator ........................ "none"; "required", whose authorities are the operator's choice
   TLSA records of the host ............ RFC 7672; with REQUIRETLS they are one of the ways to know a certificate
   MTA-STS of the domain ............... RFC 8461; never instead of TLSA records (§2)
+                                        (of both only what `dane` and `mta_sts` of [shaping] heed for this mail)
   the operator ........................ "encrypt", "opportunistic"
   a login ............................. that is only told to who proves who they are, with_login()
 
@@ -20,6 +21,7 @@ Nobody's word makes a policy weaker than the operator's, but for TLS-Required: N
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 
 import msgspec
@@ -27,6 +29,7 @@ import msgspec
 from angarium.model.plan import Host, Site, StsRule, TlsName, TlsWish
 from angarium.model.tlsa import Tlsa, TlsaState
 from angarium.outbound import trouble
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.sasl.login_options import LoginOptions
 
 
@@ -44,6 +47,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     needs_requiretls  and the host must offer REQUIRETLS (RFC 8689 §4.2.1).
     origin            whose word it is: "configuration", "message", "TLSA", "MTA-STS" or "login".
     heeds_published   what DNS and MTA-STS say of a host may make more of it, at_host().
+    ignores_tlsa, ignores_sts  but not these: `dane` or `mta_sts` of [shaping] is off for the mail.
     tlsa              how a certificate is verified; None: by authorities.
     more_names        with it: names that the certificate may bear besides tlsa.base.
     """
@@ -54,8 +58,18 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     needs_requiretls: bool = False
     origin: str = "configuration"
     heeds_published: bool = False
+    ignores_tlsa: bool = False
+    ignores_sts: bool = False
     tlsa: Tlsa | None = None
     more_names: tuple[str, ...] = ()
+
+    def tlsa_of(self, host: Host) -> Tlsa | None:
+        """What is heeded of a host's TLSA records; None: nothing was asked."""
+        return None if self.ignores_tlsa else host.tlsa
+
+    def sts_of(self, site: Site) -> StsRule | None:
+        """What is heeded of the domain's MTA-STS policy."""
+        return None if self.ignores_sts else site.sts
 
     @property
     def may_go_clear(self) -> bool:
@@ -76,12 +90,22 @@ _OPTIONAL = TlsPolicy("opportunistic", True, Level.CLEAR, origin="message")
 _OPTIONAL_ENCRYPTED = TlsPolicy("encrypt", True, Level.ENCRYPTED)
 
 
-def policy_of(site: Site, wish: TlsWish, default: TlsName) -> TlsPolicy:
+def policy_of(site: Site, wish: TlsWish, options: ShapingOptions) -> TlsPolicy:
     """For all hosts of a site, before what is published about one of them: see decide().
 
-    site.tls is the route's word, `default` the one for all; `wish` is the messages' own.
+    site.tls is the route's word, `options` what [shaping] says of the mail; `wish` is the messages' own.
     """
-    name = site.tls or default
+    policy = _asked(site, wish, site.tls or options.tls)
+    return _heeding(policy, options.dane, options.mta_sts) if policy.heeds_published else policy
+
+
+@functools.cache
+def _heeding(policy: TlsPolicy, dane: bool, mta_sts: bool) -> TlsPolicy:
+    """One object for all who ask the same: there may be a hundred thousand pools."""
+    return msgspec.structs.replace(policy, ignores_tlsa=not dane, ignores_sts=not mta_sts)
+
+
+def _asked(site: Site, wish: TlsWish, name: TlsName) -> TlsPolicy:
     if is_local(site):
         return _LOCAL[site.tls or "none"]
     if wish == TlsWish.REQUIRED:
@@ -113,7 +137,7 @@ def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Ju
     """What `policy` of the site comes to at one of its hosts; a Judgement: it may not be used now, and why."""
     if not policy.heeds_published:
         return policy
-    tlsa = host.tlsa
+    tlsa = policy.tlsa_of(host)
     if tlsa is not None and policy.name != "required":
         if tlsa.state is TlsaState.TROUBLE:
             return trouble.unknown_tlsa(host.name, tlsa.detail)
@@ -129,7 +153,7 @@ def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Ju
             )
         if tlsa.state is TlsaState.UNUSABLE and policy.floor < Level.ENCRYPTED:
             policy = msgspec.structs.replace(policy, name="encrypt", floor=Level.ENCRYPTED, origin="TLSA")
-    rule = site.sts
+    rule = policy.sts_of(site)
     if rule is None:
         return policy
     if rule.mode == "testing":
@@ -141,9 +165,9 @@ def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Ju
     return msgspec.structs.replace(policy, name="verify", floor=Level.VERIFIED, origin="MTA-STS")
 
 
-def decide(site: Site, host: Host, wish: TlsWish, default: TlsName) -> TlsPolicy | trouble.Judgement:
+def decide(site: Site, host: Host, wish: TlsWish, options: ShapingOptions) -> TlsPolicy | trouble.Judgement:
     """The policy for a message that says `wish`, on its way to `host` of `site`; a Judgement: not there, not now."""
-    return at_host(policy_of(site, wish, default), site, host)
+    return at_host(policy_of(site, wish, options), site, host)
 
 
 def is_met(asked: TlsPolicy | trouble.Judgement, level: int, dialled_for: TlsPolicy) -> bool:
@@ -160,7 +184,8 @@ def is_located(policy: TlsPolicy, site: Site) -> bool:
     """
     if not policy.needs_requiretls or site.is_located_securely:
         return True
-    return site.sts is not None and site.sts.mode == "enforce"
+    rule = policy.sts_of(site)
+    return rule is not None and rule.mode == "enforce"
 
 
 def is_listed(host: str, rule: StsRule) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from angarium.model.plan import Host, Site, TlsName, TlsWish
+from angarium.model.plan import Host, Site, TlsWish
 from angarium.outbound import trouble
 from angarium.outbound.tls_policy import (
     Level,
@@ -14,13 +14,14 @@ from angarium.outbound.tls_policy import (
     policy_of,
     with_login,
 )
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.sasl.login_options import LoginOptions
 
 
 def host_view(
-    site: Site, host: Host, wish: TlsWish, default: TlsName, login: tuple[str, LoginOptions | None] = ("", None)
+    site: Site, host: Host, wish: TlsWish, options: ShapingOptions, login: tuple[str, LoginOptions | None] = ("", None)
 ) -> dict[str, Any]:
-    """One host of a site, for mail that says `wish`, where [shaping] says `default`.
+    """One host of a site, for mail that says `wish`, of which [shaping] says `options`.
 
     login  that is told there, by its name, with its options; None: nobody is told anything.
 
@@ -33,10 +34,10 @@ def host_view(
         found["tlsa"] = {
             "state": host.tlsa.state.value, "base": host.tlsa.base, "records": records, "reason": host.tlsa.detail
         }  # fmt: skip
-    name, options = login
-    policy = policy_of(site, wish, default)
-    decision = at_host(with_login(policy, options), site, host)
-    if options is not None and isinstance(decision, TlsPolicy) and not options.may_be_told(site, host):
+    name, told = login
+    policy = policy_of(site, wish, options)
+    decision = at_host(with_login(policy, told), site, host)
+    if told is not None and isinstance(decision, TlsPolicy) and not told.may_be_told(site, host):
         decision = trouble.not_to_be_told(name, host.name)
     if not is_located(policy, site):
         found["refused"] = "the message requires TLS all the way, and DNS does not vouch for the mail exchangers"

@@ -59,19 +59,26 @@ class TlsWitness:
         ip, sender = connection.host_key[1], connection.local_address
 
         def count(domain: str) -> None:
-            self._tell(domain, site, host, result=result, reason=reason, ip=ip, sender=sender)
+            self._tell(domain, site, host, policy, result=result, reason=reason, ip=ip, sender=sender)
 
         count(domain)
         return SessionDomains(domain, count, functools.partial(self.domain_of, site))
 
     def bad(
-        self, domain: str, site: Site, host: Host, judgement: trouble.Judgement, *, ip: str = "", sender: str = ""
+        self,
+        domain: str,
+        site: Site,
+        host: Host,
+        policy: TlsPolicy,
+        judgement: trouble.Judgement,
+        *,
+        ip: str = "",
+        sender: str = "",
     ) -> None:
-        """A judgement about a host; what is not about TLS is passed over."""
+        """A judgement about a host, to which mail goes by `policy`; what is not about TLS is passed over."""
         if judgement.tls_result:
-            self._tell(
-                domain, site, host, result=judgement.tls_result, reason=judgement.trouble.text, ip=ip, sender=sender
-            )
+            result, reason = judgement.tls_result, judgement.trouble.text
+            self._tell(domain, site, host, policy, result=result, reason=reason, ip=ip, sender=sender)
 
     def no_sts_policy(self, domain: str, result: ResultType, reason: str) -> None:
         """One is announced, and cannot be had or read."""
@@ -81,9 +88,10 @@ class TlsWitness:
     def _result(self, site: Site, host: Host, policy: TlsPolicy, connection: Connection) -> tuple[ResultType, str]:
         if connection.tls_level == 0:
             return "starttls-not-supported", ""
-        if host.tlsa is not None and host.tlsa.state is TlsaState.UNUSABLE:
-            return "tlsa-invalid", host.tlsa.detail
-        rule = site.sts
+        tlsa = policy.tlsa_of(host)
+        if tlsa is not None and tlsa.state is TlsaState.UNUSABLE:
+            return "tlsa-invalid", tlsa.detail
+        rule = policy.sts_of(site)
         if rule is not None and rule.mode == "testing" and policy.tlsa is None:
             if not is_listed(host.name, rule):
                 return "validation-failure", "the policy does not name this host"
@@ -92,28 +100,39 @@ class TlsWitness:
         return "", ""
 
     def _tell(
-        self, domain: str, site: Site, host: Host, *, result: ResultType, reason: str, ip: str, sender: str
+        self,
+        domain: str,
+        site: Site,
+        host: Host,
+        policy: TlsPolicy,
+        *,
+        result: ResultType,
+        reason: str,
+        ip: str,
+        sender: str,
     ) -> None:
-        policy = self._policy(domain, site, host)
+        applied = self._applied(domain, site, host, policy)
         if not result:          # successes are only counted: what tells them apart is not reported (§4.4)
-            self._note(TlsOutcome(domain, policy))
+            self._note(TlsOutcome(domain, applied))
             return
         told = reason.encode("ascii", "replace").decode()[:200]
-        self._note(TlsOutcome(domain, policy, result, host.name, ip, sender, told))
+        self._note(TlsOutcome(domain, applied, result, host.name, ip, sender, told))
 
-    def _policy(self, domain: str, site: Site, host: Host) -> ReportedPolicy:
-        if host.tlsa is not None and host.tlsa.state is not TlsaState.ABSENT:
+    def _applied(self, domain: str, site: Site, host: Host, policy: TlsPolicy) -> ReportedPolicy:
+        """What is published and was heeded: "the policy applied" (§4.2)."""
+        tlsa, rule = policy.tlsa_of(host), policy.sts_of(site)
+        if tlsa is not None and tlsa.state is not TlsaState.ABSENT:
             records = tuple(
-                f"{each.usage} {each.selector} {each.matching} {each.data.hex().upper()}" for each in host.tlsa.records
+                f"{each.usage} {each.selector} {each.matching} {each.data.hex().upper()}" for each in tlsa.records
             )
-            return ReportedPolicy("tlsa", host.tlsa.base or host.name, records, (host.name,))
-        if site.sts is None:
+            return ReportedPolicy("tlsa", tlsa.base or host.name, records, (host.name,))
+        if rule is None:
             return ReportedPolicy("no-policy-found", domain)
-        lines = ["version: STSv1", f"mode: {site.sts.mode}", *(f"mx: {each}" for each in site.sts.patterns)]
+        lines = ["version: STSv1", f"mode: {rule.mode}", *(f"mx: {each}" for each in rule.patterns)]
         known = self._sts_policy(domain)
-        if known is not None and known.rule == site.sts:
+        if known is not None and known.rule == rule:
             lines.append(f"max_age: {known.max_age_s}")
-        return ReportedPolicy("sts", domain, tuple(lines), site.sts.patterns)
+        return ReportedPolicy("sts", domain, tuple(lines), rule.patterns)
 
 
 class SessionDomains:

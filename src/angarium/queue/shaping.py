@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from angarium.model.plan import Site
+from angarium.model.plan import Published, Site
 from angarium.model.units import Rate
 from angarium.queue.options import RetryOptions
 from angarium.queue.shaping_options import AllSites, Overrides, ShapingOptions, ShapingTables, domain_pattern
@@ -107,6 +107,8 @@ class Shaping:
                 self._provider_of_domain.setdefault(domain_pattern(pattern), name)
         self._domains = {domain_pattern(name): name for name in tables.domain}
         self._sites = {name.lower(): name for name in tables.site}
+        # Who decides about published policies behind the look-up that finds them: the source, or the message.
+        self._behind_plans: list[Overrides] = [*tables.source.values(), *tables.tenant.values()]
         # For the queue: None when no message's tenant matters, so that none is looked for.
         self.tenants = frozenset(name.encode() for name in tables.tenant) or None
         self._known: dict[tuple[str, str, str, Kind | None], Limits] = {}
@@ -126,6 +128,26 @@ class Shaping:
     def provider_of(self, site: Site, kind: Kind | None) -> str:
         """Whose mail it is: by the domain, else by the site's foremost host; "": nobody's that is known."""
         return (kind[0] if kind else "") or self._provider_of_site(site)
+
+    def looked_up(self, site: Site, domain: bytes) -> Published:
+        """What of what is published about TLS counts for some mail to the domain at the site."""
+        options = self.limits(site, "", self.kind_of(site, domain)).options
+        return Published(
+            options.dane or any(_turns_on(table, "dane") for table in self._behind_plans),
+            options.mta_sts or any(_turns_on(table, "mta_sts") for table in self._behind_plans),
+        )
+
+    def ever_looked_up(self) -> Published:
+        """The same of all mail there is."""
+        return Published(
+            self.default.dane or any(_turns_on(table, "dane") for table in self._tables.narrower()),
+            self.default.mta_sts or any(_turns_on(table, "mta_sts") for table in self._tables.narrower()),
+        )
+
+    @property
+    def looks_up_alike(self) -> bool:
+        """looked_up() is the same for all mail."""
+        return not any(table.has("dane") or table.has("mta_sts") for table in self._tables.narrower())
 
     def limits(self, site: Site, source: str, kind: Kind | None = None) -> Limits:
         """What holds for mail to a site from a source."""
@@ -216,6 +238,11 @@ def _host_names(site: Site) -> list[str]:
     if "://" in site.name:
         return [host.name.lower() for host in site.hosts] or [site.name]
     return site.name.lower().split(",")
+
+
+def _turns_on(table: Overrides, key: str) -> bool:
+    value = getattr(table, key)
+    return bool(getattr(_BUILT_IN, key) if value is None and key in table.unset else value)
 
 
 def normal_domain(domain: bytes) -> str:

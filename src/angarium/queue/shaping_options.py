@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -164,7 +165,7 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     unset: tuple[str, ...] = msgspec.field(default=(), name=UNSET_KEYS)
 
     def __post_init__(self) -> None:
-        for key, reason in {**_FOR_ALL, **self.REFUSED}.items():
+        for key, reason in self.REFUSED.items():
             if getattr(self, key) is not None or key in self.unset:
                 raise ValueError(f"{key}: {reason}")
         check_values(self)
@@ -175,13 +176,8 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 _WORLD: Final = "would be told to every host in the world: set it in a route, or for a provider, site or domain"
-
-# What is published about TLS is looked up for a plan, before it is known which tables hold. And one context for all
-# sites: a handshake is the dearest part of a connection, and contexts are kept for reuse.
-_FOR_ALL: Final = {
-    key: "can only be set in [shaping.default], for all sites"
-    for key in ("dane", "mta_sts", "tls_ca", "tls_certificate")
-}
+# What a connection has to be, and what it shows of us. A tenant's mail has connections of its own.
+_OF_TLS: Final = ("tls", "dane", "mta_sts", "tls_ca", "tls_certificate")
 
 
 class ProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -254,8 +250,8 @@ class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=
         key: "is a connection's, and a tenant has no connections apart from those of the site: "
         "set it for provider, site, domain or source"
         for key in ShapingOptions.__struct_fields__
-        if key not in ("message_rate", "recipients_per_transaction", "max_ready", "retry", *_FOR_ALL)
-    }
+        if key not in ("message_rate", "recipients_per_transaction", "max_ready", "retry", *_OF_TLS)
+    } | {"login": _WORLD}
 
     share: bool = False
 
@@ -278,6 +274,17 @@ class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: dict[str, DomainShaping] = {}
     source: dict[str, SourceShaping] = {}
     tenant: dict[str, TenantShaping] = {}
+
+    def narrower(self) -> Iterator[Overrides]:
+        """All tables but the default."""
+        for _, table in self.named():
+            yield table
+
+    def named(self) -> Iterator[tuple[tuple[str, ...], Overrides]]:
+        """Likewise, each with its path: ("shaping", "provider", "google")."""
+        for level in ("provider", "site", "domain", "source", "tenant"):
+            for name, table in getattr(self, level).items():
+                yield ("shaping", level, name), table
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}

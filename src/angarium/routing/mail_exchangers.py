@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -35,13 +36,19 @@ _DANE_TA: Final = 2
 
 
 async def site_by_mx(
-    domain: str, resolver: Resolver, ourselves: Ourselves, port: int = SMTP_PORT, *, with_tlsa: bool = False
+    domain: str,
+    resolver: Resolver,
+    ourselves: Ourselves,
+    port: int = SMTP_PORT,
+    *,
+    wants_tlsa: Callable[[Site], bool] | None = None,
 ) -> tuple[Site, float]:
     """The site of a domain, and when to look again (monotonic seconds).
 
     domain  A-labels in lower case.
     port    of every mail exchanger.
-    with_tlsa  looks up TLSA records of hosts, where DNS vouches for the MX records (RFC 7672 §2.2.1).
+    wants_tlsa  whether TLSA records of the hosts of a site are looked up, where DNS vouches for the MX records
+                (RFC 7672 §2.2.1); None: never.
     Raises RoutingTrouble.
     """
     mx = await resolver.mx(domain)
@@ -75,17 +82,16 @@ async def site_by_mx(
     names = [record.host for record in candidates if record.preference < own_preference]
     if not hosts:
         raise _nowhere(domain, candidates, answers, own_preference, is_implicit)
-    more_names: tuple[str, ...] = ()
-    if with_tlsa and mx.is_secure:
+    site = Site(",".join(names), "smtp", tuple(hosts), is_located_securely=mx.is_secure)
+    if wants_tlsa is not None and mx.is_secure and wants_tlsa(site):
         found = await asyncio.gather(*(find_tlsa(host.name, port, answer_of[host.name], resolver) for host in hosts))
         hosts = [msgspec.structs.replace(host, tlsa=tlsa) for host, (tlsa, _) in zip(hosts, found, strict=True)]
         expires_mono_s = min(expires_mono_s, *(look_again for _, look_again in found))
         if any(record.usage == _DANE_TA for tlsa, _ in found for record in tlsa.records):
             # RFC 7672 §3.2.2: the second and third reference identifier. They make the site this domain's alone.
             more_names = (domain,) if mx.name == domain else (domain, mx.name)
-    site = Site(
-        ",".join(names), "smtp", tuple(hosts), is_located_securely=mx.is_secure, more_names=more_names
-    )
+            site = msgspec.structs.replace(site, more_names=more_names)
+        site = msgspec.structs.replace(site, hosts=tuple(hosts))
     return site, expires_mono_s
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from angarium.model.plan import Host, Plan, RoutingTrouble, Site
+from angarium.model.plan import Host, Plan, Published, RoutingTrouble, Site
 from angarium.resolver.answer import Kind, Resolver
 from angarium.resolver.cache import ExpiringCache
 from angarium.resolver.domain_name import to_a_labels
@@ -26,6 +26,7 @@ from angarium.tls.dane import find_tlsa
 from angarium.tls.sts_policies import StsPolicies
 
 _FOREVER: Final = float("inf")
+_ALL: Final = Published(tlsa=True, sts=True)
 
 # A plan made of records about to expire must outlive the moment it is made for.
 _PLAN_MINIMUM_S: Final = 5.0
@@ -40,6 +41,7 @@ class Router:
     port   of mail exchangers.
     with_tlsa  looks up TLSA records: the resolver says what is secure, and DANE is wanted.
     sts    MTA-STS policies of domains; None: they are not heeded.
+    published  what of both is looked up for a domain (A-labels) at a site; None: all that those two allow.
     clock  monotonic seconds, the same as the resolver's.
     """
 
@@ -52,6 +54,7 @@ class Router:
         port: int = SMTP_PORT,
         with_tlsa: bool = False,
         sts: StsPolicies | None = None,
+        published: Callable[[Site, bytes], Published] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = RouteTable(routes)
@@ -60,6 +63,7 @@ class Router:
         self._port = port
         self._with_tlsa = with_tlsa
         self._sts = sts
+        self._published = published
         self._clock = clock
         self._fixed = {hop: _fixed_plan(hop) for hop in self._routes.next_hops}
         self._senders = SenderPatterns(self._routes.senders)
@@ -112,10 +116,10 @@ class Router:
             plan = Plan(site, self._clock() + 60.0)
         elif next_hop.protocol == "mx":
             site, expires_mono_s = await site_by_mx(
-                name, self._resolver, self._ourselves, self._port, with_tlsa=self._with_tlsa
+                name, self._resolver, self._ourselves, self._port, wants_tlsa=self._wants_tlsa(name)
             )
             rule = None
-            if self._sts is not None:
+            if self._sts is not None and self._looks_up(site, name).sts:
                 found = await self._sts.look(name, waited_for)
                 if isinstance(found, asyncio.Task):
                     return found
@@ -123,7 +127,7 @@ class Router:
             site = msgspec.structs.replace(site, tls=next_hop.tls, sts=rule, login=next_hop.login)
             plan = self._plan(site, expires_mono_s)
         else:
-            plan = self._plan(*await self._site_of_smarthost(next_hop))
+            plan = self._plan(*await self._site_of_smarthost(next_hop, name))
         self._plans.put(key, plan)
         return plan
 
@@ -131,7 +135,10 @@ class Router:
         """Whether a plan made before goes by the policy that is known now."""
         if self._sts is None or not _is_by_mx(plan.site):
             return True
-        known = self._sts.remembered(_normal(RouteKey.parse(key).domain))
+        name = _normal(RouteKey.parse(key).domain)
+        if not self._looks_up(plan.site, name).sts:
+            return True
+        known = self._sts.remembered(name)
         return known is None or known.rule == plan.site.sts
 
     def said_by(self, key: bytes) -> tuple[str, int | None, bool]:
@@ -157,18 +164,25 @@ class Router:
         patterns = self._senders.matching(reverse_path)
         return b"<" + "\0".join(patterns).encode("utf-8", "surrogateescape") if patterns else None
 
-    async def _site_of_smarthost(self, next_hop: NextHop) -> tuple[Site, float]:
+    def _looks_up(self, site: Site, name: str) -> Published:
+        return _ALL if self._published is None else self._published(site, name.encode())
+
+    def _wants_tlsa(self, name: str) -> Callable[[Site], bool] | None:
+        return (lambda site: self._looks_up(site, name).tlsa) if self._with_tlsa else None
+
+    async def _site_of_smarthost(self, next_hop: NextHop, name: str) -> tuple[Site, float]:
         """A host that the operator named: not to find it is never the recipient's fault, so mail waits."""
         answer = await self._resolver.addresses(next_hop.host)
         if answer.kind is not Kind.FOUND:
             status = (4, 4, 3) if answer.kind.is_temporary else (4, 4, 4)
             raise RoutingTrouble(False, status, f"Next hop {next_hop.text}: {answer.detail}")
         host = Host(next_hop.host, answer.records, next_hop.port)
-        if self._with_tlsa and next_hop.protocol in ("smtp", "smtps"):
+        site = _site_of(next_hop, host)
+        if self._with_tlsa and next_hop.protocol in ("smtp", "smtps") and self._looks_up(site, name).tlsa:
             # RFC 7672 §2.2.1: an operator's word is as good as a secure MX record.
             tlsa, look_again_mono_s = await find_tlsa(host.name, host.port, answer, self._resolver)
             return _site_of(next_hop, msgspec.structs.replace(host, tlsa=tlsa)), look_again_mono_s
-        return _site_of(next_hop, host), answer.look_again_mono_s
+        return site, answer.look_again_mono_s
 
     def _plan(self, site: Site, expires_mono_s: float) -> Plan:
         known = self._sites.get(site)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from angarium.sasl.bearer import TOKEN, TOKEN_OCTETS
@@ -50,7 +50,7 @@ class Logins:
         self._clock = clock
         self._read: dict[str, tuple[Stamp, Credentials]] = {}
         self._tokens = Tokens(clock, report)
-        self._standings: dict[tuple[str, str], Standing] = {}
+        self._standings: dict[tuple[str, str, Hashable], Standing] = {}
 
     def apply(self, options: Mapping[str, LoginOptions]) -> None:
         """A reload."""
@@ -94,9 +94,12 @@ class Logins:
         """As Tokens has it; None for what is in files: they are read anew at each connection."""
         return await self._tokens.renewed(name, refused, may_fetch=may_fetch)
 
-    def standing(self, name: str, site: str, credentials: Credentials) -> Standing:
-        """How the login stands at a site; anew for another secret."""
-        key = (name, site)
+    def standing(self, name: str, site: str, credentials: Credentials, shown: Hashable = None) -> Standing:
+        """How the login stands at a site; anew for another secret.
+
+        shown  what else says there who we are: a certificate.
+        """
+        key = (name, site, shown)
         found = self._standings.get(key)
         if found is None or found.credentials is not credentials:
             if len(self._standings) >= _STANDINGS_MOST:
