@@ -71,7 +71,18 @@ def test_both_rates_of_a_tenant_are_told(tmp_path: Path) -> None:
     told = explain_shaping(config, tree, other, "b.example", tenant="shop")
     rates = [each for each in told if each.key == "message_rate"]
     assert [(each.value, each.place and each.place.line) for each in rates] == [('"600/m"', 12), ('"100/s"', 3)]
-    assert "besides the rate of the site" in rates[0].note
+    assert "besides what is counted for the site" in rates[0].note
+
+
+def test_each_limit_of_a_tenant_has_its_line_and_so_has_what_it_unsets(tmp_path: Path) -> None:
+    own = '[shaping.default]\nconnections = 5\nmessage_rate = "9/s"\n[shaping.tenant.shop]\nconnections = 3\n'
+    own += 'connection_rate = "1/s"\nmessage_rate = "unset"\n'
+    told = explain_shaping(*load(write(tmp_path, own)), SITE, "a.example", tenant="shop")
+    found = [(each.besides, each.key, each.value, each.place and each.place.line) for each in told[:5]]
+    assert found == [
+        ("tenant", "connections", "3", 5), ("tenant", "connection_rate", '"1/s"', 6), ("", "connections", "5", 2),
+        ("", "connection_rate", "none", None), ("", "message_rate", "none", 7),
+    ]  # fmt: skip
 
 
 def test_the_line_of_a_certificate_and_of_what_is_not_heeded_is_told(tmp_path: Path) -> None:
@@ -125,8 +136,8 @@ def test_what_ships_loads_and_every_number_has_its_source(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("[shaping.tenant.t]\nconnections = 3\n", "shaping.tenant.t.connections: is a connection's"),
-        ('[shaping.tenant.t]\nmessage_rate = "unset"\n', "shaping.tenant.t.message_rate: the rate of the site holds"),
+        ("[shaping.tenant.t]\nconnections = 0\n", "shaping.tenant.t.connections: between 1 and 65535"),
+        ('[shaping.tenant.t]\nlogin = "us"\n', "shaping.tenant.t.login: would be told to every host in the world"),
         ('[shaping.source.ip-9]\nconnections = 3\n', "shaping.source.ip-9: there is no [source.ip-9]"),
         ('[shaping.domain."a b"]\nconnections = 3\n', 'shaping.domain: "a b" is neither a domain'),
         ('[shaping.domain."x.example"]\nshare = true\n', 'shaping.domain."x.example".share: unknown key'),

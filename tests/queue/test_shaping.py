@@ -9,7 +9,7 @@ import pytest
 from angarium.model.plan import Host, Site
 from angarium.model.units import Duration, Rate
 from angarium.queue.options import RetryOptions
-from angarium.queue.shaping import Limits, Shaping, scope_name
+from angarium.queue.shaping import Limits, Shaping, scope_name, tenant_gate_scope
 from angarium.queue.shaping_options import (
     AllSites,
     DomainShaping,
@@ -151,6 +151,40 @@ def test_the_rate_of_a_tenant_holds_besides_that_of_the_site() -> None:
     assert limits(tables, tenant="else").tenant_rate is None
 
 
+def test_connections_of_a_tenant_hold_besides_those_of_the_site_and_are_counted_apart() -> None:
+    tables = ShapingTables(
+        default=ShapingDefault(connections=5, connection_rate=Rate(7.0)),
+        tenant={
+            "shop": TenantShaping(connections=3, connection_rate=Rate(2.0), idle_time=Duration(9)),
+            "shared": TenantShaping(connections=3, share=True),
+            "slow": TenantShaping(message_rate=Rate(1.0)),
+        },
+    )
+    found, plain = limits(tables, tenant="shop"), limits(tables)
+    assert (found.options.connections, found.options.connection_rate, found.options.idle_time) == (5, 7.0, 9)
+    assert found.tenant_places == AllSites(connections=3, connection_rate=Rate(2.0))
+    assert scope(found) == scope(plain) == SITE.name
+    assert found.set_by["tenant.connections"].path == ("shaping", "tenant", "shop")
+    assert tenant_gate_scope(SITE, found) != tenant_gate_scope(OTHER, found)
+    shared = limits(tables, tenant="shared")
+    assert tenant_gate_scope(SITE, shared) == tenant_gate_scope(OTHER, shared)
+    assert limits(tables, tenant="slow").tenant_places is None
+
+
+@pytest.mark.parametrize("key", ["connections", "connection_rate", "message_rate"])
+def test_a_tenant_for_which_a_limit_is_unset_is_not_held_to_that_of_the_site(key: str) -> None:
+    default = ShapingDefault(connections=3, connection_rate=Rate(3.0), message_rate=Rate(3.0))
+    others = {other: Rate(1.0) if "rate" in other else 1 for other in ("connections", "message_rate") if other != key}
+    tables = ShapingTables(default=default, tenant={"shop": TenantShaping(unset=(key,), **others)})  # type: ignore[arg-type]
+    found = limits(tables, tenant="shop")
+    assert getattr(found.options, key) == getattr(ShapingOptions(), key)
+    assert found.set_by[key].path == ("shaping", "tenant", "shop")
+    # Neither is it counted among the site's mail, nor twice where another limit of the tenant holds besides.
+    scopes = {"connections": "connection_scope", "connection_rate": "dial_scope", "message_rate": "rate_scope"}
+    counted = scope_name(SITE, getattr(found, scopes[key]))
+    assert counted not in (SITE.name, tenant_gate_scope(SITE, found))
+
+
 def test_what_a_source_may_do_over_all_sites_holds_besides_what_each_allows() -> None:
     in_all = AllSites(connections=50, message_rate=Rate(9.0))
     tables = ShapingTables(
@@ -258,7 +292,6 @@ def test_what_is_published_is_looked_up_where_some_mail_heeds_it(
 
 def test_what_a_table_cannot_mean_is_refused_with_the_reason() -> None:
     for kind, key, value, reason in (
-        (TenantShaping, "connections", 3, "a tenant has no connections apart"),
         (SourceShaping, "address_family", "ipv4", "the address in [source] decides it"),
         (DomainShaping, "tls_ca", "ca.pem", "not an absolute path"),
         (TenantShaping, "login", "us", "told to every host"),
@@ -269,5 +302,3 @@ def test_what_a_table_cannot_mean_is_refused_with_the_reason() -> None:
     ):
         with pytest.raises(ValueError, match=key + r".*" + reason.replace("[", r"\[")):
             kind(**{key: value})
-    with pytest.raises(ValueError, match="cannot be unset"):
-        TenantShaping(unset=("message_rate",))

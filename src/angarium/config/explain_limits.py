@@ -68,7 +68,7 @@ def limit_lines(
     """provider: whose mail it is, "" for nobody's that is known."""
     lines = []
     for each in explain_shaping(config, tree, site, domain, source=source, tenant=tenant):
-        if each.besides == "all_sites" and not site.hosts:
+        if not site.hosts and (each.besides == "all_sites" or (each.besides and each.key != "message_rate")):
             continue                # it leaves this machine by no network
         key = f"{each.besides}.{each.key}" if each.besides else each.key
         lines.append(_line(key, each.value, each.place, each.note))

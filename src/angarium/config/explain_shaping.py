@@ -32,16 +32,17 @@ def explain_shaping(
 ) -> list[ShapingLine]:
     """All keys in force for mail to `domain` at `site` from `source` and of `tenant` ("": of none).
 
-    What holds besides the limits of the site comes first: the rate of a tenant, and what a source may do in all.
+    What holds besides the limits of the site comes first: those of a tenant, and what a source may do in all.
     """
     shaping = Shaping(config.shaping)
     kind = shaping.kind_of(site, domain.encode(), tenant.encode())
     limits = shaping.limits(site, source, kind)
     lines = []
-    if (table := limits.set_by.get("tenant")) is not None:
-        note = f"{_counted(limits.tenant_scope)}, besides the rate of the site"
-        line = _line(tree, "message_rate", limits.tenant_rate, table, note)
-        lines.append(line._replace(besides="tenant"))
+    for key in AllSites.__struct_fields__:
+        if (table := limits.set_by.get(f"tenant.{key}")) is not None:
+            note = f"{_counted(limits.tenant_scope)}, besides what is counted for the site"
+            line = _line(tree, key, getattr(limits.tenant, key), table, note)
+            lines.append(line._replace(besides="tenant"))
     if limits.all_sites is not None:
         lines += _of_all_sites(tree, source, limits.all_sites)
     for key in KEYS:

@@ -16,5 +16,6 @@ cdef class Homes(Appointer):
     cdef object timer
 
     cdef str scope_of(self, ReadyQueue ready)
+    cdef bint is_over_sites(self, ReadyQueue ready) except -1   # its tenant has one count for all of them
     cdef int place(self, ReadyQueue ready, Egress usual, int home) except -1
     cdef int home_now(self, str scope) except? -1

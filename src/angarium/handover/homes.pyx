@@ -1,12 +1,13 @@
-# Homes of ready queues. A site, or a source over all sites, that may have fewer connections than there are workers is served by one of
-# them, its home: else they would fight for the few, and open and close them in turn. Everybody finds the home for himself
-# (rendezvous.py), by the name under which the connections are counted, so that all that is counted together has one home.
+# Homes of ready queues. A site, or a source over all sites, or a tenant, that may have fewer connections than there are workers is
+# served by one of them, its home: else they would fight for the few, and open and close them in turn. Everybody finds the home for
+# himself (rendezvous.py), by the name under which the connections are counted, so that all that is counted together has one home.
 #
 # Asked when a ready queue is made, when its limits may have changed, and when a worker has come or gone; never for a message.
 cimport cython
 from libc.stdint cimport uint64_t
 
 from angarium.handover.outlet cimport HandOver
+from angarium.queue.passage cimport Passage
 from angarium.queue.ready cimport Appointer, Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 
@@ -33,9 +34,18 @@ cdef class Homes(Appointer):
         """The name by which its home is found; None: any worker may serve it."""
         if ready.site.protocol == "maildir":
             return None                 # it leaves this machine by no connection
-        if ready.passage is not None and ready.passage.gate.connection_limit < self.count:
-            return ready.passage.gate.share.name
-        return ready.share.name if ready.connection_limit < self.count else None
+        cdef bint is_few = ready.connection_limit < self.count
+        cdef Passage passage = ready.passage
+        if passage is not None and passage.gate.connection_limit < self.count:
+            return passage.gate.share.name
+        passage = ready.tenant_passage
+        # With few at the site anyway a tenant's mail goes where other mail for it does; but what is counted over all sites does not.
+        if passage is not None and passage.gate.connection_limit < self.count and (not is_few or self.is_over_sites(ready)):
+            return passage.gate.share.name
+        return ready.share.name if is_few else None
+
+    cdef bint is_over_sites(self, ReadyQueue ready) except -1:
+        return ready.limits.tenant_scope.startswith("\0")
 
     cdef int home_now(self, str scope) except? -1:
         cdef int home

@@ -3,6 +3,7 @@ cimport cython
 from angarium.outbound.connection cimport Connection, deadline_node
 from angarium.model.clock cimport mono_ms
 from angarium.outbound.pool cimport Pool
+from angarium.queue.passage cimport Gate
 from angarium.queue.ready cimport Egress, ReadyQueue
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.wheel cimport wheel_node
@@ -66,11 +67,11 @@ cdef class Dispatcher(Egress):
         if pool is not None:
             pool.drain()                # it stays in `pools` until what it has in hand is over
 
-    cdef void spare(self, object source) noexcept:
+    cdef void spare(self, object gate) noexcept:
         cdef Pool pool
         try:
             for pool in self.pools:
-                if pool.idle_count and pool.ready.source.name == source.name:
+                if pool.idle_count and pool.ready.has_gates and (<Gate>gate).passage_of(pool.ready) is not None:
                     pool.spare()
         except Exception as error:
             self.scheduler.journal.log("error", where="dispatcher", reason=repr(error))

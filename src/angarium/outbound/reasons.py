@@ -65,12 +65,14 @@ def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
     """Why what is in a ready queue has not left yet."""
     now_utc_s = time.time() if now_utc_s is None else now_utc_s
     if queue.home >= 0:
-        used = queue.source_used
-        is_of_source = used is not None and 0 < used.connections_limit < queue.connections_limit
+        limit, key = queue.connections_limit, "connections"
+        for used, whose in ((queue.source_used, "all_sites"), (queue.tenant_used, "tenant")):
+            if used is not None and 0 < used.connections_limit < limit:
+                limit, key = used.connections_limit, f"{whose}.connections"
         return Reason(
             f"worker {queue.home} sends for its site, which may have fewer connections than there are workers,"
             f" and has {queue.handed} before it",
-            "all_sites.connections" if is_of_source else "connections",
+            key,
         )
     by_source = _of_source(queue, now_utc_s)
     if queue.is_deferring:
@@ -96,7 +98,8 @@ def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
             now_utc_s + queue.connection_rate_wait_s,
         )
     if queue.is_in_dial_line:
-        return _of_places(queue) or Reason("it stands in line for a connection of its source")
+        whose = "source" if queue.source_used is not None else "tenant"
+        return _of_places(queue) or Reason(f"it stands in line for a connection of its {whose}")
     if queue.connections_limit and queue.connections >= queue.connections_limit:
         number, verb = (queue.connections_limit, "is") if queue.connections_limit == 1 else (queue.connections, "are")
         which = "the one connection" if queue.connections_limit == 1 else f"all {number} connections"
@@ -141,12 +144,15 @@ def _of_source(queue: QueueFacts, now_utc_s: float) -> Reason | None:
 
 
 def _of_places(queue: QueueFacts) -> Reason | None:
-    """Which limit of the source keeps it from connecting."""
-    used, source = queue.source_used, queue.source
-    if used is not None and _is_full(used):
-        return Reason(f"all {used.connections} connections of source {source} are in use", "all_sites.connections")
-    if used is not None and used.connection_rate_wait_s > 0:
-        return Reason(f"the connection rate of source {source} is used up", "all_sites.connection_rate")
+    """Which limit of the source or tenant keeps it from connecting."""
+    for used, whose, prefix in (
+        (queue.source_used, f"source {queue.source}", "all_sites"),
+        (queue.tenant_used, "its tenant", "tenant"),
+    ):
+        if used is not None and _is_full(used):
+            return Reason(f"all {used.connections} connections of {whose} are in use", f"{prefix}.connections")
+        if used is not None and used.connection_rate_wait_s > 0:
+            return Reason(f"the connection rate of {whose} is used up", f"{prefix}.connection_rate")
     return None
 
 

@@ -218,7 +218,7 @@ def _of_new_mail(subject: Subject) -> Reason | None:
     if used.tenant_rate_wait_s > 0 or used.message_rate_wait_s > 0:
         used.is_paced, used.paused_s = True, max(used.tenant_rate_wait_s, used.message_rate_wait_s)
     elif not idle and (used.connections < used.connections_limit or not used.connections_limit):
-        used.is_in_dial_line = _is_used_up(used.source_used)
+        used.is_in_dial_line = _is_used_up(used.source_used) or _is_used_up(used.tenant_used)
         if not used.is_in_dial_line and not used.connection_rate_wait_s:
             return None
     elif idle:
@@ -242,7 +242,7 @@ def _spoken(reason: Reason, place: str) -> str:
 
 def _use(key: str, used: QueueFacts) -> str:
     """What of a limit is used now."""
-    of_source = used.source_used or Allowed()
+    of_source, of_tenant = used.source_used or Allowed(), used.tenant_used or Allowed()
     match key:
         case "all_sites.connections":
             return f"{of_source.connections} in use"
@@ -256,6 +256,10 @@ def _use(key: str, used: QueueFacts) -> str:
             return _rate_use(used.connection_rate_wait_s)
         case "message_rate":
             return _rate_use(used.message_rate_wait_s)
+        case "tenant.connections":
+            return f"{of_tenant.connections} in use"
+        case "tenant.connection_rate":
+            return _rate_use(of_tenant.connection_rate_wait_s)
         case "tenant.message_rate":
             return _rate_use(used.tenant_rate_wait_s)
         case "warmup" if used.today_limit is not None:

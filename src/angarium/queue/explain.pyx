@@ -19,7 +19,7 @@ import time
 
 from angarium.queue.facts import Allowed, MessageFacts, QueueFacts, RecipientFacts, Reply
 from angarium.queue.inspect import OUTCOMES, SHOWN_ATTRIBUTES, id_text
-from angarium.queue.shaping import DIALS, kind_text, scope_name, shared_scope
+from angarium.queue.shaping import DIALS, kind_text, scope_name, shared_scope, tenant_gate_scope
 
 
 cdef double wait_s(Share share, pace *rate) noexcept:
@@ -62,6 +62,10 @@ def queue_facts(ReadyQueue ready not None):
         facts.is_in_line = passage.is_in_line
         facts.is_in_dial_line = passage.is_in_dial_line
         facts.source_used = allowed_by(ready.limits.all_sites, passage.gate.share, passage.gate.dial_share)
+    passage = ready.tenant_passage
+    if passage is not None:
+        facts.is_in_dial_line = facts.is_in_dial_line or passage.is_in_dial_line
+        facts.tenant_used = allowed_by(ready.limits.tenant_places, passage.gate.share, passage.gate.dial_share)
     if ready.ration is not None:
         facts.sent_today = ready.ration.count()
         facts.today_limit = ready.ration.limit_today()
@@ -88,6 +92,19 @@ cdef object used_of_source(Scheduler scheduler, str source, object limits):
     return allowed_by(limits, scheduler.shares.share_of(scope), scheduler.shares.share_of(DIALS + scope))
 
 
+cdef object used_of_tenant(Scheduler scheduler, object site, object limits):
+    if limits.tenant_places is None:
+        return None
+    cdef str scope = tenant_gate_scope(site, limits)
+    cdef Gate gate = scheduler.tenant_gates.get(scope)
+    cdef Share share, dial_share
+    if gate is not None:
+        share, dial_share = gate.share, gate.dial_share
+    else:
+        share, dial_share = scheduler.shares.share_of(scope), scheduler.shares.share_of(DIALS + scope)
+    return allowed_by(limits.tenant_places, share, dial_share)
+
+
 def used_now(Scheduler scheduler not None, site, source, kind):
     """QueueFacts of mail for which there may be no ready queue in this worker: what of its limits is used over all workers."""
     cdef pace rate
@@ -106,6 +123,7 @@ def used_now(Scheduler scheduler not None, site, source, kind):
     if not site.hosts:
         return facts            # it leaves this machine by no network
     facts.source_used = used_of_source(scheduler, source.name, limits.all_sites)
+    facts.tenant_used = used_of_tenant(scheduler, site, limits)
     ration = None
     if scheduler.ration_for is not None:
         ration = scheduler.ration_for(source.name, scheduler.shaping.provider_of(site, kind))

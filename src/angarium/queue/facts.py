@@ -21,7 +21,7 @@ class Reply(msgspec.Struct):
 
 
 class Allowed(msgspec.Struct):
-    """What of an egress source's limits over all sites is used, over all workers.
+    """What of an egress source's limits over all sites is used, or of a tenant's on connections, over all workers.
 
     0: no limit. *_wait_s: until the next one may go.
     """
@@ -39,9 +39,11 @@ class QueueFacts(msgspec.Struct):
     connections         counted against connections_limit, over all workers (and all sites, where the limit is shared).
     *_wait_s            until the rate lets the next one go; 0: now, or there is no such limit.
     paused_s            nothing is taken until then; is_paced: a rate asked for it.
-    is_in_line          it waits for its turn at its source's rate. is_in_dial_line: for a place among its connections.
+    is_in_line          it waits for its turn at its source's rate. is_in_dial_line: for a place among connections of
+                        its source or tenant.
     is_deferring        everybody in it is being deferred just now.
-    source_used         limits of the source over all sites; None: it has none.
+    source_used         limits of the source over all sites; None: it has none. tenant_used: those of the tenant on
+                        connections.
     sent_today          of the warm-up; today_limit None: there is none.
     replies             the last troubles, oldest first.
     delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
@@ -70,6 +72,7 @@ class QueueFacts(msgspec.Struct):
     is_in_dial_line: bool = False
     is_deferring: bool = False
     source_used: Allowed | None = None
+    tenant_used: Allowed | None = None
     sent_today: int = 0
     today_limit: int | None = None
     replies: list[Reply] = []

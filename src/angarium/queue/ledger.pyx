@@ -43,6 +43,12 @@ cdef class Ledger:
     cdef object gate_of(self, str source):
         return None
 
+    cdef object hold_gate(self, str scope):
+        return None
+
+    cdef void drop_gate(self, object gate) noexcept:
+        pass
+
     cdef object ration_of(self, object ready):
         return None
 

@@ -1,11 +1,13 @@
-"""What an egress source may do towards all sites together, besides what each of them allows."""
+"""What an egress source may do towards all sites together, or a tenant, besides what each site allows."""
 from libc.stdint cimport uint32_t, uint64_t
 from angarium.queue.shares cimport Share, Shares, pace
 
 
 cdef class Gate:
-    """A source as one worker sees it. Ready queues that it has to keep waiting stand in line, so that one timer serves however
-    many sites there are, and each gets its turn."""
+    """A source, or a tenant (at one site or at all), as one worker sees it. Ready queues that it has to keep waiting stand in
+    line, so that one timer serves however many sites there are, and each gets its turn."""
+    cdef readonly bint is_of_tenant
+    cdef uint32_t queue_count           # ready queues of a tenant that pass here
     cdef object loop
     cdef Shares shares
     cdef Share share                    # where its connections and messages are counted
@@ -13,7 +15,7 @@ cdef class Gate:
     cdef uint32_t connection_limit
     cdef pace rate
     cdef pace dial_rate
-    cdef readonly object line           # deque of ReadyQueue that wait to send
+    cdef readonly object line           # deque of ReadyQueue that wait to send; of a source only
     cdef readonly object dial_line      # and to connect
     cdef bint is_armed
     cdef bint is_dial_armed
@@ -22,10 +24,12 @@ cdef class Gate:
     cdef void stand(self, object ready, uint64_t wait_ns, bint is_first) noexcept
     cdef void stand_to_dial(self, object ready, uint64_t wait_ns) noexcept
     cdef uint64_t take_connection(self) noexcept        # 0: taken, else ns until it is worth asking again
+    cdef Passage passage_of(self, object ready)         # through this gate; None: it goes through another since a reload
+    cdef bint has_surplus(self) noexcept                # this worker has more than its part of the connections
 
 
 cdef class Passage:
-    """One ready queue's way past the limits of its source."""
+    """One ready queue's way past the limits of its source, or of its tenant."""
     cdef Gate gate
     cdef readonly uint32_t held         # connections counted
     cdef bint is_in_line
@@ -39,4 +43,5 @@ cdef class Passage:
     cdef void untake_connection(self) noexcept                  # what was taken last was not dialled
     cdef void give_connection(self) noexcept
     cdef bint must_yield(self, bint had_its_turn) noexcept
-    cdef bint others_wait(self) noexcept                        # for a place of the source
+    cdef bint others_wait(self) noexcept                        # for a place of the source, or tenant
+    cdef int move(self, Gate gate) except -1                    # to where it is counted now, with what it holds

@@ -1,4 +1,5 @@
-"""What an egress source may do towards all sites together, besides what each of them allows (Cython callers only)."""
+"""What an egress source may do towards all sites together, or a tenant, besides what each site allows (Cython callers
+only)."""
 
 from asyncio import AbstractEventLoop
 from collections import deque
@@ -9,17 +10,20 @@ from angarium.queue.shares import Shares
 
 @final
 class Gate:
-    """A source as one worker sees it. scope: under which it is counted (shaping.shared_scope())."""
+    """A source or tenant as one worker sees it. scope: under which it is counted."""
 
+    is_of_tenant: bool
     line: deque[ReadyQueue]
     dial_line: deque[ReadyQueue]
-    def __init__(self, loop: AbstractEventLoop, shares: Shares, scope: str) -> None: ...
+    def __init__(
+        self, loop: AbstractEventLoop, shares: Shares, scope: str, is_of_tenant: bool = False
+    ) -> None: ...
     def next_in_line(self) -> None: ...
     def next_to_dial(self) -> None: ...
 
 @final
 class Passage:
-    """One ready queue's way past the limits of its source."""
+    """One ready queue's way past the limits of its source, or of its tenant."""
 
     held: int
     def __init__(self, gate: Gate) -> None: ...

@@ -1,5 +1,5 @@
-# Limits of egress sources over all sites ([shaping.source.NAME] all_sites). Ready queues of sources that have none have no
-# Passage, and pay a comparison a message.
+# Limits of egress sources over all sites ([shaping.source.NAME] all_sites), and of tenants' connections ([shaping.tenant.NAME], at
+# each site or over all). Ready queues of sources and tenants that have none have no Passage, and pay a comparison a message.
 #
 # Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by the source as a whole stands in line at
 # the Gate. With ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
@@ -23,7 +23,8 @@ cdef double IN_LINE_S = 1e15        # ReadyQueue.paused_until_mono_s: until its 
 
 @cython.final
 cdef class Gate:
-    def __cinit__(self, loop, Shares shares, str scope):
+    def __cinit__(self, loop, Shares shares, str scope, bint is_of_tenant=False):
+        self.is_of_tenant = is_of_tenant
         self.loop = loop
         self.shares = shares
         self.share = shares.share_of(scope)
@@ -38,6 +39,13 @@ cdef class Gate:
         pace_of(limits.message_rate if limits is not None else None, &self.rate)
         pace_of(limits.connection_rate if limits is not None else None, &self.dial_rate)
         return 0
+
+    cdef Passage passage_of(self, object ready):
+        cdef Passage passage = (<ReadyQueue>ready).tenant_passage if self.is_of_tenant else (<ReadyQueue>ready).passage
+        return passage if passage is not None and passage.gate is self else None
+
+    cdef bint has_surplus(self) noexcept:
+        return self.connection_limit != ANY_NUMBER and self.share.own > self.connection_limit // self.shares.worker_count
 
     cdef void stand(self, object ready, uint64_t wait_ns, bint is_first) noexcept:
         try:
@@ -75,7 +83,7 @@ cdef class Gate:
         try:
             self.dial_line.append(ready)
             if not self.is_dial_armed:          # else next_to_dial() does so: it looks at all pools, and many sites may come
-                (<ReadyQueue>ready).egress.spare((<ReadyQueue>ready).source)
+                (<ReadyQueue>ready).egress.spare(self)
                 self.loop.call_later(wait_ns / 1e9, self.next_to_dial)
                 self.is_dial_armed = True
         except Exception:
@@ -83,18 +91,21 @@ cdef class Gate:
 
     def next_to_dial(self):
         cdef ReadyQueue ready
+        cdef Passage passage
         cdef int count = AT_ONCE
         self.is_dial_armed = False
         while count and self.dial_line:
             ready = self.dial_line.popleft()
-            ready.passage.is_in_dial_line = False
-            ready.passage.has_dial_turn = ready.count != 0
+            passage = self.passage_of(ready)
+            if passage is not None:
+                passage.is_in_dial_line = False
+                passage.has_dial_turn = ready.count != 0
             if ready.count:
                 ready.egress.wake(ready)
                 count -= 1
         if self.dial_line and not self.is_dial_armed:
             ready = self.dial_line[0]
-            ready.egress.spare(ready.source)
+            ready.egress.spare(self)
             self.loop.call_later(DIAL_AGAIN_NS / 1e9, self.next_to_dial)
             self.is_dial_armed = True
 
@@ -163,8 +174,16 @@ cdef class Passage:
             self.gate.share.give_connection()
 
     cdef bint must_yield(self, bint had_its_turn) noexcept:
-        return had_its_turn and self.gate.dial_line or self.gate.connection_limit != ANY_NUMBER and \
-            self.gate.share.is_wanted() and self.gate.share.own > self.gate.connection_limit // self.gate.shares.worker_count
+        return had_its_turn and self.gate.dial_line or self.gate.has_surplus() and self.gate.share.is_wanted()
 
     cdef bint others_wait(self) noexcept:
         return bool(self.gate.dial_line)
+
+    cdef int move(self, Gate gate) except -1:
+        cdef uint32_t i
+        for i in range(self.held):
+            self.gate.share.give_connection()
+            gate.share.take_connection(<uint32_t>-1)    # they are there, whatever the limit
+        self.gate = gate
+        self.is_in_dial_line = self.has_dial_turn = False
+        return 0

@@ -27,6 +27,7 @@ cdef class Planner(Ledger):
     cdef readonly DomainTable domains
     cdef dict ready                     # (site name, source name, wish, site.claims, kind) -> ReadyQueue
     cdef dict gates                     # source name -> Gate, of sources that have limits
+    cdef dict tenant_gates              # name under which it is counted -> Gate, while a ready queue passes there
     cdef object ration_for              # callable, or None: no source is warmed up
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far

@@ -61,6 +61,7 @@ cdef class Planner(Ledger):
         self.ready_numbers = {}
         self.shares_held = {}
         self.gates = {}
+        self.tenant_gates = {}
         self.ration_for = None
         self.egresses = {}
         self.lookups = Lookups()
@@ -434,6 +435,18 @@ cdef class Planner(Ledger):
         if gate is None:
             gate = self.gates[source] = Gate(self.loop, self.shares, shared_scope("source", source))
         return gate
+
+    cdef object hold_gate(self, str scope):
+        cdef Gate gate = self.tenant_gates.get(scope)
+        if gate is None:
+            gate = self.tenant_gates[scope] = Gate(self.loop, self.shares, scope, True)
+        gate.queue_count += 1
+        return gate
+
+    cdef void drop_gate(self, object gate) noexcept:
+        (<Gate>gate).queue_count -= 1
+        if (<Gate>gate).queue_count == 0:
+            self.tenant_gates.pop((<Gate>gate).share.name, None)
 
     cdef object ration_of(self, object ready):
         if self.ration_for is None:

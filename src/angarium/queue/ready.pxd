@@ -19,7 +19,7 @@ cdef class Egress:
     """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
     cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
     cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
-    cdef void spare(self, object source) noexcept       # close idle connections of the source: others wait for places
+    cdef void spare(self, object gate) noexcept         # close idle connections counted at the Gate: others wait for places
     # Another egress serves the queue from now on: `state` is given up, nothing new is begun, what is in hand ends.
     cdef void step_back(self, ReadyQueue ready) noexcept
     # What another worker has of the queue and has not begun comes back, and none of it goes there again for a moment.
@@ -58,6 +58,8 @@ cdef class ReadyQueue:
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
     cdef readonly Passage passage       # limits of the source over all sites; None: it has none
+    cdef readonly Passage tenant_passage    # limits of the tenant's connections; None: it has none
+    cdef bint has_gates                 # one of the two
     cdef readonly Ration ration         # of the source towards the provider; None: not warmed up, or warm
     cdef readonly uint8_t wish          # tls_wish of all who are in it
     cdef object key                     # in Planner.ready
@@ -160,6 +162,11 @@ cdef class ReadyQueue:
     cdef void await_rate(self, uint64_t wait_ns) noexcept
     cdef void await_dial(self, uint64_t wait_ns) noexcept
     cdef int look_at_source(self) except -1                                 # its limits, and its part of a warm-up
+    cdef int look_at_tenant(self) except -1
+    # Of the gates that it passes: a connection is to end behind its message; others wait; this worker has more than its part.
+    cdef bint must_yield_place(self, bint had_its_turn) noexcept
+    cdef bint others_wait(self) noexcept
+    cdef bint has_surplus(self) noexcept
     cdef void go_on(self) noexcept      # its turn has come at the gate of its source
 
 

@@ -29,6 +29,7 @@ class ReadyQueue:
     kind: Kind | None
     limits: Limits
     passage: Passage | None
+    tenant_passage: Passage | None
     ration: Ration | None
     site_name: bytes
     source_name: bytes

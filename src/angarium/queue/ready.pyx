@@ -23,7 +23,7 @@ from angarium.queue.wheel cimport wheel_node
 import time
 
 from angarium.metrics.counters import gauge
-from angarium.queue.shaping import DIALS, scope_name
+from angarium.queue.shaping import DIALS, scope_name, tenant_gate_scope
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
 
@@ -34,7 +34,7 @@ cdef class Egress:
     cdef bint forget(self, ReadyQueue ready) noexcept:
         return True
 
-    cdef void spare(self, object source) noexcept:
+    cdef void spare(self, object gate) noexcept:
         pass
 
     cdef void step_back(self, ReadyQueue ready) noexcept:
@@ -80,7 +80,7 @@ cdef class ReadyQueue:
         self.source = source
         self.wish = <uint8_t>wish
         self.kind = kind
-        self.passage = None
+        self.passage = self.tenant_passage = None
         self.ration = None
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
@@ -118,6 +118,7 @@ cdef class ReadyQueue:
             if self.ledger.adjustments is not None:
                 self.adjust()
             self.look_at_source()
+            self.look_at_tenant()
             self.look_at_terms()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
@@ -183,6 +184,9 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.dial_share)
         self.ledger.drop_share(self.rate_share)
         self.ledger.drop_share(self.tenant_share)
+        if self.tenant_passage is not None:
+            self.ledger.drop_gate(self.tenant_passage.gate)
+            self.tenant_passage = None
 
     cdef int look_at_source(self) except -1:
         self.metered_ns = max(self.rate.interval_ns, self.tenant_rate.interval_ns)
@@ -195,6 +199,34 @@ cdef class ReadyQueue:
             self.passage.gate.configure(self.limits.all_sites)
             self.metered_ns = max(self.metered_ns, self.passage.gate.rate.interval_ns)
         return 0
+
+    cdef int look_at_tenant(self) except -1:
+        cdef object limits = self.limits.tenant_places
+        cdef object gate
+        if self.site.hosts and limits is not None:
+            gate = self.ledger.hold_gate(tenant_gate_scope(self.site, self.limits))
+            if self.tenant_passage is None:
+                self.tenant_passage = Passage(gate)
+            else:
+                self.ledger.drop_gate(self.tenant_passage.gate)
+                if self.tenant_passage.gate is not gate:
+                    self.tenant_passage.move(gate)      # a reload has the tenant counted elsewhere
+        if self.tenant_passage is not None:
+            self.tenant_passage.gate.configure(limits)
+        self.has_gates = self.passage is not None or self.tenant_passage is not None
+        return 0
+
+    cdef bint must_yield_place(self, bint had_its_turn) noexcept:
+        return self.passage is not None and self.passage.must_yield(had_its_turn) or \
+            self.tenant_passage is not None and self.tenant_passage.must_yield(had_its_turn)
+
+    cdef bint others_wait(self) noexcept:
+        return self.passage is not None and self.passage.others_wait() or \
+            self.tenant_passage is not None and self.tenant_passage.others_wait()
+
+    cdef bint has_surplus(self) noexcept:
+        return self.passage is not None and self.passage.gate.has_surplus() or \
+            self.tenant_passage is not None and self.tenant_passage.gate.has_surplus()
 
     cdef void remark(self, object trouble) noexcept:
         cdef Remark last
@@ -524,12 +556,19 @@ cdef class ReadyQueue:
         if self.passage is not None and not self.passage.take_connection(self):
             self.share.give_connection()
             return False
+        if self.tenant_passage is not None and not self.tenant_passage.take_connection(self):
+            self.share.give_connection()
+            if self.passage is not None:
+                self.passage.untake_connection()
+            return False
         if self.dial_rate.interval_ns:
             wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
             if wait_ns:                         # another worker was faster
                 self.share.give_connection()
                 if self.passage is not None:
                     self.passage.untake_connection()
+                if self.tenant_passage is not None:
+                    self.tenant_passage.untake_connection()
                 self.await_dial(wait_ns)
                 return False
         self.places += 1
@@ -557,6 +596,8 @@ cdef class ReadyQueue:
         self.share.give_connection()
         if self.passage is not None:
             self.passage.give_connection()
+        if self.tenant_passage is not None:
+            self.tenant_passage.give_connection()
 
     cpdef bint is_contended(self):
         return self.share.is_wanted()

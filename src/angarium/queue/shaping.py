@@ -26,6 +26,9 @@ DIALS: Final = "\n dials "
 
 KEYS: Final = ShapingOptions.__struct_fields__
 
+# Of a tenant these hold besides what wider tables say: no number of tenants gets past what a receiver allows.
+_BESIDES: Final = AllSites.__struct_fields__
+
 _BUILT_IN: Final = ShapingOptions()
 
 
@@ -45,23 +48,33 @@ class Limits(msgspec.Struct, frozen=True):
     """What holds for one ready queue.
 
     options      the values in force.
-    set_by       key -> the table that decided it; a key that no table has is not in it.
-    tenant_rate  message_rate of the tenant, which holds besides options.message_rate.
+    set_by       key -> the table that decided it; a key that no table has is not in it. "tenant.KEY" of `tenant`.
+    tenant       what the tenant's table says of these keys: it holds besides what is in options; None: nothing.
     timeouts     options.*_timeout for sessions; None: the built-in ones.
     all_sites    of the source, besides what is in options; None: no limit.
     *_scope      behind a site's name, or in its place when they begin with NUL (shared over sites): among whom
-                 connections, connection_rate, message_rate and tenant_rate are counted.
+                 connections, connection_rate, message_rate and what is in `tenant` are counted.
     """
 
     options: ShapingOptions
     set_by: dict[str, Table]
-    tenant_rate: Rate | None
+    tenant: AllSites | None
     timeouts: PhaseTimeouts | None
     connection_scope: str = ""
     dial_scope: str = ""
     rate_scope: str = ""
     tenant_scope: str = ""
     all_sites: AllSites | None = None
+
+    @property
+    def tenant_rate(self) -> Rate | None:
+        return self.tenant.message_rate if self.tenant is not None else None
+
+    @property
+    def tenant_places(self) -> AllSites | None:
+        """`tenant` where it says something of connections."""
+        limits = self.tenant
+        return limits if limits is not None and (limits.connections or limits.connection_rate) else None
 
     @property
     def retry(self) -> RetryOptions | None:
@@ -77,6 +90,12 @@ def kind_text(kind: Kind | None) -> str:
 def scope_name(site: Site, scope: str) -> str:
     """The name under which something is counted (queue/shares.pyx)."""
     return scope if scope.startswith("\0") else site.name + scope
+
+
+def tenant_gate_scope(site: Site, limits: Limits) -> str:
+    """The name under which connections of a tenant are counted that hold besides those of the site: not its messages'
+    name, by which those of the site are counted where the tenant has unset their limit."""
+    return "\n besides " + scope_name(site, limits.tenant_scope)
 
 
 def shared_scope(level: str, name: str) -> str:
@@ -189,24 +208,24 @@ class Shaping:
         values: dict[str, Any] = {}
         set_by: dict[str, Table] = {}
         scopes: dict[str, str] = {}
-        tenant_rate: Rate | None = None
+        of_tenant: dict[str, Any] = {}
         for table, scope in levels:
             is_tenant = table.path[1] == "tenant"
             for key in KEYS:
                 if not table.has(key):
                     continue
                 value = getattr(table.keys, key)
-                if is_tenant and key == "message_rate":
-                    tenant_rate = value
+                if is_tenant and key in _BESIDES and value is not None:
+                    of_tenant[key] = value
                     scopes["tenant"] = scope
-                    set_by["tenant"] = table
+                    set_by[f"tenant.{key}"] = table
                     continue
                 values[key] = getattr(_BUILT_IN, key) if value is None else value
                 set_by[key] = table
                 scopes[key] = scope
         options = ShapingOptions(**values)
         return Limits(
-            options, set_by, tenant_rate, _timeouts(options),
+            options, set_by, AllSites(**of_tenant) if of_tenant else None, _timeouts(options),
             scopes.get("connections", ""), scopes.get("connection_rate", ""), scopes.get("message_rate", ""),
             scopes.get("tenant", ""), tables.source[source].all_sites if source in tables.source else None,
         )  # fmt: skip

@@ -176,9 +176,6 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 _WORLD: Final = "would be told to every host in the world: set it in a route, or for a provider, site or domain"
-# What a connection has to be, and what it shows of us. A tenant's mail has connections of its own.
-_OF_TLS: Final = ("tls", "dane", "mta_sts", "tls_ca", "tls_certificate")
-
 
 class ProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[shaping.provider.NAME]: a site whose foremost host matches `mx`, and mail for `domains` wherever it goes.
@@ -221,7 +218,7 @@ class DomainShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=
 
 class AllSites(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[shaping.source.NAME.all_sites]: what the source may do towards all sites together, besides what each of them
-    allows. As in ShapingOptions; None: no limit."""
+    allows. As in ShapingOptions; None: no limit. Likewise what a tenant's table says of these keys."""
 
     connections: int | None = None
     connection_rate: Rate | None = None
@@ -241,24 +238,16 @@ class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[shaping.tenant.NAME]: mail to which a hook has given this tenant. share: one count for all sites.
+    """[shaping.tenant.NAME]: mail to which a hook has given this tenant, over connections of its own. share: one count
+    for all sites.
 
-    message_rate holds besides the one of the site.
+    connections, connection_rate and message_rate hold besides those of the site: see AllSites. Unset, none of the wider
+    tables holds.
     """
 
-    REFUSED = {
-        key: "is a connection's, and a tenant has no connections apart from those of the site: "
-        "set it for provider, site, domain or source"
-        for key in ShapingOptions.__struct_fields__
-        if key not in ("message_rate", "recipients_per_transaction", "max_ready", "retry", *_OF_TLS)
-    } | {"login": _WORLD}
+    REFUSED = {"login": _WORLD}
 
     share: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if "message_rate" in self.unset:
-            raise ValueError("message_rate: the rate of the site holds for every tenant, and cannot be unset for one")
 
 
 class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
