@@ -97,6 +97,39 @@ def test_the_line_of_a_certificate_and_of_what_is_not_heeded_is_told(tmp_path: P
     }
 
 
+OF_PAIRS = """\
+[source.ip-1]
+[shaping.provider.big]
+mx = ["*.big.example"]
+[shaping.source.ip-1]
+connections  = 10
+message_rate = "50/s"
+[shaping.source.ip-1.provider.big]      # line 7
+connections     = 3
+connection_rate = "20/m"
+message_rate    = "unset"
+share           = true
+[shaping.source.ip-1.site."mx1.big.example"]
+connection_rate = "unset"               # line 13
+idle_time       = "9s"
+"""
+
+
+def test_limits_of_source_and_site_have_their_lines(tmp_path: Path) -> None:
+    config, tree = load(write(tmp_path, OF_PAIRS))
+    told = explain_shaping(config, tree, SITE, "a.example", source="ip-1")
+    found = {each.key: (each.value, each.place and (each.place.line, each.place.key), each.note) for each in told}
+    pair = "shaping.source.ip-1.provider.big"
+    counted = "counted for source ip-1 provider big, all sites together"
+    assert found["connections"] == ("3", (8, f"{pair}.connections"), counted)
+    assert found["message_rate"] == ("none", (10, f"{pair}.message_rate"), "unset")
+    site = 'shaping.source.ip-1.site."mx1.big.example"'
+    assert found["connection_rate"] == ("none", (13, f"{site}.connection_rate"), "unset")
+    assert found["idle_time"] == ('"9s"', (14, f"{site}.idle_time"), "")
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(tree.tables))
+    assert of_tables(sent).shaping == config.shaping
+
+
 def test_a_default_that_is_written_out_has_its_line_too(tmp_path: Path) -> None:
     found = lines(write(tmp_path, "[shaping.default]\nconnections = 32\n"))["connections"]
     assert found.place is not None and found.place.line == 2
@@ -139,6 +172,16 @@ def test_what_ships_loads_and_every_number_has_its_source(tmp_path: Path) -> Non
         ("[shaping.tenant.t]\nconnections = 0\n", "shaping.tenant.t.connections: between 1 and 65535"),
         ('[shaping.tenant.t]\nlogin = "us"\n', "shaping.tenant.t.login: would be told to every host in the world"),
         ('[shaping.source.ip-9]\nconnections = 3\n', "shaping.source.ip-9: there is no [source.ip-9]"),
+        (
+            "[source.a]\n[shaping.provider.big]\nmx = ['x.example']\n[shaping.source.a.provider.bug]\nbdat = false\n",
+            'shaping.source.a.provider.bug: there is no [shaping.provider.bug]; did you mean "big"?',
+        ),
+        (
+            "[source.a]\n[shaping.source.a.site.x]\naddress_family = 'ipv4'\n",
+            "shaping.source.a.site.x.address_family: the address in [source] decides it",
+        ),
+        ("[source.a]\n[shaping.source.a.site.x]\nshare = true\n", "shaping.source.a.site.x.share: unknown key"),
+        ("[source.a]\n[shaping.source.a.site.x]\nlogin = 'us'\n", "source.a.site.x.login: there is no [login.us]"),
         ('[shaping.domain."a b"]\nconnections = 3\n', 'shaping.domain: "a b" is neither a domain'),
         ('[shaping.domain."x.example"]\nshare = true\n', 'shaping.domain."x.example".share: unknown key'),
         ('[shaping.domain."x.example"]\nfoo = "unset"\n', 'shaping.domain."x.example".foo: unknown key'),

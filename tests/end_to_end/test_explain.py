@@ -96,6 +96,33 @@ def test_a_limit_that_holds_mail_back_is_told_with_its_line_and_use(example: tup
     assert limit(explained(relay, ids[2]), "connections")["line"] == line + 1
 
 
+def test_a_limit_of_source_and_site_is_told_with_its_line_and_use(tmp_path: Path) -> None:
+    config = """
+        [source.ip-1]
+        address = "127.0.0.11"
+        [shaping.source.ip-1]
+        connections = 9
+        [shaping.source.ip-1.site."127.0.0.1"]
+        connections  = 1
+        message_rate = "1/m"
+        [shaping.source.ip-1.site."127.0.0.9"]
+        connections = 7
+        """
+    with held_hop() as hop, RelayProcess(tmp_path, hop.route + config, workers=1) as relay:
+        with SmtpClient(relay.port) as client:
+            first = client.send(MESSAGE, "b@y.example")
+            wait_for(lambda: "in hand" in verdict(relay, first), "the first is under way")
+            second = client.send(MESSAGE, "c@z.example")
+        answer = explained(relay, second)
+    place = 'shaping.source.ip-1.site."127.0.0.1"'
+    told = limit(answer, "connections")
+    assert (told["value"], told["set_by"], told["use"]) == ("1", f"{place}.connections", "1 in use")
+    assert told["note"] == "counted for source ip-1 at each site"
+    rate = limit(answer, "message_rate")
+    assert rate["set_by"] == f"{place}.message_rate" and rate["use"].startswith("used up: the next in ")
+    assert answer["recipients"][0]["reason"]["set_by"].endswith(f"{place}.{answer['recipients'][0]['reason']['limit']}")
+
+
 def test_a_deferred_message_is_told_with_its_next_attempt_and_in_words(example: tuple[RelayProcess, list[str]]) -> None:
     relay, ids = example
     (recipient,) = explained(relay, ids[0])["recipients"]

@@ -9,7 +9,7 @@ import pytest
 from angarium.model.plan import Host, Site
 from angarium.model.units import Duration, Rate
 from angarium.queue.options import RetryOptions
-from angarium.queue.shaping import Limits, Shaping, scope_name, tenant_gate_scope
+from angarium.queue.shaping import Limits, Shaping, scope_name, shared_scope, tenant_gate_scope
 from angarium.queue.shaping_options import (
     AllSites,
     DomainShaping,
@@ -18,7 +18,9 @@ from angarium.queue.shaping_options import (
     ShapingOptions,
     ShapingTables,
     SiteShaping,
+    SourceProviderShaping,
     SourceShaping,
+    SourceSiteShaping,
     TenantShaping,
 )
 from angarium.tls.options import CertificateOptions
@@ -185,6 +187,63 @@ def test_a_tenant_for_which_a_limit_is_unset_is_not_held_to_that_of_the_site(key
     assert counted not in (SITE.name, tenant_gate_scope(SITE, found))
 
 
+def of_pair(**both: Any) -> ShapingTables:
+    return ShapingTables(
+        default=ShapingDefault(connections=1, message_rate=Rate(1.0), idle_time=Duration(1)),
+        provider={
+            "big": ProviderShaping(mx=["*.big.example"], connections=2), "own": ProviderShaping(domains=["o.example"])
+        },
+        domain={"a.example": DomainShaping(connections=4, idle_time=Duration(4))},
+        source={"ip-1": SourceShaping(connections=5, **both), "ip-2": SourceShaping(connections=6)},
+        tenant={"shop": TenantShaping(connections=9, idle_time=Duration(9))},
+    )
+
+
+def test_tables_of_a_source_and_a_provider_or_site_are_narrower_than_the_sources() -> None:
+    """And the site's before the provider's; a tenant's, which is nobody's pair, before both."""
+    provider = {"big": SourceProviderShaping(connections=7, message_rate=Rate(7.0), tls="required")}
+    site = {"MX2.big.example": SourceSiteShaping(connections=8, tls_ca="/ca.pem")}
+    both = limits(of_pair(provider=provider, site=site), source="ip-1", tenant="shop")
+    assert (both.options.connections, both.options.message_rate, both.options.idle_time) == (8, 7.0, 9)
+    assert (both.options.tls, both.options.tls_ca) == ("required", "/ca.pem")
+    assert both.set_by["connections"].path == ("shaping", "source", "ip-1", "site", "MX2.big.example")
+    assert both.set_by["message_rate"].path == ("shaping", "source", "ip-1", "provider", "big")
+    one = limits(of_pair(provider=provider), source="ip-1")
+    assert (one.options.connections, one.options.idle_time) == (7, 4)
+    for others in ({"source": "ip-2"}, {"source": "ip-1", "site": OTHER}):
+        found = limits(of_pair(provider=provider, site=site), **others)  # type: ignore[arg-type]
+        assert found.options.connections == (6 if others["source"] == "ip-2" else 5)
+        assert found.options.message_rate == 1.0
+
+
+def test_limits_of_a_pair_are_counted_among_its_mail() -> None:
+    site = Site("mx9.big.example", "smtp")
+    for share, count in ((True, 1), (False, 2)):
+        tables = of_pair(provider={"big": SourceProviderShaping(connections=7, share=share)})
+        scopes = {scope(limits(tables, source="ip-1", site=each), each) for each in (SITE, site)}
+        assert len(scopes) == count
+        assert scope(limits(tables, source="ip-2")) not in scopes
+        # By domains: some of the site's mail, apart from what the source sends to the site.
+        own = of_pair(provider={"own": SourceProviderShaping(connections=3)})
+        assert scope(limits(own, source="ip-1", domain="o.example")) != scope(limits(own, source="ip-1"))
+    one = SourceShaping(provider={"b": SourceProviderShaping(connections=2, share=True)})
+    alike = ShapingTables(
+        provider={"b": ProviderShaping(mx=["*.big.example"])},
+        source={"a": one, "a provider b": SourceShaping(all_sites=AllSites(connections=2))},
+    )
+    assert scope(limits(alike, source="a")) != shared_scope("source", "a provider b")
+    tables = of_pair(site={SITE.name: SourceSiteShaping(message_rate=Rate(2.0))})
+    found = limits(tables, source="ip-1")
+    assert found.rate_scope == found.connection_scope != limits(tables, source="ip-2").rate_scope
+
+
+def test_a_pair_may_unset_what_its_source_says() -> None:
+    tables = of_pair(site={SITE.name: SourceSiteShaping(unset=("connections", "message_rate"))})
+    found = limits(tables, source="ip-1").options
+    assert (found.connections, found.message_rate) == (32, None)
+    assert limits(tables, source="ip-1", site=OTHER).options.connections == 5
+
+
 def test_what_a_source_may_do_over_all_sites_holds_besides_what_each_allows() -> None:
     in_all = AllSites(connections=50, message_rate=Rate(9.0))
     tables = ShapingTables(
@@ -276,6 +335,7 @@ def test_keys_of_tls_are_unset_at_every_level(level: str) -> None:
         ({"default": ShapingDefault(dane=False), "source": {"ip-1": SourceShaping(unset=("dane",))}},
          (True, False), (True, False)),
         ({"tenant": {"shop": TenantShaping(mta_sts=True, dane=False)}}, (True, True), (True, True)),
+        ({"source": {"ip-1": SourceShaping(site={"mx": SourceSiteShaping(mta_sts=True)})}}, (True, True), (True, True)),
     ],
 )  # fmt: skip
 def test_what_is_published_is_looked_up_where_some_mail_heeds_it(

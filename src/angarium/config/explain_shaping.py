@@ -75,6 +75,7 @@ def _note(limits: Limits, key: str, value: object) -> str:
 
 
 def _counted(scope: str) -> str:
+    scope = scope.replace("\t", " ")
     if scope.startswith("\0"):
         return f"counted for {scope[1:].strip()}, all sites together"
     return f"counted for {scope.strip()} at each site" if scope else "counted for each site"

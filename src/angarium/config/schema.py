@@ -288,8 +288,7 @@ def _check_login_names(config: Config, tree: Tree) -> None:
     places: list[tuple[tuple[str | int, ...], str, TlsName | None]] = [
         (("route", index), route.login, route.tls) for index, route in enumerate(config.route)
     ]
-    for level, tables in (("provider", shaping.provider), ("site", shaping.site), ("domain", shaping.domain)):
-        places += [(("shaping", level, name), table.login or "", table.tls) for name, table in tables.items()]
+    places += [(path, table.login or "", table.tls) for path, table in shaping.named()]
     for path, name, tls in places:
         if not name:
             continue
@@ -331,6 +330,11 @@ def _check_sources(config: Config, tree: Tree) -> None:
         if name not in config.source and (config.source or name != "default"):
             hint = _hint(name, config.source)
             raise tree.complain(("shaping", "source", name), f"there is no [source.{name}]{hint}")
+        for provider in config.shaping.source[name].provider:
+            if provider not in config.shaping.provider:
+                hint = _hint(provider, config.shaping.provider)
+                of_pair = ("shaping", "source", name, "provider", provider)
+                raise tree.complain(of_pair, f"there is no [shaping.provider.{provider}]{hint}")
     for index, rule in enumerate(config.egress):
         if rule.pool != "default" and rule.pool not in config.pool:
             hint = _hint(rule.pool, config.pool)

@@ -23,7 +23,20 @@ def without_unset(tables: dict[str, Any]) -> dict[str, Any]:
     for level in _LEVELS:
         if isinstance(named := changed.get(level), dict):
             changed[level] = {name: _moved(table) for name, table in named.items()}
+    if isinstance(sources := changed.get("source"), dict):
+        changed["source"] = {name: _with_pairs(table) for name, table in sources.items()}
     return {**tables, "shaping": changed}
+
+
+def _with_pairs(source: Any) -> Any:
+    """The tables within [shaping.source.NAME], too: [shaping.source.NAME.provider.PROVIDER], [... .site.SITE]."""
+    if not isinstance(source, dict):
+        return source
+    changed = dict(source)
+    for level in ("provider", "site"):
+        if isinstance(named := changed.get(level), dict):
+            changed[level] = {name: _moved(table) for name, table in named.items()}
+    return changed
 
 
 def _moved(table: Any) -> Any:

@@ -1,7 +1,8 @@
 """Which limits hold for the mail of one ready queue, among whom they are counted, and which table said so.
 
-default < provider < site < domain < source < tenant: the narrowest table that has a key decides it. Asked when a ready
-queue is made and when the configuration changes, never for a message; answers for the same tables are kept.
+default < provider < site < domain < source < source and provider < source and site < tenant: the narrowest table
+that has a key decides it. Asked when a ready queue is made and when the configuration changes, never for a message;
+answers for the same tables are kept.
 """
 
 from __future__ import annotations
@@ -126,11 +127,15 @@ class Shaping:
                 self._provider_of_domain.setdefault(domain_pattern(pattern), name)
         self._domains = {domain_pattern(name): name for name in tables.domain}
         self._sites = {name.lower(): name for name in tables.site}
+        self._sites_of_source = {
+            name: {site.lower(): site for site in source.site} for name, source in tables.source.items() if source.site
+        }
         # Who decides about published policies behind the look-up that finds them: the source, or the message.
         self._behind_plans: list[Overrides] = [*tables.source.values(), *tables.tenant.values()]
+        self._behind_plans += [table for _, table in tables.pairs()]
         # For the queue: None when no message's tenant matters, so that none is looked for.
         self.tenants = frozenset(name.encode() for name in tables.tenant) or None
-        self._known: dict[tuple[str, str, str, Kind | None], Limits] = {}
+        self._known: dict[tuple[str, str, str, str, Kind | None], Limits] = {}
 
     def kind_of(self, site: Site, domain: bytes, tenant: bytes = b"") -> Kind | None:
         """What tells the mail of a domain queue apart from other mail for the site; None: nothing."""
@@ -170,21 +175,23 @@ class Shaping:
 
     def limits(self, site: Site, source: str, kind: Kind | None = None) -> Limits:
         """What holds for mail to a site from a source."""
-        provider = site_table = ""
+        provider = site_table = pair_site = ""
         if not self._is_plain:
             provider = self.provider_of(site, kind)
-            site_table = self._site_table(site)
+            site_table = _site_table(site, self._sites)
             if source not in self._tables.source:
                 source = ""
+            if source in self._sites_of_source:
+                pair_site = _site_table(site, self._sites_of_source[source])
         else:
             source, kind = "", None
-        key = (provider, site_table, source, kind)
+        key = (provider, site_table, source, pair_site, kind)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._resolve(provider, site_table, source, kind)
+            known = self._known[key] = self._resolve(provider, site_table, source, pair_site, kind)
         return known
 
-    def _resolve(self, provider: str, site_table: str, source: str, kind: Kind | None) -> Limits:
+    def _resolve(self, provider: str, site_table: str, source: str, pair_site: str, kind: Kind | None) -> Limits:
         by_domains, domain, tenant = kind or ("", "", "")
         tables = self._tables
         # From wide to narrow, each with its scope.
@@ -203,6 +210,14 @@ class Shaping:
         add("site", site_table, tables.site, is_apart=False)
         add("domain", domain, tables.domain)
         add("source", source, tables.source)
+        if (own := tables.source.get(source)) is not None:
+            path = ("shaping", "source", source)
+            if (pair := own.provider.get(provider)) is not None:
+                of_both = f"source {source}\tprovider"       # no name has a tab in it
+                scope = shared_scope(of_both, provider) if pair.share else f"\n {of_both} {provider}"
+                levels.append((Table((*path, "provider", provider), pair), scope))
+            if pair_site:       # counted as what the source's own table says: that stands here for the same mail
+                levels.append((Table((*path, "site", pair_site), own.site[pair_site]), f"\n source {source}"))
         add("tenant", tenant, tables.tenant)
 
         values: dict[str, Any] = {}
@@ -244,10 +259,12 @@ class Shaping:
             dot = host.find(".", dot + 1)
         return ""
 
-    def _site_table(self, site: Site) -> str:
-        if not self._sites:
-            return ""
-        return next((self._sites[name] for name in (site.name.lower(), *_host_names(site)) if name in self._sites), "")
+
+def _site_table(site: Site, tables: dict[str, str]) -> str:
+    """The name of the table for a site, by its own name or that of one of its hosts; "": there is none."""
+    if not tables:
+        return ""
+    return next((tables[name] for name in (site.name.lower(), *_host_names(site)) if name in tables), "")
 
 
 def _host_names(site: Site) -> list[str]:

@@ -229,12 +229,37 @@ class AllSites(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(f"connections: between 1 and {CONNECTIONS_MAXIMUM}")
 
 
-class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[shaping.source.NAME]: mail that leaves from [source.NAME], at each site; all_sites: over all of them."""
+_OF_ADDRESS: Final = {"address_family": "the address in [source] decides it"}
 
-    REFUSED = {"address_family": "the address in [source] decides it", "login": _WORLD}
+
+class SourceSiteShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.source.NAME.site.SITE]: what leaves from the source to the site, named as for SiteShaping."""
+
+    REFUSED = _OF_ADDRESS
+
+
+class SourceProviderShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.source.NAME.provider.PROVIDER]: what leaves from the source to a [shaping.provider.PROVIDER].
+
+    share    one count for all sites of the provider: of this source.
+    """
+
+    REFUSED = _OF_ADDRESS
+
+    share: bool = False
+
+
+class SourceShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """[shaping.source.NAME]: mail that leaves from [source.NAME], at each site; all_sites: over all of them.
+
+    provider, site   the same for some of its mail: narrower tables, the site's before the provider's.
+    """
+
+    REFUSED = {**_OF_ADDRESS, "login": _WORLD}
 
     all_sites: AllSites | None = None
+    provider: dict[str, SourceProviderShaping] = {}
+    site: dict[str, SourceSiteShaping] = {}
 
 
 class TenantShaping(Overrides, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -274,6 +299,15 @@ class ShapingTables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for level in ("provider", "site", "domain", "source", "tenant"):
             for name, table in getattr(self, level).items():
                 yield ("shaping", level, name), table
+        yield from self.pairs()
+
+    def pairs(self) -> Iterator[tuple[tuple[str, ...], Overrides]]:
+        """Of source and provider, of source and site: ("shaping", "source", "ip-1", "provider", "google")."""
+        for name, source in self.source.items():
+            for provider, of_provider in source.provider.items():
+                yield ("shaping", "source", name, "provider", provider), of_provider
+            for site, of_site in source.site.items():
+                yield ("shaping", "source", name, "site", site), of_site
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""Limits of a tenant on connections hold for the machine, however many workers it has: a sink counts."""
+"""Limits of a tenant on connections, and of a source at a site, hold for the machine, however many workers it has: a
+sink counts."""
 
 from __future__ import annotations
 
@@ -56,3 +57,43 @@ def test_two_workers_keep_to_the_connections_of_a_tenant(
     assert len({event["id"][:2] for event in delivered}) == 2, "both workers had mail"
     assert max(receivers["one"]["open"], receivers["two"]["open"]) <= at_each
     assert counted["peak_open"] <= at_all
+
+
+def test_two_workers_keep_to_the_connections_of_each_source_at_each_site(tmp_path: Path) -> None:
+    file = tmp_path / "receivers.toml"
+    file.write_text(RECEIVERS)
+    with sink("--listen", "0.0.0.0:0", "--receivers", str(file), "--delay", "dot=0.01") as running:
+        assert running.process.stderr is not None
+        port = int(running.process.stderr.readline().rsplit(":", 1)[1])
+        config = """
+            [source.few]
+            address = "127.0.0.11"
+            [source.many]
+            address = "127.0.0.12"
+            [pool.default]
+            sources = { few = 1, many = 1 }
+            [shaping.source.few]
+            connections = 9
+            [shaping.source.few.site."127.20.0.1"]
+            connections = 2
+            [shaping.provider.two]
+            domains = ["b.example"]
+            [shaping.source.few.provider.two]
+            connections = 1
+            [shaping.source.many.provider.two]
+            connections = 3
+            """
+        for domain, address in (("a.example", "127.20.0.1"), ("b.example", "127.30.0.1")):
+            config += f'[[route]]\ndomain = "{domain}"\nnext_hop = "smtp://{address}:{port}"\n'
+        with clean_relay(tmp_path, config, workers=2) as relay:
+            fill(relay.port, 384, sessions=16, domains=("a.example", "b.example"))
+            wait_until_empty(relay, 40)
+            delivered = relay.events("delivered")
+        counted: dict[str, Any] = running.end()
+    assert counted["messages"] == 384 and len({event["id"][:2] for event in delivered}) == 2
+    receivers = counted["receivers"]
+    most = {(name, each["source"]): each["open"] for name in receivers for each in receivers[name]["sources"]}
+    assert most["one", "127.0.0.11"] <= 2
+    assert most["two", "127.0.0.11"] == 1
+    assert most["two", "127.0.0.12"] <= 3
+    assert most["one", "127.0.0.12"] > 2        # the others of the site are not held up by the pair's limit
