@@ -120,6 +120,7 @@ EXTENSIONS = {
     "angarium.mime.received": OCTETS,
     "angarium.inbound.networks": [],
     "angarium.inbound.claimed": [],
+    "angarium.inbound.scheduled": ["csrc/mime/header.c"],
     "angarium.inbound.solicitation": ["csrc/mime/header.c", "csrc/smtp/terms.c"],
     "angarium.inbound.submitted": [*OCTETS, "csrc/mime/header.c", "csrc/spool/envelope.c"],
     "angarium.mime.header_section": ["csrc/mime/header.c"],

@@ -1,5 +1,5 @@
-/* Any octets: fields tile the header section, mailboxes lie in their values in order, completing adds domains only; a list of
- * mailboxes that is clear stays so when a domain is put behind those that have none. */
+/* Any octets: fields tile the header section and have their names, mailboxes lie in their values in order, completing adds
+ * domains only; a list of mailboxes that is clear stays so when a domain is put behind those that have none. */
 #include "mime/header.h"
 
 #include "fuzz.h"
@@ -23,6 +23,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             last = mailbox.end;
             added += field.kind >= MIME_FIELD_FROM && !mailbox.has_domain;
         }
+        size_t name = 0;
+        while (in[field.start + name] != ':' && in[field.start + name] != ' ' && in[field.start + name] != '\t')
+            name++;
+        INVARIANT(mime_field_is(in, &field, in + field.start, name));
+        INVARIANT(name == 0 || !mime_field_is(in, &field, in + field.start, name - 1));
+        INVARIANT(field.value - field.start >= size || !mime_field_is(in, &field, in, field.value - field.start));
         before = field.end;
     }
     INVARIANT(before == end);

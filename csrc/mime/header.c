@@ -95,6 +95,17 @@ bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *o
     return true;
 }
 
+bool mime_field_is(const uint8_t *in, const mime_field *field, const uint8_t *name, size_t length)
+{
+    size_t at = field->start + length;
+
+    if (at >= field->value || strncasecmp((const char *)in + field->start, (const char *)name, length) != 0)
+        return false;
+    while (in[at] == ' ' || in[at] == '\t')     /* obsolete, and seen: white space in front of the colon */
+        at++;
+    return at == field->value - 1;
+}
+
 /* Behind the comment, quoted string or domain literal that begins at in[at]; `length` when it does not end. */
 static size_t skip_enclosed(const uint8_t *in, size_t length, size_t at, bool *does_end)
 {

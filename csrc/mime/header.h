@@ -36,6 +36,9 @@ typedef struct mime_field {
 /* The next field from *at on, in a header section in[0..length); false at its end. *at is left behind it. */
 bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *out);
 
+/* Whether the field has this name, in any case. `name` without the colon. */
+bool mime_field_is(const uint8_t *in, const mime_field *field, const uint8_t *name, size_t length);
+
 typedef struct mime_mailbox {
     size_t start;               /* of the addr-spec, without brackets: from its first token ... */
     size_t end;                 /* ... to behind its last; comments and blanks may be between */

@@ -34,12 +34,13 @@ def write_credentials(path: Path, *identities: str, password: str = PASSWORD) ->
 async def auth_harness(
     folder: Path, *, source: CredentialSource | None = None, auth: ListenerAuthOptions = CLEAR, **options: Any
 ) -> AsyncIterator[IntakeHarness]:
-    """options  of AuthOptions, and `tls` of the listener; no failure is kept waiting unless they say so."""
+    """options  of AuthOptions, and `tls`, `extensions` and `relay_to` of the listener; no failure is kept waiting
+    unless they say so."""
     if source is None:
         source = write_credentials(folder / "credentials", "alice@x.example", "bob@x.example")
-    tls = {"tls": options.pop("tls")} if "tls" in options else {}
+    listener = {key: options.pop(key) for key in ("tls", "extensions", "relay_to") if key in options}
     options = {"failure_delay": Duration(0), **options}
-    async with intake_harness(folder, auth=auth, relay_from=[], **tls) as harness:
+    async with intake_harness(folder, auth=auth, relay_from=[], **listener) as harness:
         authority = Authority(harness.loop, harness.journal, Counts())
         authority.apply(AuthOptions(credentials=source, **options))
         harness.intake.authority = authority

@@ -8,6 +8,7 @@ from angarium.inbound.chunks cimport chunks_submit, chunks_submit_last
 from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop, commit_submit
 from angarium.inbound.context cimport Intake
+from angarium.inbound.scheduled cimport scheduled_take
 from angarium.inbound.solicitation cimport solicitation_look
 from angarium.inbound.submitted cimport HEADER_DUE, HEADER_OF_NO_CONCERN, HEADER_REFUSED, HEADER_SEEN, submitted_fix
 from angarium.inbound.transaction cimport inbound_transaction
@@ -54,7 +55,7 @@ cdef void proceed_data(Client client) noexcept:
             commit_drop(client)
         return
     transaction.trace_octets = <uint32_t>body.length
-    if client.context.is_submission or session.settings.no_soliciting is not None:
+    if client.context.reads_header or session.settings.no_soliciting is not None:
         transaction.header = HEADER_DUE
     session.begin_data_with(body)
 
@@ -150,6 +151,8 @@ cdef bint is_refused_header(Client client, bint is_whole) noexcept:
         transaction.header = HEADER_SEEN
         if client.session.settings.no_soliciting is not None:
             solicitation_look(client, client.session.message.body)
+        if client.context.hold_field is not None and transaction.header != HEADER_REFUSED:
+            scheduled_take(client, client.session.message.body, is_whole)
         if client.context.is_submission and transaction.header != HEADER_REFUSED:
             submitted_fix(client, &client.session.message.body, is_whole)
     return transaction.header == HEADER_REFUSED

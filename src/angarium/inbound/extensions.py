@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from angarium.inbound.kinds import Kind
+from angarium.inbound.send_time import check_name
 from angarium.model.units import Duration
 
 _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9.:_-]*")
@@ -53,6 +54,8 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     deliver_by_minimum  the least by-time that is taken with by-mode R, and announced.
     future_release      FUTURERELEASE (RFC 4865): how long mail may be held, for clients that may relay; 0: not offered.
                         Absent: 30 days on submission listeners, else 0.
+    future_release_field  name of a header field that says so of a message, for clients that may relay and cannot say
+                        it with MAIL; it is taken out. "": none does.
     priority            MT-PRIORITY (RFC 6710); priorities count for clients that may relay. Absent: on submission
                         listeners.
     no_soliciting       keywords of NO-SOLICITING (RFC 3865) whose mail is refused; []: none is. Absent: not offered.
@@ -71,6 +74,7 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     deliver_by: bool | None = None
     deliver_by_minimum: Duration = Duration(0)
     future_release: Duration | None = None
+    future_release_field: str = ""
     priority: bool | None = None
     no_soliciting: list[str] | None = None
     limits: bool = True
@@ -90,6 +94,11 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         ):
             if not 0 <= value <= _SECONDS_MAXIMUM:
                 raise ValueError(f"{key}: between 0 and {_SECONDS_MAXIMUM} seconds")
+        if self.future_release_field:
+            try:
+                check_name(self.future_release_field)
+            except ValueError as error:
+                raise ValueError(f"future_release_field: {error}") from None
         if not 0 <= self.max_messages <= 999_999:
             raise ValueError("max_messages: between 0 (no limit) and 999999")
         for index, word in enumerate(self.no_soliciting or []):
@@ -98,10 +107,13 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         if len(",".join(self.no_soliciting or [])) > 400:
             raise ValueError("no_soliciting: more than fits into a line of EHLO")
 
+    def hold_max_s(self, kind: Kind) -> int:
+        """For how long mail may be held; 0: not at all."""
+        return round(DEFAULTS[kind].future_release if self.future_release is None else self.future_release)
+
     def settings(self, kind: Kind) -> dict[str, Any]:
         """Keyword arguments for ServerSettings."""
         usual = DEFAULTS[kind]
-        hold = usual.future_release if self.future_release is None else self.future_release
         delivers_by = usual.deliver_by if self.deliver_by is None else self.deliver_by
         return {
             "size": self.size,
@@ -114,7 +126,7 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             "binarymime": self.binarymime,
             "priority": usual.priority if self.priority is None else self.priority,
             "deliver_by_minimum_s": round(self.deliver_by_minimum) if delivers_by else -1,
-            "hold_max_s": round(hold),
+            "hold_max_s": self.hold_max_s(kind),
             "no_soliciting": None if self.no_soliciting is None else ",".join(self.no_soliciting),
             "max_messages": self.max_messages,
             "announces_limits": self.limits,

@@ -127,6 +127,10 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 domain_key(text)
             except ValueError as error:
                 raise ValueError(f"relay_to[{index}]: {error}") from None
+        if self.extensions.future_release_field and not self.extensions.hold_max_s(self.protocol):
+            raise ValueError(
+                "extensions.future_release_field: needs extensions.future_release, for how long mail may be held"
+            )
         _require("max_message_octets", 64 << 10, self.max_message_octets, 4 << 30)
         _require("max_recipients", limits.RECIPIENTS_MINIMUM, self.max_recipients, 100_000)
         _require("max_sessions", 1, self.max_sessions, 1_000_000)

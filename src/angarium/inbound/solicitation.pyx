@@ -2,11 +2,10 @@
 # is judged, and passed on, by what its header says (§2.3, §2.7).
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from posix.strings cimport strncasecmp
 from angarium.inbound.client cimport Client
 from angarium.inbound.submitted cimport HEADER_REFUSED
 from angarium.inbound.transaction cimport transaction_set_attribute
-from angarium.mime.cheader cimport mime_field, mime_field_next, mime_header_find_end
+from angarium.mime.cheader cimport mime_field, mime_field_is, mime_field_next, mime_header_find_end
 from angarium.model.octets cimport octets
 from angarium.smtp.csmtp cimport smtp_solicit_is_valid, smtp_solicit_meets
 from angarium.smtp.server_parameters cimport MAIL_SOLICIT
@@ -32,7 +31,7 @@ cdef void solicitation_look(Client client, const octets *body) noexcept:
     cdef mime_field field
     mime_header_find_end(header, length, &end)
     while mime_field_next(header, end, &at, &field):
-        if not is_solicitation(header, &field):
+        if not mime_field_is(header, &field, <const uint8_t *>b"Solicitation", NAME_OCTETS):
             continue
         # Read leniently: folded, or with white space behind the commas, it is meant all the same.
         keywords = header[field.value:field.end]
@@ -49,16 +48,6 @@ cdef void solicitation_look(Client client, const octets *body) noexcept:
                 PyBytes_GET_SIZE(keywords)) != 0:
             refuse(client, NO_MEMORY)
             return
-
-
-cdef bint is_solicitation(const uint8_t *header, const mime_field *field) noexcept:
-    cdef size_t i = field.start + NAME_OCTETS
-    if field.value - field.start <= NAME_OCTETS or strncasecmp(<const char *>header + field.start, b"Solicitation",
-                                                               NAME_OCTETS) != 0:
-        return False
-    while header[i] == c" " or header[i] == c"\t":
-        i += 1
-    return header[i] == c":"
 
 
 cdef void refuse(Client client, bytes reply) noexcept:

@@ -30,6 +30,7 @@ cdef extern from "mime/header.h" nogil:
     mime_header_end mime_header_find_end(const uint8_t *data, size_t length, size_t *end)
     bint mime_field_next(const uint8_t *data, size_t length, size_t *at, mime_field *out)
     bint mime_mailboxes_are_clear(const uint8_t *data, size_t length)
+    bint mime_field_is(const uint8_t *data, const mime_field *field, const uint8_t *name, size_t length)
     bint mime_mailbox_next(const uint8_t *data, size_t length, size_t *at, mime_mailbox *out)
     size_t mime_header_complete(const uint8_t *data, size_t length, const uint8_t *domain, size_t domain_length,
                                 bint without_sender, uint8_t *out)

@@ -351,6 +351,26 @@ REASONS: Final[dict[str, Reason]] = {
         "from-unclear",
         "A submitted message has not one From field with an address that every reader finds in it.",
     ),
+    "HOLD_FIELD_UNREADABLE": Reason(
+        "hold-field-unreadable",
+        "The header field that says when a message is to be sent has no date and time with a zone.",
+        ("listener.extensions.future_release_field",),
+    ),
+    "HOLD_FIELD_TWICE": Reason(
+        "hold-field-twice",
+        "The header field that says when a message is to be sent came twice, or with HOLDFOR or HOLDUNTIL.",
+        ("listener.extensions.future_release_field",),
+    ),
+    "HOLD_FIELD_TOO_LATE": Reason(
+        "hold-field-too-late",
+        "The header field that says when a message is to be sent names a time for which it would be held too long.",
+        ("listener.extensions.future_release", "listener.extensions.future_release_field"),
+    ),
+    "HOLD_FIELD_BEYOND_BY": Reason(
+        "hold-field-beyond-by",
+        "The header field that says when a message is to be sent names a time behind its by-time (RFC 2852).",
+        ("listener.extensions.future_release_field",),
+    ),
     "FROM_NOT_OWN": Reason(
         "from-not-own",
         "The authenticated identity may not use the address of the From field.",

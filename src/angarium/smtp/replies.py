@@ -156,6 +156,11 @@ ETRN_SYNTAX = b"501 5.5.4 Not a domain\r\n"
 HEADER_TOO_BIG = b"554 5.6.0 Message refused: header section too big\r\n"
 UNQUALIFIED_HEADER = b"554 5.6.0 Message refused: address without a domain in the header\r\n"
 FROM_UNCLEAR = b"554 5.6.0 Message refused: one From field with an address is needed\r\n"
+# future_release_field: what FUTURERELEASE says to MAIL comes too late for 501
+HOLD_FIELD_UNREADABLE = b"554 5.6.0 Message refused: its time of sending is no date and time with a zone\r\n"
+HOLD_FIELD_TWICE = b"554 5.6.0 Message refused: its time of sending is said more than once\r\n"
+HOLD_FIELD_TOO_LATE = b"554 5.6.0 Message refused: its time of sending is later than mail is held here\r\n"
+HOLD_FIELD_BEYOND_BY = b"554 5.6.0 Message refused: its time of sending is behind its by-time\r\n"
 FROM_NOT_OWN = b"553 5.7.1 From field not allowed to the authenticated identity\r\n"
 
 # End of data

@@ -1,0 +1,1 @@
+"""Solicitation fields of messages that come in. Compiled callers only."""
