@@ -1,6 +1,6 @@
 """What a short duplicate window costs: deliveries end, no mail comes in, and each says so to the spool.
 
-    .venv/bin/python benchmarks/macro/spool/windows.py [DIRECTORY]
+    python benchmarks/macro/spool/windows.py [DIRECTORY]        results/windows.json
 
 A writer is an outbound connection: it ends a delivery every 5 ms. What it does not show: connections, and mail coming
 in at the same time. With that the window does not matter, since what was delivered rides on the commits of new mail.
@@ -9,6 +9,7 @@ in at the same time. With that the window does not matter, since what was delive
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import sys
@@ -16,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import machine
 import uvloop
 
 from angarium.spool.shard import Shard
@@ -25,6 +29,7 @@ EVERY_S = 0.005
 WINDOWS_MS = (0, 10, 100, 1000)
 WRITERS = (1, 64)
 AT_ONCE = 500
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "windows.json"
 
 
 async def deliver(directory: Path, writers: int, window_ms: int) -> tuple[float, float, float, float]:
@@ -68,7 +73,8 @@ def cpu_s() -> float:
 
 
 def main() -> None:
-    where = sys.argv[1] if len(sys.argv) > 1 else None
+    where = sys.argv[1] if len(sys.argv) > 1 else "/var/tmp"
+    runs = []
     print("| writers | window, ms | deliveries/s | commits/s | KiB/s written | CPU us per delivery |")
     print("|---|---|---|---|---|---|")
     for writers in WRITERS:
@@ -77,8 +83,27 @@ def main() -> None:
                 deliveries, commits, octets, cpu_us = uvloop.run(deliver(Path(directory), writers, window_ms))
             print(
                 f"| {writers} | {window_ms} | {deliveries:,.0f} | {commits:,.1f} | {octets / 1024:,.1f} "
-                f"| {cpu_us:,.1f} |"
+                f"| {cpu_us:,.1f} |",
+                flush=True,
             )
+            runs.append(
+                {
+                    "writers": writers,
+                    "window_ms": window_ms,
+                    "deliveries_per_s": round(deliveries, 1),
+                    "commits_per_s": round(commits, 1),
+                    "octets_per_s": round(octets, 1),
+                    "cpu_us_per_delivery": round(cpu_us, 1),
+                }
+            )
+    result = {
+        "measured_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine.describe(Path(where)),
+        "load_average": os.getloadavg()[0],
+        "seconds": SECONDS - 0.5,
+        "runs": runs,
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
