@@ -203,6 +203,7 @@ static void flush(spool_shard *self)
             SPOOL_GAUGE(self, commit_us_max, took_us);
         if (error == 0) {
             segment->end += padded;
+            segment->record_count = segment->index_count;
             SPOOL_COUNT(self, commits, 1);
             SPOOL_COUNT(self, octets_written, padded);
         } else {

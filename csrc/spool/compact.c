@@ -22,6 +22,7 @@ enum {
     SLACK_SEGMENTS = 4,             /* beyond twice what lives: the current one, the next, and some being drained */
     YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered; less the more there is beyond */
     CHAIN_MS = 100,                 /* likewise, of a segment with freed entries only: a few more let go of the chain by one */
+    EXCESS_LIMIT = 64,              /* counted; beyond, the disk or the moves themselves are what is slow */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
 
@@ -49,20 +50,23 @@ static bool goes_before(const spool_segment *one, const spool_segment *other)
 
 spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool is_resting)
 {
-    int64_t used = 0, live = 0;
+    int64_t used = 0, live = 0, kept = 0;       /* kept: by those that compaction may not touch, whatever it does */
     spool_segment *least = NULL;
     if (self->is_stopped || !self->is_scan_merged)
         return NULL;
     for (spool_segment *segment = self->known; segment != NULL; segment = segment->next_known) {
         used += (int64_t)segment->octets;
         live += segment->live_octets;
+        if (segment->is_unread || segment->is_broken)
+            kept += (int64_t)segment->octets - 2 * segment->live_octets;
         if (may_be_victim(self, segment, now_mono_ms, is_resting) && (least == NULL || goes_before(segment, least)))
             least = segment;
     }
     SPOOL_GAUGE(self, live_octets, (uint64_t)live);
     SPOOL_GAUGE(self, segment_octets, (uint64_t)used);
-    used -= 2 * live + SLACK_SEGMENTS * (int64_t)self->options.segment_octets;
-    SPOOL_GAUGE(self, excess_segments, used > 0 ? (uint32_t)(used / (int64_t)self->options.segment_octets) : 0);
+    used -= 2 * live + kept + SLACK_SEGMENTS * (int64_t)self->options.segment_octets;
+    int64_t excess = used > 0 ? used / (int64_t)self->options.segment_octets : 0;
+    SPOOL_GAUGE(self, excess_segments, excess < EXCESS_LIMIT ? (uint32_t)excess : EXCESS_LIMIT);
     if (least == NULL || used <= 0)
         return NULL;
     least->is_victim = true;
@@ -124,12 +128,15 @@ void spool_shard_victim_done(spool_shard *self, spool_segment *victim, bool is_m
 
 /* --- the index of a segment, reader thread --- */
 
-typedef struct reading { spool_shard *shard; spool_segment *segment; } reading;
+typedef struct reading { spool_shard *shard; spool_segment *segment; int error; } reading;
 
 static int reading_read(void *context, uint64_t offset, void *out, size_t length)
 {
     reading *self = context;
-    return spool_segment_pread(self->shard, self->segment, out, length, offset);
+    int error = spool_segment_pread(self->shard, self->segment, out, length, offset);
+    if (error != 0)
+        self->error = error;
+    return error;
 }
 
 static bool reading_is_stopping(void *context)
@@ -138,13 +145,19 @@ static bool reading_is_stopping(void *context)
     return spool_reader_is_stopping(self->shard);
 }
 
+/* A scan goes on over what cannot be read, and over damage, as over nothing. Here nothing would mean that nothing matters in the
+ * segment any more: so an index that lacks a record which was there is none. */
 int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets **out)
 {
-    reading context = {self, segment};
+    reading context = {self, segment, 0};
     spool_source source = {segment->octets, segment->salt, reading_read, &context};
     spool_scan scan;
     int error = spool_scan_segment(&source, reading_is_stopping, &scan);
     size_t length = spool_index_octets(scan.count);
+    if (error == 0)
+        error = context.error;
+    if (error == 0 && (scan.damaged_count != 0 || scan.count < segment->record_count))
+        error = EBADMSG;
     if (error == 0 && (*out = octets_new(length)) == NULL)
         error = ENOMEM;
     if (error == 0) {

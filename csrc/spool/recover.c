@@ -305,7 +305,8 @@ static void make_durable(context *self)
                  strerror(error));
 }
 
-/* A crash cut the last write short. No damage, yet whoever looks for a message that a client says it has sent wants to know. */
+/* A crash cut the last write short, most likely. A disk that has lost its last batch since looks the same, so the octets are kept
+ * as those of damage are; and whoever looks for a message that a client says it has sent wants to know. */
 static void report_torn(context *self, const spool_scan *scan)
 {
     uint32_t pieces = scan->torn_count + self->torn_messages;
@@ -313,10 +314,9 @@ static void report_torn(context *self, const spool_scan *scan)
         return;
     /* A message without its body has lost that body's piece: where the scan says that the first is. */
     uint64_t offset = scan->torn_start != 0 ? scan->torn_start : scan->last_batch;
+    uint64_t end = scan->torn_end > scan->end ? scan->torn_end : scan->end;
     SPOOL_COUNT(self->shard, torn_records, pieces);
-    spool_notice_place at = {SPOOL_NOTICE_TORN, self->segment->serial, offset, 0};
-    spool_report_at(self->shard, at, "shard %s segment %u offset %llu: torn end, %u unfinished pieces of its last write dropped; "
-                    "nobody was told 250 for them", self->shard->name, self->segment->serial, (unsigned long long)offset, pieces);
+    spool_torn_found(self->shard, self->segment, offset, end, pieces);
 }
 
 static int recover_segment(context *self)
@@ -325,6 +325,7 @@ static int recover_segment(context *self)
     spool_scan scan;
     spool_source source = {self->segment->octets, self->segment->salt, source_read, self};
     int error = spool_scan_segment(&source, source_is_stopping, &scan);
+    self->segment->record_count = scan.count;
     if (!scan.has_footer)
         make_durable(self);
     for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)

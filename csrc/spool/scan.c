@@ -118,8 +118,9 @@ static bool are_zeros(window *self, uint64_t start, uint64_t end)
     return true;
 }
 
-/* The next valid record at or behind `at`, or the segment's length. *has_traces: a header of this use of the file was seen. */
-static uint64_t search(window *self, uint64_t at, spool_record *record, bool *has_traces)
+/* The next valid record at or behind `at`, or the segment's length. *traces_end: where the last record would end of whose header,
+ * of this use of the file, something is there; not touched when nothing is. */
+static uint64_t search(window *self, uint64_t at, spool_record *record, uint64_t *traces_end)
 {
     for (; at + SPOOL_RECORD_OCTETS <= self->source->octets; at += 8) {
         if (at % WINDOW_OCTETS == 0 && self->is_stopping != NULL && self->is_stopping(self->source->context))
@@ -128,14 +129,18 @@ static uint64_t search(window *self, uint64_t at, spool_record *record, bool *ha
             continue;
         if (is_valid(self, at, record))
             return at;
-        *has_traces = true;
+        *traces_end = at + spool_record_size(record->length);
+        if (*traces_end > self->source->octets)
+            *traces_end = self->source->octets;
     }
     return self->source->octets;
 }
 
-static void add_torn(spool_scan *out, uint64_t start)
+static void add_torn(spool_scan *out, uint64_t start, uint64_t end)
 {
     out->torn_count++;
+    if (end > out->torn_end)
+        out->torn_end = end;
     if (out->torn_start == 0 || start < out->torn_start)
         out->torn_start = start;
 }
@@ -148,7 +153,7 @@ static void sort_holes(spool_scan *out)
         if (out->damaged[i].start < out->last_batch)
             out->damaged[kept++] = out->damaged[i];
         else
-            add_torn(out, out->damaged[i].start);
+            add_torn(out, out->damaged[i].start, out->damaged[i].end);
     }
     out->damaged_count = kept;
 }
@@ -165,11 +170,11 @@ static int scan_window(window *self, spool_scan *out)
             uint64_t boundary = spool_align(at, SPOOL_SECTOR_OCTETS), start = at;
             if (boundary != at && boundary <= octets && are_zeros(self, at, boundary))
                 start = boundary;
-            bool has_traces = false;
-            uint64_t found = search(self, start, &record, &has_traces);
+            uint64_t traces_end = 0;
+            uint64_t found = search(self, start, &record, &traces_end);
             if (found >= octets) {
-                if (has_traces)
-                    add_torn(out, start);
+                if (traces_end != 0)
+                    add_torn(out, start, traces_end);
                 break;
             }
             /* With 4096-octet alignment batches leave whole sectors of zeros between them. */

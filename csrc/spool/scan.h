@@ -27,7 +27,7 @@ typedef struct spool_scan {
     spool_hole *damaged;                    /* before last_batch: had been durable */
     uint32_t damaged_count, damaged_capacity;
     uint32_t torn_count;                    /* invalid pieces in or behind the last batch */
-    uint64_t torn_start;                    /* where the first of them begins; 0: there is none */
+    uint64_t torn_start, torn_end;          /* where the first of them begins and the last one would end; 0: there is none */
     uint64_t end;                           /* behind the last valid record */
 } spool_scan;
 

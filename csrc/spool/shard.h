@@ -37,6 +37,7 @@ struct spool_segment {
     uint64_t end;                           /* where the next batch starts */
     spool_index_entry *index;
     uint32_t index_count, index_capacity;
+    uint32_t record_count;                  /* durable ones, its footer not counted; of an old segment: found at start */
 
     /* loop thread */
     spool_segment *next_known, *next_in_bucket;
@@ -110,7 +111,7 @@ struct spool_found {
     uint32_t offset;
 };
 
-typedef struct spool_damage_place { uint32_t serial; uint64_t offset; } spool_damage_place;
+typedef struct spool_damage_place { uint32_t serial; bool is_kept; uint64_t start, end; } spool_damage_place;
 
 typedef enum spool_io_mode { SPOOL_IO_DIRECT, SPOOL_IO_BUFFERED } spool_io_mode;
 typedef enum spool_next_state { SPOOL_NEXT_NONE, SPOOL_NEXT_FILLING, SPOOL_NEXT_READY } spool_next_state;
@@ -246,6 +247,7 @@ int spool_segment_read_index(spool_shard *self, spool_segment *segment, octets *
 
 /* damage.c: reader thread. Of a segment known to be in use: its octets from start to end are not what was written. */
 void spool_damage_found(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end, const char *what);
+void spool_torn_found(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end, uint32_t pieces);
 
 /* recover.c */
 void spool_recover(spool_shard *self);          /* reader thread: scans reader.old, hands out, then returns */

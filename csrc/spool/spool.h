@@ -216,7 +216,7 @@ enum { SPOOL_REPORT_LIMIT = 64, SPOOL_REPORT_OCTETS = 256 };
 
 typedef enum spool_notice_kind {
     SPOOL_NOTICE_TROUBLE,       /* a write that failed, no room ...: the text says it */
-    SPOOL_NOTICE_TORN,          /* the unfinished end of a segment, dropped: nobody was told 250 for it */
+    SPOOL_NOTICE_TORN,          /* the unfinished end of a segment, dropped: nobody was told 250 for it, if no disk has lost it */
     SPOOL_NOTICE_DAMAGED,       /* octets that had been durable and are not what was written */
     SPOOL_NOTICE_UNREAD,        /* a segment, or a file, that is kept since not all of it could be read at start */
 } spool_notice_kind;
@@ -224,7 +224,7 @@ typedef enum spool_notice_kind {
 typedef struct spool_notice_place {
     spool_notice_kind kind;
     uint32_t serial;            /* of the segment; 0: not known, or none */
-    uint64_t offset, octets;    /* TORN and DAMAGED: where in it; TORN without octets: where it ends is not known */
+    uint64_t offset, octets;    /* TORN and DAMAGED: where in it; TORN without octets: nothing of it is there */
 } spool_notice_place;
 
 typedef struct spool_notice {

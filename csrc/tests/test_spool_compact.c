@@ -242,13 +242,19 @@ static void move(fixture *self, mail *one, mail *all, unsigned count)
     item_free(copy);
 }
 
+static void read_index(fixture *self, spool_segment *segment, reading *index)
+{
+    *index = (reading){.op = {.place = {.segment = segment}, .wants_index = true, .done = reading_done}};
+    index->op.context = index;
+    spool_shard_read(self->shard, &index->op);
+    for (int i = 0; i < 500 && !index->is_done; i++)
+        turn(self, 20);
+}
+
 static void empty(fixture *self, spool_segment *victim, mail *all, unsigned count)
 {
-    reading index = {.op = {.place = {.segment = victim}, .wants_index = true, .done = reading_done}};
-    index.op.context = &index;
-    spool_shard_read(self->shard, &index.op);
-    for (int i = 0; i < 500 && !index.is_done; i++)
-        turn(self, 20);
+    reading index;
+    read_index(self, victim, &index);
     CHECK(index.op.error == 0 && index.op.out != NULL, "index");
     uint32_t entries = 0;
     CHECK(spool_index_check(index.op.out->data, index.op.out->length, self->options.segment_octets, &entries), "index octets");
@@ -374,6 +380,72 @@ static void the_more_segments_are_beyond_the_bound_the_younger_they_may_be(void)
     while ((victim = spool_shard_victim(self.shard, now + YOUNG_MS / (1 + excess), false)) != NULL)
         with_mail += spool_segment_has_live(victim);
     CHECK(with_mail > 0, "none, with %u beyond", excess);
+    fixture_remove(&self);
+}
+
+static void file_of(fixture *self, char *out, size_t size, uint32_t serial)
+{
+    char path[128];
+    for (unsigned slot = 0; slot < 16; slot++) {
+        snprintf(path, sizeof path, "%s/00/seg-%04u.ang", self->path, slot);
+        int fd = open(path, O_RDONLY);
+        uint8_t block[SPOOL_HEADER_OCTETS];
+        spool_segment_header header;
+        if (fd < 0)
+            continue;
+        if (pread(fd, block, sizeof block, 0) == (ssize_t)sizeof block && spool_header_decode(block, &header) == 0 && header.serial == serial)
+            snprintf(out, size, "%s", path);
+        close(fd);
+    }
+}
+
+/* Nothing found would mean that nothing in it matters any more: outcomes would be given up, delivered mail come back. */
+static void an_index_that_cannot_be_read_whole_is_none(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    mail one = arrive(&self, 1000);
+    churn(&self, 2);
+    say(&self, &one, one.home.segment, NULL, 1);
+    churn(&self, 2);
+    settle(&self);
+    spool_segment *segment = one.state;
+    char path[128] = "", away[140];
+    file_of(&self, path, sizeof path, spool_segment_serial(segment));
+    CHECK(path[0] != 0, "no file of segment %u", spool_segment_serial(segment));
+    snprintf(away, sizeof away, "%s.away", path);
+    reading index;
+    CHECK(rename(path, away) == 0, "rename");
+    read_index(&self, segment, &index);
+    CHECK(index.op.error == ENOENT && index.op.out == NULL, "file away: %d", index.op.error);
+    CHECK(rename(away, path) == 0, "rename");
+
+    read_index(&self, segment, &index);
+    CHECK(index.op.error == 0, "whole: %d", index.op.error);
+    uint32_t entries = 0;
+    spool_index_check(index.op.out->data, index.op.out->length, self.options.segment_octets, &entries);
+    int fd = open(path, O_WRONLY);
+    uint8_t zeros[SPOOL_HEADER_OCTETS] = {0};
+    CHECK(pwrite(fd, zeros, sizeof zeros, MIB - SPOOL_HEADER_OCTETS) == (ssize_t)sizeof zeros, "no locator: no footer");
+    octets *whole = index.op.out;
+    read_index(&self, segment, &index);
+    CHECK(index.op.error == 0, "without footer: %d", index.op.error);
+    octets_unref(index.op.out);
+    for (uint32_t i = 0; i < entries; i++) {
+        spool_index_entry entry = spool_index_at(whole->data, i);
+        uint8_t before, after;
+        int in = open(path, O_RDONLY);
+        CHECK(pread(in, &before, 1, entry.offset + 20) == 1, "read");
+        close(in);
+        after = before ^ 1;
+        CHECK(pwrite(fd, &after, 1, entry.offset + 20) == 1, "write");
+        read_index(&self, segment, &index);
+        CHECK(index.op.error == EBADMSG && index.op.out == NULL, "record %u of %u is damaged: %d", i, entries, index.op.error);
+        CHECK(pwrite(fd, &before, 1, entry.offset + 20) == 1, "write");
+    }
+    octets_unref(whole);
+    close(fd);
     fixture_remove(&self);
 }
 
@@ -591,6 +663,7 @@ int main(void)
     one_message_that_stays_keeps_a_fixed_number_of_segments();
     a_chain_is_let_go_of_while_the_compaction_rests();
     the_more_segments_are_beyond_the_bound_the_younger_they_may_be();
+    an_index_that_cannot_be_read_whole_is_none();
     random_mail_with_compaction_survives_a_crash_at_any_step();
     return check_report();
 }

@@ -499,7 +499,6 @@ class Relay:
         """Closes the shards: what was to be written is on disk afterwards."""
         self._certificates.stop()
         self._logins.close()
-        self._spool_watch.stop()
         self._watermark.stop()
         self._memory_watch.stop()
         self._load_watch.stop()
@@ -508,6 +507,9 @@ class Relay:
         self._report_desk.close()
         self._suppression_desk.close()
         self._recipients.close()
+        for shard in self._shards:
+            shard.stop()
+        self._spool_watch.stop()    # the last writes may have failed, too
         for shard in self._shards:
             shard.close()
         if self._handover is not None:

@@ -24,7 +24,10 @@ from angarium.model.units import Duration
 from angarium.spool.envelope import Attribute
 
 FIELD = ExtensionOptions(
-    future_release=Duration(86400), future_release_field="X-Send-At", no_soliciting=["net.example:ADV"]
+    deliver_by=True,
+    future_release=Duration(86400),
+    future_release_field="X-Send-At",
+    no_soliciting=["net.example:ADV"],
 )
 FROM = b"From: a@x.example\r\n"
 REST = b"Subject: x\r\n\r\nhello\r\nX-Send-At: of the body\r\n"
@@ -201,4 +204,5 @@ def test_a_field_where_nothing_may_be_held_is_refused() -> None:
     address = ListenAddress.decode("127.0.0.1:2525")
     with pytest.raises(ValueError, match=r"extensions\.future_release_field: needs extensions\.future_release"):
         ListenerOptions(address=address, extensions=ExtensionOptions(future_release_field="X-Send-At"))
-    ListenerOptions(address=address, auth=AUTH, extensions=ExtensionOptions(future_release_field="X-Send-At"))
+    extensions = ExtensionOptions(future_release_field="X-Send-At")
+    ListenerOptions(address=address, protocol="submission", auth=AUTH, extensions=extensions)

@@ -45,8 +45,7 @@ async def test_connections_of_a_tenant_are_counted_at_each_site_and_hold_up_nobo
         async with outgoing(tmp_path, sites(server, 2), shaping=shaping) as relay:
             for site in (0, 1):
                 await send(relay, 10, site)
-            await until(lambda: len(in_line(relay)) == 2)
-            assert server.peak == 4
+            await until(lambda: len(in_line(relay)) == 2 and server.peak == 4)
             await send(relay, 3, tenant=b"")
             await until(lambda: server.open_now == 7)
             held = {ready.kind: ready.tenant_passage for ready in relay.scheduler.ready_queues()}

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from outbound.fault_server import fault_server
-from outbound.outgoing import Outgoing, outgoing, until
-from outbound.test_tls import broken_tls, on_uvloop, one, server_tls, tlsa, to_here, with_tlsa
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, until
+from outbound.test_tls import broken_tls
+from outbound.tls_hops import one, server_tls, tlsa, to_here, with_tlsa
 from tls import authority
 
 from angarium.model.units import Duration

@@ -253,7 +253,32 @@ def test_a_torn_end_is_no_damage(tmp_path: Path) -> None:
     recovered, (notice,) = asyncio.run(recover(tmp_path / "spool"))
     assert set(recovered) == set(written)
     assert (notice.kind, notice.serial, notice.offset) == (NoticeKind.TORN, 1, footer)
-    assert not (tmp_path / "spool" / "00" / "damaged").exists()
+    # A disk that has lost it since leaves the same behind: so it is kept, as damage is.
+    kept = tmp_path / "spool" / "00" / "damaged" / f"1-{footer}.bin"
+    assert kept.read_bytes() == octets[footer : footer + notice.octets]
+    assert notice.octets > 32
+
+
+def test_what_a_crash_left_of_a_kept_piece_is_written_anew(tmp_path: Path) -> None:
+    """Killed between the name and the octets: nothing, or half of it, is no copy of what is damaged."""
+    asyncio.run(fill(tmp_path / "spool", 6, 8, biggest=300, streamed=0))
+    (file,) = segments(tmp_path / "spool")
+    octets = bytearray(file.read_bytes())
+    octets[-4096:] = bytes(4096)
+    octets[4096 + 40] ^= 1  # in the first record
+    file.write_bytes(octets)
+    _, notices = asyncio.run(recover(tmp_path / "spool"))
+    (notice,) = (each for each in notices if each.kind == NoticeKind.DAMAGED)
+    kept = tmp_path / "spool" / "00" / "damaged" / f"1-{notice.offset}.bin"
+    whole = kept.read_bytes()
+    assert whole == octets[notice.offset : notice.offset + notice.octets]
+    for left in (b"", whole[:20], bytes(len(whole))):
+        kept.write_bytes(left)
+        asyncio.run(recover(tmp_path / "spool"))
+        assert kept.read_bytes() == whole
+    kept.write_bytes(whole + b"more")  # of a longer extent that another start met
+    asyncio.run(recover(tmp_path / "spool"))
+    assert kept.read_bytes() == whole + b"more"
 
 
 def test_octets_of_another_message_are_never_given_out_for_it(tmp_path: Path) -> None:

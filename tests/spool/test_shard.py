@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -235,6 +235,27 @@ def test_one_owner_at_a_time(run, tmp_path: Path) -> None:
                     pass
         async with opened(tmp_path):
             pass
+
+    run(main())
+
+
+def test_a_last_write_that_fails_is_told_after_the_stop(run, tmp_path: Path) -> None:
+    """Outcomes of the last moments are lost then, and deliveries repeated: not without a word."""
+
+    async def main() -> None:
+        async with opened(tmp_path, window_ms=10_000) as shard:
+            stored = await shard.append(b"a@x", [b"b@y"], b"m")
+            shard.notices()
+            nowhere = os.open("/dev/full", os.O_RDONLY)
+            for name in os.listdir("/proc/self/fd"):
+                with suppress(OSError):
+                    if os.readlink(f"/proc/self/fd/{name}").startswith(f"{tmp_path}/00/seg-"):
+                        os.dup2(nowhere, int(name))
+            os.close(nowhere)
+            shard.settle(stored.id, stored.place[0])
+            shard.stop()
+            assert any("failed: Bad file descriptor" in notice.text for notice in shard.notices())
+            assert shard.statistics()["write_errors"] == 1
 
     run(main())
 

@@ -293,7 +293,8 @@ cdef class Compactor:
         free(op)
         self.under_way -= 1
         if error != 0:
-            self.is_damaged = True
+            octets_unref(index)
+            self.is_damaged = error == EBADMSG or error == EIO      # else there were no descriptors, or no memory, for a moment
             self.end(False)
             return 0
         self.index = index
@@ -403,6 +404,7 @@ cdef class Compactor:
         reading.read.place.segment = self.victim
         reading.read.place.offset = offset
         reading.read.place.length = length
+        reading.read.wanted.kind = SPOOL_FREED
         reading.read.done = freed_arrived
         reading.read.context = reading
         Py_INCREF(self)

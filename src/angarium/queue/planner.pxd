@@ -34,6 +34,7 @@ cdef class Planner(Ledger):
     cdef dict egresses                  # protocol -> Egress
     cdef Appointer appointer            # None: this worker serves all of them
     cdef object lookups                 # lookups.Lookups, of DomainQueue
+    cdef readonly object unplanned_lock # asyncio.Lock: of look-ups for orders (unplanned.py)
     cdef dict waited                    # DomainQueue -> the task that it has waited for, until it is looked up again
     cdef dict changed                   # domain -> what it asks of TLS now (StsRule, or None), to be looked for
     cdef object change_walk             # iterator that looks for them; None: none is under way

@@ -1,6 +1,6 @@
 """From a recipient's domain to its ready queue (Cython callers see more, in the .pxd)."""
 
-from asyncio import Task
+from asyncio import Lock, Task
 from typing import Protocol
 
 from angarium.model.outcome import Trouble
@@ -50,6 +50,7 @@ class Planner(Ledger):
         is_down: nothing of the source can be used for any site; told to other workers, whose mail waits in the queue too.
         """
     def planned(self, domain: DomainQueue, generation: int, task: Task[Plan]) -> None: ...
+    unplanned_lock: Lock
     domain_parts: int
     """Of the table of domains; each is looked at in one piece."""
     def unplanned(self, part: int) -> list[DomainQueue]:

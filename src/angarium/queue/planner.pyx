@@ -65,6 +65,7 @@ cdef class Planner(Ledger):
         self.ration_for = None
         self.egresses = {}
         self.lookups = Lookups()
+        self.unplanned_lock = asyncio.Lock()
         self.to_reroute = collections.deque()
         self.swept_in_use = None
         self.plan_tasks = set()
@@ -326,11 +327,12 @@ cdef class Planner(Ledger):
         return [domain for domain in self.domains.of_part(part) if domain.way[1] is None and not domain.is_resolving]
 
     def plan_is_known(self, DomainQueue domain not None):
-        self.take_plan(domain, self.router.plan_now(domain.route_key))
-        return domain.plan is not None
+        # Meanwhile it may have been looked up for mail.
+        if domain.way[1] is None and not domain.is_resolving:
+            self.take_plan(domain, self.router.plan_now(domain.route_key))
+        return domain.way[1] is not None
 
     def plan_found(self, DomainQueue domain not None, plan):
-        # Meanwhile it may have been looked up for mail, and a reload may have come.
         if domain.way[1] is None and not domain.is_resolving and not self.is_closing:
             self.take_plan(domain, plan)
         return domain.way[1] is not None

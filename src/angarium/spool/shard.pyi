@@ -53,8 +53,11 @@ class Shard:
                  duplicate_window_ms: int = 100) -> None: ...
     def attach(self, loop: AbstractEventLoop) -> None:
         """Callbacks and futures run on this loop from now on."""
+    def stop(self) -> None:
+        """Writes everything submitted, seals, calls what is still to be called; nothing is taken any more. Blocks for some
+        milliseconds. What went wrong in that is among notices() until close()."""
     def close(self) -> None:
-        """Writes everything submitted, seals, calls what is still to be called, unlocks. Blocks for some milliseconds."""
+        """stop(), and unlocks."""
     def hurry(self) -> None:
         """From now on states and freed ids wait for no commit to ride on: the end is near."""
     def new_id(self) -> int:

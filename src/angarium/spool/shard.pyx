@@ -299,16 +299,23 @@ cdef class Shard:
                 self.loop.call_soon(self.bound_reap)
                 return
 
-    def close(self):
+    def stop(self):
         cdef spool_shard *c = self.c
-        if c == NULL:
+        if c == NULL or self.is_stopped:
             return
+        self.is_stopped = True
         if self.loop is not None and not self.loop.is_closed():
             self.loop.remove_reader(spool_shard_event_fd(c))
         with nogil:
             spool_shard_stop(c)
         while spool_shard_reap(c, REAP_LIMIT):
             pass
+
+    def close(self):
+        cdef spool_shard *c = self.c
+        if c == NULL:
+            return
+        self.stop()
         self.c = NULL
         with nogil:
             spool_shard_close(c)

@@ -22,7 +22,8 @@ class SegmentReport(msgspec.Struct, kw_only=True):
 
     is_sealed     it ends with an index (footer).
     records       count of each kind: "body", "envelope", "outcome", "freed".
-    torn_pieces   unfinished writes at its end, as a crash leaves them: nobody was told 250 for them.
+    torn_pieces   unfinished writes at its end, as a crash leaves them: nobody was told 250 for them, unless
+                  the disk has lost them since.
     messages      live messages whose home it is.
     """
 

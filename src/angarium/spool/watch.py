@@ -95,7 +95,8 @@ class SpoolWatch:
     def _log(self, shard: str, notice: Notice) -> None:
         segment, offset, report = notice.serial, notice.offset, notice.text
         if notice.kind == NoticeKind.TORN:
-            self._journal.log("spool-torn", shard=shard, segment=segment, offset=offset, report=report)
+            octets = notice.octets
+            self._journal.log("spool-torn", shard=shard, segment=segment, offset=offset, octets=octets, report=report)
         elif notice.kind == NoticeKind.DAMAGED:
             octets = notice.octets
             self._journal.log(
