@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import email
 import pathlib
 import shutil
@@ -314,6 +315,41 @@ def test_a_domain_whose_plan_is_over_does_not_wait_behind_those_that_nobody_has_
         await until(lambda: queue.is_empty)
         assert b"known.example" in router.asked[172:174]
         assert len(router.asked) == 302
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_few_look_ups_begin_in_one_turn_of_the_loop(tmp_path):
+    """Hundreds in one turn made it 50 ms long, and mail whose way is known waited for the end of it."""
+
+    async def test(directory: pathlib.Path) -> None:
+        loop = asyncio.get_running_loop()
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory, site)
+        turn = 0
+        begun: collections.Counter[int] = collections.Counter()
+
+        def next_turn() -> None:
+            nonlocal turn, probe
+            turn += 1
+            probe = loop.call_soon(next_turn)
+
+        async def plan(domain: bytes) -> Plan:
+            begun[turn] += 1
+            return Plan(site, float("inf"))
+
+        domains = [f"cold{number}.example" for number in range(100)]
+        queue.router.slow.update(each.encode() for each in domains)
+        queue.router.plan = plan  # type: ignore[method-assign]
+        probe = loop.call_soon(next_turn)
+        await queue.send(*(f"b@{each}" for each in domains))
+        await until(lambda: queue.is_empty)
+        probe.cancel()
+        assert len(hop.recipients()) == 100
+        assert begun.total() == 100
+        assert max(begun.values()) <= 16, begun
         await queue.close()
 
     run(test, tmp_path)

@@ -35,6 +35,7 @@ cdef class Planner(Ledger):
     cdef Appointer appointer            # None: this worker serves all of them
     cdef object lookups                 # lookups.Lookups, of DomainQueue
     cdef readonly object unplanned_lock # asyncio.Lock: of look-ups for orders (unplanned.py)
+    cdef int begun_in_turn              # look-ups, and searches for one cut short, in this turn of the loop; not 0: another turn is asked for
     cdef dict waited                    # DomainQueue -> the task that it has waited for, until it is looked up again
     cdef dict changed                   # domain -> what it asks of TLS now (StsRule, or None), to be looked for
     cdef object change_walk             # iterator that looks for them; None: none is under way

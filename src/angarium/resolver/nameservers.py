@@ -22,7 +22,7 @@ import msgspec
 from angarium.metrics.counters import counter
 from angarium.resolver import wire
 from angarium.resolver.answer import Kind
-from angarium.resolver.datagram import Exchange
+from angarium.resolver.datagram import Arrivals, Exchange
 from angarium.resolver.options import Nameserver
 from angarium.resolver.wire import Reply
 
@@ -48,6 +48,7 @@ class Nameservers:
         self._timeout_s = timeout_s
         self._tries = tries
         self._asks_ad = asks_ad
+        self._arrivals = Arrivals()
         self._first = 0                                 # the server that answered last is asked first
         self._without_edns: set[Nameserver] = set()
         self._backend = dns.asyncbackend.get_backend("asyncio")
@@ -129,7 +130,7 @@ class Nameservers:
 
         loop = asyncio.get_running_loop()
         exchange: Exchange[Reply | dns.message.Message | _Truncated] = Exchange(
-            loop, server.address, server.port, octets, accept
+            loop, server.address, server.port, octets, accept, arrivals=self._arrivals
         )
         timer = loop.call_at(deadline_s, _time_out, exchange.outcome)
         try:
