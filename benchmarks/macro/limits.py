@@ -29,6 +29,8 @@ import machine
 from angarium_relay import Angarium
 
 BAR = 0.02
+SECOND_BAR = 1.1 + BAR          # with the burst that is allowed
+SECONDS = 10
 RATES = (100, 1000)
 WORKERS = 2
 # Left out: the burst and the first connections lie in it.
@@ -149,26 +151,38 @@ def run(directory: Path, what: str, rate: int, seconds: int) -> dict[str, Any]:
     }
 
 
+def measure(directory: Path, seconds: int) -> dict[str, Any]:
+    """worst_off: part of the rate, over or under. most_in_one_second: part of the rate."""
+    runs = []
+    for what in LIMITS:
+        for rate in RATES:
+            runs.append(run(directory, what, rate, seconds))
+            print(f"{what:8} {rate:5}/s  {runs[-1]}", file=sys.stderr, flush=True)
+    return {
+        "workers": WORKERS,
+        "runs": runs,
+        "worst_off": max(abs(each["off"]) for each in runs),
+        "most_in_one_second": round(max(each["most_in_one_second"] / each["rate"] for each in runs), 4),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=int, default=10, help="of each measurement (10)")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement (%(default)s)")
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"))
     chosen = parser.parse_args()
-    runs = []
     with tempfile.TemporaryDirectory(dir=chosen.work_directory) as directory:
         os.chmod(directory, 0o755)
         facts = machine.describe(Path(directory))
-        for what in LIMITS:
-            for rate in RATES:
-                runs.append(run(Path(directory), what, rate, chosen.seconds))
-                print(f"{what:8} {rate:5}/s  {runs[-1]}", file=sys.stderr, flush=True)
-    worst = max(abs(each["off"]) for each in runs)
-    over = max(each["most_in_one_second"] / each["rate"] for each in runs)
-    print(f"{worst:.2%} off at the most (bar {BAR:.0%}); {over:.2f} of the rate in one second at the most (bar 1.12)")
-    if chosen.seconds >= parser.get_default("seconds"):
-        result = {"machine": facts, "workers": WORKERS, "runs": runs}
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if worst <= BAR and over <= 1.1 + BAR else 1
+        found = measure(Path(directory), chosen.seconds)
+    worst, over = found["worst_off"], found["most_in_one_second"]
+    print(
+        f"{worst:.2%} off at the most (bar {BAR:.0%}); {over:.2f} of the rate in one second at the most "
+        f"(bar {SECOND_BAR})"
+    )
+    if chosen.seconds >= SECONDS:
+        RESULTS.write_text(json.dumps({"machine": facts, **found}, indent=1) + "\n")
+    return 0 if worst <= BAR and over <= SECOND_BAR else 1
 
 
 if __name__ == "__main__":

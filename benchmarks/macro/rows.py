@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from drive import Work
 
 QUICK_DIVISOR = 5
+ROUNDS = 5
 IDLE_CONNECTIONS = 15_000
 
 
@@ -67,7 +68,8 @@ MEMORY_WORK = Work(20_000, 100, 4096)
 MEMORY_BAR = Bar("1/2", at_most=1 / 2)
 IDLE_MEMORY_BAR = Bar("4 KiB", at_most=4.0, is_absolute=True)
 IDLE_LOSS_BAR = Bar("under 10 %", at_most=10.0, is_absolute=True)
-SCALE_KEYS = ("connections", "domains", "refusing")     # scale_rows.py
+SCALE_KEYS = ("connections", "domains", "refusing", "limits", "faulty")     # scale_rows.py
+ANGARIUM_ALONE = ("idle", *SCALE_KEYS)      # Postfix has none of these
 KEYS = (*(row.key for row in ROWS), "memory", "idle", *SCALE_KEYS)
 
 

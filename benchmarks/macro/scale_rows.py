@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faulty_receivers
+import limits
 import many_connections
 import many_domains
 import refusing_site
 import table
 from rows import Bar
 
+ROUNDS = 3      # of each scenario, at the most
 Found = tuple[list[table.Measure], dict[str, Any]]
 
 
@@ -32,7 +35,7 @@ def connections(directory: Path, rounds: int, divisor: int) -> Found:
 def domains(directory: Path, rounds: int, divisor: int) -> Found:
     """100,000 domains, one worker. Needs root for port 25, and Debian's knot and unbound."""
     count = many_domains.DOMAINS // divisor
-    found = many_domains.measure(directory, count, min(rounds, 3), 20_000 // divisor, 10)
+    found = many_domains.measure(directory, count, min(rounds, ROUNDS), 20_000 // divisor, 5)
     cold, own = found["cold"]["messages_per_s"], [run["domains_per_s"] for run in found["own_hosts"]]
     return [
         _measure("domains-cold", "never-seen domains, one worker", _at_least("1,500", 1500), "domains/s", cold),
@@ -43,21 +46,62 @@ def domains(directory: Path, rounds: int, divisor: int) -> Found:
         ),
         _measure(
             "domains-beside", "known domains beside cold ones: median wait", None, "ms",
-            found["beside"]["beside"]["median_ms"], better="lower",
+            *(run["median_ms"] for run in found["beside"]["cold"]), better="lower",
+        ),
+        _measure(
+            "domains-beside-p99", "the same, slowest hundredth: of its wait beside as much mail to known ones",
+            Bar("2x", at_most=many_domains.BESIDE_BAR, is_absolute=True), "x", found["beside"]["p99_ratio"],
+            better="lower",
         ),
     ], found
 
 
 def refusing(directory: Path, rounds: int, divisor: int) -> Found:
     """Ten sites beside one that refuses everything."""
-    found = refusing_site.measure(directory, min(rounds, 3), 22_000 // divisor)
+    found = refusing_site.measure(directory, min(rounds, ROUNDS), 22_000 // divisor)
     bar = Bar("under 5 %", at_most=5.0, is_absolute=True)
     title = "messages/s that a site which refuses everything costs the others"
     return [_measure("refusing", title, bar, "%", found["loss"] * 100, better="lower")], found
 
 
+def rates(directory: Path, rounds: int, divisor: int) -> Found:
+    """Message rates of sites and sources over two workers, counted by the sinks."""
+    found = limits.measure(directory, max(limits.SECONDS // divisor, 2))
+    title = "rates of sites and sources over two workers"
+    return [
+        _measure(
+            "limits", f"{title}: off at the most", Bar("2 %", at_most=limits.BAR * 100, is_absolute=True), "%",
+            found["worst_off"] * 100, better="lower",
+        ),
+        _measure(
+            "limits-second", f"{title}: of the rate in any one second",
+            Bar("112 %", at_most=limits.SECOND_BAR * 100, is_absolute=True), "%", found["most_in_one_second"] * 100,
+            better="lower",
+        ),
+    ], found
+
+
+def faulty(directory: Path, rounds: int, divisor: int) -> Found:
+    """Receivers that refuse with odds, hang up in the middle, are slow, or keep to limits of their own."""
+    found = faulty_receivers.measure(directory, faulty_receivers.MESSAGES // divisor)
+    none = Bar("none", at_most=0, is_absolute=True)
+    wrong = found["lost"] + found["twice"] + found["unknown"]
+    return [
+        _measure(
+            "faulty-rate", "a strict provider beside faulty receivers: of the rate that it allows",
+            _at_least("90 %", faulty_receivers.RATE_BAR * 100), "%", found["strict_of_allowed"] * 100,
+        ),
+        _measure(
+            "faulty-refusals", "the same: what it refused as too much", none, "refusals", found["strict_refusals"],
+            better="lower",
+        ),
+        _measure("faulty-wrong", "messages that did not arrive once", none, "messages", wrong, better="lower"),
+    ], found
+
+
 SCENARIOS: dict[str, Callable[[Path, int, int], Found]] = {
-    "connections": connections, "domains": domains, "refusing": refusing,
+    "connections": connections, "domains": domains, "refusing": refusing, "limits": rates,
+    "faulty": faulty,
 }
 
 
