@@ -6,15 +6,14 @@ python benchmarks/macro/chart.py benchmarks/results/relay.json > benchmarks/resu
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from rows import SCALE_KEYS
+from kept import Origin, Results, read, row_of
+from rows import ANGARIUM_ALONE
 from table import Measure, number, ratio_text
 
 WIDTH = 760
@@ -67,11 +66,29 @@ def _panel(title: str, measures: Sequence[Measure], y: int) -> tuple[list[str], 
     return shapes, y + PANEL_GAP - 8
 
 
-def draw(results: Mapping[str, Any]) -> str:
-    """The whole chart as SVG text. `results` is what run.py keeps as JSON."""
+def _notes(results: Results, origins: Sequence[Origin]) -> list[str]:
+    """What the bars are, and of which runs: more than one where rows were measured again."""
+    rounds = sorted({origin["rounds"] for origin in origins}) or [0]
+    versions = ", ".join(f"{name.capitalize()} {about['version']}" for name, about in results["contenders"].items())
+    notes = [
+        f"Both sync before 250. Median of {' to '.join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))} alternating "
+        f"rounds; thin line: minimum to maximum. {versions}."
+    ]
+    for origin in origins:
+        facts = origin["machine"]
+        notes.append(
+            f"{facts['cores']} cores, {facts['processor']}, {facts['system']}, "
+            f"{facts['filesystem'].partition(' ')[0]}; "
+            f"{origin['started_utc'][:10]}, commit {facts['commit'][:10]}"
+        )
+    return list(dict.fromkeys(notes))
+
+
+def draw(results: Results) -> str:
+    """The whole chart as SVG text."""
     measures: list[Measure] = [m for m in results["measures"] if m["angarium"] or m["postfix"]]
     # What Postfix cannot do, or was not asked to do, has no bars beside it.
-    compared = [m for m in measures if not m["key"].startswith(("idle", *SCALE_KEYS))]
+    compared = [m for m in measures if not m["key"].startswith(ANGARIUM_ALONE)]
     panels = [
         (
             "Messages per second, end to end (longer is better)",
@@ -88,17 +105,8 @@ def draw(results: Mapping[str, Any]) -> str:
         if chosen:
             more, y = _panel(title, chosen, y)
             shapes += more
-    facts = results["machine"]
-    versions = ", ".join(
-        f"{name.capitalize()} {about['version']}" for name, about in results["contenders"].items()
-    )
-    filesystem = facts["filesystem"].partition(" ")[0]
-    for note in (
-        f"Both sync before 250. Median of {results['rounds']} alternating rounds; "
-        f"thin line: minimum to maximum. {versions}.",
-        f"{facts['cores']} cores, {facts['processor']}, {facts['system']}, {filesystem}; "
-        f"{results['started_utc'][:10]}, commit {facts['commit'][:10]}",
-    ):
+    origins = [results["rows"][row_of(m["key"])] for m in compared]
+    for note in _notes(results, origins):
         shapes.append(f'<text class="note" x="{LABEL_X}" y="{y}">{escape(note)}</text>')
         y += 17
     return (
@@ -110,4 +118,4 @@ def draw(results: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(draw(json.loads(Path(sys.argv[1]).read_text())), end="")
+    print(draw(read(Path(sys.argv[1]))), end="")

@@ -2,6 +2,7 @@
 
     python benchmarks/macro/run.py            every row, five rounds (a quarter of an hour); what `make bench` does
     python benchmarks/macro/run.py --quick    a fifth of the work, two rounds: an idea of the figures, kept nowhere
+    python benchmarks/macro/run.py --rows limits,faulty     these rows; the others stay as they were kept before
     python benchmarks/macro/run.py --rows 4k,memory --only angarium
 
 Both MTAs sync to the same disk before they answer 250 and log every message to a file on it. See
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -30,6 +30,7 @@ from typing import Any
 
 import chart
 import drive
+import kept
 import machine
 import process_tree
 import scale_rows
@@ -37,6 +38,7 @@ import table
 from angarium_relay import Angarium
 from postfix import Postfix
 from rows import (
+    ANGARIUM_ALONE,
     IDLE_CONNECTIONS,
     IDLE_LOSS_BAR,
     IDLE_MEMORY_BAR,
@@ -44,6 +46,7 @@ from rows import (
     MEMORY_BAR,
     MEMORY_WORK,
     QUICK_DIVISOR,
+    ROUNDS,
     ROWS,
     SCALE_KEYS,
     scaled,
@@ -52,7 +55,6 @@ from rows import (
 Contender = Angarium | Postfix
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 WARM_UP_DIVISOR = 10
-SCHEMA = 1
 
 
 def say(text: str) -> None:
@@ -282,7 +284,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="See benchmarks/README.md for what is measured and how.",
     )
     parser.add_argument(
-        "--rounds", type=int, default=0, metavar="N", help="runs per contender and row (5; 2 with --quick)"
+        "--rounds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="runs per contender and row (5; 2 with --quick); rows of outbound scale have 3 at the most",
     )
     parser.add_argument("--rows", default=",".join(KEYS), help="comma-separated: %(default)s")
     parser.add_argument("--only", choices=("angarium", "postfix"), help="one contender, no ratios")
@@ -300,15 +306,68 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="FILE",
-        help="results as JSON, with a chart beside it (.svg); a complete, unhurried run goes to "
-        "benchmarks/results/relay.json by itself",
+        help="all that is measured as JSON, with a chart beside it (.svg); without it each row that had its whole "
+        "work, all its rounds and both contenders is kept in benchmarks/results/relay.json",
     )
     chosen = parser.parse_args(arguments)
     chosen.rows = chosen.rows.split(",")
     if unknown := [key for key in chosen.rows if key not in KEYS]:
         parser.error(f"--rows: no row {unknown[0]!r}; there are {', '.join(KEYS)}")
-    chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
+    chosen.rounds = chosen.rounds or (2 if chosen.quick else ROUNDS)
     return chosen
+
+
+def rows_to_keep(chosen: argparse.Namespace, names: Sequence[str], measured: Sequence[str]) -> list[str]:
+    """Of the rows that were measured those that are worth keeping: with the whole work, all rounds, and both contenders
+    where there are two.
+    """
+    if chosen.quick:
+        return []
+    return [
+        key
+        for key in measured
+        if (chosen.rounds >= scale_rows.ROUNDS if key in SCALE_KEYS else chosen.rounds >= ROUNDS)
+        and (key in ANGARIUM_ALONE or len(names) == 2)
+    ]
+
+
+def keep(
+    bench: Bench,
+    chosen: argparse.Namespace,
+    before: kept.Results,
+    *,
+    facts: dict[str, Any],
+    started_utc: str,
+    arguments: Sequence[str],
+) -> None:
+    """Writes what was measured, and what was kept before of other rows, and draws the chart."""
+    origin = kept.Origin(
+        started_utc=started_utc,
+        command=" ".join(["python", "benchmarks/macro/run.py", *arguments]),
+        rounds=chosen.rounds,
+        machine=facts,
+    )
+    output = chosen.output or RESULTS / "relay.json"
+    keys = list(bench.runs) if chosen.output else rows_to_keep(chosen, bench.names, list(bench.runs))
+    if left_out := [key for key in bench.runs if key not in keys]:
+        print(f"\nnot kept, for want of rounds, work or a contender: {', '.join(left_out)}")
+    if not keys:
+        return
+    results = kept.merged(
+        before,
+        keys,
+        origin,
+        measures=bench.measures,
+        runs=bench.runs,
+        contenders={
+            name: {"version": contender.version(), "settings": contender.settings()}
+            for name in bench.names
+            for contender in [bench._new(name)]
+        },
+    )
+    kept.write(output, results)
+    output.with_suffix(".svg").write_text(chart.draw(results))
+    print(f"\nkept in {output} and {output.with_suffix('.svg')}: {', '.join(keys)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -319,6 +378,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names.remove("postfix")
         if not names:
             return 2
+    try:
+        before = kept.nothing() if chosen.output else kept.read(RESULTS / "relay.json")
+    except (OSError, ValueError) as trouble:
+        print(f"benchmark not begun: {trouble}", file=sys.stderr)
+        return 2
     # A TERM from outside cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     process_tree.raise_descriptor_limit(65_536)
@@ -328,6 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = machine.describe(work_directory)
     started_utc = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     print("\n".join(f"{name:>24}  {value}" for name, value in facts.items()), "\n", file=sys.stderr)
+    failure = ""
     try:
         if any(row.key in chosen.rows for row in ROWS):
             bench.rates(chosen.rows)
@@ -338,42 +403,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "angarium" in names:
             bench.scale([key for key in SCALE_KEYS if key in chosen.rows])
     except (drive.RunFailed, OSError) as trouble:
-        print(f"benchmark failed: {trouble}", file=sys.stderr)
-        return 2
+        failure = f"benchmark failed: {trouble}"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 2
+        failure = "interrupted"
     finally:
         if chosen.keep:
             say(f"kept {work_directory}")
         else:
             shutil.rmtree(work_directory, ignore_errors=True)
     print(table.render(bench.measures))
-    is_complete = chosen.rows == list(KEYS) and len(names) == 2 and not chosen.quick
-    output = chosen.output or (RESULTS / "relay.json" if is_complete else None)
-    if output is not None:
-        contenders = {
-            name: {"version": c.version(), "settings": c.settings()}
-            for name in names
-            for c in [bench._new(name)]
-        }
-        command = " ".join(
-            ["python", "benchmarks/macro/run.py", *(sys.argv[1:] if arguments is None else arguments)]
-        )
-        results = {
-            "schema": SCHEMA,
-            "started_utc": started_utc,
-            "command": command,
-            "machine": facts,
-            "rounds": chosen.rounds,
-            "contenders": contenders,
-            "measures": bench.measures,
-            "runs": bench.runs,
-        }
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n")
-        output.with_suffix(".svg").write_text(chart.draw(results))
-        print(f"\nkept in {output} and {output.with_suffix('.svg')}")
+    # Rows that came to their end are good, whatever became of the next.
+    words = sys.argv[1:] if arguments is None else arguments
+    keep(bench, chosen, before, facts=facts, started_utc=started_utc, arguments=words)
+    if failure:
+        print(failure, file=sys.stderr)
+        return 2
     return 1 if any(m["is_met"] is False for m in bench.measures) else 0
 
 
