@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,18 @@ stub-zone:
 class SignedZones:
     """address: of the validating name server, port 53, as programs without a choice of port want it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, root: Path, knot: subprocess.Popen[bytes]) -> None:
         self.address = address
+        self._root = root
+        self._knot = knot
+        self._changes = 0
+
+    def change(self, zone: str, records: str) -> None:
+        """Other records for a zone that is not bogus; signed anew where it was. Who has asked keeps the old ones for
+        their time."""
+        self._changes += 1
+        _write(self._root, zone, records, serial=self._changes * 1000)     # above what Knot has made of the last one
+        self._knot.send_signal(signal.SIGHUP)
 
     def ask(self, name: str, rdtype: str) -> dns.message.Message:
         query = dns.message.make_query(name, rdtype, want_dnssec=False)
@@ -92,9 +103,7 @@ def signed_zones(
         (root / name).mkdir()
     conf = KNOT_CONF.format(root=root, port=port)
     for zone, records in zones.items():
-        head = f"$ORIGIN {zone}.\n$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n"
-        text = f"{head}{records}\n"
-        (root / "zones" / f"{zone}.zone").write_text(text)
+        _write(root, zone, records, serial=1)
         conf += f"  - domain: {zone}\n"
         if zone not in unsigned | bogus:
             conf += "    dnssec-signing: on\n    dnssec-policy: ours\n"
@@ -111,9 +120,14 @@ def signed_zones(
             for zone in set(zones) - unsigned - bogus:
                 anchors.append(_ds_of(root, zone))
             _start_unbound(stack, root, port, zones, anchors=anchors, address=address)
-            yield SignedZones(address)
+            yield SignedZones(address, root, knot)
     finally:
         end(knot)
+
+
+def _write(root: Path, zone: str, records: str, *, serial: int) -> None:
+    head = f"$ORIGIN {zone}.\n$TTL 60\n@ SOA ns hostmaster {serial} 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n"
+    (root / "zones" / f"{zone}.zone").write_text(f"{head}{records}\n")
 
 
 def _has_keys(port: int, zone: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from interop.posttls_finger import posttls_finger
 from interop.programs import program
 from interop.signed_zones import loopback_of_our_own, signed_zones
 from outbound.fault_server import fault_server
@@ -84,21 +85,6 @@ def zones(port: int) -> dict[str, str]:
     }
 
 
-async def posttls_finger(folder: Path, address: str, target: str) -> str:
-    """With a resolv.conf of its own: its resolver is libc's."""
-    conf = folder / "resolv.conf"
-    conf.write_text(f"nameserver {address}\noptions trust-ad\n")
-    (folder / "main.cf").write_text("compatibility_level = 3.6\ninet_protocols = ipv4\n")
-    finger = f"{program('posttls-finger')} -c -t 10 -l dane -L summary {target}"
-    process = await asyncio.create_subprocess_exec(
-        program("unshare"), "-m", "sh", "-c", f"mount --bind {conf} /etc/resolv.conf && exec {finger}",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "MAIL_CONFIG": str(folder)},
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    return output.decode("utf-8", "replace")
-
-
 @pytest.mark.timeout(180)
 def test_posttls_finger_comes_to_the_same_verdict(tmp_path: Path) -> None:
     if os.geteuid() != 0:
@@ -124,7 +110,7 @@ def test_posttls_finger_comes_to_the_same_verdict(tmp_path: Path) -> None:
             else:
                 verdict = VERIFIED if event["tls_policy"] == "dane" else ENCRYPTED
             assert verdict == case.ours, (case, event)
-            output = await posttls_finger(folder, address, f"{case.domain}:{port}")
+            output = await posttls_finger(folder, address, "-l", "dane", f"{case.domain}:{port}")
             assert case.theirs in output, (case, output)
         await resolver.close()
 
