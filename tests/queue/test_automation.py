@@ -189,9 +189,9 @@ def test_the_strictest_adjustment_holds() -> None:
             Adjustment(provider="p", source="listed", is_listed=True),
         ]
     )
-    assert adjustments.of("a", "", "other") == (2.0, 3)
-    assert adjustments.of("a", "p", "s") == (8.0, 3)
-    assert adjustments.of("b", "p", "other") == (1.0, 0)
+    assert adjustments.of("a", "", "other") == (2.0, 3, 0.0)
+    assert adjustments.of("a", "p", "s") == (8.0, 3, 0.0)
+    assert adjustments.of("b", "p", "other") == (1.0, 0, 0.0)
     assert adjustments.is_listed("b", "p", "listed") and not adjustments.is_listed("b", "", "listed")
 
 

@@ -15,7 +15,7 @@ from angarium.model.units import decode_unit
 from angarium.queue import orders
 from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.automation_options import AutomationRule
-from angarium.queue.explain import message_facts
+from angarium.queue.explain import message_facts, queue_facts
 from angarium.queue.notices import Notice, Notices, Place, Tally
 from angarium.queue.selection import Selection
 from angarium.queue.shaping_options import ShapingOptions
@@ -152,6 +152,24 @@ def test_limits_shrink_and_come_back(tmp_path):
             assert ready.connection_limit == limit
         queue.scheduler.set_adjustments(None)
         assert ready.connection_limit == 20
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_site_has_a_cap_of_messages_where_it_had_none(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory, site)
+        queue.scheduler.set_adjustments(Adjustments([Adjustment(site=site.name, message_rate=0.001)]))
+        for number in range(3):
+            await queue.send(f"{number}@y.example")
+        await until(lambda: queue.depth["recipients"] == 2)
+        (ready,) = queue.scheduler.ready_queues()
+        await until(lambda: queue_facts(ready).is_paced)
+        queue.scheduler.set_adjustments(None)
+        ready.pause(0.0)
         await queue.close()
 
     run(test, tmp_path)

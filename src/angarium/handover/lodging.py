@@ -10,12 +10,13 @@ from angarium.model.plan import Site, Source
 
 
 class Lodging(msgspec.Struct, frozen=True):
-    """A ready queue. wish: model.plan.TlsWish; kind: queue.shaping.Kind."""
+    """A ready queue. wish: model.plan.TlsWish; kind: queue.shaping.Kind; apart: queue.adjustments.Apart."""
 
     site: Site
     source: Source
     wish: int
     kind: tuple[str, str, str] | None
+    apart: tuple[str, str] | None = None
 
 
 def decode_lodging(octets: bytes) -> Lodging:

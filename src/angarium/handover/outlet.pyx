@@ -112,7 +112,7 @@ cdef class Outlet:
         else:
             link.last_channel += 1
             self.channel = link.last_channel
-        lodging = encoded(Lodging(self.ready.site, self.ready.source, self.ready.wish, self.ready.kind))
+        lodging = encoded(Lodging(self.ready.site, self.ready.source, self.ready.wish, self.ready.kind, self.ready.apart))
         link.out.begin(FRAME_OPEN)
         link.out.number(self.channel, 4)
         link.out.octets(<const uint8_t *><const char *>lodging, <size_t>len(lodging))

@@ -168,7 +168,7 @@ cdef class HomeLink(Link):
         return 0
 
     cdef ReadyQueue queue_of(self, object lodging):
-        return self.reception.scheduler.ready_queue_of(lodging.site, lodging.source, lodging.wish, lodging.kind)
+        return self.reception.scheduler.ready_queue_of(lodging.site, lodging.source, lodging.wish, lodging.kind, lodging.apart)
 
     cdef int open_channel(self, frame_reader *fields) except -1:
         """Once more for a channel: the same ready queue, by a newer plan."""

@@ -180,7 +180,7 @@ class Explainer:
             return waiting, unrouted, []
         queues = []
         for source in subject.sources:
-            facts = self._queue(subject.site, source.name, subject.wish, subject.kind)
+            facts = self._queue(subject, subject.site, source.name)
             if facts is not None:
                 queues.append(facts)
         return waiting, unrouted, queues
@@ -296,10 +296,9 @@ class Explainer:
         )
         return [note for speaker in self.speakers for note in speaker(asked)]
 
-    def _queue(
-        self, site: Site, source: str, wish: int, kind: tuple[str, str, str] | None
-    ) -> QueueFacts | None:
-        ready = explain.find_queue(self._scheduler, site, source, wish, kind)
+    def _queue(self, subject: Subject, site: Site, source: str) -> QueueFacts | None:
+        whose = {"tenant": subject.tenant.encode(), "campaign": subject.campaign.encode()}
+        ready = explain.find_queue(self._scheduler, site, source, subject.wish, subject.kind, **whose)
         return None if ready is None else self._facts(ready)
 
     def _facts(self, ready: Any) -> QueueFacts:

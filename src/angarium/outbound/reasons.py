@@ -140,6 +140,10 @@ def _of_source(queue: QueueFacts, now_utc_s: float) -> Reason | None:
         wait_s = queue.source_used.rate_wait_s if queue.source_used is not None else 0.0
         text = f"the rate of source {queue.source} is used up, and others stand in line before it"
         return Reason(text, "all_sites.message_rate", now_utc_s + wait_s if wait_s else None)
+    if queue.is_in_restrained_line:
+        wait_s = max((used.rate_wait_s for used in queue.restrained), default=0.0)
+        text = f"the message rate that automation leaves {queue.apart} is used up"
+        return Reason(text, until_utc_s=now_utc_s + wait_s if wait_s else None)
     return None
 
 
@@ -153,6 +157,11 @@ def _of_places(queue: QueueFacts) -> Reason | None:
             return Reason(f"all {used.connections} connections of {whose} are in use", f"{prefix}.connections")
         if used is not None and used.connection_rate_wait_s > 0:
             return Reason(f"the connection rate of {whose} is used up", f"{prefix}.connection_rate")
+    for used in queue.restrained:
+        if _is_full(used):
+            return Reason(f"all {used.connections} connections that automation leaves {queue.apart} are in use")
+        if used.connection_rate_wait_s > 0:
+            return Reason(f"the connection rate that automation leaves {queue.apart} is used up")
     return None
 
 

@@ -1,62 +1,166 @@
-"""What automation changes for a time, as workers are told: limits of ready queues and the choice of a source. One
-object for all that holds; a change is a new object.
+"""What automation, and suspensions that are over and come back in steps, change for a time, as workers are told: limits
+of ready queues and the choice of a source. One object for all that holds; a change is a new object.
+
+What is about a site, a provider or a source changes limits of ready queues that are there. What is about a tenant or a
+campaign has its mail wait in ready queues of its own while it holds (Apart), whose connections and rates are counted
+besides what everybody's are: else a tenant that is slowed down would be kept waiting by how much others send.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
+from angarium.model.plan import Site
+from angarium.model.units import Rate
+from angarium.queue.shaping import Limits, scope_name
+from angarium.queue.shaping_options import AllSites, ShapingOptions
+
+# Whose mail is kept apart: tenant, and campaign or "" for all of the tenant's that no campaign is kept apart of.
+Apart = tuple[str, str]
+
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of a site or a provider, for one source or ("") all.
+    """Of a site or a provider, for one source or ("") all; or of a tenant; or of a campaign of a tenant.
 
-    factor       connections and rates are divided by it.
-    connections  at most; 0: no cap.
+    factor       connections and rates are divided by it. Of a tenant or campaign: what it may have at each site.
+    connections, message_rate  at most; 0: no cap. Of a tenant or campaign: over all sites.
     is_listed    the source is on their list: mail takes another one of its pool.
+    by_host      site may name one of its hosts, in any case: an operator's order.
     """
 
     site: str = ""
     provider: str = ""
     source: str = ""
+    tenant: str = ""
+    campaign: str = ""
     factor: float = 1.0
     connections: int = 0
+    message_rate: float = 0.0
     is_listed: bool = False
+    by_host: bool = False
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What holds at one place: of several rules the strictest."""
+
+    factor: float = 1.0
+    connections: int = 0
+    message_rate: float = 0.0
+
+    def with_(self, factor: float, connections: int, message_rate: float) -> Held:
+        return Held(
+            max(self.factor, factor),
+            min(filter(None, (self.connections, connections)), default=0),
+            min(filter(None, (self.message_rate, message_rate)), default=0.0),
+        )
+
+
+_NOTHING: Final = Held()
 
 
 class Adjustments:
-    """Asked when a ready queue is configured, and where a message has a choice of sources."""
+    """Asked when a ready queue is configured, and where a message has a choice of sources.
+
+    apart  whose mail is kept apart now.
+    """
 
     def __init__(self, adjustments: Iterable[Adjustment]) -> None:
-        self._limits: dict[tuple[str, str, str], tuple[float, int]] = {}
+        self._limits: dict[tuple[str, str, str], Held] = {}
         self._listed: set[tuple[str, str, str]] = set()
+        self._by_host: dict[tuple[str, str, str], Held] = {}
+        self._of_whom: dict[Apart, Held] = {}
         for each in adjustments:
             key = (each.site, each.provider, each.source)
             if each.is_listed:
                 self._listed.add(key)
                 continue
-            # Of several rules the strictest holds.
-            factor, connections = self._limits.get(key, (1.0, 0))
-            caps = [cap for cap in (connections, each.connections) if cap]
-            self._limits[key] = max(factor, each.factor), min(caps, default=0)
+            what = each.factor, each.connections, each.message_rate
+            if each.tenant or each.campaign:
+                whom = (each.tenant, each.campaign)
+                self._of_whom[whom] = self._of_whom.get(whom, _NOTHING).with_(*what)
+            elif each.by_host:
+                key = (each.site.lower(), "", each.source)
+                self._by_host[key] = self._by_host.get(key, _NOTHING).with_(*what)
+            else:
+                self._limits[key] = self._limits.get(key, _NOTHING).with_(*what)
+        self.apart: frozenset[Apart] = frozenset(self._of_whom)
 
     @property
     def lists_sources(self) -> bool:
         return bool(self._listed)
 
-    def of(self, site: str, provider: str, source: str) -> tuple[float, int]:
-        """factor and cap (0: none), the strictest of all that are about it."""
-        factor, cap = 1.0, 0
+    def of(self, site: str, provider: str, source: str) -> tuple[float, int, float]:
+        """factor, and caps of connections and messages a second (0: none), the strictest of all that are about it."""
+        held = _NOTHING
         if self._limits:
             for key in _keys(site, provider, source):
                 if (found := self._limits.get(key)) is not None:
-                    factor = max(factor, found[0])
-                    cap = min(filter(None, (cap, found[1])), default=0)
-        return factor, cap
+                    held = held.with_(found.factor, found.connections, found.message_rate)
+        for name in {site.lower(), *site.lower().split(",")} if self._by_host else ():
+            for key in _keys(name, "", source):
+                if (found := self._by_host.get(key)) is not None:
+                    held = held.with_(found.factor, found.connections, found.message_rate)
+        return held.factor, held.connections, held.message_rate
+
+    def apart_of(self, tenant: bytes, campaign: bytes) -> Apart | None:
+        """With whom a message waits apart; None: with everybody."""
+        name = tenant.decode("utf-8", "replace")
+        for whom in ((name, campaign.decode("utf-8", "replace")), (name, "")):
+            if whom in self.apart:
+                return whom
+        return None
+
+    def of_whom(self, apart: Apart) -> Iterator[tuple[Apart, Held]]:
+        """What is done to mail that waits apart: to that of its campaign, and to that of its tenant."""
+        for whom in dict.fromkeys(((apart[0], ""), apart)):
+            if (found := self._of_whom.get(whom)) is not None:
+                yield whom, found
 
     def is_listed(self, site: str, provider: str, source: str) -> bool:
         return any(key in self._listed for key in _keys(site, provider, source))
+
+
+def restraints_of(
+    adjustments: Adjustments, apart: Apart, site: Site, limits: Limits
+) -> list[tuple[str, AllSites]]:
+    """What holds for a ready queue of mail that waits apart, besides its limits: the name under which that is counted,
+    and how much it is."""
+    found = []
+    for whom, held in adjustments.of_whom(apart):
+        name = "\0".join(whom)
+        if held.connections or held.message_rate:
+            rate = Rate(held.message_rate) if held.message_rate else None
+            found.append((f"\0\n capped {name}", AllSites(connections=held.connections or None, message_rate=rate)))
+        if held.factor <= 1.0:
+            continue
+        # Limits are the same wherever these are, so that ready queues that are counted together agree.
+        scope = scope_name(site, limits.connection_scope) + limits.rate_scope + limits.dial_scope
+        found.append((f"{scope}\n slowed {name}", _divided(limits.options, held.factor)))
+        if limits.tenant is not None:
+            scope = scope_name(site, limits.tenant_scope)
+            found.append((f"{scope}\n slowed tenant {name}", _divided(limits.tenant, held.factor)))
+    return found
+
+
+def apart_text(apart: Apart | None) -> str:
+    """For people: "tenant shop, campaign spring"; "" for other mail."""
+    named = zip(("tenant", "campaign"), apart or (), strict=False)
+    return ", ".join(f"{level} {name}" for level, name in named if name)
+
+
+def _divided(limits: AllSites | ShapingOptions, factor: float) -> AllSites:
+    return AllSites(
+        connections=max(1, int(limits.connections / factor)) if limits.connections else None,
+        connection_rate=_slower(limits.connection_rate, factor),
+        message_rate=_slower(limits.message_rate, factor),
+    )
+
+
+def _slower(rate: Rate | None, factor: float) -> Rate | None:
+    return Rate(rate / factor) if rate is not None and rate.is_limited else None
 
 
 def _keys(site: str, provider: str, source: str) -> Iterable[tuple[str, str, str]]:

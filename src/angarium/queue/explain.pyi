@@ -13,9 +13,16 @@ def used_now(scheduler: Scheduler, site: Site, source: Source, kind: Kind | None
     """What of the limits of such mail is used over all workers, be there a ready queue for it here or not."""
 
 def find_queue(
-    scheduler: Scheduler, site: Site, source: str, wish: int, kind: Kind | None
+    scheduler: Scheduler,
+    site: Site,
+    source: str,
+    wish: int,
+    kind: Kind | None,
+    *,
+    tenant: bytes = b"",
+    campaign: bytes = b"",
 ) -> ReadyQueue | None:
-    """None: there is no such queue."""
+    """None: there is no such queue. tenant, campaign: of the mail, which may wait apart (adjustments.py)."""
 
 def domain_key(
     scheduler: Scheduler,

@@ -7,7 +7,7 @@ from angarium.queue.domains cimport DomainQueue, tenant_route
 from angarium.queue.inspect cimport place_of
 from angarium.queue.log cimport envelope_recipient
 from angarium.queue.message cimport (OUTCOME_WAITING, PLACE_BEHIND, PLACE_DEFERRED, PLACE_READY, message, recipient)
-from angarium.queue.passage cimport Gate, Passage
+from angarium.queue.passage cimport ANY_NUMBER, Gate, Passage
 from angarium.queue.ready cimport ReadyQueue, Remark
 from angarium.queue.scheduler cimport Scheduler
 from angarium.queue.shares cimport Share, Shares, pace, pace_of
@@ -17,6 +17,7 @@ from angarium.spool.cspool cimport (SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TL
 
 import time
 
+from angarium.queue.adjustments import apart_text
 from angarium.queue.facts import Allowed, MessageFacts, QueueFacts, RecipientFacts, Reply
 from angarium.queue.inspect import OUTCOMES, SHOWN_ATTRIBUTES, id_text
 from angarium.queue.shaping import DIALS, kind_text, scope_name, shared_scope, tenant_gate_scope
@@ -45,6 +46,7 @@ def queue_facts(ReadyQueue ready not None):
     now_mono_s = time.monotonic()
     facts = QueueFacts(site=ready.site.name, source=ready.source.name)
     facts.kind = kind_text(ready.kind)
+    facts.apart = apart_text(ready.apart)
     facts.wish = ready.wish
     facts.waiting = ready.own_count()
     facts.behind = ready.waits_behind()
@@ -66,10 +68,18 @@ def queue_facts(ReadyQueue ready not None):
     if passage is not None:
         facts.is_in_dial_line = facts.is_in_dial_line or passage.is_in_dial_line
         facts.tenant_used = allowed_by(ready.limits.tenant_places, passage.gate.share, passage.gate.dial_share)
+    facts.restrained = []
+    for passage in ready.restraints or ():
+        facts.is_in_restrained_line = facts.is_in_restrained_line or passage.is_in_line
+        facts.is_in_dial_line = facts.is_in_dial_line or passage.is_in_dial_line
+        facts.restrained.append(Allowed(
+            passage.gate.share.machine_count,
+            passage.gate.connection_limit if passage.gate.connection_limit < ANY_NUMBER else 0,
+            wait_s(passage.gate.share, &passage.gate.rate), wait_s(passage.gate.dial_share, &passage.gate.dial_rate)))
     if ready.ration is not None:
         facts.sent_today = ready.ration.count()
         facts.today_limit = ready.ration.limit_today()
-    if ready.paused_until_mono_s and not facts.is_in_line:
+    if ready.paused_until_mono_s and not facts.is_in_line and not facts.is_in_restrained_line:
         facts.paused_s = max(ready.paused_until_mono_s - now_mono_s, 0.0)
         facts.is_paced = ready.paused_until_mono_s == ready.rate_until_mono_s
     facts.delivered, facts.deferred, facts.failed = ready.delivered_count, ready.deferred_count, ready.failed_count
@@ -133,9 +143,10 @@ def used_now(Scheduler scheduler not None, site, source, kind):
     return facts
 
 
-def find_queue(Scheduler scheduler not None, site, str source, int wish, kind):
+def find_queue(Scheduler scheduler not None, site, str source, int wish, kind, *, bytes tenant=b"", bytes campaign=b""):
     """The ready queue for this, if there is one."""
-    return scheduler.ready.get((site.name, source, wish, site.claims, kind))
+    apart = scheduler.adjustments.apart_of(tenant, campaign) if scheduler.sets_apart else None
+    return scheduler.ready.get((site.name, source, wish, site.claims, kind, apart))
 
 
 def queue_of(Scheduler scheduler not None, uint64_t number):

@@ -44,6 +44,8 @@ class QueueFacts(msgspec.Struct):
     is_deferring        everybody in it is being deferred just now.
     source_used         limits of the source over all sites; None: it has none. tenant_used: those of the tenant on
                         connections.
+    apart               whose mail automation keeps here (queue/adjustments.py); restrained: what of its limits is used,
+                        each by itself. is_in_restrained_line: it waits for its turn at such a rate.
     sent_today          of the warm-up; today_limit None: there is none.
     replies             the last troubles, oldest first.
     delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
@@ -73,6 +75,9 @@ class QueueFacts(msgspec.Struct):
     is_deferring: bool = False
     source_used: Allowed | None = None
     tenant_used: Allowed | None = None
+    apart: str = ""
+    restrained: list[Allowed] = []
+    is_in_restrained_line: bool = False
     sent_today: int = 0
     today_limit: int | None = None
     replies: list[Reply] = []

@@ -10,6 +10,10 @@ cdef class Flow:
     cdef readonly bytes campaign        # b"": none
     cdef bytes key                      # in Flows.numbers
     cdef uint64_t held                  # messages
+    cdef object apart                   # adjustments.Apart, or None: whom automation keeps its mail apart with,
+    cdef uint32_t apart_generation      # as Planner.apart_generation was then
+    cdef uint32_t tallies[3]            # attempts that were delivered, deferred and failed since they were taken last,
+    cdef bint is_tallied                # while Outcomes counts them
 
 
 cdef class Flows:

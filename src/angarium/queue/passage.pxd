@@ -2,12 +2,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 from angarium.queue.shares cimport Share, Shares, pace
 
+cdef enum:
+    ANY_NUMBER = 65535                  # what the table counts to: places are taken without a limit, too, for a reload may bring one
+
 
 cdef class Gate:
     """A source, or a tenant (at one site or at all), as one worker sees it. Ready queues that it has to keep waiting stand in
     line, so that one timer serves however many sites there are, and each gets its turn."""
     cdef readonly bint is_of_tenant
-    cdef uint32_t queue_count           # ready queues of a tenant that pass here
+    cdef uint32_t queue_count           # ready queues of a tenant or campaign that pass here
     cdef object loop
     cdef Shares shares
     cdef Share share                    # where its connections and messages are counted
@@ -15,7 +18,7 @@ cdef class Gate:
     cdef uint32_t connection_limit
     cdef pace rate
     cdef pace dial_rate
-    cdef readonly object line           # deque of ReadyQueue that wait to send; of a source only
+    cdef readonly object line           # deque of ReadyQueue that wait to send; not of a tenant's own limits
     cdef readonly object dial_line      # and to connect
     cdef bint is_armed
     cdef bint is_dial_armed
@@ -26,10 +29,11 @@ cdef class Gate:
     cdef uint64_t take_connection(self) noexcept        # 0: taken, else ns until it is worth asking again
     cdef Passage passage_of(self, object ready)         # through this gate; None: it goes through another since a reload
     cdef bint has_surplus(self) noexcept                # this worker has more than its part of the connections
+    cdef bint is_overdrawn(self) noexcept               # there are more connections than it allows since it allows less
 
 
 cdef class Passage:
-    """One ready queue's way past the limits of its source, or of its tenant."""
+    """One ready queue's way past the limits of its source, of its tenant, or of what automation allows that."""
     cdef Gate gate
     cdef readonly uint32_t held         # connections counted
     cdef bint is_in_line

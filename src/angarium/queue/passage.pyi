@@ -23,7 +23,7 @@ class Gate:
 
 @final
 class Passage:
-    """One ready queue's way past the limits of its source, or of its tenant."""
+    """One ready queue's way past the limits of its source, of its tenant, or of what automation allows that."""
 
     held: int
     def __init__(self, gate: Gate) -> None: ...

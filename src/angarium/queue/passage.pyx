@@ -1,5 +1,6 @@
 # Limits of egress sources over all sites ([shaping.source.NAME] all_sites), and of tenants' connections ([shaping.tenant.NAME], at
-# each site or over all). Ready queues of sources and tenants that have none have no Passage, and pay a comparison a message.
+# each site or over all); and of tenants and campaigns whom automation slows down (adjustments.py). Ready queues of those that have
+# none have no Passage, and pay a comparison a message.
 #
 # Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by the source as a whole stands in line at
 # the Gate. With ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
@@ -16,7 +17,6 @@ from angarium.queue.shaping import DIALS
 cdef enum:
     AT_ONCE = 16                    # of a line, woken by one timer
     DIAL_AGAIN_NS = 100000000       # as may_connect() of a site
-    ANY_NUMBER = 65535              # what the table counts to: places are taken without a limit, too, for a reload may bring one
 
 cdef double IN_LINE_S = 1e15        # ReadyQueue.paused_until_mono_s: until its turn comes
 
@@ -42,7 +42,15 @@ cdef class Gate:
 
     cdef Passage passage_of(self, object ready):
         cdef Passage passage = (<ReadyQueue>ready).tenant_passage if self.is_of_tenant else (<ReadyQueue>ready).passage
-        return passage if passage is not None and passage.gate is self else None
+        if passage is not None and passage.gate is self:
+            return passage
+        for passage in (<ReadyQueue>ready).restraints or ():
+            if passage.gate is self:
+                return passage
+        return None
+
+    cdef bint is_overdrawn(self) noexcept:
+        return self.share.own != 0 and self.connection_limit != ANY_NUMBER and self.share.machine_count > self.connection_limit
 
     cdef bint has_surplus(self) noexcept:
         return self.connection_limit != ANY_NUMBER and self.share.own > self.connection_limit // self.shares.worker_count
@@ -62,6 +70,7 @@ cdef class Gate:
 
     def next_in_line(self):
         cdef ReadyQueue ready
+        cdef Passage passage
         cdef uint64_t wait_ns
         cdef int count = AT_ONCE
         # What has gathered, among those in line: few sites take several at once, many one each.
@@ -69,9 +78,12 @@ cdef class Gate:
         self.is_armed = False
         while count and self.line:
             ready = self.line.popleft()
-            ready.passage.is_in_line = False
+            passage = self.passage_of(ready)
+            if passage is None:                 # it goes past here no more
+                continue
+            passage.is_in_line = False
             if ready.count:
-                ready.passage.turns = turns + 1
+                passage.turns = turns + 1
                 count -= 1
             ready.go_on()
         if self.line and not self.is_armed:

@@ -25,9 +25,9 @@ cdef class Planner(Ledger):
     cdef bint is_simple                 # one source, and nothing to choose it by
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
-    cdef dict ready                     # (site name, source name, wish, site.claims, kind) -> ReadyQueue
+    cdef dict ready                     # (site name, source name, wish, site.claims, kind, apart) -> ReadyQueue
     cdef dict gates                     # source name -> Gate, of sources that have limits
-    cdef dict tenant_gates              # name under which it is counted -> Gate, while a ready queue passes there
+    cdef dict tenant_gates              # likewise of tenants: name under which it is counted -> Gate, while a ready queue passes there
     cdef object ration_for              # callable, or None: no source is warmed up
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far
@@ -47,6 +47,8 @@ cdef class Planner(Ledger):
     cdef set plan_tasks
     cdef uint32_t generation            # of the configuration
     cdef uint32_t orders_generation     # of the standing orders; 0: there never were any
+    cdef bint sets_apart                # automation does something to the mail of some tenant or campaign,
+    cdef uint32_t apart_generation      # and whose that is has changed so often
     cdef bint is_closing
 
     cdef bytes route_of(self, const spool_envelope *view)
@@ -67,7 +69,8 @@ cdef class Planner(Ledger):
     cdef int reroute_too(self, ReadyQueue ready) except -1
     cdef int take_plan_now(self, DomainQueue domain) except -1
     cdef ReadyQueue ready_queue(self, DomainQueue domain, recipient *r)
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind)
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, object apart)
+    cdef object apart_of(self, uint32_t flow)           # adjustments.Apart, or None; asked while it sets apart
     cdef object not_listed(self, DomainQueue domain, object source)
     cdef object source_for(self, DomainQueue domain, recipient *r)
     cdef void start_resolving(self) noexcept

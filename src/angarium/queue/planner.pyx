@@ -6,7 +6,7 @@ from libc.string cimport strlen
 
 from angarium.model.clock cimport TURN_NS, mono_ms, mono_ns
 from angarium.queue.domains cimport DomainQueue, DomainTable, tenant_route
-from angarium.queue.flows cimport Flows
+from angarium.queue.flows cimport Flow, Flows
 from angarium.queue.ledger cimport Ledger
 from angarium.queue.lists cimport list_append, list_remove
 from angarium.queue.message cimport (PLACE_BEHIND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_MOVED, RECIPIENT_SOURCE_SHIFT, flow_of,
@@ -280,6 +280,10 @@ cdef class Planner(Ledger):
                     domain = <DomainQueue>r.domain
                     if domain.generation != self.generation and not domain.is_resolving:
                         self.take_plan_now(domain)
+                if self.sets_apart and self.plan_is_usable(domain):
+                    ready = self.ready_queue(domain, r)
+                    ready.push(r)
+                    return
             if domain.only is not None and not message_of(r).flags & OWN_WISH and self.plan_is_usable(domain):
                 ready = domain.only
             elif self.plan_is_usable(domain):
@@ -367,7 +371,7 @@ cdef class Planner(Ledger):
         if self.orders_generation:
             domain.orders_generation = 0        # what they say of sites is to be asked again
         if pool.only is not None:
-            domain.only = self.ready_queue_of(plan.site, pool.only, WISH_NONE, kind)
+            domain.only = self.ready_queue_of(plan.site, pool.only, WISH_NONE, kind, None)
             if self.swept_in_use is not None:
                 self.swept_in_use.add(domain.only)
         return 0
@@ -376,7 +380,18 @@ cdef class Planner(Ledger):
         cdef uint32_t flags = message_of(r).flags
         cdef int wish = (WISH_NONE if not flags & OWN_WISH else
                          WISH_REQUIRED if flags & SPOOL_ENVELOPE_REQUIRETLS else WISH_OPTIONAL)
-        return self.ready_queue_of(domain.plan.site, self.source_for(domain, r), wish, domain.way[3])
+        apart = self.apart_of(flow_of(message_of(r))) if self.sets_apart else None
+        return self.ready_queue_of(domain.plan.site, self.source_for(domain, r), wish, domain.way[3], apart)
+
+    cdef object apart_of(self, uint32_t number):
+        cdef Flow flow
+        if number == 0 or self.adjustments is None:
+            return None
+        flow = self.flows.flows[number]
+        if flow.apart_generation != self.apart_generation:
+            flow.apart = self.adjustments.apart_of(flow.tenant, flow.campaign)
+            flow.apart_generation = self.apart_generation
+        return flow.apart
 
     cdef bint steer(self, recipient *r) noexcept:
         return True
@@ -413,14 +428,14 @@ cdef class Planner(Ledger):
                 return other
         return source
 
-    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind):
+    cdef ReadyQueue ready_queue_of(self, object site, object source, int wish, object kind, object apart):
         # A route may ask something else of TLS for some domains of a site: another queue, so that connections differ. And of
         # two domains with the same exchangers DNS may vouch for one, or one may have published a policy: that must neither
         # let through nor hold up mail for the other.
-        cdef tuple key = (site.name, source.name, wish, site.claims, kind)
+        cdef tuple key = (site.name, source.name, wish, site.claims, kind, apart)
         cdef ReadyQueue ready = self.ready.get(key)
         if ready is None:
-            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind)
+            ready = ReadyQueue.__new__(ReadyQueue, self, site, source, wish, kind, apart)
             ready.key = key
             ready.egress = self.egresses[site.protocol]
             self.ready[key] = ready

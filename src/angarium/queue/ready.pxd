@@ -59,7 +59,8 @@ cdef class ReadyQueue:
     cdef readonly object source         # model.plan.Source
     cdef readonly Passage passage       # limits of the source over all sites; None: it has none
     cdef readonly Passage tenant_passage    # limits of the tenant's connections; None: it has none
-    cdef bint has_gates                 # one of the two
+    cdef readonly list restraints       # of Passage: what automation allows its tenant or campaign besides; None: all
+    cdef bint has_gates                 # one of the three
     cdef readonly Ration ration         # of the source towards the provider; None: not warmed up, or warm
     cdef readonly uint8_t wish          # tls_wish of all who are in it
     cdef object key                     # in Planner.ready
@@ -82,6 +83,7 @@ cdef class ReadyQueue:
     cdef double recent_deferred
     cdef double recent_s                # and of how much of it
     cdef readonly object kind           # shaping.Kind, or None
+    cdef readonly object apart          # adjustments.Apart: whose mail automation keeps here; None: nobody's
     cdef readonly object limits         # shaping.Limits in force
     cdef Share share                    # where connections are counted
     cdef bint is_shared                 # over sites
@@ -163,6 +165,13 @@ cdef class ReadyQueue:
     cdef void await_dial(self, uint64_t wait_ns) noexcept
     cdef int look_at_source(self) except -1                                 # its limits, and its part of a warm-up
     cdef int look_at_tenant(self) except -1
+    cdef int look_at_restraints(self) except -1
+    cdef void drop_restraint(self, Passage passage) noexcept
+    cdef bint take_restrained(self) noexcept                                # a connection; False: it stands in line
+    cdef void untake_restrained(self, int count) noexcept                   # of the first so many
+    cdef bint send_restrained(self) noexcept                                # one message; False: it stands in line
+    cdef void unsend_restrained(self, int count) noexcept
+    cdef bint is_in_line(self) noexcept                                     # for a message
     # Of the gates that it passes: a connection is to end behind its message; others wait; this worker has more than its part.
     cdef bint must_yield_place(self, bint had_its_turn) noexcept
     cdef bint others_wait(self) noexcept

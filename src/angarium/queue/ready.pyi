@@ -4,6 +4,7 @@ from typing import final
 
 from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source
+from angarium.queue.adjustments import Apart
 from angarium.queue.guests import Guests
 from angarium.queue.passage import Passage
 from angarium.queue.rations import Ration
@@ -27,8 +28,10 @@ class ReadyQueue:
     source: Source
     wish: int
     kind: Kind | None
+    apart: Apart | None
     limits: Limits
     passage: Passage | None
+    restraints: list[Passage] | None
     tenant_passage: Passage | None
     ration: Ration | None
     site_name: bytes

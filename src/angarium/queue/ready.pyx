@@ -11,7 +11,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.passage cimport Passage
+from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.guests cimport Guests, settle_guest
 from angarium.queue.message cimport (
     PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, STATE_ELSEWHERE, domain_budget, message, message_of, recipient, transaction)
@@ -23,6 +23,8 @@ from angarium.queue.wheel cimport wheel_node
 import time
 
 from angarium.metrics.counters import gauge
+from angarium.model.units import Rate
+from angarium.queue.adjustments import restraints_of
 from angarium.queue.shaping import DIALS, scope_name, tenant_gate_scope
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
@@ -58,6 +60,27 @@ cdef enum:
 cdef size_t resume_offset = 0
 
 
+cdef bint any_must_yield(list restraints, bint had_its_turn) noexcept:
+    for passage in restraints:
+        if (<Passage>passage).must_yield(had_its_turn) or (<Passage>passage).gate.is_overdrawn():
+            return True
+    return False
+
+
+cdef bint any_others_wait(list restraints) noexcept:
+    for passage in restraints:
+        if (<Passage>passage).others_wait():
+            return True
+    return False
+
+
+cdef bint any_has_surplus(list restraints) noexcept:
+    for passage in restraints:
+        if (<Passage>passage).gate.has_surplus():
+            return True
+    return False
+
+
 @cython.final
 @cython.no_gc
 cdef class Remark:
@@ -68,7 +91,7 @@ cdef class Remark:
 cdef class ReadyQueue:
     """Kept by the scheduler for as long as it runs or until it is empty and unused for a while."""
 
-    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None):
+    def __cinit__(self, Ledger ledger, object site, object source, int wish=WISH_NONE, kind=None, apart=None):
         global resume_offset
         # Where `resume` lies in every object of this class: how ready_resumed() finds the owner of a due node.
         resume_offset = <size_t>&self.resume - <size_t><PyObject *>self
@@ -80,6 +103,7 @@ cdef class ReadyQueue:
         self.source = source
         self.wish = <uint8_t>wish
         self.kind = kind
+        self.apart = apart
         self.passage = self.tenant_passage = None
         self.ration = None
         self.site_name = site.name.encode("utf-8", "replace")
@@ -112,13 +136,15 @@ cdef class ReadyQueue:
             pace_of(options.message_rate, &self.rate)
             pace_of(limits.tenant_rate, &self.tenant_rate)
             pace_of(options.connection_rate, &self.dial_rate)
-            self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
             self.limits = limits
             self.place = None
             if self.ledger.adjustments is not None:
                 self.adjust()
+            self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
             self.look_at_source()
             self.look_at_tenant()
+            if self.apart is not None:
+                self.look_at_restraints()
             self.look_at_terms()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
@@ -126,7 +152,8 @@ cdef class ReadyQueue:
     cdef int adjust(self) except -1:
         """What automation says for a time: fewer connections, slower."""
         provider = self.ledger.shaping.provider_of(self.site, self.kind)
-        factor, cap = self.ledger.adjustments.of(self.site.name, provider, self.source.name)
+        cdef pace capped
+        factor, cap, rate_cap = self.ledger.adjustments.of(self.site.name, provider, self.source.name)
         if cap and cap < self.connection_limit:
             self.connection_limit = cap
         if factor > 1.0:
@@ -134,6 +161,10 @@ cdef class ReadyQueue:
             self.rate.interval_ns = <uint64_t>(self.rate.interval_ns * <double>factor)
             self.tenant_rate.interval_ns = <uint64_t>(self.tenant_rate.interval_ns * <double>factor)
             self.dial_rate.interval_ns = <uint64_t>(self.dial_rate.interval_ns * <double>factor)
+        if rate_cap:
+            pace_of(Rate(rate_cap), &capped)
+            if capped.interval_ns > self.rate.interval_ns:
+                self.rate = capped
         return 0
 
     cdef int count_by(self, object limits) except -1:
@@ -163,7 +194,8 @@ cdef class ReadyQueue:
         return not self.is_shared and self.share.queue_count == (2 if self.rate_share is self.share else 1)
 
     cdef void look_at_terms(self) noexcept:
-        self.has_terms = (self.is_paced or self.passage is not None or self.ration is not None or self.guests is not None)
+        self.has_terms = (self.is_paced or self.passage is not None or self.restraints is not None or
+                          self.ration is not None or self.guests is not None)
 
     cdef void receive_guests(self, Guests guests) noexcept:
         self.guests = guests
@@ -187,6 +219,9 @@ cdef class ReadyQueue:
         if self.tenant_passage is not None:
             self.ledger.drop_gate(self.tenant_passage.gate)
             self.tenant_passage = None
+        for passage in self.restraints or ():
+            self.drop_restraint(passage)
+        self.restraints = None
 
     cdef int look_at_source(self) except -1:
         self.metered_ns = max(self.rate.interval_ns, self.tenant_rate.interval_ns)
@@ -213,20 +248,100 @@ cdef class ReadyQueue:
                     self.tenant_passage.move(gate)      # a reload has the tenant counted elsewhere
         if self.tenant_passage is not None:
             self.tenant_passage.gate.configure(limits)
-        self.has_gates = self.passage is not None or self.tenant_passage is not None
+        self.has_gates = self.passage is not None or self.tenant_passage is not None or self.restraints is not None
         return 0
+
+    cdef int look_at_restraints(self) except -1:
+        """Of what automation does to its tenant or campaign now. Connections that are open are counted from the first."""
+        cdef Passage passage
+        cdef Gate gate
+        cdef uint32_t i
+        cdef dict known = {}
+        cdef list found = []
+        adjustments = self.ledger.adjustments
+        for passage in self.restraints or ():
+            known[passage.gate] = passage
+        if adjustments is not None and self.site.hosts:
+            for scope, limits in restraints_of(adjustments, self.apart, self.site, self.limits):
+                gate = self.ledger.hold_gate(scope)
+                gate.configure(limits)
+                passage = known.pop(gate, None)
+                if passage is not None:
+                    self.ledger.drop_gate(gate)         # which it holds already
+                else:
+                    passage = Passage(gate)
+                    for i in range(self.places):
+                        gate.share.take_connection(<uint32_t>-1)        # they are there, whatever the limit
+                    passage.held = self.places
+                found.append(passage)
+        self.restraints = found or None
+        for passage in known.values():
+            self.drop_restraint(passage)
+        self.has_gates = self.passage is not None or self.tenant_passage is not None or self.restraints is not None
+        return 0
+
+    cdef void drop_restraint(self, Passage passage) noexcept:
+        while passage.held:
+            passage.give_connection()
+        self.ledger.drop_gate(passage.gate)
+        if passage.is_in_line:
+            passage.is_in_line = False
+            if self.count:                      # in a turn of its own: it is being configured
+                self.ledger.wheel.arm(&self.resume, 0)
+            else:
+                self.paused_until_mono_s = 0.0
+
+    cdef bint take_restrained(self) noexcept:
+        cdef int count = 0
+        for passage in self.restraints:
+            if not (<Passage>passage).take_connection(self):
+                self.untake_restrained(count)
+                return False
+            count += 1
+        return True
+
+    cdef void untake_restrained(self, int count) noexcept:
+        cdef int i
+        for i in range(count):
+            (<Passage>self.restraints[i]).untake_connection()
+
+    cdef bint send_restrained(self) noexcept:
+        cdef int count = 0
+        for passage in self.restraints:
+            if not (<Passage>passage).take_message(self):
+                self.unsend_restrained(count)
+                return False
+            count += 1
+        return True
+
+    cdef void unsend_restrained(self, int count) noexcept:
+        cdef int i
+        for i in range(count):
+            (<Passage>self.restraints[i]).give_message()
+
+    cdef bint is_in_line(self) noexcept:
+        if self.passage is not None and self.passage.is_in_line:
+            return True
+        if self.restraints is not None:
+            for passage in self.restraints:
+                if (<Passage>passage).is_in_line:
+                    return True
+        return False
 
     cdef bint must_yield_place(self, bint had_its_turn) noexcept:
         return self.passage is not None and self.passage.must_yield(had_its_turn) or \
-            self.tenant_passage is not None and self.tenant_passage.must_yield(had_its_turn)
+            self.tenant_passage is not None and self.tenant_passage.must_yield(had_its_turn) or \
+            self.restraints is not None and any_must_yield(self.restraints, had_its_turn)
 
     cdef bint others_wait(self) noexcept:
         return self.passage is not None and self.passage.others_wait() or \
-            self.tenant_passage is not None and self.tenant_passage.others_wait()
+            self.tenant_passage is not None and self.tenant_passage.others_wait() or \
+            self.restraints is not None and any_others_wait(self.restraints)
 
     cdef bint has_surplus(self) noexcept:
         return self.passage is not None and self.passage.gate.has_surplus() or \
-            self.tenant_passage is not None and self.tenant_passage.gate.has_surplus()
+            self.tenant_passage is not None and self.tenant_passage.gate.has_surplus() or \
+            self.restraints is not None and any_has_surplus(self.restraints)
 
     cdef void remark(self, object trouble) noexcept:
         cdef Remark last
@@ -358,7 +473,7 @@ cdef class ReadyQueue:
         return self.guests.is_turn_of_another(domains.last, r != NULL and r.domain == domains.last, self.own_count())
 
     cdef bint take_rights(self, transaction *into) noexcept:
-        if (self.is_paced or self.passage is not None) and not self.take_rates():
+        if (self.is_paced or self.passage is not None or self.restraints is not None) and not self.take_rates():
             return False
         if self.ration is not None:
             into.ration_day = self.ration.take()
@@ -508,6 +623,11 @@ cdef class ReadyQueue:
         if self.passage is not None and not self.passage.take_message(self):
             self.give_site_rates()
             return False
+        if self.restraints is not None and not self.send_restrained():
+            if self.passage is not None:
+                self.passage.give_message()
+            self.give_site_rates()
+            return False
         return True
 
     cdef void give_site_rates(self) noexcept:
@@ -520,6 +640,8 @@ cdef class ReadyQueue:
         self.give_site_rates()
         if self.passage is not None:
             self.passage.give_message()
+        if self.restraints is not None:
+            self.unsend_restrained(<int>len(self.restraints))
 
     cdef void await_rate(self, uint64_t wait_ns) noexcept:
         # Not by the wheel, whose ticks of 100 ms would halve a rate of ten a second.
@@ -561,6 +683,13 @@ cdef class ReadyQueue:
             if self.passage is not None:
                 self.passage.untake_connection()
             return False
+        if self.restraints is not None and not self.take_restrained():
+            self.share.give_connection()
+            if self.passage is not None:
+                self.passage.untake_connection()
+            if self.tenant_passage is not None:
+                self.tenant_passage.untake_connection()
+            return False
         if self.dial_rate.interval_ns:
             wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
             if wait_ns:                         # another worker was faster
@@ -569,6 +698,8 @@ cdef class ReadyQueue:
                     self.passage.untake_connection()
                 if self.tenant_passage is not None:
                     self.tenant_passage.untake_connection()
+                if self.restraints is not None:
+                    self.untake_restrained(<int>len(self.restraints))
                 self.await_dial(wait_ns)
                 return False
         self.places += 1
@@ -598,6 +729,9 @@ cdef class ReadyQueue:
             self.passage.give_connection()
         if self.tenant_passage is not None:
             self.tenant_passage.give_connection()
+        if self.restraints is not None:
+            for passage in self.restraints:
+                (<Passage>passage).give_connection()
 
     cpdef bint is_contended(self):
         return self.share.is_wanted()
@@ -639,7 +773,7 @@ cdef class ReadyQueue:
 
 cdef void ready_resumed(wheel_node *node, void *context) noexcept:
     cdef ReadyQueue ready = <ReadyQueue><PyObject *>(<char *>node - resume_offset)
-    if ready.passage is not None and ready.passage.is_in_line:
+    if (ready.passage is not None or ready.restraints is not None) and ready.is_in_line():
         return
     ready.paused_until_mono_s = 0.0
     if ready.count:

@@ -79,6 +79,11 @@ cdef class Orders:
     pass
 
 
+# Of all domains that no order is about, while the mail of somebody is kept apart and each recipient is asked whose it is.
+cdef Orders NOBODYS = Orders.__new__(Orders)
+NOBODYS.rules = ()
+
+
 cdef class Steering(Outcomes):
     def __cinit__(self):
         self.rules = ()
@@ -101,7 +106,14 @@ cdef class Steering(Outcomes):
 
     def set_adjustments(self, adjustments):
         """What automation changes in limits and the choice of sources: an Adjustments, or None."""
+        cdef object before = self.adjustments.apart if self.adjustments is not None else frozenset()
+        cdef object apart = adjustments.apart if adjustments is not None else frozenset()
         self.adjustments = adjustments
+        if apart != before:
+            # Recipients of all domains are asked whose they are, or of none any more.
+            self.sets_apart = bool(apart)
+            self.apart_generation += 1
+            self.orders_generation += 1
         self.route_ready_again()
 
     def ask_ready_again(self):
@@ -113,8 +125,9 @@ cdef class Steering(Outcomes):
         cdef Orders orders
         if domain.orders_generation != self.orders_generation:
             rules = tuple([rule for rule in self.rules if rule.matcher.meets_domain(domain)])
-            domain.orders = None
-            if rules:
+            if not rules:
+                domain.orders = NOBODYS if self.sets_apart else None
+            else:
                 orders = Orders.__new__(Orders)
                 orders.rules = rules
                 orders.needs_envelope = any([rule.matcher.needs_envelope or rule.action in (BOUNCE, DELETE) for rule in rules])
@@ -128,7 +141,7 @@ cdef class Steering(Outcomes):
         cdef Orders orders
         try:
             orders = self.orders_of(<DomainQueue>r.domain)
-            if orders is None and not r.flags & RECIPIENT_MOVED:
+            if (orders is None or not orders.rules) and not r.flags & RECIPIENT_MOVED:
                 return True
             # Of a held message only the envelope says how old it is: see park().
             if m.envelope == NULL and not self.is_blind and (r.flags & RECIPIENT_MOVED or orders.needs_envelope

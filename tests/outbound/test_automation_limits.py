@@ -1,0 +1,176 @@
+"""What automation allows a tenant or a campaign: counted for it alone, besides what everybody may."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+from collections import Counter
+
+from outbound.fault_server import SILENCE, fault_server
+from outbound.outgoing import Outgoing, outgoing, until
+from outbound.test_delivery import on_uvloop
+from outbound.test_source_limits import sites
+
+from angarium.model.units import Duration
+from angarium.outbound.reasons import of_queue
+from angarium.queue import explain
+from angarium.queue.adjustments import Adjustment, Adjustments
+from angarium.queue.facts import QueueFacts
+from angarium.queue.shaping import Shaping
+from angarium.queue.shaping_options import ShapingDefault, ShapingTables, TenantShaping
+from angarium.spool.envelope import Attribute
+
+
+def limited(connections: int = 20, **tenants: TenantShaping) -> Shaping:
+    return Shaping(
+        ShapingTables(default=ShapingDefault(connections=connections, idle_time=Duration(30)), tenant=tenants)
+    )
+
+
+async def send(relay: Outgoing, count: int, site: int = 0, *, tenant: str = "", campaign: str = "") -> None:
+    attributes: dict[int, bytes] = {}
+    if tenant:
+        attributes[Attribute.TENANT] = tenant.encode()
+    if campaign:
+        attributes[Attribute.CAMPAIGN] = campaign.encode()
+    for _ in range(count):
+        await relay.send(b"b@s%d.example" % site, attributes=attributes or None)
+
+
+def adjust(relay: Outgoing, *adjustments: Adjustment) -> None:
+    relay.scheduler.set_adjustments(Adjustments(adjustments) if adjustments else None)
+
+
+def facts(relay: Outgoing, apart: str) -> list[QueueFacts]:
+    found = [explain.queue_facts(ready) for ready in relay.scheduler.ready_queues()]
+    return [each for each in found if each.apart == apart]
+
+
+@on_uvloop
+async def test_a_cap_of_a_tenant_is_over_all_sites_and_holds_up_nobody_else(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 2), shaping=limited()) as relay,
+    ):
+        adjust(relay, Adjustment(tenant="shop", connections=3))
+        for site in (0, 1):
+            await send(relay, 5, site, tenant="shop")
+        await until(lambda: server.open_now == 3 and any(each.is_in_dial_line for each in facts(relay, "tenant shop")))
+        await send(relay, 2, tenant="news")
+        await send(relay, 2)
+        await until(lambda: server.open_now >= 5)
+        waiting = [each for each in facts(relay, "tenant shop") if each.is_in_dial_line]
+        assert "all 3 connections that automation leaves tenant shop are in use" in {
+            of_queue(each).text for each in waiting
+        }
+        adjust(relay)
+        await until(lambda: not any(each.waiting for each in facts(relay, "tenant shop")))
+
+
+@on_uvloop
+async def test_what_is_slowed_down_has_its_part_however_much_others_send(tmp_path: pathlib.Path) -> None:
+    """The others have more connections than a quarter of the site's all the time."""
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited(connections=12)) as relay,
+    ):
+        adjust(relay, Adjustment(tenant="shop", factor=4.0))
+        for count in range(1, 5):
+            await send(relay, 1)
+            await until(lambda count=count: server.open_now == count)       # type: ignore[misc]
+        await send(relay, 5, tenant="shop")
+        await until(lambda: server.open_now == 7 and any(each.is_in_dial_line for each in facts(relay, "tenant shop")))
+        assert [each.restrained[0].connections_limit for each in facts(relay, "tenant shop")] == [3]
+
+
+@on_uvloop
+async def test_a_campaign_is_slowed_down_and_the_rest_of_its_tenants_mail_is_not(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited()) as relay,
+    ):
+        adjust(relay, Adjustment(tenant="shop", campaign="spring", connections=1))
+        await send(relay, 4, tenant="shop", campaign="spring")
+        await until(lambda: server.open_now == 1)
+        for count, (tenant, campaign) in enumerate((("shop", "autumn"), ("news", "spring"), ("shop", ""))):
+            await send(relay, 1, tenant=tenant, campaign=campaign)
+            await until(lambda count=count: server.open_now == count + 2)   # type: ignore[misc]
+        (apart,) = facts(relay, "tenant shop, campaign spring")
+        assert [(each.connections, each.connections_limit) for each in apart.restrained] == [(1, 1)]
+
+
+@on_uvloop
+async def test_what_holds_for_tenant_and_campaign_holds_both(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited()) as relay,
+    ):
+        adjust(
+            relay,
+            Adjustment(tenant="shop", connections=3),
+            Adjustment(tenant="shop", campaign="spring", connections=2),
+        )
+        await send(relay, 4, tenant="shop", campaign="spring")
+        await until(lambda: server.open_now == 2)
+        await send(relay, 4, tenant="shop", campaign="autumn")
+        await until(lambda: server.open_now == 3)
+        await until(lambda: any(each.is_in_dial_line for each in facts(relay, "tenant shop")))
+        assert server.peak == 3
+
+
+@on_uvloop
+async def test_a_tenants_own_limits_are_divided_too(tmp_path: pathlib.Path) -> None:
+    shaping = limited(shop=TenantShaping(connections=8, share=True))
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 2), shaping=shaping) as relay,
+    ):
+        adjust(relay, Adjustment(tenant="shop", factor=4.0))
+        for site in (0, 1):
+            await send(relay, 5, site, tenant="shop")
+        await until(lambda: server.open_now == 2 and any(each.is_in_dial_line for each in facts(relay, "tenant shop")))
+        assert server.peak == 2
+
+
+@on_uvloop
+async def test_connections_end_that_a_stricter_cap_has_no_place_for(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, outgoing(tmp_path, sites(server, 3), shaping=limited()) as relay:
+        adjust(relay, Adjustment(tenant="shop", connections=3))
+        for site in range(3):
+            await send(relay, 1, site, tenant="shop")
+        await until(lambda: len(relay.events("delivered")) == 3 and server.open_now == 3)       # idle for half a minute
+        adjust(relay, Adjustment(tenant="shop", connections=1))
+        for site in range(3):
+            await send(relay, 2, site, tenant="shop")
+        await until(lambda: len(relay.events("delivered")) == 9)
+        await until(lambda: server.open_now <= 1)
+
+
+@on_uvloop
+async def test_a_cap_of_messages_a_second_is_one_for_all_sites(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, outgoing(tmp_path, sites(server, 4), shaping=limited()) as relay:
+        adjust(relay, Adjustment(tenant="shop", message_rate=20.0))
+        begun = asyncio.get_running_loop().time()
+        for _ in range(4):
+            for site in range(4):
+                await send(relay, 1, site, tenant="shop")
+        await until(lambda: any(each.is_in_restrained_line for each in facts(relay, "tenant shop")))
+        await send(relay, 5)
+        await until(lambda: Counter(each["to"] for each in relay.events("delivered"))["b@s0.example"] >= 5)
+        await until(lambda: len(relay.events("delivered")) == 21)
+        assert asyncio.get_running_loop().time() - begun >= (16 - 3) / 20       # two at once, and one just now
+
+
+@on_uvloop
+async def test_who_stands_in_line_at_a_rate_goes_on_when_it_ends(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, outgoing(tmp_path, sites(server, 1), shaping=limited()) as relay:
+        adjust(relay, Adjustment(tenant="shop", message_rate=0.001))
+        await send(relay, 5, tenant="shop")
+        await until(lambda: any(each.is_in_restrained_line for each in facts(relay, "tenant shop")))
+        adjust(relay)
+        await until(lambda: len(relay.events("delivered")) == 5)
+        adjust(relay, Adjustment(tenant="shop", message_rate=0.001))
+        await send(relay, 5, tenant="shop")
+        await until(lambda: any(each.is_in_restrained_line for each in facts(relay, "tenant shop")))
+        adjust(relay, Adjustment(tenant="shop", factor=2.0))                    # of the same queue, and no rate
+        await until(lambda: len(relay.events("delivered")) == 10)
