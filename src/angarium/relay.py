@@ -59,12 +59,11 @@ from angarium.policy.hook_file import HookSource
 from angarium.process.control import Explain, Listing, Retry, Sample, Standing, Trace, Walk
 from angarium.process.supervisor import Seat
 from angarium.queue import orders
-from angarium.queue.adjustments import Adjustment
 from angarium.queue.compaction import Compactor
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.injection import inject
 from angarium.queue.memory_watch import MemoryWatch
-from angarium.queue.notices import Notice, Notices, Tally
+from angarium.queue.notices import Notice, Notices, Tally, Treatments
 from angarium.queue.order_watch import OrderWatch
 from angarium.queue.quiet import quiet_hours
 from angarium.queue.rations import Rations
@@ -73,7 +72,6 @@ from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
 from angarium.queue.shaping import Shaping
 from angarium.queue.shares import Shares
-from angarium.queue.standing import Order
 from angarium.queue.steering import bounce_trouble
 from angarium.queue.top_sites import TopSites
 from angarium.queue.wheel import Wheel
@@ -146,6 +144,7 @@ class Relay:
         self._health = SourceHealth()
         self._rations = rations
         self._notices: Notices | None = None
+        self._treatments = Treatments()
         self._send_notices: Callable[[list[Notice], list[Tally]], None] | None = None
         self._scheduler = Scheduler(
             loop,
@@ -241,7 +240,7 @@ class Relay:
             self._shards.append(shard)
             shard.attach(loop)
         if standing is not None:             # before the first message is routed
-            self._order_watch.set_orders(standing.orders, standing.adjustments)
+            self.set_orders(standing)
         self._order_watch.set_quiet(quiet_hours(config.quiet))
         self._spool_watch = SpoolWatch(loop, self.journal, self._shards, self._strange_shards)
         self._intake = Intake(
@@ -308,6 +307,7 @@ class Relay:
         if rules and self._send_notices is not None:
             take = self._scheduler.take_tallies
             self._notices = Notices(self._loop, rules, self._scheduler.classifier, self._send_notices, take)
+            self._notices.set_treatments(self._treatments)
         self._scheduler.notice_by(self._notices)
 
     def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
@@ -425,8 +425,11 @@ class Relay:
     async def sample(self, query: Sample) -> list[dict[str, Any]]:
         return await orders.sample(self._scheduler, query.where, query.limit)
 
-    def set_orders(self, orders: Sequence[Order], adjustments: Sequence[Adjustment]) -> None:
-        self._order_watch.set_orders(orders, adjustments)
+    def set_orders(self, standing: Standing) -> None:
+        self._order_watch.set_orders(standing.orders, standing.adjustments)
+        self._treatments = standing.treatments
+        if self._notices is not None:
+            self._notices.set_treatments(standing.treatments)
 
     async def explain(self, query: Explain) -> Explanation | None:
         if query.question is not None:

@@ -13,9 +13,10 @@ from angarium.config.schema import Config
 from angarium.config.shaping_files import add_shaping_files
 from angarium.model.units import decode_unit
 from angarium.queue.adjustments import Adjustment, Adjustments
-from angarium.queue.automation import MEASURES_MAX, Engine, Measure
+from angarium.queue.automation import MEASURES_MAX, Engine
 from angarium.queue.automation_options import AutomationRule
-from angarium.queue.notices import Notice, Place, Tally
+from angarium.queue.measure import Measure
+from angarium.queue.notices import Notice, Place, Tally, Treated
 from angarium.queue.selection import Selection
 
 MAIL1 = Place(site="mx.y.example", source="mail1")
@@ -130,6 +131,137 @@ def test_a_rate_forgets_what_is_older_than_its_window() -> None:
     assert len(engine.notice([], [Tally(MAIL1, 40, 60, 0)])) == 1
 
 
+def test_a_suspension_comes_back_in_steps() -> None:
+    clock = Clock()
+    engine = Engine({"r": rule(duration="1h", recovery="4h", steps=4)}, clock)
+    engine.notice([seen()], [])
+    assert len(engine.orders()) == 1 and engine.adjustments() == []
+    told = []
+    clock.now += 3600
+    while engine.measures:
+        assert engine.orders() == []
+        (back,) = engine.adjustments()
+        assert (back.site, back.source) == ("mx.y.example", "mail1")
+        told.append((round(back.factor, 3), engine.measures[0].effect(clock.now)))
+        clock.now += engine.next_change_s() or 0
+        engine.expire()
+    assert [factor for factor, _ in told] == [5.0, 2.5, 1.667, 1.25]
+    assert told[1][1] == "recovering, 40 % of connections and rates"
+    assert round(clock.now - 1_000_000.0) == 5 * 3600 and engine.adjustments() == []
+
+
+def test_a_suspension_that_comes_back_can_be_cancelled_begins_anew_and_is_kept() -> None:
+    clock = Clock()
+    rules = {"r": rule(scope="tenant", duration="1h", recovery="1h", steps=1)}
+    engine = Engine(rules, clock)
+    shop = Place(tenant="shop")
+    engine.notice([seen(place=shop)], [])
+    clock.now += 3600
+    assert engine.adjustments() == [Adjustment(tenant="shop", factor=2.0)]
+    again = Engine(rules, clock)
+    again.restore(msgspec.json.decode(msgspec.json.encode(engine.in_force), type=list[Measure]))
+    assert again.adjustments() == engine.adjustments() and again.orders() == []
+    engine.notice([seen(place=shop)], [])
+    assert engine.adjustments() == [] and [each.where for each in engine.orders()] == [Selection(tenant="shop")]
+    clock.now += 3600
+    assert engine.cancel("r/shop") is not None
+    assert engine.adjustments() == [] and engine.orders() == []
+
+
+def test_rates_of_tenants_and_campaigns_are_counted_for_each_of_them() -> None:
+    engine = Engine(
+        {
+            "of-tenant": rule(bounce_rate=0.1, minimum=100, scope="tenant", action="slow", tenants=["shop", "news"]),
+            "of-campaign": rule(deferral_rate=0.5, minimum=100, scope="campaign", action="cap", connections=2),
+            "of-site": rule(bounce_rate=0.1, minimum=1, scope="site"),
+        },
+        Clock(),
+    )
+    spring, autumn = Place(tenant="shop", campaign="spring"), Place(tenant="shop", campaign="autumn")
+    assert engine.notice([], [Tally(spring, 50, 0, 5), Tally(Place(tenant="other"), 0, 0, 1000)]) == []
+    (measure,) = engine.notice([], [Tally(autumn, 40, 0, 6)])       # of all the tenant's mail
+    assert (measure.name, measure.why) == ("of-tenant/shop", "11 of 101 attempts failed in 10m")
+    assert engine.notice([], [Tally(autumn, 0, 50, 0)]) == []       # 50 of 96
+    (measure,) = engine.notice([], [Tally(autumn, 4, 10, 0)])
+    assert (measure.name, measure.why) == ("of-campaign/shop/autumn", "60 of 110 attempts deferred in 10m")
+    assert engine.adjustments() == [
+        Adjustment(tenant="shop", factor=2.0), Adjustment(tenant="shop", campaign="autumn", connections=2)
+    ]  # fmt: skip
+
+
+def test_a_cap_may_be_of_messages_and_widens_in_steps() -> None:
+    clock = Clock()
+    options = {"action": "cap", "scope": "tenant", "message_rate": "10/s", "recovery": "1h", "steps": 1}
+    engine = Engine({"r": rule(**options)}, clock)
+    engine.notice([seen(place=Place(tenant="shop"))], [])
+    assert engine.adjustments() == [Adjustment(tenant="shop", message_rate=10.0)]
+    assert engine.measures[0].effect(clock.now) == "at most 10 messages a second"
+    clock.now += 1800
+    assert engine.adjustments() == [Adjustment(tenant="shop", message_rate=20.0)]
+
+
+def test_a_rule_that_always_takes_a_reply_for_the_other_kind_is_in_force_and_can_be_cancelled() -> None:
+    clock = Clock()
+    soft = {"action": "treat-as-temporary", "duration": None, "providers": ["p", "q"]}
+    engine = Engine({"soft": rule(**soft)}, clock)
+    (held,) = engine.in_force
+    assert held.is_permanent and held.whom == {"provider": ["p", "q"]} and engine.measures == []
+    assert held.effect(clock.now) == "such replies are taken as temporary"
+    assert engine.next_change_s() is None and engine.expire() == []
+    assert engine.notice([seen("soft", 3, Place())], []) == []
+    assert (engine.in_force[0].count, engine.in_force[0].replies[0].reply) == (3, "421 too fast")
+
+    assert engine.cancel("soft") is not None and engine.cancel("soft") is None
+    assert engine.treatments().off == ["soft"]
+    kept = msgspec.json.decode(msgspec.json.encode(engine.in_force), type=list[Measure])
+    engine.set_rules({"soft": rule(**soft)})
+    assert engine.treatments().off == ["soft"]                      # a reload that changes nothing about it
+    again = Engine({"soft": rule(**soft)}, clock)
+    again.restore(kept)
+    assert again.treatments().off == ["soft"]
+    assert again.in_force[0].effect(clock.now) == "cancelled: such replies are taken as temporary no more"
+    assert again.restore_permanent("soft") is not None and again.treatments().off == []
+    assert again.restore_permanent("soft") is None
+
+    changed = Engine({"soft": rule(**soft, code=["550"])}, clock)
+    changed.restore(kept)
+    assert changed.treatments().off == []                           # it is another rule
+    engine.set_rules({})
+    assert engine.in_force == [] and engine.treatments().off == []
+
+
+def test_replies_are_taken_for_the_other_kind_for_a_time_and_their_retries_do_not_prolong_it() -> None:
+    clock = Clock()
+    engine = Engine({"soft": rule(action="treat-as-temporary", count=3, duration="1h", scope="site")}, clock)
+    place = Place(site="mx.y.example")
+    assert engine.notice([seen("soft", 2, place)], []) == [] and engine.treatments().now == []
+    assert [each.name for each in engine.notice([seen("soft", 1, place)], [])] == ["soft/mx.y.example"]
+    assert engine.treatments().now == [Treated("soft", place)]
+    assert engine.orders() == [] and engine.adjustments() == []
+    clock.now += 3100
+    assert engine.notice([seen("soft", 2, place)], []) == []
+    assert engine.measures[0].count == 5
+    clock.now += 500
+    assert [each.name for each in engine.expire()] == ["soft/mx.y.example"] and engine.treatments().now == []
+    assert engine.notice([seen("soft", 1, place)], []) != []        # three within ten minutes of before
+
+
+def test_a_dry_run_is_counted_and_told_and_does_nothing() -> None:
+    rules = {
+        "r": rule(dry_run=True),
+        "s": rule(dry_run=True, action="slow", factor=4.0),
+        "t": rule(dry_run=True, action="treat-as-temporary"),
+    }
+    engine = Engine(rules, Clock())
+    assert len(engine.notice([seen("r"), seen("s"), seen("t")], [])) == 3
+    assert [each.effect(1_000_000.0) for each in engine.measures] == [
+        "dry run: nothing is tried",
+        "dry run: connections and rates divided by 4",
+        "dry run: such replies are taken as temporary",
+    ]
+    assert engine.orders() == [] and engine.adjustments() == [] and engine.treatments().now == []
+
+
 def test_what_is_in_force_goes_on_after_a_restart_and_ends_as_it_would_have() -> None:
     clock = Clock()
     rules = {"r": rule(), "s": rule(action="slow", factor=4.0, recovery="30m")}
@@ -204,12 +336,16 @@ def test_the_strictest_adjustment_holds() -> None:
         ({"classes": ["bad-luck"]}, 'there is no class "bad-luck"'),
         ({"action": "pool"}, "pool: which one?"),
         ({"pool": "bulk"}, "pool: of action pool only"),
-        ({"recovery": "1h"}, "recovery: of slow and cap only"),
+        ({"action": "pool", "pool": "bulk", "recovery": "1h"}, "recovery: of suspend, slow, cap only"),
         ({"action": "slow", "factor": 1.0}, "factor: more than 1"),
-        ({"action": "slow", "scope": "tenant"}, "scope: limits are those of"),
+        ({"action": "cap"}, "connections, message_rate: how many?"),
+        ({"connections": 3}, "connections, message_rate: of action cap only"),
+        ({"action": "cap", "message_rate": "none"}, 'message_rate: "none" is no cap'),
         ({"action": "list-source", "scope": "site"}, "scope: list-source is about"),
         ({"bounce_rate": 0.5, "code": ["550"]}, "a rate is of all attempts"),
-        ({"bounce_rate": 0.5, "scope": "campaign"}, "scope: a rate is counted for"),
+        ({"bounce_rate": 0.5, "scope": "campaign", "sources": ["mail1"]}, "no providers and sources"),
+        ({"bounce_rate": 0.5, "scope": "site", "tenants": ["shop"]}, "no tenants and campaigns"),
+        ({"action": "treat-as-temporary", "count": 2, "duration": None}, "without a duration is for each such reply"),
         ({"bounce_rate": 0.5, "deferral_rate": 0.5}, "either this or deferral_rate"),
         ({"bounce_rate": 1.5}, "bounce_rate: a part of 1"),
         ({"bounce_rate": 0.5, "action": "treat-as-temporary"}, "is about a reply, not a rate"),

@@ -16,7 +16,7 @@ from angarium.queue import orders
 from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.automation_options import AutomationRule
 from angarium.queue.explain import message_facts, queue_facts
-from angarium.queue.notices import Notice, Notices, Place, Tally
+from angarium.queue.notices import Notice, Notices, Place, Tally, Treated, Treatments
 from angarium.queue.selection import Selection
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.egress_pool import EgressPool
@@ -129,6 +129,94 @@ def test_a_reply_is_taken_for_the_other_kind(tmp_path):
         await until(lambda: queue.events("failed"))
         assert [each["to"] for each in queue.events("failed")] == ["b@y.example"]
         assert [each["to"] for each in queue.events("deferred")] == ["a@y.example"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_attempts_of_tenants_and_campaigns_are_counted_for_rates_of_theirs(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt = {"later@y.example": "450 4.2.1 busy", "never@y.example": "550 5.1.1 unknown"}
+        site = await hop.start()
+        queue = Queue(directory, site)
+        seen = Supervisor(queue, rate={"action": "slow", "bounce_rate": 0.5, "scope": "tenant"})
+        shop = {Attribute.TENANT: b"shop"}
+        await queue.send("a@y.example", "b@y.example", attributes=shop | {Attribute.CAMPAIGN: b"spring"})
+        await queue.send(*hop.rcpt, attributes=shop, notify=1)
+        await queue.send("nobodys@y.example")
+        await until(lambda: queue.depth["deferred"] == 1)
+        await until(lambda: seen.flushed(delivered=5))      # three at the site, two of the tenant's
+        assert seen.attempts == {
+            Place(site.name, source="default"): (3, 1, 1),
+            Place(tenant="shop", campaign="spring"): (2, 0, 0),
+            Place(tenant="shop"): (0, 1, 1),
+        }
+        known = len(seen.tallies)
+        seen.worker.flush()
+        assert len(seen.tallies) == known
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_attempts_of_tenants_are_not_counted_where_no_rule_asks(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory, site)
+        seen = Supervisor(queue, rate={"action": "suspend", "bounce_rate": 0.5})
+        await queue.send("a@y.example", attributes={Attribute.TENANT: b"shop"})
+        await until(lambda: seen.flushed(delivered=1))
+        assert list(seen.attempts) == [Place(site.name, source="default")]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_rule_that_is_cancelled_takes_no_reply_for_the_other_kind(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt = {f"{n}@y.example": "550 5.2.0 being moved" for n in range(3)}
+        queue = Queue(directory, await hop.start())
+        soft = {"action": "treat-as-temporary", "text": ["being moved"]}
+        seen = Supervisor(queue, soft=soft, trial=soft | {"dry_run": True, "action": "treat-as-permanent"})
+        await queue.send("0@y.example", notify=1)
+        await until(lambda: queue.events("deferred"))
+        seen.worker.flush()
+        assert {(each.rule, each.place, each.count) for each in seen.notices} == {
+            ("soft", Place(), 1), ("trial", Place(), 1)
+        }  # fmt: skip
+        seen.worker.set_treatments(Treatments(off=["soft"]))
+        await queue.send("1@y.example", notify=1)
+        await until(lambda: queue.events("failed"))
+        seen.worker.set_treatments(Treatments())
+        await queue.send("2@y.example", notify=1)
+        await until(lambda: len(queue.events("deferred")) == 2)
+        assert [each["to"] for each in queue.events("failed")] == ["1@y.example"]
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_rule_with_a_duration_takes_replies_for_the_other_kind_while_it_is_in_force(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt = {f"{n}@y.example": "550 5.7.1 we are under maintenance" for n in range(3)}
+        site = await hop.start()
+        queue = Queue(directory, site)
+        soft = {"action": "treat-as-temporary", "text": ["maintenance"], "count": 5, "scope": "site", "duration": "1h"}
+        seen = Supervisor(queue, soft=soft)
+        await queue.send("0@y.example", notify=1)
+        await until(lambda: queue.events("failed"))         # one of the five
+        seen.worker.set_treatments(Treatments(now=[Treated("soft", Place("another site"))]))
+        await queue.send("1@y.example", notify=1)
+        await until(lambda: len(queue.events("failed")) == 2)
+        seen.worker.set_treatments(Treatments(now=[Treated("soft", Place(site.name))]))
+        await queue.send("2@y.example", notify=1)
+        await until(lambda: queue.events("deferred"))
+        seen.worker.flush()
+        assert sum(each.count for each in seen.notices) == 3
         await queue.close()
 
     run(test, tmp_path)

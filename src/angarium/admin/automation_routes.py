@@ -2,6 +2,7 @@
 
     GET    /v1/automation          what is in force, and by which rules
     DELETE /v1/automation/{name}   ends one
+    PUT    /v1/automation/{name}   has one hold again that is permanent and was ended
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class AutomationBackend(Protocol):
 
     async def cancel_measure(self, name: str) -> bool: ...
 
+    async def restore_measure(self, name: str) -> bool: ...
+
 
 def automation_routes(backend: AutomationBackend, answer: Callable[[object], Response]) -> list[Route]:
     """answer: how api.py writes JSON."""
@@ -40,7 +43,14 @@ def automation_routes(backend: AutomationBackend, answer: Callable[[object], Res
             raise HTTPException(404, f'automation does nothing that is called "{name}"')
         return answer(Changed(count=1))
 
+    async def restore(request: Request) -> Response:
+        name = request.path_params["name"]
+        if not await backend.restore_measure(name):
+            raise HTTPException(404, f'nothing permanent that is called "{name}" is cancelled')
+        return answer(Changed(count=1))
+
     return [
         Route("/v1/automation", listed, methods=["GET"]),
         Route("/v1/automation/{name:path}", cancel, methods=["DELETE"]),
+        Route("/v1/automation/{name:path}", restore, methods=["PUT"]),
     ]

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from angarium.queue.automation import Evidence
+from angarium.queue.measure import Evidence
 
 
 class MeasureView(msgspec.Struct, omit_defaults=True):
-    """Something that automation does now; see queue.automation.Measure. effect: what it does now, in words."""
+    """Something that automation does now; see queue.measure.Measure. effect: what it does now, in words."""
 
     name: str
     rule: str
@@ -28,11 +28,15 @@ class MeasureView(msgspec.Struct, omit_defaults=True):
     source: str = ""
     tenant: str = ""
     campaign: str = ""
+    is_permanent: bool = False
+    cancelled_utc_s: float = 0.0
+    dry_run: bool = False
+    whom: dict[str, list[str]] = {}
 
 
 class AutomationView(msgspec.Struct):
-    """measures: in force, the oldest first. rules: those that are on, by name;
-    durations in seconds."""
+    """measures: what holds for as long as the configuration says so, then what rules have begun, the oldest first.
+    rules: those that are on, by name; durations in seconds."""
 
     measures: list[MeasureView]
     rules: dict[str, dict[str, Any]]

@@ -63,6 +63,9 @@ class AdminClient:
     def delete(self, path: str, **query: str | int | None) -> Any:
         return self._request("DELETE", path, query)
 
+    def put(self, path: str) -> Any:
+        return self._request("PUT", path, {})
+
     def post(self, path: str, body: dict[str, Any], timeout_s: float = _TIMEOUT_S) -> Any:
         return self._request("POST", path, {}, json.dumps(body).encode(), timeout_s)
 

@@ -18,8 +18,10 @@ from angarium.admin.automation_views import MeasureView
 from angarium.process.control import Noticed
 from angarium.process.supervisor import Supervisor
 from angarium.queue.adjustments import Adjustment
-from angarium.queue.automation import Engine, Measure
+from angarium.queue.automation import Engine
 from angarium.queue.automation_options import AutomationRule
+from angarium.queue.measure import Measure
+from angarium.queue.notices import Treatments
 from angarium.queue.standing import Order
 from angarium.spool.state_file import StateFile
 
@@ -78,15 +80,20 @@ class AutomationDesk:
         self._await_change()
 
     def set_rules(self, rules: Mapping[str, AutomationRule]) -> None:
+        """Of a new configuration, when workers have it: what replies are taken for may be another."""
+        before = self.treatments()
         self._rules = rules
         self._engine.set_rules(rules)
+        if before != self.treatments():
+            self._changed()
+            self._supervisor.spawn(self._push())
 
     def save(self) -> None:
         self._saving = None
         if self._is_saved:
             return
         try:
-            self._file.write(msgspec.json.encode(_Measures(1, self._engine.measures)))
+            self._file.write(msgspec.json.encode(_Measures(1, self._engine.in_force)))
             self._is_saved = True
         except OSError as error:
             self._log("error", where=NAME, reason=str(error))
@@ -97,12 +104,15 @@ class AutomationDesk:
     def adjustments(self) -> list[Adjustment]:
         return self._engine.adjustments()
 
+    def treatments(self) -> Treatments:
+        return self._engine.treatments()
+
     def in_force(self) -> list[Measure]:
-        return self._engine.measures
+        return self._engine.in_force
 
     def on_noticed(self, noticed: Noticed) -> None:
         """A worker's letter."""
-        before = self.orders(), self.adjustments()
+        before = self.orders(), self.adjustments(), self.treatments()
         known = {each.name for each in self._engine.measures}
         begun = self._engine.notice(noticed.notices, noticed.tallies)
         for measure in begun:
@@ -111,7 +121,7 @@ class AutomationDesk:
                 self._tell("began", measure)
         if begun:
             self._changed()
-        if before != (self.orders(), self.adjustments()):
+        if before != (self.orders(), self.adjustments(), self.treatments()):
             self._supervisor.spawn(self._push())
 
     # What the HTTP API asks.
@@ -128,17 +138,24 @@ class AutomationDesk:
                 made_utc_s=each.made_utc_s,
                 until_utc_s=each.until_utc_s,
                 ends_utc_s=each.ends_utc_s,
-                is_recovering=each.until_utc_s <= now,
+                is_recovering=each.is_recovering(now),
+                is_permanent=each.is_permanent,
+                cancelled_utc_s=each.cancelled_utc_s,
+                dry_run=each.dry_run,
+                whom=each.whom,
                 count=each.count,
                 why=each.why,
                 replies=each.replies,
             )
-            for each in self._engine.measures
+            for each in self._engine.in_force
         ]
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """As the configuration has them; durations in seconds."""
-        return {name: msgspec.to_builtins(rule, enc_hook=float) for name, rule in self._rules.items()}
+        """As the configuration has them; durations in seconds, None for what is permanent."""
+        return {
+            name: msgspec.to_builtins(rule, enc_hook=float) | {"duration": None if rule.is_permanent else rule.holds_s}
+            for name, rule in self._rules.items()
+        }
 
     async def cancel_measure(self, name: str) -> bool:
         """False: there is none of that name."""
@@ -146,6 +163,16 @@ class AutomationDesk:
         if measure is None:
             return False
         self._tell("cancelled", measure)
+        self._changed()
+        await self.push()
+        return True
+
+    async def restore_measure(self, name: str) -> bool:
+        """What is permanent and was cancelled holds again. False: there is none of that name."""
+        measure = self._engine.restore_permanent(name)
+        if measure is None:
+            return False
+        self._tell("restored", measure)
         self._changed()
         await self.push()
         return True

@@ -24,7 +24,7 @@ from angarium.outbound.explanation import Question, Subject
 from angarium.outbound.tracing import Target
 from angarium.policy.hook_file import HookSource
 from angarium.queue.adjustments import Adjustment
-from angarium.queue.notices import Notice, Tally
+from angarium.queue.notices import Notice, Tally, Treatments
 from angarium.queue.selection import Selection
 from angarium.queue.standing import Order
 
@@ -101,10 +101,12 @@ class Sample(msgspec.Struct, tag="sample"):
 
 
 class Standing(msgspec.Struct, tag="standing"):
-    """All standing orders from now on, automation's too, and what that changes in limits. Answer: None."""
+    """All standing orders from now on, automation's too, what changes in limits, and what replies are taken for.
+    Answer: None."""
 
     orders: list[Order]
     adjustments: list[Adjustment] = []
+    treatments: Treatments = Treatments()
 
 
 class Refusal(msgspec.Struct, tag="refusal"):

@@ -175,8 +175,8 @@ def _verdict(found: Explanation, recipients: list[dict[str, Any]], limits: list[
     subject = found.subjects[0]
     if subject.site is None:
         return f"would {'fail' if subject.is_permanent else 'wait'}: {subject.trouble}"
-    if subject.notes:
-        return subject.notes[0].text
+    if (first := next((note for note in subject.notes if not note.is_aside), None)) is not None:
+        return first.text
     if all(each.why_not for each in subject.sources):
         return f"would wait: no source of pool {subject.pool} can be used ({subject.sources[0].why_not})"
     others = "1 other of the domain waits" if subject.waiting == 1 else f"{subject.waiting} others of the domain wait"

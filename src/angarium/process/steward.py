@@ -17,8 +17,9 @@ from angarium.policy.decisions import route_text
 from angarium.process.control import ControlError, Request, Sample, Standing, Walk
 from angarium.process.supervisor import Supervisor
 from angarium.queue.adjustments import Adjustment
-from angarium.queue.automation import Measure
 from angarium.queue.in_force import Facts, InForce, in_force
+from angarium.queue.measure import Measure
+from angarium.queue.notices import Treatments
 from angarium.queue.order_book import OrderBook
 from angarium.queue.quiet import QuietHours
 from angarium.queue.standing import Order, status_numbers
@@ -40,6 +41,8 @@ class Automatic(Protocol):
     def orders(self) -> list[Order]: ...
 
     def adjustments(self) -> list[Adjustment]: ...
+
+    def treatments(self) -> Treatments: ...
 
     def in_force(self) -> list[Measure]: ...
 
@@ -84,7 +87,9 @@ class Steward:
         automatic = self._automatic
         if automatic is None:
             return Standing(self._book.orders)
-        return Standing([*self._book.orders, *automatic.orders()], automatic.adjustments())
+        return Standing(
+            [*self._book.orders, *automatic.orders()], automatic.adjustments(), automatic.treatments()
+        )
 
     async def give(self, request: OrderRequest) -> OrderAnswer:
         """Raises BadQuery for an order that makes no sense, ControlError when a worker does not answer."""

@@ -58,10 +58,8 @@ from angarium.process.control import (
 )
 from angarium.process.supervisor import Seat
 from angarium.process.watchdog import Watchdog
-from angarium.queue.adjustments import Adjustment
 from angarium.queue.facts import QueueFacts, SiteRow, SitesPart
 from angarium.queue.notices import Notice, Tally
-from angarium.queue.standing import Order
 
 DRAIN_S = 10.0  # when told by SIGTERM and not by the supervisor
 
@@ -107,7 +105,7 @@ class Relay(Protocol):
 
     async def sample(self, query: Sample) -> list[dict[str, Any]]: ...
 
-    def set_orders(self, orders: list[Order], adjustments: list[Adjustment]) -> None: ...
+    def set_orders(self, standing: Standing) -> None: ...
 
     def refusal(self, id_: str) -> dict[str, Any] | None: ...
 
@@ -266,7 +264,7 @@ class _Life:
             case Sample():
                 return await relay.sample(request)
             case Standing():
-                relay.set_orders(request.orders, request.adjustments)
+                relay.set_orders(request)
                 return None
             case Refusal():
                 return relay.refusal(request.id)

@@ -7,7 +7,6 @@ the machine whatever worker had the connection.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -17,93 +16,14 @@ import msgspec
 from angarium.model.units import Duration
 from angarium.queue.adjustments import Adjustment
 from angarium.queue.automation_options import TREATMENTS, AutomationRule
-from angarium.queue.notices import Notice, Place, Tally, concerns_tally, scoped
-from angarium.queue.selection import Selection
-from angarium.queue.standing import NAME_CHARACTERS, Order
+from angarium.queue.measure import Evidence, Measure, measure_name, permanent
+from angarium.queue.notices import Notice, Place, Tally, Treated, Treatments, concerns_tally, scoped
+from angarium.queue.standing import Order
 
 MEASURES_MAX: Final = 1000
 _WINDOWS_MAX: Final = 100000
 _REPLIES_KEPT: Final = 3
-_PLACE: Final = ("site", "provider", "source", "tenant", "campaign")
 _BUCKETS: Final = 60        # of a window: what is older by one of them counts a little too long
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """One reply that led to a measure."""
-
-    at_utc_s: float
-    reply: str
-    remote: str
-
-
-class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that automation does now.
-
-    name      rule and place; what it is listed and cancelled by.
-    until_utc_s  in full until then, and gone at ends_utc_s; between them it goes back in `steps`.
-    count     matching replies since it began (of a rate: attempts that it was reckoned from).
-    why       in words.    replies  the last few.
-    """
-
-    name: str
-    rule: str
-    place: Place
-    action: str
-    made_utc_s: float
-    until_utc_s: float
-    ends_utc_s: float
-    steps: int = 1
-    factor: float = 1.0
-    connections: int = 0
-    pool: str = ""
-    count: int = 0
-    why: str = ""
-    replies: list[Evidence] = []
-
-    def where(self) -> Selection | None:
-        """None: no order can name the place, whose names are a host's or a hook's. That must stop nobody else."""
-        try:
-            return Selection(**{key: getattr(self.place, key) for key in _PLACE})
-        except ValueError:
-            return None
-
-    def strength(self, now: float) -> float:
-        """1.0 in full, 0.0 gone."""
-        if now < self.until_utc_s:
-            return 1.0
-        if now >= self.ends_utc_s:
-            return 0.0
-        step = math.floor((now - self.until_utc_s) / (self.ends_utc_s - self.until_utc_s) * self.steps)
-        return 1.0 - (step + 1) / (self.steps + 1)
-
-    def next_change(self, now: float) -> float:
-        """When strength() changes next."""
-        if now < self.until_utc_s or self.ends_utc_s <= self.until_utc_s:
-            return self.until_utc_s
-        width = (self.ends_utc_s - self.until_utc_s) / self.steps
-        # A little behind the step: a sum of floats may fall short of it.
-        return self.until_utc_s + (math.floor((now - self.until_utc_s) / width) + 1) * width + 0.001
-
-    def factor_now(self, now: float) -> float:
-        return float(self.factor ** self.strength(now))
-
-    def connections_now(self, now: float) -> int:
-        strength = self.strength(now)
-        return round(self.connections / strength) if strength else 0
-
-    def effect(self, now: float) -> str:
-        """What it does now, in words."""
-        match self.action:
-            case "slow":
-                return f"connections and rates divided by {self.factor_now(now):.3g}"
-            case "cap":
-                return f"at most {self.connections_now(now)} connections"
-            case "pool":
-                return f"mail leaves by pool {self.pool}"
-            case "list-source":
-                return "mail takes another source, or waits"
-            case _:
-                return "nothing is tried"
 
 
 class Engine:
@@ -112,6 +32,7 @@ class Engine:
     def __init__(self, rules: Mapping[str, AutomationRule], clock: Callable[[], float]) -> None:
         self._clock = clock
         self._measures: dict[str, Measure] = {}
+        self._permanent: dict[str, Measure] = {}
         self._counted: dict[tuple[str, Place], deque[tuple[float, int]]] = {}
         self._attempts: dict[tuple[str, Place], deque[list[float]]] = {}
         self._rules: Mapping[str, AutomationRule] = {}
@@ -119,19 +40,37 @@ class Engine:
 
     @property
     def measures(self) -> list[Measure]:
-        """The oldest first."""
+        """What rules have begun, the oldest first."""
         return list(self._measures.values())
+
+    @property
+    def in_force(self) -> list[Measure]:
+        """What holds for as long as the configuration has the rule, cancelled or not; then the measures."""
+        return [*self._permanent.values(), *self._measures.values()]
 
     def set_rules(self, rules: Mapping[str, AutomationRule]) -> None:
         """A new configuration. What is in force stays until it ends."""
         self._rules = dict(rules)
+        known, self._permanent = self._permanent, {}
+        for name, rule in rules.items():
+            if rule.is_permanent:
+                made = permanent(name, rule, self._clock())
+                last = known.get(name)
+                self._permanent[name] = last if last is not None and last.digest == made.digest else made
         for windows in (self._counted, self._attempts):
             for key in [key for key in windows if key[0] not in rules]:
                 del windows[key]
 
     def restore(self, measures: Iterable[Measure]) -> None:
         now = self._clock()
-        self._measures = {each.name: each for each in measures if each.ends_utc_s > now}
+        self._measures = {}
+        for each in measures:
+            if each.is_permanent:
+                made = self._permanent.get(each.name)
+                if made is not None and made.digest == each.digest:
+                    self._permanent[each.name] = each
+            elif each.ends_utc_s > now:
+                self._measures[each.name] = each
 
     def notice(self, notices: Sequence[Notice], tallies: Sequence[Tally]) -> list[Measure]:
         """Takes in what a worker has noticed; the measures that began or were prolonged."""
@@ -154,12 +93,24 @@ class Engine:
         return over
 
     def cancel(self, name: str) -> Measure | None:
-        """Ends one at once. It begins anew when its rule is met anew."""
+        """Ends one at once. It begins anew when its rule is met anew; what is permanent, when it is restored or its
+        rule is another."""
+        if (held := self._permanent.get(name)) is not None and not held.cancelled_utc_s:
+            self._permanent[name] = msgspec.structs.replace(held, cancelled_utc_s=self._clock())
+            return self._permanent[name]
         measure = self._measures.pop(name, None)
         if measure is not None:
             self._counted.pop((measure.rule, measure.place), None)
             self._attempts.pop((measure.rule, measure.place), None)
         return measure
+
+    def restore_permanent(self, name: str) -> Measure | None:
+        """Undoes cancel(). None: nothing permanent of that name is cancelled."""
+        held = self._permanent.get(name)
+        if held is None or not held.cancelled_utc_s:
+            return None
+        self._permanent[name] = msgspec.structs.replace(held, cancelled_utc_s=0.0)
+        return self._permanent[name]
 
     def next_change_s(self) -> float | None:
         """In how many seconds something ends or goes back a step; None: nothing does."""
@@ -168,46 +119,34 @@ class Engine:
         return max(0.0, min(changes) - now) if changes else None
 
     def orders(self) -> list[Order]:
-        """What workers obey as they obey an operator's. They end when they are here no more, so that prolonging one
-        changes nothing for them."""
-        found = []
-        for each in self._measures.values():
-            if each.action in ("suspend", "pool", "list-source"):
-                where = each.where()
-                if where is None:
-                    continue
-                found.append(
-                    Order(
-                        name=each.name[:NAME_CHARACTERS],
-                        action="reroute" if each.action == "pool" else "suspend",
-                        where=where,
-                        made_utc_s=each.made_utc_s,
-                        pool=each.pool,
-                        by=f"automation {each.rule}",
-                    )
-                )
-        return found
+        """What workers obey as they obey an operator's."""
+        now = self._clock()
+        return [order for each in self._measures.values() if (order := each.order(now)) is not None]
 
     def adjustments(self) -> list[Adjustment]:
         """What changes in limits and the choice of sources now."""
         now = self._clock()
-        found = []
-        for each in self._measures.values():
-            place = each.place
-            at = Adjustment(site=place.site, provider=place.provider, source=place.source)
-            if each.action == "slow":
-                found.append(msgspec.structs.replace(at, factor=each.factor_now(now)))
-            elif each.action == "cap":
-                found.append(msgspec.structs.replace(at, connections=each.connections_now(now)))
-            elif each.action == "list-source":
-                found.append(msgspec.structs.replace(at, is_listed=True))
-        return found
+        return [found for each in self._measures.values() if (found := each.adjustment(now)) is not None]
+
+    def treatments(self) -> Treatments:
+        """Which replies are taken for the other kind now, besides those of rules that are permanent."""
+        return Treatments(
+            [each.name for each in self._permanent.values() if each.cancelled_utc_s],
+            [
+                Treated(each.rule, each.place)
+                for each in self._measures.values()
+                if each.action in TREATMENTS and not each.dry_run
+            ],
+        )
 
     def _count(self, notice: Notice) -> Measure | None:
         rule = self._rules.get(notice.rule)
-        if rule is None or rule.action in TREATMENTS:
+        if rule is None:
             return None         # noticed by a configuration of before
         now = self._clock()
+        if rule.is_permanent:
+            self._used(notice, now)
+            return None
         key = (notice.rule, notice.place)
         if key not in self._counted and len(self._counted) >= _WINDOWS_MAX:
             return None
@@ -215,9 +154,15 @@ class Engine:
         _add(window, (now, notice.count), rule.within)
         _forget(window, now - rule.within)
         total = sum(count for _, count in window)
-        name = _name(notice.rule, notice.place)
+        name = measure_name(notice.rule, notice.place)
         if total < rule.count and name not in self._measures:
             return None
+        if rule.action in TREATMENTS and name in self._measures:
+            # Not prolonged: mail that it keeps comes back to the same reply, and would keep it in force for ever.
+            self._measures[name] = _met(self._measures[name], notice, now)
+            return None
+        if rule.action in TREATMENTS:
+            window.clear()
         why = f"{total} such {'reply' if total == 1 else 'replies'} in {Duration(rule.within)}"
         count = notice.count if name in self._measures else total
         return self._begin(notice.rule, notice.place, count, why, Evidence(now, notice.reply, notice.remote))
@@ -250,12 +195,12 @@ class Engine:
         self, rule_name: str, place: Place, count: int, why: str, reply: Evidence | None = None
     ) -> Measure | None:
         """Or prolongs it, in full again. None: too many are in force."""
-        rule, name = self._rules[rule_name], _name(rule_name, place)
+        rule, name = self._rules[rule_name], measure_name(rule_name, place)
         now = self._clock()
         known = self._measures.get(name)
         if known is None and len(self._measures) >= MEASURES_MAX:
             return None
-        until = now + rule.duration
+        until = now + rule.holds_s
         measure = Measure(
             name=name,
             rule=rule_name,
@@ -266,18 +211,26 @@ class Engine:
             ends_utc_s=until + rule.recovery,
             steps=rule.steps,
             factor=rule.factor if rule.action == "slow" else 1.0,
-            connections=rule.connections if rule.action == "cap" else 0,
+            connections=rule.connections,
+            message_rate=rule.message_rate or 0.0,
             pool=rule.pool,
             count=count + (known.count if known else 0),
             why=why,
             replies=[*(known.replies if known else []), *([reply] if reply else [])][-_REPLIES_KEPT:],
+            dry_run=rule.dry_run,
         )
         self._measures[name] = measure
         return measure
 
+    def _used(self, notice: Notice, now: float) -> None:
+        if (held := self._permanent.get(notice.rule)) is not None:
+            self._permanent[notice.rule] = _met(held, notice, now)
+
     def _prune(self, now: float) -> None:
         """Windows in which nothing counts any more."""
-        for counted in [key for key, each in self._counted.items() if each[-1][0] <= now - self._rules[key[0]].within]:
+        for counted in [
+            key for key, each in self._counted.items() if not each or each[-1][0] <= now - self._rules[key[0]].within
+        ]:
             del self._counted[counted]
         for reckoned in [
             key for key, each in self._attempts.items() if not each or each[-1][0] <= now - self._rules[key[0]].within
@@ -297,7 +250,9 @@ def _forget(window: deque[tuple[float, int]], before: float) -> None:
         window.popleft()
 
 
-def _name(rule: str, place: Place) -> str:
-    """ "google-rate/google/mail1"."""
-    parts = (place.provider, place.site, place.tenant, place.campaign, place.source)
-    return "/".join([rule, *filter(None, parts)])
+def _met(measure: Measure, notice: Notice, now: float) -> Measure:
+    """What has happened while it was in force."""
+    reply = Evidence(now, notice.reply, notice.remote)
+    return msgspec.structs.replace(
+        measure, count=measure.count + notice.count, replies=[*measure.replies, reply][-_REPLIES_KEPT:]
+    )

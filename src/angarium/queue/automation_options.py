@@ -8,7 +8,7 @@ import msgspec
 
 from angarium.bounces.classes import CLASSES
 from angarium.bounces.rules import Rule, condition
-from angarium.model.units import Duration
+from angarium.model.units import Duration, Rate
 
 Scope = Literal["site", "source-and-site", "provider", "source-and-provider", "tenant", "campaign"]
 AutomaticAction = Literal["suspend", "slow", "cap", "pool", "list-source", "treat-as-temporary", "treat-as-permanent"]
@@ -16,6 +16,9 @@ AutomaticAction = Literal["suspend", "slow", "cap", "pool", "list-source", "trea
 TREATMENTS: Final = ("treat-as-temporary", "treat-as-permanent")
 SITE_SCOPES: Final = ("site", "source-and-site", "provider", "source-and-provider")
 SOURCE_SCOPES: Final = ("source-and-site", "source-and-provider")
+RECOVERING: Final = ("suspend", "slow", "cap")
+
+_USUAL_S: Final = 1800.0
 
 _FACTOR_MAX: Final = 1000.0
 _STEPS_MAX: Final = 100
@@ -34,13 +37,17 @@ class AutomationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
       minimum         of attempts, for a rate to say anything.
     What then:
       action, scope   to whom it is done: the site, the site as one source reaches it, the provider, ...
-      factor          of slow: connections and rates are divided by it.    connections  of cap.    pool  of pool.
-      duration        how long; each further match begins it anew.
-      recovery, steps  slow and cap: how long they take to go afterwards, and in how many steps.
+      factor          of slow: connections and rates are divided by it.    connections, message_rate  of cap.
+      pool            of pool.
+      duration        how long; each further match begins it anew. None: half an hour; a reply is taken for the other
+                      kind for as long as the rule is there.
+      recovery, steps  suspend, slow and cap: how long they take to go afterwards, and in how many steps.
+    dry_run   True: it is counted, listed and told, and nothing is done.
     is_on     False: it is not there.
     """
 
     is_on: bool = True
+    dry_run: bool = False
     providers: list[str] = []
     sources: list[str] = []
     tenants: list[str] = []
@@ -60,9 +67,10 @@ class AutomationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     action: AutomaticAction
     scope: Scope = "source-and-site"
     factor: float = 2.0
-    connections: int = 1
+    connections: int = 0
+    message_rate: Rate | None = None
     pool: str = ""
-    duration: Duration = Duration(1800)
+    duration: Duration | None = None
     recovery: Duration = Duration(0)
     steps: int = 4
 
@@ -75,14 +83,14 @@ class AutomationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ValueError("count: 1 to 1000000")
         if not 1 <= self.within <= 7 * 86400:
             raise ValueError("within: 1s to 7d")
-        if not 1 <= self.duration <= 31 * 86400:
+        if not 1 <= self.holds_s <= 31 * 86400:
             raise ValueError("duration: 1s to 31d")
         if self.recovery > 31 * 86400:
             raise ValueError("recovery: at most 31d")
         if not 1 <= self.steps <= _STEPS_MAX:
             raise ValueError(f"steps: 1 to {_STEPS_MAX}")
-        if self.recovery and self.action not in ("slow", "cap"):
-            raise ValueError("recovery: of slow and cap only; the others end at once")
+        if self.recovery and self.action not in RECOVERING:
+            raise ValueError(f"recovery: of {', '.join(RECOVERING)} only; the others end at once")
         self._check_rate()
         self._check_action()
 
@@ -96,10 +104,13 @@ class AutomationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.is_of_rate:
             if self.deferral_rate and self.bounce_rate:
                 raise ValueError("bounce_rate: either this or deferral_rate; make two rules")
-            if self.asks_reply or self.tenants or self.campaigns:
-                raise ValueError("a rate is of all attempts: no code, status, text and so on, no tenants and campaigns")
-            if self.scope not in SITE_SCOPES:
-                raise ValueError(f"scope: a rate is counted for {', '.join(SITE_SCOPES)}")
+            if self.asks_reply:
+                raise ValueError("a rate is of all attempts: no code, status, text and so on")
+            # They are counted by ready queue, or by tenant and campaign: not by both.
+            if self.scope in SITE_SCOPES and (self.tenants or self.campaigns):
+                raise ValueError(f"a rate of scope {self.scope} is of all attempts there: no tenants and campaigns")
+            if self.scope not in SITE_SCOPES and (self.providers or self.sources):
+                raise ValueError(f"a rate of scope {self.scope} is of all its attempts: no providers and sources")
         elif not self.asks_reply:
             raise ValueError("which replies? code, status, phase, mx, text, match or classes is needed, or a rate")
 
@@ -108,14 +119,29 @@ class AutomationRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ValueError("pool: which one?" if self.action == "pool" else "pool: of action pool only")
         if self.action == "slow" and not 1 < self.factor <= _FACTOR_MAX:
             raise ValueError(f"factor: more than 1, at most {_FACTOR_MAX:g}")
-        if self.action == "cap" and not 1 <= self.connections <= 65535:
+        if not 0 <= self.connections <= 65535:
             raise ValueError("connections: 1 to 65535")
-        if self.action in ("slow", "cap") and self.scope not in SITE_SCOPES:
-            raise ValueError(f"scope: limits are those of {', '.join(SITE_SCOPES)}")
+        if (self.action == "cap") != bool(self.connections or self.message_rate):
+            raise ValueError("connections, message_rate: how many? cap needs one of them" if self.action == "cap" else
+                             "connections, message_rate: of action cap only")  # fmt: skip
+        if self.message_rate is not None and not self.message_rate.is_limited:
+            raise ValueError('message_rate: "none" is no cap')
         if self.action == "list-source" and self.scope not in SOURCE_SCOPES:
             raise ValueError(f"scope: list-source is about {' or '.join(SOURCE_SCOPES)}")
         if self.action in TREATMENTS and self.is_of_rate:
             raise ValueError(f"action: {self.action} is about a reply, not a rate")
+        if self.is_permanent and self.count != 1:
+            raise ValueError(f"count: {self.action} without a duration is for each such reply; give it one")
+
+    @property
+    def holds_s(self) -> float:
+        """How long it is in full force; of what is permanent it says nothing."""
+        return _USUAL_S if self.duration is None else float(self.duration)
+
+    @property
+    def is_permanent(self) -> bool:
+        """In force for as long as the configuration has the rule: such replies are taken for the other kind."""
+        return self.action in TREATMENTS and self.duration is None
 
     @property
     def is_of_rate(self) -> bool:

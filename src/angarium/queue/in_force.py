@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
-from angarium.queue.automation import Measure
+from angarium.queue.automation_options import TREATMENTS
+from angarium.queue.measure import Measure
 from angarium.queue.notes import Note
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import Selection, domain_key
@@ -37,6 +38,7 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
 
     kind    "order", "quiet" or "automation".   effect  what it does, in words.
     is_certain  False: it asks something besides that is not known here (age, size, id, what the facts left open).
+    is_aside    it changes nothing for mail that waits: only what some replies are taken for, or (a dry run) nothing.
     until_utc_s  0: until it is cancelled.
     """
 
@@ -48,6 +50,7 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
     since_utc_s: float = 0.0
     until_utc_s: float = 0.0
     reason: str = ""
+    is_aside: bool = False
 
 
 _SUSPENDED: Final = "nothing is tried"
@@ -88,12 +91,18 @@ def in_force(
     for measure in measures:
         where = measure.where()
         verdict = concerns(where, facts) if where is not None else None
+        if verdict is not None and measure.whom:
+            verdict = _is_of(measure.whom, facts)
         if verdict is not None and measure.strength(now):
+            text = ", ".join(f"{key} {' or '.join(names)}" for key, names in measure.whom.items()) or str(where)
             reason = "; ".join([measure.why, *(reply.reply for reply in measure.replies[-1:])])
             times = measure.made_utc_s, measure.ends_utc_s
             found.append(
-                InForce("automation", measure.name, measure.effect(now), str(where), verdict, *times, reason)
-            )
+                InForce(
+                    "automation", measure.name, measure.effect(now), text, verdict, *times, reason,
+                    measure.dry_run or measure.action in TREATMENTS,
+                )
+            )  # fmt: skip
     return found
 
 
@@ -114,7 +123,7 @@ def as_notes(found: Iterable[InForce]) -> list[Note]:
             text += "; it may concern this mail, it asks for more than is known here"
         is_resumed = is_resumed or (each.is_certain and each.effect == _RESUMED)
         holds_back = each.is_certain and each.effect == _SUSPENDED and not (is_resumed and each.kind == "order")
-        notes.append(Note(text, holds_back))
+        notes.append(Note(text, holds_back, each.is_aside))
     return notes
 
 
@@ -137,6 +146,17 @@ def concerns(where: Selection, facts: Facts) -> bool | None:
         if wanted and known and not matches(wanted, known):
             return None
         is_certain = is_certain and (not wanted or bool(known))
+    return is_certain
+
+
+def _is_of(whom: Mapping[str, Collection[str]], facts: Facts) -> bool | None:
+    """As concerns(), of several names a key."""
+    is_certain = True
+    for key, names in whom.items():
+        known = getattr(facts, key)
+        if known and known not in names:
+            return None
+        is_certain = is_certain and bool(known)
     return is_certain
 
 

@@ -24,10 +24,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct):
-    """Something that is in force. text: a whole sentence. holds_back: mail does not leave, or fails, because of it."""
+    """Something that is in force. text: a whole sentence. holds_back: mail does not leave, or fails, because of it.
+    is_aside: mail that waits is as if it were not there."""
 
     text: str
     holds_back: bool = False
+    is_aside: bool = False
 
 
 Speaker = Callable[[Asked], Iterable[Note]]

@@ -17,7 +17,7 @@ import msgspec
 from angarium.bounces.classifier import Classifier, mx_of, status_text
 from angarium.bounces.rules import Reply, words_of
 from angarium.model.outcome import Trouble
-from angarium.queue.automation_options import TREATMENTS, AutomationRule
+from angarium.queue.automation_options import SITE_SCOPES, TREATMENTS, AutomationRule
 
 FLUSH_S: Final = 1.0
 _REMEMBERED: Final = 2000
@@ -54,6 +54,21 @@ class Tally(msgspec.Struct, array_like=True):
     failed: int
 
 
+class Treated(msgspec.Struct, frozen=True, array_like=True):
+    """Such replies to such mail are taken for the other kind now."""
+
+    rule: str
+    place: Place
+
+
+class Treatments(msgspec.Struct, frozen=True):
+    """off: rules by which replies are always taken for the other kind, and just now are not. now: what holds for a
+    time."""
+
+    off: list[str] = []
+    now: list[Treated] = []
+
+
 class Notices:
     """rules: by name, those that are on.
 
@@ -76,6 +91,9 @@ class Notices:
         self._rules = {name: rule for name, rule in rules.items() if not rule.is_of_rate}
         self._replies = {name: rule.replies() for name, rule in self._rules.items()}
         self.counts_rates = any(rule.is_of_rate for rule in rules.values())
+        self.counts_flows = any(
+            rule.is_of_rate and rule.scope in ("tenant", "campaign") for rule in rules.values()
+        )
         self.asks_envelope = any(
             rule.tenants or rule.campaigns or rule.scope in ("tenant", "campaign") for rule in self._rules.values()
         )
@@ -83,6 +101,13 @@ class Notices:
         self._noticed: dict[tuple[str, Place], Notice] = {}
         self._last: tuple[Trouble | None, bool, Place | None] = (None, False, None)
         self._timer: asyncio.TimerHandle | None = None
+        self._off: frozenset[str] = frozenset()
+        self._treated: frozenset[Treated] = frozenset()
+
+    def set_treatments(self, treatments: Treatments) -> None:
+        """As the supervisor has decided."""
+        self._off, self._treated = frozenset(treatments.off), frozenset(treatments.now)
+        self._last = (None, False, None)
 
     def failed(self, trouble: Trouble, is_permanent: bool, place: Place) -> bool:
         """An attempt has ended without delivery: whether for good, after rules that treat it otherwise.
@@ -98,13 +123,23 @@ class Notices:
             if not _concerns(rule, place):
                 continue
             if rule.action in TREATMENTS:
-                is_permanent = rule.action == "treat-as-permanent"
+                is_permanent = self._treat(name, rule, place, trouble, is_permanent)
             else:
                 self._notice(name, scoped(rule, place), trouble)
         self._last = trouble, is_permanent, place
         if self.counts_rates:
             self.await_flush()
         return is_permanent
+
+    def _treat(self, name: str, rule: AutomationRule, place: Place, trouble: Trouble, is_permanent: bool) -> bool:
+        """Whether it is for good: what makes up the count of a rule with a duration is taken as it is said."""
+        where = Place() if rule.is_permanent else scoped(rule, place)
+        holds = name not in self._off if rule.is_permanent else Treated(name, where) in self._treated
+        if holds or not rule.is_permanent:
+            self._notice(name, where, trouble)
+        if not holds or rule.dry_run:
+            return is_permanent
+        return rule.action == "treat-as-permanent"
 
     def await_flush(self) -> None:
         if self._timer is None:
@@ -183,4 +218,5 @@ def _concerns(rule: AutomationRule, place: Place) -> bool:
 
 def concerns_tally(rule: AutomationRule, place: Place) -> bool:
     """Whether a rule of a rate counts attempts there."""
-    return _concerns(rule, place)
+    is_of_queue = bool(place.site)      # a tally is of a ready queue, or of a tenant's or campaign's mail
+    return is_of_queue == (rule.scope in SITE_SCOPES) and _concerns(rule, place)

@@ -10,8 +10,10 @@ cdef class Outcomes(Keeper):
     cdef public object on_failed        # callable(class, tenant, forward_path) for each that failed or expired, or None
     cdef public object notices          # notices.Notices, or None: no rule of automation asks about replies
     cdef bint counts_attempts           # some rule is of a rate
+    cdef bint counts_flows              # of a tenant or campaign
     cdef bint asks_envelope             # notices want tenant and campaign
     cdef list tallied                   # ReadyQueues in which attempts have ended since take_tallies() was asked last
+    cdef list tallied_flows             # Flows whose have
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s, delay_report_s
     cdef uint32_t conclusions_waiting   # for an envelope to be read back
 
@@ -28,6 +30,7 @@ cdef class Outcomes(Keeper):
                        uint64_t elapsed_ms) noexcept
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s, ReadyQueue ready) noexcept
     cdef void tally(self, ReadyQueue ready) noexcept
+    cdef void tally_flow(self, message *m, int outcome) noexcept        # 0: delivered, 1: deferred, 2: failed
     cdef bint noticed(self, message *m, ReadyQueue ready, object trouble, bint is_permanent) noexcept
     cdef object place_of(self, ReadyQueue ready)
     cdef str class_of(self, object trouble)

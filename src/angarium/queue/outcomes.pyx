@@ -6,6 +6,7 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.fetch cimport fetch_envelope
+from angarium.queue.flows cimport Flow
 from angarium.queue.guests cimport guest_delivered, guest_refused
 from angarium.queue.keeper cimport Keeper
 from angarium.queue.lists cimport list_remove
@@ -13,7 +14,7 @@ from angarium.queue.log cimport envelope_recipient, log_outcome
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_DELIVERED, OUTCOME_EXPIRED, OUTCOME_FAILED, OUTCOME_WAITING, PLACE_DEFERRED,
     PLACE_AWAITING, PLACE_BEHIND, PLACE_HANDED, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, PLACE_UNROUTED, RECIPIENT_DELAY_DUE, RECIPIENT_DELAY_TOLD,
-    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, STATE_ELSEWHERE, message, message_of,
+    RECIPIENT_RELAYED, RECIPIENT_SOURCE_SHIFT, RECIPIENT_SUSPENDED, RECIPIENT_TRACED, STATE_ELSEWHERE, flow_of, message, message_of,
     ready_number_of, recipient, transaction,
 )
 from angarium.queue.ready cimport ReadyQueue
@@ -38,6 +39,7 @@ cdef Counter queue_deferred = gauge("angarium_queue_deferred", "Recipients waiti
 
 cdef enum:
     CONCLUSIONS_AT_ONCE = 512   # more of them under way would only take memory
+    FLOWS_AT_ONCE = 10000       # told to the supervisor, whose loop has other things to do: the rest a second later
 
 cdef double BEHIND_S = 0.002
 
@@ -82,6 +84,8 @@ cdef class Outcomes(Keeper):
         if self.counts_attempts:
             ready.delivered_tally += 1
             self.tally(ready)
+            if self.counts_flows:
+                self.tally_flow(m, 0)
         r.outcome = OUTCOME_DELIVERED
         if r.notify & SMTP_NOTIFY_SUCCESS and not peer_has_dsn or r.flags & RECIPIENT_TRACED:
             if ready.site.protocol == "smtp":       # LMTP and Maildirs are the end of the way (RFC 3461 §5.2.2)
@@ -195,9 +199,10 @@ cdef class Outcomes(Keeper):
         """Rules of a new configuration, or None."""
         self.notices = notices
         self.counts_attempts = notices is not None and notices.counts_rates
+        self.counts_flows = notices is not None and notices.counts_flows
         self.asks_envelope = notices is not None and notices.asks_envelope
         if self.tallied is None:
-            self.tallied = []
+            self.tallied, self.tallied_flows = [], []
 
     cdef void tally(self, ReadyQueue ready) noexcept:
         if ready.is_tallied:
@@ -209,15 +214,40 @@ cdef class Outcomes(Keeper):
         except Exception:
             pass                            # out of memory, or the loop is closing: not counted
 
+    cdef void tally_flow(self, message *m, int outcome) noexcept:
+        cdef uint32_t number = flow_of(m)
+        cdef Flow flow
+        if number == 0:
+            return
+        flow = <Flow>self.flows.flows[number]
+        flow.tallies[outcome] += 1
+        if flow.is_tallied:
+            return
+        try:
+            self.tallied_flows.append(flow)         # which may have no message any more when it is asked for
+            flow.is_tallied = True
+            self.notices.await_flush()
+        except Exception:
+            pass                            # likewise
+
     def take_tallies(self):
         """How attempts have ended since this was asked last: list of notices.Tally."""
         cdef ReadyQueue ready
+        cdef Flow flow
         cdef list found = []
         for ready in self.tallied:
             found.append(Tally(self.place_of(ready), ready.delivered_tally, ready.deferred_tally, ready.failed_tally))
             ready.delivered_tally = ready.deferred_tally = ready.failed_tally = 0
             ready.is_tallied = False
         self.tallied.clear()
+        for flow in self.tallied_flows[:FLOWS_AT_ONCE]:
+            place = Place(tenant=flow.tenant.decode("utf-8", "replace"), campaign=flow.campaign.decode("utf-8", "replace"))
+            found.append(Tally(place, flow.tallies[0], flow.tallies[1], flow.tallies[2]))
+            flow.tallies[0] = flow.tallies[1] = flow.tallies[2] = 0
+            flow.is_tallied = False
+        del self.tallied_flows[:FLOWS_AT_ONCE]
+        if self.tallied_flows:
+            self.notices.await_flush()
         return found
 
     cdef object place_of(self, ReadyQueue ready):
@@ -244,6 +274,8 @@ cdef class Outcomes(Keeper):
                 else:
                     ready.deferred_tally += 1
                 self.tally(ready)
+                if self.counts_flows:
+                    self.tally_flow(m, 2 if is_permanent else 1)
         except Exception as error:          # what automation makes of a failure may not keep its outcome from being told
             self.journal.log("error", where="automation", reason=repr(error))
         return is_permanent
