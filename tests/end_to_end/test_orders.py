@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -74,6 +75,73 @@ def test_an_order_ends_in_time_and_is_gone_from_the_list(tmp_path: Path) -> None
         assert json.loads(order(relay, "orders", "list", "--json")) == {"orders": []}
 
 
+def test_a_part_of_what_is_suspended_goes_for_a_time(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + NO_RETRY, workers=2) as relay:
+        fix_port(relay, hop.route + NO_RETRY)
+        order(relay, "queue", "suspend", "--all", "--name", "closed")
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "a@y.example")
+            client.send(MESSAGE, "b@z.example")
+        wait_for(lambda: places(relay) == ["y.example suspended", "z.example suspended"], "both are suspended")
+        words = ("queue", "resume", "--domain", "y.example", "--for", "1h", "--name", "open")
+        assert "1 recipients of 1 messages are meant; nothing was done" in order(relay, *words, "--dry-run")
+        assert order(relay, *words).splitlines() == [
+            "1 recipients of 1 messages are tried again",
+            'order "open" holds, and what comes later, for 1h',
+        ]
+        wait_for(lambda: places(relay) == ["z.example suspended"], "one of them goes")
+        assert relay.stop() == 0
+        relay.start()
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "c@y.example")
+        wait_for(lambda: outcomes(relay).get("c@y.example") == ["delivered"], "what comes later goes")
+        assert order(relay, "orders", "cancel", "open")
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "d@y.example")
+        wait_for(lambda: places(relay) == ["y.example suspended", "z.example suspended"], "as before")
+
+
+def test_deferrals_are_tried_again_every_so_often_for_a_time(tmp_path: Path) -> None:
+    with NextHop(faults={"RCPT": lambda line: b"450 4.2.1 busy" if b"slow" in line else None}) as hop:
+        config = hop.route + NO_RETRY
+        with clean_relay(tmp_path, config, workers=2) as relay:
+            fix_port(relay, config)
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "a@slow.example")
+            wait_for(lambda: outcomes(relay) == {"a@slow.example": ["deferred"]}, "it is deferred")
+            said = order(relay, "queue", "retry", "--domain", "slow.example", "--for", "1h", "--every", "5m")
+            assert said.splitlines() == [
+                "1 recipients of 1 messages are tried now", 'order "retry-1" holds, and what comes later, for 1h'
+            ]  # fmt: skip
+            wait_for(lambda: outcomes(relay) == {"a@slow.example": ["deferred"] * 2}, "it is tried at once")
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "b@slow.example")
+            wait_for(lambda: places(relay) == ["slow.example deferred"] * 2, "both wait")
+            for message in queue(relay):
+                assert 200 < message["next_attempt_utc_s"] - time.time() <= 301
+            assert "retry every 5m" in order(relay, "orders", "list")
+            explained = order(relay, "explain", "b@slow.example")
+            assert "what is deferred is tried again after 5m at the latest" in explained
+
+
+def test_a_suspension_comes_back_in_steps_and_is_cancelled(tmp_path: Path) -> None:
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + NO_RETRY, workers=2) as relay:
+        fix_port(relay, hop.route + NO_RETRY)
+        site = f"smtp://127.0.0.1:{hop.port}"
+        times = ("--for", "1s", "--recovery", "1h", "--steps", "3")
+        order(relay, "queue", "suspend", "--site", site, "--name", "x", *times)
+        with SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "a@y.example")
+        wait_for(lambda: "x  recovering, 25 % of connections and rates" in order(relay, "orders", "list"), "it is over")
+        wait_until_empty(relay)
+        assert relay.stop() == 0
+        relay.start()
+        assert "recovering, 25 %" in order(relay, "orders", "list")
+        assert "standing order x" in order(relay, "explain", "a@y.example")
+        order(relay, "orders", "cancel", "x")
+        assert [(each["what"], each["name"]) for each in relay.events("order")][-1] == ("cancelled", "x")
+
+
 def test_a_bounce_reports_to_the_sender_and_a_reroute_goes_elsewhere(tmp_path: Path) -> None:
     with NextHop() as hop, NextHop() as other, clean_relay(tmp_path, hop.route + NO_RETRY) as relay:
         to = f"smtp://127.0.0.1:{other.port}"
@@ -107,6 +175,11 @@ def test_nonsense_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
             (("bounce", "--all", "--status", "4.1.1"), "of class 5"),
             (("resume", "--domain", "y.example"), "nothing is suspended"),
             (("suspend", "--all", "--for", "soon"), "expected a duration"),
+            (("resume", "--domain", "y.example", "--for", "1h"), "nothing is suspended"),
+            (("retry", "--all", "--every", "5m"), "of a retry with for_s"),
+            (("retry", "--all", "--for", "1h", "--every", "5s"), "every_s: 30 to 86400"),
+            (("suspend", "--domain", "y.example", "--for", "1h", "--recovery", "1h"), "by other filters"),
+            (("suspend", "--tenant", "shop", "--recovery", "1h"), "of a suspension with for_s"),
         ):
             assert reason in order(relay, "queue", *words, status=2), words
         order(relay, "queue", "suspend", "--domain", "y.example", "--name", "one")
@@ -119,7 +192,7 @@ def test_nonsense_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
 
 def test_the_commands_of_the_page_are_understood(tmp_path: Path) -> None:
     """In order; what they say is what the page says they do, but for times."""
-    (text,) = re.findall(r"```console example\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    text = "".join(re.findall(r"```console example\n(.*?)```", PAGE.read_text(), re.DOTALL))
     (config,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     config = config[config.index("[shaping") :]
     with NextHop(faults={"RCPT": lambda line: b"450 4.2.1 busy" if b"slow" in line else None}) as hop:

@@ -58,6 +58,27 @@ def test_only_what_is_sure_to_suspend_holds_mail_back() -> None:
     assert held_by(order("moved", action="reroute", pool="bulk")) == [False]
 
 
+def test_what_comes_back_and_what_some_replies_are_taken_for_hold_nothing_back() -> None:
+    rules = {
+        "soft": AutomationRule(action="treat-as-temporary", text=["moved"], providers=["p", "q"]),
+        "hard": AutomationRule(action="treat-as-permanent", text=["for ever"], tenants=["news"]),
+    }
+    engine = Engine(rules, lambda: 1000.0)
+    back = order("back", where=Selection(tenant="shop"), until_utc_s=900.0, recovery_s=400.0, steps=3)
+    again = order("again", action="retry", until_utc_s=2000.0, every_s=90.0)
+    found = in_force(MAIL, orders=[back, again], measures=engine.in_force, now_utc_s=1000.0)
+    assert [(each.name, each.effect, each.until_utc_s, each.is_aside) for each in found] == [
+        ("back", "recovering, 25 % of connections and rates", 1300.0, False),
+        ("again", "what is deferred is tried again after 1m30s at the latest", 2000.0, False),
+        ("soft", "such replies are taken as temporary", 0.0, True),
+    ]
+    notes = as_notes(found)
+    assert not any(note.holds_back for note in notes)
+    assert notes[2].text.startswith("automation soft (provider p or q): such replies are taken as temporary; by the")
+    engine.cancel("soft")
+    assert in_force(MAIL, measures=engine.in_force, now_utc_s=1000.0) == []
+
+
 def test_all_that_holds_is_told_with_what_it_does() -> None:
     rules = {"slow": AutomationRule(action="slow", text=["slow"], factor=4.0)}
     engine = Engine(rules, lambda: 1000.0)

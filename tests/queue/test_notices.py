@@ -234,6 +234,7 @@ def test_limits_shrink_and_come_back(tmp_path):
             ([Adjustment(site=site.name, source="default", factor=4.0)], 5),
             ([Adjustment(site=site.name, connections=3)], 3),
             ([Adjustment(site=site.name, factor=1000.0)], 1),
+            ([Adjustment(site=site.name.upper(), factor=4.0, by_host=True)], 5),
             ([Adjustment(site="another", factor=4.0), Adjustment(site=site.name, source="other", factor=4.0)], 20),
         ):
             queue.scheduler.set_adjustments(Adjustments(adjustments))

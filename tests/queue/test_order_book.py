@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,45 @@ def test_orders_are_there_after_a_restart_as_they_were(kept: Book) -> None:
     for each in given:
         kept.book.add(each)
     assert kept.again().orders == given
+
+
+def test_a_suspension_that_comes_back_is_there_until_all_of_it_is_back(kept: Book) -> None:
+    shop = Selection(tenant="shop")
+    kept.book.add(order("a", where=shop, until_utc_s=2000.0, recovery_s=400.0, steps=1))
+    assert kept.book.next_end_s() == 1000.0
+    kept.now = 2000.0
+    assert kept.book.expire() == []
+    (held,) = kept.again().orders
+    assert held.is_recovering(kept.now) and held.strength(kept.now) == 0.5
+    assert 400.0 <= (kept.book.next_end_s() or 0) <= 400.1
+    kept.now = 2400.1
+    assert [each.name for each in kept.book.expire()] == ["a"] and kept.names() == []
+
+
+def test_a_resume_with_a_time_of_its_own_outlives_the_suspension(kept: Book) -> None:
+    kept.book.add(order("closed"))
+    kept.book.add(order("for ever", action="resume"))
+    kept.book.add(order("for a while", action="resume", until_utc_s=2000.0))
+    assert [each.name for each in kept.book.cancel("closed")] == ["closed", "for ever"]
+    assert kept.names() == ["for a while"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"action": "retry", "every_s": 60.0}, "needs its time"),
+        ({"action": "retry", "every_s": 5.0, "until_utc_s": 2000.0}, "every_s: 30 to 86400"),
+        ({"every_s": 60.0}, "every_s: of a retry only"),
+        ({"recovery_s": 60.0}, "of a suspension with a time only"),
+        ({"recovery_s": 60.0, "until_utc_s": 2000.0}, "by other filters a suspension ends at once"),
+        ({"recovery_s": 60.0, "until_utc_s": 2000.0, "where": Selection(campaign="c")}, "by other filters"),
+        ({"recovery_s": 60.0, "until_utc_s": 2000.0, "where": Selection(site="s"), "steps": 0}, "steps: 1 to 100"),
+        ({"action": "resume", "recovery_s": 60.0, "until_utc_s": 2000.0}, "of a suspension with a time only"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        order("x", **options)
 
 
 def test_an_order_ends_when_its_time_is_over_also_over_a_restart(kept: Book) -> None:

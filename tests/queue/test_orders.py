@@ -13,6 +13,7 @@ from queue_harness import NextHop, Queue, run, until
 from angarium.model.plan import Plan, RoutingTrouble
 from angarium.model.units import Duration
 from angarium.queue import orders
+from angarium.queue.explain import message_facts
 from angarium.queue.inspect import id_text
 from angarium.queue.matching import Matcher
 from angarium.queue.options import QueueOptions, RetryOptions
@@ -64,6 +65,94 @@ def test_a_suspended_domain_waits_and_others_do_not(tmp_path):
         assert "a@y.example" in hop.recipients()
         (line,) = [each for each in queue.events("delivered") if each["to"] == "a@y.example"]
         assert line["attempt"] == 1                     # waiting was no attempt
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_who_was_resumed_is_suspended_again_when_that_ends(tmp_path):
+    """Also who is ready then."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.is_held = True
+        queue = Queue(directory, await hop.start())
+        now = time.time()
+        wide = order("suspend", ALL, made_utc_s=now - 1)
+        queue.scheduler.set_rules([wide])
+        await queue.send("a@y.example")
+        await until(lambda: suspended(queue) == 1)
+        exception = order("resume", Selection(domain="y.example"), until_utc_s=now + 3600)
+        assert queue.scheduler.set_rules([wide, exception])
+        await orders.release(queue.scheduler)
+        await until(lambda: hop.transactions == 1)
+        (ready,) = queue.scheduler.ready_queues()
+        ready.pause(60)
+        await queue.send("b@y.example")
+        await queue.send("c@z.example")
+        await until(lambda: queue.depth["ready"] == 1 and suspended(queue) == 1)
+        queue.scheduler.set_rules([wide])
+        await until(lambda: queue.depth["ready"] == 0 and suspended(queue) == 2)
+        hop.release()
+        await until(lambda: queue.events("delivered"))
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def next_attempts(queue: Queue, *ids: int) -> list[float]:
+    """In how many seconds, of the first recipient of each."""
+    found = [message_facts(queue.scheduler, id_, 1) for id_ in ids]
+    return [each.recipients[0].next_attempt_utc_s - time.time() for each in found]      # type: ignore[union-attr,operator]
+
+
+def test_a_retry_that_goes_on_brings_deferrals_back_sooner_while_it_holds(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt = {f"{name}@{domain}.example": "450 4.2.1 busy" for name in "abcd" for domain in "yz"}
+        queue = Queue(directory, await hop.start())         # deferrals are tried again after ten minutes
+        of_shop = of_tenant("shop")
+        again = order("retry", Selection(tenant="shop"), until_utc_s=time.time() + 3600, every_s=45.0)
+        assert not queue.scheduler.set_rules([again])
+        ids = [await queue.send("a@y.example", attributes=of_shop), await queue.send("b@y.example")]
+        await until(lambda: queue.depth["deferred"] == 2)
+        sooner, usual = next_attempts(queue, *ids)
+        assert 0 < sooner <= 46 and usual > 500
+        # As often as it is tried: the longer waits of later attempts come when the order is over.
+        for count in (2, 3, 4):
+            await orders.carry_out(queue.scheduler, "retry", Selection(recipient="a@y.example"))
+            await until(lambda count=count: len(queue.events("deferred")) == count + 1)
+        assert next_attempts(queue, ids[0])[0] <= 46
+        assert not queue.scheduler.set_rules([])
+        ids.append(await queue.send("c@y.example", attributes=of_shop))
+        await until(lambda: queue.depth["deferred"] == 3)
+        assert next_attempts(queue, ids[2])[0] > 500
+
+        over = order("retry", ALL, until_utc_s=time.time() - 1, every_s=45.0)
+        queue.scheduler.set_rules([over])
+        ids.append(await queue.send("d@z.example"))
+        await until(lambda: queue.depth["deferred"] == 4)
+        assert next_attempts(queue, ids[3])[0] > 500
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_a_retry_that_goes_on_heeds_what_a_failure_asks_for_and_suspends_nobody(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        queue = Queue(directory, await hop.start())
+        later = RoutingTrouble(False, (4, 4, 3), "no answer")
+        queue.router.by_domain[b"down.example"] = later
+        again = order("retry", ALL, until_utc_s=time.time() + 3600, every_s=45.0)
+        held = order("suspend", Selection(domain="y.example"))
+        queue.scheduler.set_rules([again, held])
+        ids = [await queue.send("a@down.example"), await queue.send("a@y.example")]
+        await until(lambda: queue.depth["deferred"] == 2 and suspended(queue) == 1)
+        assert next_attempts(queue, ids[0])[0] <= 46
+        await orders.carry_out(queue.scheduler, "retry", ALL)
+        assert suspended(queue) == 1 and hop.messages == []
+        await orders.carry_out(queue.scheduler, "delete", ALL)
         await queue.close()
 
     run(test, tmp_path)

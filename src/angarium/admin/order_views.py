@@ -18,7 +18,8 @@ class OrderRequest(msgspec.Struct, forbid_unknown_fields=True):
                  Without them it is about what is queued now.
     dry_run      nothing is done; the answer says whom it is about.
     reason       shown with the order; of a bounce the text of the report.
-    code, status  of a bounce.    next_hop, pool  of a reroute.
+    code, status  of a bounce.    next_hop, pool  of a reroute.    every_s  of a retry with a time; 0: a minute.
+    recovery_s, steps  of a suspension with a time: how it comes back (queue/recovering.py).
     """
 
     action: Literal["suspend", "resume", "bounce", "delete", "retry", "reroute"]
@@ -32,14 +33,19 @@ class OrderRequest(msgspec.Struct, forbid_unknown_fields=True):
     status: str = "5.7.1"
     next_hop: str = ""
     pool: str = ""
+    every_s: float = 0.0
+    recovery_s: float = 0.0
+    steps: int = 4
 
     def __post_init__(self) -> None:
         if self.where.is_all != self.all:
             raise ValueError('either a filter in "where" or "all": true is needed, and not both')
         if not 0 <= self.for_s <= 3660 * 86400:
             raise ValueError("for_s: 0 (until it is cancelled) to ten years")
-        if self.action in ("retry", "resume") and (self.name or self.for_s):
-            raise ValueError(f"name, for_s: {self.action} is done once")
+        if self.action == "retry" and (self.name or self.every_s) and not self.for_s:
+            raise ValueError("name, every_s: of a retry with for_s; without it is done once")
+        if self.recovery_s and not self.for_s:
+            raise ValueError("recovery_s: of a suspension with for_s")
 
     @property
     def stands(self) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from angarium.cli.admin_client import AdminClient, NoAnswer, add_options
 from angarium.model.printable import json_line, printable
 from angarium.model.units import Duration
+from angarium.queue.recovering import spoken
 from angarium.queue.standing import Order
 
 
@@ -62,10 +63,12 @@ def _line(order: Order) -> str:
     """closed  suspend  domain example.com  since 3m, for 3h57m more: their postmaster asked us to"""
     now = time.time()
     since = f"since {Duration(max(0, int(now - order.made_utc_s)))}"
-    left = Duration(max(0, int(order.until_utc_s - now)))
+    left = Duration(max(0, int(order.ends_utc_s - now)))
     ends = f"for {left} more" if order.until_utc_s else "until it is cancelled"
     what = (f" to {order.next_hop}" if order.next_hop else "") + (f" by pool {order.pool}" if order.pool else "")
+    what += f" every {Duration(order.every_s)}" if order.action == "retry" else ""
+    action = spoken(order.strength(now)) if order.is_recovering(now) else order.action
     only = "" if order.meets_later else ", mail from before"
     by = "" if order.by == "operator" else f", by {order.by}"
     reason = f": {order.reason}" if order.reason else ""
-    return f"{order.name}  {order.action}{what}  {order.where}{only}  {since}, {ends}{by}{reason}"
+    return f"{order.name}  {action}{what}  {order.where}{only}  {since}, {ends}{by}{reason}"

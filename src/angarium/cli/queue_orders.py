@@ -29,7 +29,7 @@ _ORDERS: Final = {
     "resume": (
         "try suspended mail again",
         "Ends suspensions of just what the filters say, or with --all every one; for part of what is suspended it is\n"
-        "an exception to that.",
+        "an exception to that. With --for it is an exception for so long, and what was suspended is so again.",
         "are tried again",
     ),
     "bounce": (
@@ -44,7 +44,8 @@ _ORDERS: Final = {
     ),
     "retry": (
         "try deferred recipients now",
-        "Has deferred recipients tried now instead of when they are due. Suspended ones stay suspended.",
+        "Has deferred recipients tried now instead of when they are due. Suspended ones stay suspended.\n"
+        "With --for, whom the filters mean is tried again --every so often for so long, also what comes later.",
         "are tried now",
     ),
     "reroute": (
@@ -64,17 +65,24 @@ def add_parsers(orders: Any) -> None:
             name, help=line, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add_filters(parser)
-        if name not in ("retry", "resume"):
+        parser.add_argument(
+            "--for", dest="for_", metavar="TIME", type=unit(Duration), help='it holds so long: "4h"'
+        )
+        with_name = "with --for" if name == "retry" else "without --for it holds until cancelled"
+        parser.add_argument("--name", default="", help=f"of a standing order; {with_name}")
+        parser.add_argument(
+            "--reason", default="", metavar="TEXT", help="shown with the order; in reports of bounce"
+        )
+        if name == "retry":
             parser.add_argument(
-                "--for", dest="for_", metavar="TIME", type=unit(Duration), help='it holds so long: "4h"'
+                "--every", metavar="TIME", type=unit(Duration), help='with --for: "2m" (default: 1m, at least 30s)'
             )
+        if name == "suspend":
             parser.add_argument(
-                "--name", default="", help="of a standing order; without --for it holds until cancelled"
-            )
-        if name != "retry":
-            parser.add_argument(
-                "--reason", default="", metavar="TEXT", help="shown with the order; in reports of bounce"
-            )
+                "--recovery", metavar="TIME", type=unit(Duration),
+                help="with --for: connections and rates come back in steps, for so long",
+            )  # fmt: skip
+            parser.add_argument("--steps", type=int, default=4, help="of --recovery (default: 4)")
         if name == "bounce":
             parser.add_argument("--code", type=int, default=0, metavar="550", help="reply code for the report")
             parser.add_argument("--status", default="5.7.1", help="enhanced status code (default: 5.7.1)")
@@ -97,6 +105,9 @@ def run(args: argparse.Namespace, print_line: Callable[[dict[str, Any]], None]) 
         ("status", getattr(args, "status", "")),
         ("next_hop", getattr(args, "to", "")),
         ("pool", getattr(args, "to_pool", "")),
+        ("every_s", getattr(args, "every", None)),
+        ("recovery_s", getattr(args, "recovery", None)),
+        ("steps", getattr(args, "steps", 0)),
     ):
         if value:
             request[key] = value

@@ -22,6 +22,7 @@ from angarium.queue.measure import Measure
 from angarium.queue.notices import Treatments
 from angarium.queue.order_book import OrderBook
 from angarium.queue.quiet import QuietHours
+from angarium.queue.recovering import factor_back
 from angarium.queue.standing import Order, status_numbers
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ T = TypeVar("T")
 SAMPLE: Final = 10
 WALK_TIMEOUT_S: Final = 3600.0      # ten million messages, whose envelopes are all read back
 _PUSH_TIMEOUT_S: Final = 10.0
+_EVERY_S: Final = 60.0               # a retry that goes on
 
 
 class Log(Protocol):
@@ -84,11 +86,14 @@ class Steward:
 
     def standing(self) -> Standing:
         """All that workers are to know."""
-        automatic = self._automatic
+        automatic, now = self._automatic, time.time()
+        # A suspension that is over, and comes back in steps, suspends nobody.
+        orders = [order for order in self._book.orders if not order.is_recovering(now)]
+        adjustments = [_back(order, now) for order in self._book.orders if order.is_recovering(now)]
         if automatic is None:
-            return Standing(self._book.orders)
+            return Standing(orders, adjustments)
         return Standing(
-            [*self._book.orders, *automatic.orders()], automatic.adjustments(), automatic.treatments()
+            [*orders, *automatic.orders()], [*adjustments, *automatic.adjustments()], automatic.treatments()
         )
 
     async def give(self, request: OrderRequest) -> OrderAnswer:
@@ -100,9 +105,11 @@ class Steward:
             return OrderAnswer(*counted, sample=[each for some in samples for each in some][:SAMPLE], order=order)
         match request.action:
             case "retry":
-                return OrderAnswer(*await self._walk("retry", request))
+                if order is not None:
+                    await self._add(order)
+                return OrderAnswer(*await self._walk("retry", request), order=order)
             case "resume":
-                return await self._resume(request)
+                return await self._resume(request, order)
             case "bounce" | "delete":
                 # The order first: what comes while the queue is walked is met by it.
                 if order is not None:
@@ -118,16 +125,21 @@ class Steward:
         """Names of the orders that are gone: this one, and what makes no sense without it. Empty: there was none."""
         return await self._cancel(name)
 
-    async def _resume(self, request: OrderRequest) -> OrderAnswer:
-        """Ends suspensions of just that; for part of what others suspend it is an exception to them."""
+    async def _resume(self, request: OrderRequest, order: Order | None) -> OrderAnswer:
+        """Ends suspensions of just that; for part of what others suspend it is an exception to them, and for a time it
+        is one to all of them."""
+        if not self._is_suspended():
+            raise BadQuery("nothing is suspended")
+        if order is not None:
+            counted = await self._walk("count", request)
+            await self._add(order)
+            return OrderAnswer(*counted, order=order)
         same = self._book.suspensions_of(request.where)
         if request.all:
             same = [order for order in self._book.orders if order.action == "suspend"]
         counted = await self._walk("count", request)
         if same:
             return OrderAnswer(*counted, cancelled=await self._cancel(*(order.name for order in same)))
-        if not any(order.action == "suspend" for order in self._book.orders):
-            raise BadQuery("nothing is suspended")
         order = Order(
             name=self._book.free_name("resume"),
             action="resume",
@@ -138,12 +150,16 @@ class Steward:
         await self._add(order)
         return OrderAnswer(*counted, order=order)
 
+    def _is_suspended(self) -> bool:
+        automatic = self._automatic.orders() if self._automatic is not None else []
+        return any(order.action == "suspend" for order in (*self._book.orders, *automatic))
+
     def _order_of(self, request: OrderRequest) -> Order | None:
         """What holds afterwards; None: nothing does. Raises BadQuery."""
         try:
             status_numbers(request.status)
             action = request.action
-            if action == "retry" or action == "resume":     # noqa: PLR1714 (mypy narrows by this)
+            if (action == "retry" or action == "resume") and not request.stands:    # noqa: PLR1714 (mypy narrows by this)
                 return None
             if action in ("bounce", "delete") and not request.stands:
                 Order(name="once", action="bounce", where=request.where, made_utc_s=0.0, code=request.code,
@@ -167,6 +183,9 @@ class Steward:
                 status=request.status,
                 next_hop=route_text(request.next_hop).decode() if request.next_hop else "",
                 pool=request.pool,
+                every_s=(request.every_s or _EVERY_S) if action == "retry" else request.every_s,
+                recovery_s=request.recovery_s,
+                steps=request.steps,
             )
         except ValueError as error:
             raise BadQuery(str(error)) from None
@@ -225,7 +244,8 @@ class Steward:
             return
         for order in gone:
             self._tell("ended", order)
-        if gone:
+        now = time.time()
+        if gone or any(order.is_recovering(now) for order in self._book.orders):
             self._supervisor.spawn(self.push())
         else:
             self._await_end()
@@ -254,3 +274,17 @@ class Steward:
                 raise ControlError(f"worker {number}: {error}") from None
 
         return list(await asyncio.gather(*(ask(number) for number in range(self._supervisor.count))))
+
+
+def _back(order: Order, now: float) -> Adjustment:
+    """What of its limits some mail has while its suspension comes back."""
+    where = order.where
+    return Adjustment(
+        site=where.site,
+        provider=where.provider,
+        source=where.source,
+        tenant=where.tenant,
+        campaign=where.campaign,
+        factor=factor_back(order.strength(now)),
+        by_host=bool(where.site),
+    )

@@ -9,10 +9,12 @@ from typing import Final
 
 import msgspec
 
+from angarium.model.units import Duration
 from angarium.queue.automation_options import TREATMENTS
 from angarium.queue.measure import Measure
 from angarium.queue.notes import Note
 from angarium.queue.quiet import QuietHours
+from angarium.queue.recovering import spoken
 from angarium.queue.selection import Selection, domain_key
 from angarium.queue.shaping import normal_domain
 from angarium.queue.standing import Order
@@ -73,14 +75,14 @@ def in_force(
     now = time.time() if now_utc_s is None else now_utc_s
     found = []
     for order in sorted(orders, key=lambda each: each.made_utc_s, reverse=True):
-        if order.until_utc_s and order.until_utc_s <= now:
+        if order.ends_utc_s and order.ends_utc_s <= now:
             continue
         verdict = concerns(order.where, facts)
         if verdict is not None:
             is_certain = verdict and order.meets_later
-            times = order.made_utc_s, order.until_utc_s
+            times = order.made_utc_s, order.ends_utc_s
             found.append(
-                InForce("order", order.name, _effect(order), str(order.where), is_certain, *times, order.reason)
+                InForce("order", order.name, _effect(order, now), str(order.where), is_certain, *times, order.reason)
             )
     for each in quiet:
         ends = each.ends(now)
@@ -160,11 +162,14 @@ def _is_of(whom: Mapping[str, Collection[str]], facts: Facts) -> bool | None:
     return is_certain
 
 
-def _effect(order: Order) -> str:
+def _effect(order: Order, now: float) -> str:
+    if order.is_recovering(now):
+        return spoken(order.strength(now))
     ways = [f"to {order.next_hop}" if order.next_hop else "", f"by pool {order.pool}" if order.pool else ""]
     effect = {
         "suspend": _SUSPENDED, "resume": _RESUMED, "bounce": "given back to the sender",
         "delete": "dropped", "reroute": f"goes {' '.join(filter(None, ways))}",
+        "retry": f"what is deferred is tried again after {Duration(order.every_s)} at the latest",
     }[order.action]  # fmt: skip
     return effect if order.meets_later else f"{effect} (what was queued then)"
 

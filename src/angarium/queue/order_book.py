@@ -71,12 +71,14 @@ class OrderBook:
         return [order for order in self._orders.values() if order.action == "suspend" and order.where == where]
 
     def cancel(self, *names: str) -> list[Order]:
-        """Those that were there. A resume is an exception to suspensions: it goes when none is left. Raises OSError."""
+        """Those that were there. A resume is an exception to suspensions: it goes when none is left, unless it has a
+        time of its own. Raises OSError."""
         gone = [self._orders[name] for name in names if name in self._orders]
         left = {name: order for name, order in self._orders.items() if name not in names}
         if gone and not any(order.action == "suspend" for order in left.values()):
-            gone += [order for order in left.values() if order.action == "resume"]
-            left = {name: order for name, order in left.items() if order.action != "resume"}
+            over = [order for order in left.values() if order.action == "resume" and not order.until_utc_s]
+            gone += over
+            left = {name: order for name, order in left.items() if order not in over}
         if gone:
             self._change(left)
         return gone
@@ -84,12 +86,13 @@ class OrderBook:
     def expire(self) -> list[Order]:
         """Takes away whose time is over. Raises OSError."""
         now = self._clock()
-        return self.cancel(*(order.name for order in self._orders.values() if 0 < order.until_utc_s <= now))
+        return self.cancel(*(order.name for order in self._orders.values() if 0 < order.ends_utc_s <= now))
 
     def next_end_s(self) -> float | None:
-        """In how many seconds one ends; None: none does by itself."""
-        ends = [order.until_utc_s for order in self._orders.values() if order.until_utc_s]
-        return max(0.0, min(ends) - self._clock()) if ends else None
+        """In how many seconds one ends, or comes back a step; None: none does by itself."""
+        now = self._clock()
+        ends = [order.next_change(now) for order in self._orders.values() if order.until_utc_s]
+        return max(0.0, min(ends) - now) if ends else None
 
     def _change(self, orders: dict[str, Order]) -> None:
         try:

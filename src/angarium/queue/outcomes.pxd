@@ -14,6 +14,7 @@ cdef class Outcomes(Keeper):
     cdef bint asks_envelope             # notices want tenant and campaign
     cdef list tallied                   # ReadyQueues in which attempts have ended since take_tallies() was asked last
     cdef list tallied_flows             # Flows whose have
+    cdef bint hastens                   # some order says when deferrals are tried again
     cdef double retry_first_s, retry_factor, retry_max_s, retry_jitter, max_age_s, delay_report_s
     cdef uint32_t conclusions_waiting   # for an envelope to be read back
 
@@ -31,6 +32,8 @@ cdef class Outcomes(Keeper):
     cdef double retry_delay_s(self, message *m, recipient *r, double least_s, ReadyQueue ready) noexcept
     cdef void tally(self, ReadyQueue ready) noexcept
     cdef void tally_flow(self, message *m, int outcome) noexcept        # 0: delivered, 1: deferred, 2: failed
+    # What orders make of the delay before the next attempt of r; at least_s at the least. The envelope is in memory if it can be.
+    cdef double hasten(self, message *m, recipient *r, double least_s, double delay_s) except -1.0
     cdef bint noticed(self, message *m, ReadyQueue ready, object trouble, bint is_permanent) noexcept
     cdef object place_of(self, ReadyQueue ready)
     cdef str class_of(self, object trouble)

@@ -169,6 +169,8 @@ cdef class Outcomes(Keeper):
                 self.detach(r)
                 return
             delay_s = self.retry_delay_s(m, r, trouble.delay_s, ready)
+            if self.hastens:
+                delay_s = self.hasten(m, r, trouble.delay_s, delay_s)
             # The last attempt falls on the expiry itself, so that giving up is not late by up to a whole interval.
             delay_s = min(delay_s, max((self.max_age_s * 1000 - age_ms) / 1000.0, 1.0))
         except Exception as error:
@@ -229,6 +231,9 @@ cdef class Outcomes(Keeper):
             self.notices.await_flush()
         except Exception:
             pass                            # likewise
+
+    cdef double hasten(self, message *m, recipient *r, double least_s, double delay_s) except -1.0:
+        return delay_s
 
     def take_tallies(self):
         """How attempts have ended since this was asked last: list of notices.Tally."""

@@ -4,15 +4,24 @@ becomes of them in a worker, and order_book.py for who keeps them.
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 import msgspec
 
+from angarium.queue.recovering import next_change, strength
 from angarium.queue.selection import Selection
 
-Action = Literal["suspend", "resume", "bounce", "delete", "reroute"]
+Action = Literal["suspend", "resume", "bounce", "delete", "reroute", "retry"]
 
 NAME_CHARACTERS: Final = 128
+# Judged. More often is no good to anybody who has deferred mail a moment ago, and is what gets a source on lists.
+EVERY_LEAST_S: Final = 30.0
+_EVERY_MOST_S: Final = 86400.0
+_RECOVERY_MOST_S: Final = 31 * 86400.0
+_STEPS_MOST: Final = 100
+# Filters whose mail has limits of its own: the first must be there, the second may.
+_WITH_LIMITS: Final = (("site", "source"), ("provider", "source"), ("tenant", "campaign"))
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -25,6 +34,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reason      for people; of a bounce it is the text of the report.
     code, status  of a bounce: reply code (0: none) and enhanced status code (RFC 3463), class 5.
     next_hop, pool  of a reroute, either or both.
+    every_s     of a retry: a deferral is tried again after that, and not later.
+    recovery_s, steps  of a suspension: so long behind until_utc_s connections and rates come back in steps.
     by          who made it: "operator", or the automation rule's name.
     """
 
@@ -39,6 +50,9 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     status: str = "5.7.1"
     next_hop: str = ""
     pool: str = ""
+    every_s: float = 0.0
+    recovery_s: float = 0.0
+    steps: int = 4
     by: str = "operator"
 
     def __post_init__(self) -> None:
@@ -52,6 +66,48 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if (self.action == "reroute") != bool(self.next_hop or self.pool):
             raise ValueError("reroute needs a next hop or a pool" if self.action == "reroute" else
                              "next_hop, pool: of a reroute only")  # fmt: skip
+        self._check_retry()
+        if self.recovery_s:
+            self._check_recovery()
+
+    def _check_retry(self) -> None:
+        if self.action != "retry":
+            if self.every_s:
+                raise ValueError("every_s: of a retry only")
+        elif not self.until_utc_s:
+            raise ValueError("a retry that goes on needs its time")
+        elif not EVERY_LEAST_S <= self.every_s <= _EVERY_MOST_S:
+            raise ValueError(f"every_s: {EVERY_LEAST_S:g} to {_EVERY_MOST_S:g}")
+
+    def _check_recovery(self) -> None:
+        where = self.where
+        if self.action != "suspend" or not self.until_utc_s:
+            raise ValueError("recovery_s: of a suspension with a time only")
+        if not 0 < self.recovery_s <= _RECOVERY_MOST_S:
+            raise ValueError(f"recovery_s: at most {_RECOVERY_MOST_S:g}")
+        if not 1 <= self.steps <= _STEPS_MOST:
+            raise ValueError(f"steps: 1 to {_STEPS_MOST}")
+        for must, may in _WITH_LIMITS:
+            if getattr(where, must) and where == Selection(**{key: getattr(where, key) for key in (must, may)}):
+                return
+        raise ValueError("recovery_s: limits come back for a site or a provider (and a source), or for a tenant (and "
+                         "a campaign); by other filters a suspension ends at once")  # fmt: skip
+
+    @property
+    def ends_utc_s(self) -> float:
+        """When nothing of it is left; 0: it has no end."""
+        return self.until_utc_s + self.recovery_s if self.until_utc_s else 0.0
+
+    def is_recovering(self, now: float) -> bool:
+        return bool(self.recovery_s) and self.until_utc_s <= now < self.ends_utc_s
+
+    def strength(self, now: float) -> float:
+        """1.0 in full, 0.0 gone (recovering.py)."""
+        return strength(now, self.until_utc_s, self.ends_utc_s, self.steps) if self.until_utc_s else 1.0
+
+    def next_change(self, now: float) -> float:
+        """When that is another; infinity: never by itself."""
+        return next_change(now, self.until_utc_s, self.ends_utc_s, self.steps) if self.until_utc_s else math.inf
 
 
 def status_numbers(text: str) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ cdef class Rule:
     cdef uint64_t until_utc_ms          # 0: no end. Of quiet hours: when they end that hold between the next two; 0: none do
     cdef uint64_t reckoned_from_ms
     cdef uint64_t reckoned_until_ms
+    cdef double every_s                 # of a retry
     cdef object trouble                 # of a bounce
 
     cdef uint64_t holds_until(self, uint64_t now_utc_ms) except? 0xffffffffffffffff     # 0: it does not hold
@@ -23,7 +24,7 @@ cdef class Rule:
 cdef class Orders:
     """The rules that may concern a domain queue, the newest first."""
     cdef tuple rules
-    cdef bint needs_envelope
+    cdef bint needs_envelope            # to be asked when a recipient is routed
     cdef bint moves                     # one of them is a reroute
 
 

@@ -33,12 +33,14 @@ cdef enum action:
     BOUNCE
     DELETE
     REROUTE
+    RETRY                       # asked when an attempt has ended in a deferral, and never else
 
 cdef enum:
     READS_AT_ONCE = 64
     RETURN_MS = 1000            # a suspension that ends with its order's last tick is not asked a tick too early
 
-cdef dict ACTIONS = {"suspend": SUSPEND, "resume": RESUME, "bounce": BOUNCE, "delete": DELETE, "reroute": REROUTE}
+cdef dict ACTIONS = {"suspend": SUSPEND, "resume": RESUME, "bounce": BOUNCE, "delete": DELETE, "reroute": REROUTE,
+                     "retry": RETRY}
 cdef uint64_t FOREVER = <uint64_t>-1
 
 
@@ -54,6 +56,7 @@ cdef class Rule:
         self.matcher = Matcher(order.where, 0.0 if order.meets_later else order.made_utc_s)
         self.action = ACTIONS[order.action]
         self.until_utc_ms = <uint64_t>(order.until_utc_s * 1000)
+        self.every_s = order.every_s
         if self.action == BOUNCE:
             self.trouble = bounce_trouble(order.reason, order.code, order.status)
 
@@ -67,6 +70,11 @@ cdef class Rule:
         if self.until_utc_ms == 0:
             return FOREVER - 1
         return self.until_utc_ms if now_utc_ms < self.until_utc_ms else 0
+
+
+cdef set actions_of(set rules):
+    """Of orders and quiet hours, without those that are asked when an attempt has ended."""
+    return {getattr(each, "action", "quiet") for each in rules} - {"retry"}
 
 
 def bounce_trouble(str reason, int code, str status):
@@ -98,11 +106,12 @@ cdef class Steering(Outcomes):
         if old == new:
             return False
         self.orders_generation += 1
-        # A resume lets go as the end of a suspension does.
-        has_gone = bool(old - new) or any(each.action == "resume" for each in orders)
-        if new - old:
+        self.hastens = any([rule.action == RETRY for rule in self.rules])
+        # A resume lets go as the end of a suspension does, and its end holds back as a suspension does.
+        gone, come = actions_of(old - new), actions_of(new - old)
+        if come or "resume" in gone:
             self.route_ready_again()
-        return has_gone
+        return bool(gone) or any(each.action == "resume" for each in orders)
 
     def set_adjustments(self, adjustments):
         """What automation changes in limits and the choice of sources: an Adjustments, or None."""
@@ -130,7 +139,8 @@ cdef class Steering(Outcomes):
             else:
                 orders = Orders.__new__(Orders)
                 orders.rules = rules
-                orders.needs_envelope = any([rule.matcher.needs_envelope or rule.action in (BOUNCE, DELETE) for rule in rules])
+                orders.needs_envelope = any([rule.action != RETRY and rule.matcher.needs_envelope or rule.action in (BOUNCE, DELETE)
+                                             for rule in rules])
                 orders.moves = any([rule.action == REROUTE for rule in rules])
                 domain.orders = orders
             domain.orders_generation = self.orders_generation
@@ -167,7 +177,7 @@ cdef class Steering(Outcomes):
         if orders is None:
             return True
         for rule in orders.rules:
-            if rule.action == REROUTE or rule.action == SUSPEND and is_resumed:
+            if rule.action == REROUTE or rule.action == RETRY or rule.action == SUSPEND and is_resumed:
                 continue
             until = rule.holds_until(now)
             if until == 0 or not self.concerns(rule, m, r, <DomainQueue>r.domain, now):
@@ -187,6 +197,17 @@ cdef class Steering(Outcomes):
     cdef bint concerns(self, Rule rule, message *m, recipient *r, DomainQueue domain, uint64_t now) except -1:
         return rule.matcher.meets_message(m, now) and rule.matcher.meets_source(self, domain, r) and \
             rule.matcher.meets_envelope(m, r)
+
+    cdef double hasten(self, message *m, recipient *r, double least_s, double delay_s) except -1.0:
+        cdef uint64_t now = utc_ms()
+        cdef Orders orders = self.orders_of(<DomainQueue>r.domain)
+        cdef Rule rule
+        if orders is None:
+            return delay_s
+        for rule in orders.rules:
+            if rule.action == RETRY and rule.holds_until(now) and self.concerns(rule, m, r, <DomainQueue>r.domain, now):
+                delay_s = min(delay_s, max(rule.every_s, least_s))
+        return delay_s
 
     # ---- re-routing ----
 
