@@ -128,6 +128,11 @@ class Outgoing:
         inject(self.scheduler, self.shard, reverse_path, recipients, body, flags, told, attributes=attributes)
         return await done
 
+    def reload(self, shaping: Shaping | ShapingOptions) -> None:
+        """Another [shaping]; all else stays."""
+        queue = self.scheduler
+        queue.reconfigure(router=queue.router, pool=queue.pool, shaping=shaping, options=queue.options)
+
     def events(self, *names: str) -> list[dict[str, Any]]:
         """What the journal says so far, of these events."""
         self.journal.flush()

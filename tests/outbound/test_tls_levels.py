@@ -18,6 +18,7 @@ from outbound.test_tls import broken_tls
 from outbound.tls_hops import one, server_tls, tlsa, to_here, with_tlsa
 from tls import authority
 
+from angarium.model.plan import TlsName
 from angarium.model.units import Duration
 from angarium.outbound import tls_contexts
 from angarium.outbound.tls_contexts import Material, TlsContexts
@@ -164,10 +165,7 @@ async def test_a_reload_with_another_certificate_opens_other_connections(tmp_pat
         outgoing(tmp_path, to_here(server), shaping=showing(first)) as relay,
     ):
         for certificate, connections in ((first, 1), (first, 1), (second, 2)):
-            scheduler = relay.scheduler
-            scheduler.reconfigure(
-                router=scheduler.router, pool=scheduler.pool, shaping=showing(certificate), options=scheduler.options
-            )
+            relay.reload(showing(certificate))
             assert (await to(relay, BANK))["event"] == "delivered"
             assert server.connections == connections
         assert [hashlib.sha256(each).hexdigest() for each in server.shown] == [first_print, second_print]
@@ -184,13 +182,26 @@ async def test_dane_that_a_reload_switches_on_is_asked_of_open_connections(tmp_p
         ) as relay,
     ):
         assert (await to(relay, BANK))["event"] == "delivered"
-        scheduler = relay.scheduler
-        scheduler.reconfigure(
-            router=scheduler.router,
-            pool=scheduler.pool,
-            shaping=tables(tmp_path, "opportunistic", domain={"bank.example": DomainShaping(dane=True)}),
-            options=scheduler.options,
-        )
+        relay.reload(tables(tmp_path, "opportunistic", domain={"bank.example": DomainShaping(dane=True)}))
+        found = await to(relay, BANK)
+        assert (found["event"], found["status"], len(server.received)) == ("deferred", "4.7.5", 1)
+
+
+@on_uvloop
+async def test_what_tlsa_records_vouched_for_is_not_taken_where_an_authority_is_to(tmp_path: pathlib.Path) -> None:
+    """Once the connection of a certificate that no authority had signed carried on, as well verified as any."""
+
+    def asking(tls: TlsName) -> Shaping:
+        return tables(tmp_path, "opportunistic", domain={"bank.example": DomainShaping(tls=tls)})
+
+    async with (
+        fault_server(tls=server_tls(ca="stranger")) as server,
+        outgoing(
+            tmp_path, with_tlsa(server, tlsa("mx0.example.net", ca="stranger")), shaping=asking("opportunistic")
+        ) as relay,
+    ):
+        assert (await to(relay, BANK))["tls_policy"] == "dane"
+        relay.reload(asking("required"))
         found = await to(relay, BANK)
         assert (found["event"], found["status"], len(server.received)) == ("deferred", "4.7.5", 1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from angarium.model.plan import Host, Site, StsRule, TlsName, TlsWish
 from angarium.model.tlsa import Tlsa, TlsaRecord, TlsaState
-from angarium.outbound.tls_policy import Level, TlsPolicy, decide, is_listed, is_located, policy_of
+from angarium.outbound.tls_policy import Level, TlsPolicy, decide, is_listed, is_located, is_met, policy_of
 from angarium.outbound.trouble import Judgement
 from angarium.queue.shaping_options import ShapingOptions
 
@@ -131,6 +131,30 @@ def test_what_shaping_does_not_heed_is_as_if_it_were_not_published(
     options = ShapingOptions(dane=off != "dane", mta_sts=off != "mta_sts")
     assert text(decide(site, host, wish, options)) == expected
     assert policy_of(site, wish, options) is policy_of(site, wish, options), "there may be a hundred thousand pools"
+
+
+MET = [
+    # dialled for, asked now, what the connection is -> may it go on?
+    ("usable", "required", "", Level.VERIFIED, False),          # TLSA records vouched for it, now an authority has to
+    ("usable", "opportunistic", "enforce", Level.VERIFIED, False),      # so it is where MTA-STS asks, and TLSA is gone
+    ("", "opportunistic", "usable", Level.VERIFIED, False),     # and the other way round
+    ("usable", "opportunistic", "usable", Level.VERIFIED, True),
+    ("", "required", "", Level.VERIFIED, True),
+    ("usable", "encrypt", "", Level.VERIFIED, True),
+    ("", "required", "", Level.ENCRYPTED, False),
+    ("", "encrypt", "", Level.CLEAR, False),
+]
+
+
+@pytest.mark.parametrize(("dialled", "tls", "published", "level", "is_it"), MET)
+def test_whether_a_connection_will_do_when_something_else_is_asked(
+    dialled: str, tls: TlsName, published: str, level: Level, *, is_it: bool
+) -> None:
+    tlsa, sts = (published, "") if published in TLSA else ("", published)
+    # Without TLSA records what reaches VERIFIED was dialled for "required".
+    before = decided("opportunistic" if dialled else "required", dialled, "", NONE)
+    assert isinstance(before, TlsPolicy)
+    assert is_met(decided(tls, tlsa, sts, NONE), level, before) == is_it
 
 
 def test_certificates_by_usage_2_may_bear_the_domain() -> None:

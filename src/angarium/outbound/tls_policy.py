@@ -174,7 +174,8 @@ def is_met(asked: TlsPolicy | trouble.Judgement, level: int, dialled_for: TlsPol
     """Whether a connection of `level`, dialled for another policy, meets what is asked of its host now."""
     if isinstance(asked, trouble.Judgement) or level < asked.floor:
         return False
-    return asked.tlsa is None or asked.tlsa == dialled_for.tlsa
+    # A certificate that TLSA records vouch for need have been seen by no authority, nor the other way round.
+    return asked.floor < Level.VERIFIED or asked.tlsa == dialled_for.tlsa
 
 
 def is_located(policy: TlsPolicy, site: Site) -> bool:
