@@ -48,6 +48,7 @@ async def test_connections_of_a_tenant_are_counted_at_each_site_and_hold_up_nobo
             await until(lambda: len(in_line(relay)) == 2 and server.peak == 4)
             await send(relay, 3, tenant=b"")
             await until(lambda: server.open_now == 7)
+            assert len(in_line(relay)) == 2
             held = {ready.kind: ready.tenant_passage for ready in relay.scheduler.ready_queues()}
             assert held[None] is None
 
@@ -135,6 +136,29 @@ async def test_a_reload_takes_limits_away_and_brings_them_and_counts_elsewhere(
                 facts = explain.queue_facts(ready)
                 assert facts.tenant_used is not None and facts.tenant_used.connections_limit == 1
                 assert facts.tenant_used.connections == ready.tenant_passage.held <= ready.connections
+
+
+@pytest.mark.parametrize("whose", ["tenant", "tenant over all sites", "source"])
+@on_uvloop
+async def test_a_limit_that_a_reload_brings_counts_the_connections_that_there_are(
+    tmp_path: pathlib.Path, whose: str
+) -> None:
+    """Once they were counted for nobody, and when one was replaced the new one was the first."""
+    tenant = TenantShaping(connections=3, share="all sites" in whose) if whose != "source" else TenantShaping(bdat=True)
+    source = {"default": SourceShaping(all_sites=AllSites(connections=3))} if whose == "source" else {}
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited(TenantShaping(bdat=True))) as relay,
+    ):
+        await send(relay, 10)
+        await until(lambda: server.open_now == 4)       # those of the first window
+        (ready,) = relay.scheduler.ready_queues()
+        relay.reload(Shaping(ShapingTables(source=source, tenant={"shop": tenant})))
+        passage = ready.passage if whose == "source" else ready.tenant_passage
+        assert passage is not None and passage.held == 4
+        facts = explain.queue_facts(ready)
+        used = facts.source_used if whose == "source" else facts.tenant_used
+        assert used is not None and (used.connections, used.connections_limit) == (4, 3)
 
 
 @on_uvloop

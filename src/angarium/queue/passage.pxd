@@ -48,4 +48,5 @@ cdef class Passage:
     cdef void give_connection(self) noexcept
     cdef bint must_yield(self, bint had_its_turn) noexcept
     cdef bint others_wait(self) noexcept                        # for a place of the source, or tenant
+    cdef int take_over(self, uint32_t places) except -1         # connections that the ready queue had before it passed here
     cdef int move(self, Gate gate) except -1                    # to where it is counted now, with what it holds

@@ -181,7 +181,7 @@ cdef class Passage:
             self.gate.dial_share.give_message(self.gate.dial_rate.interval_ns)
 
     cdef void give_connection(self) noexcept:
-        if self.held:               # what was dialled before a reload brought limits was not counted
+        if self.held:
             self.held -= 1
             self.gate.share.give_connection()
 
@@ -191,11 +191,19 @@ cdef class Passage:
     cdef bint others_wait(self) noexcept:
         return bool(self.gate.dial_line)
 
-    cdef int move(self, Gate gate) except -1:
+    cdef int take_over(self, uint32_t places) except -1:
         cdef uint32_t i
-        for i in range(self.held):
+        for i in range(places):
+            self.gate.share.take_connection(<uint32_t>-1)   # they are there, whatever the limit
+        self.held += places
+        return 0
+
+    cdef int move(self, Gate gate) except -1:
+        cdef uint32_t i, held = self.held
+        for i in range(held):
             self.gate.share.give_connection()
-            gate.share.take_connection(<uint32_t>-1)    # they are there, whatever the limit
+        self.held = 0
         self.gate = gate
+        self.take_over(held)
         self.is_in_dial_line = self.has_dial_turn = False
         return 0

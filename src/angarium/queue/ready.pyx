@@ -230,6 +230,7 @@ cdef class ReadyQueue:
         self.ration = self.ledger.ration_of(self)
         if self.passage is None and self.limits.all_sites is not None:
             self.passage = Passage(self.ledger.gate_of(self.source.name))
+            self.passage.take_over(self.places)
         if self.passage is not None:        # with the first of its queues the whole source goes by what a reload has brought
             self.passage.gate.configure(self.limits.all_sites)
             self.metered_ns = max(self.metered_ns, self.passage.gate.rate.interval_ns)
@@ -242,6 +243,7 @@ cdef class ReadyQueue:
             gate = self.ledger.hold_gate(tenant_gate_scope(self.site, self.limits))
             if self.tenant_passage is None:
                 self.tenant_passage = Passage(gate)
+                self.tenant_passage.take_over(self.places)
             else:
                 self.ledger.drop_gate(self.tenant_passage.gate)
                 if self.tenant_passage.gate is not gate:
