@@ -130,6 +130,34 @@ def test_limits_of_source_and_site_have_their_lines(tmp_path: Path) -> None:
     assert of_tables(sent).shaping == config.shaping
 
 
+def test_tables_of_source_and_site_of_other_files_are_taken_key_by_key(tmp_path: Path) -> None:
+    """Once all of them were dropped when the own file had one, and what came through had no line."""
+    own = '[shaping]\nfiles = ["more.toml"]\n' + OF_PAIRS
+    more = """\
+[shaping.source.ip-1.provider.big]
+connections   = 9       # the own file has it
+idle_time     = "7s"    # line 3
+max_ready     = 5
+[shaping.source.ip-1.site."mx1.big.example"]
+mail_timeout  = "8s"    # line 6
+[shaping.source.ip-2.site."mx1.big.example"]
+connections   = 2       # line 8
+retry         = { first = "9m" }
+"""
+    path = write(tmp_path, own + "[source.ip-2]\n", more=more)
+    config, tree = load(path)
+    of_both = config.shaping.source["ip-1"]
+    assert (of_both.provider["big"].connections, of_both.provider["big"].max_ready) == (3, 5)
+    found = {each.key: each for each in explain_shaping(config, tree, SITE, "a.example", source="ip-1")}
+    assert (found["connections"].value, found["max_ready"].value, found["idle_time"].value) == ("3", "5", '"9s"')
+    assert found["max_ready"].place == (tmp_path / "more.toml", 4, "shaping.source.ip-1.provider.big.max_ready")
+    assert found["mail_timeout"].place is not None and found["mail_timeout"].place.line == 6
+    found = {each.key: each for each in explain_shaping(config, tree, SITE, "a.example", source="ip-2")}
+    of_more = 'shaping.source.ip-2.site."mx1.big.example"'
+    assert found["connections"].place == (tmp_path / "more.toml", 8, f"{of_more}.connections")
+    assert found["retry"].place == (tmp_path / "more.toml", 9, f"{of_more}.retry")
+
+
 def test_a_default_that_is_written_out_has_its_line_too(tmp_path: Path) -> None:
     found = lines(write(tmp_path, "[shaping.default]\nconnections = 32\n"))["connections"]
     assert found.place is not None and found.place.line == 2

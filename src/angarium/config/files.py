@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,9 +18,9 @@ from typing import Any, Final, NamedTuple
 from angarium.model.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+IsTable = Callable[[KeyPath], bool]
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_TABLE_DEPTH: Final = 3
 
 
 class Place(NamedTuple):
@@ -82,20 +83,25 @@ class Tree:
         self._texts[file] = text
         self._merge(self.tables, table, (), file)
 
-    def merge_beneath(self, table: dict[str, Any], file: Path, text: str) -> None:
-        """Adds what one file says of keys that are not set yet."""
+    def merge_beneath(self, table: dict[str, Any], file: Path, text: str, is_table: IsTable) -> None:
+        """Adds what one file says of keys that are not set yet.
+
+        is_table  says which paths hold tables of keys: another (retry = { ... }) is one key's value, and is not mixed
+                  with another file's.
+        """
         self._texts[file] = text
         self.files.append(file)
-        self._merge_beneath(self.tables, table, (), file)
+        self._merge_beneath(self.tables, table, (), file, is_table)
 
-    def _merge_beneath(self, into: dict[str, Any], table: dict[str, Any], path: KeyPath, file: Path) -> None:
+    def _merge_beneath(
+        self, into: dict[str, Any], table: dict[str, Any], path: KeyPath, file: Path, is_table: IsTable
+    ) -> None:
         for key, value in table.items():
             here = (*path, key)
             known = into.get(key)
-            # [shaping.LEVEL.NAME]: a value below that (retry = { ... }) is one key's, and is not mixed with another's.
-            if isinstance(value, dict) and isinstance(known, dict | None) and len(here) <= _TABLE_DEPTH:
+            if isinstance(value, dict) and isinstance(known, dict | None) and is_table(here):
                 self._origins.setdefault(here, (file, here))
-                self._merge_beneath(into.setdefault(key, {}), value, here, file)
+                self._merge_beneath(into.setdefault(key, {}), value, here, file, is_table)
             elif known is None:
                 self._origins[here] = (file, here)
                 into[key] = value

@@ -10,7 +10,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, Final
 
-from angarium.config.files import Tree, read_table, spell
+from angarium.config.files import KeyPath, Tree, read_table, spell
 from angarium.model.errors import ConfigError
 
 # The file that comes with Angarium: large providers, with the source of each number.
@@ -40,7 +40,13 @@ def _add_files(tree: Tree, key: str) -> None:
             raise tree.complain(where, f"{path}: no such file")
         table, text = read_table(path)
         _check(table, path, key)
-        tree.merge_beneath(table, path, text)
+        tree.merge_beneath(table, path, text, _is_table)
+
+
+def _is_table(path: KeyPath) -> bool:
+    """[shaping.LEVEL.NAME], [automation.rule.NAME], [shaping.source.NAME.provider|site.OTHER]."""
+    is_pair = path[:2] == ("shaping", "source") and len(path) <= 5 and path[3:4] in (("provider",), ("site",))
+    return len(path) <= 3 or is_pair
 
 
 def shipped(key: str = "shaping") -> Path:
