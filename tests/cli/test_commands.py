@@ -85,6 +85,15 @@ def test_check_says_good_or_what_is_wrong(tmp_path: Path) -> None:
     assert bad.stderr == f"angarium: {config}: listener[0].colour: unknown key\n"
 
 
+def test_check_warns_of_what_may_not_be_meant_and_takes_it(tmp_path: Path) -> None:
+    own = LISTENER + '[shaping.domain."bank.example"]\ntls = "required"\n[shaping.tenant.shop]\ntls = "none"\n'
+    (tmp_path / "angarium.toml").write_text(own)
+    done = angarium("check", cwd=tmp_path)
+    line = own.splitlines().index('tls = "none"') + 1
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "angarium.toml: good")
+    assert done.stderr.startswith(f'warning: angarium.toml:{line} shaping.tenant.shop.tls: "none" holds before ')
+
+
 def test_without_a_configuration_the_places_are_named(tmp_path: Path) -> None:
     done = angarium("check", cwd=tmp_path)
     assert done.returncode == 2

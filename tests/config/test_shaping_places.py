@@ -15,6 +15,7 @@ from angarium.config.files import KeyPath
 from angarium.config.lines import lines_of
 from angarium.config.schema import load, of_tables
 from angarium.config.shaping_files import shipped
+from angarium.config.tls_warnings import tls_warnings
 from angarium.model.errors import ConfigError
 from angarium.model.plan import Host, Site
 
@@ -192,6 +193,41 @@ def test_what_ships_loads_and_every_number_has_its_source(tmp_path: Path) -> Non
         if equals and not line.startswith("#") and value.partition("#")[0].strip().isdigit():
             assert re.search(r"https://\S+\.\S+", value.partition("#")[2]), line
     assert set(tomllib.loads(shipped().read_text())["shaping"]) == {"provider"}
+
+
+def test_who_asks_less_of_tls_than_a_domain_before_which_it_holds_is_warned(tmp_path: Path) -> None:
+    own = """\
+[source.ip-1]
+[shaping.default]
+tls = "required"
+[shaping.provider.big]
+mx = ["*.big.example"]
+[shaping.domain."bank.example"]
+tls = "encrypt"
+[shaping.domain."pay.example"]
+tls = "required"
+[shaping.source.ip-1]
+tls = "required"
+[shaping.source.ip-1.provider.big]
+tls = "none"            # line 13
+[shaping.tenant.shop]
+tls = "encrypt"         # line 15
+[shaping.tenant.bulk]
+tls = "unset"           # line 17
+"""
+    config, tree = load(write(tmp_path, own))
+    told = list(tls_warnings(config.shaping, tree))
+    where = tmp_path / "angarium.toml"
+    assert [each.partition(": ")[0] for each in told] == [
+        f"{where}:15 shaping.tenant.shop.tls",
+        f"{where}:17 shaping.tenant.bulk.tls",
+        f"{where}:13 shaping.source.ip-1.provider.big.tls",
+    ]
+    assert told[0].partition(": ")[2] == (
+        '"encrypt" holds before shaping.domain."pay.example".tls, "required": '
+        "a table of a tenant is narrower than that of a domain"
+    )
+    assert '"opportunistic" holds before shaping.domain."bank.example".tls, "encrypt", and before 1 more' in told[1]
 
 
 @pytest.mark.parametrize(

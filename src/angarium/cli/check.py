@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ def add_parser(subparsers: Any) -> None:
         help="check a configuration file",
         description="Reads a configuration and all it includes as `serve` would, and changes nothing.\n"
         "The hook file (policy.file) is run, as each worker will.\n"
-        "Exit status 0: it is good. 2: it is not, and stderr names file, key and reason.",
+        "Exit status 0: it is good. 2: it is not, and stderr names file, key and reason.\n"
+        "What may not be meant, though it would be taken, is said on stderr too: warning: ...",
         epilog="example:\n  angarium check --config /etc/angarium/angarium.toml && systemctl reload angarium",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -29,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from angarium.config.schema import check_certificates, check_rules, check_secrets, load, read_hooks
+    from angarium.config.tls_warnings import tls_warnings
     from angarium.policy.hook_file import load_hooks
 
     path = find(args.config)
@@ -39,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     hooks = read_hooks(config, tree)
     if hooks is not None:
         load_hooks(hooks)
+    for warning in tls_warnings(config.shaping, tree):
+        print(f"warning: {warning}", file=sys.stderr)
     node = config.node
     listeners = ", ".join(listener.address for listener in config.listener)
     print(f"{', '.join(map(str, tree.files))}: good")
