@@ -314,12 +314,52 @@ async def test_a_reload_that_asks_for_more_takes_no_older_connection(tmp_path: p
         outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "opportunistic")) as relay,
     ):
         assert (await one(relay))["event"] == "delivered"
-        relay.scheduler.reconfigure(
-            router=relay.scheduler.router,
-            pool=relay.scheduler.pool,
-            shaping=shaping(tmp_path, "required"),
-            options=relay.scheduler.options,
-        )
+        relay.reload(shaping(tmp_path, "required"))
         event = await one(relay)
         assert (event["event"], event["status"]) == ("deferred", "4.7.4")
         assert len(server.received) == 1
+
+
+@on_uvloop
+async def test_where_a_reload_wants_tls_no_connection_goes_on_that_never_asked_for_it(tmp_path: pathlib.Path) -> None:
+    idle = {"idle_time": Duration(30)}
+    async with (
+        fault_server(tls=server_tls()) as server,
+        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "none", **idle)) as relay,
+    ):
+        assert "tls" not in await one(relay)
+        relay.reload(shaping(tmp_path, "opportunistic", **idle))
+        event = await one(relay)
+        assert (event["tls_policy"], event["tls"], server.connections) == ("opportunistic", "TLSv1.3", 2)
+
+
+@on_uvloop
+async def test_what_went_on_in_clear_is_tried_with_the_certificate_that_a_reload_brings(tmp_path: pathlib.Path) -> None:
+    idle = {"idle_time": Duration(30)}
+    async with (
+        fault_server() as server,
+        outgoing(tmp_path, to_here(server), shaping=shaping(tmp_path, "opportunistic", **idle)) as relay,
+    ):
+        assert "tls" not in await one(relay)
+        server.tls = server_tls()
+        relay.reload(shaping(tmp_path, "opportunistic", **idle))
+        assert "tls" not in await one(relay), "nothing has changed, as far as is known here"
+        more = msgspec.structs.replace(shaping(tmp_path, "opportunistic", **idle), tls_ca=None)
+        relay.reload(more)
+        assert (await one(relay))["tls"] == "TLSv1.3"
+        assert server.connections == 2
+
+
+@on_uvloop
+async def test_a_host_that_a_plan_does_not_name_any_more_gets_no_further_mail(tmp_path: pathlib.Path) -> None:
+    """What is published about it is not known then: TLSA records, say, that a policy asks for."""
+    asked = shaping(tmp_path, "opportunistic", idle_time=Duration(30))
+    async with fault_server() as server, fault_server() as other:
+        sites = to_here(server)
+        async with outgoing(tmp_path, sites, shaping=asked) as relay:
+            assert (await one(relay))["event"] == "delivered"
+            host = msgspec.structs.replace(sites[b"*"].hosts[0], name="mx1.example.net", port=other.port)
+            sites[b"*"] = msgspec.structs.replace(sites[b"*"], hosts=(host,))
+            relay.reload(asked)
+            assert (await one(relay))["event"] == "delivered"
+            assert (len(server.received), len(other.received)) == (1, 1)

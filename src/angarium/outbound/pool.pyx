@@ -80,8 +80,9 @@ cdef class Pool(ConnectionOwner):
         policy = with_login(policy_of(self.ready.site, TlsWish(self.ready.wish), shaping), options)
         material = Material(shaping.tls_ca, shaping.tls_certificate)
         for connection in self.connections:
-            if material != self.material and connection.tls_level:
-                connection.is_worn_out = True           # nor over one that showed another certificate, or trusted others
+            # Nor over one that showed another certificate, or trusted others; or that is in clear since TLS with those failed.
+            if material != self.material and connection.attempt.policy.wants_tls:
+                connection.is_worn_out = True
             if policy != self.policy:
                 connection.site = None                  # the next message has its host judged anew: is_good_still()
         if (policy, material) != (self.policy, self.material):
@@ -94,11 +95,14 @@ cdef class Pool(ConnectionOwner):
     cdef bint is_good_still(self, Connection connection) except -1:
         """Whether a plan made since it was dialled asks no more of its host: TLSA records come, go and change."""
         site = self.ready.site
+        asked = None if self.policy.heeds_published else self.policy
         for host in site.hosts:
             if (host.name, host.port) == (connection.host_key[0], connection.host_key[2]):
-                if not is_met(at_host(self.policy, site, host), connection.tls_level, connection.attempt.policy):
-                    return False
+                asked = at_host(self.policy, site, host)
                 break
+        # Of a host that the plan does not name any more, or not just now, nobody knows what is asked.
+        if asked is None or not is_met(asked, connection.tls_level, connection.attempt.policy):
+            return False
         connection.site = site
         return True
 

@@ -174,6 +174,8 @@ def is_met(asked: TlsPolicy | trouble.Judgement, level: int, dialled_for: TlsPol
     """Whether a connection of `level`, dialled for another policy, meets what is asked of its host now."""
     if isinstance(asked, trouble.Judgement) or level < asked.floor:
         return False
+    if asked.wants_tls and not dialled_for.wants_tls:
+        return False                # in clear since nobody asked for more: the host may well offer it
     # A certificate that TLSA records vouch for need have been seen by no authority, nor the other way round.
     return asked.floor < Level.VERIFIED or asked.tlsa == dialled_for.tlsa
 
