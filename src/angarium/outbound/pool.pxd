@@ -28,7 +28,7 @@ cdef class Pool(ConnectionOwner):
     cdef double site_pause_s
     cdef double dial_after_s            # mono
     cdef uint64_t idle_ms
-    cdef set stale_dials                # of `dials`: begun by another policy, or with other certificates
+    cdef set stale_dials                # of `dials`: begun by another policy, or with other certificates; None: there are none
     cdef readonly object policy         # tls_policy.TlsPolicy
     cdef int tls_floor                  # of it: what a connection must have (tls_policy.Level)
     cdef object material                # tls_contexts.Material

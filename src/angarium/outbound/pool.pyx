@@ -55,7 +55,7 @@ cdef class Pool(ConnectionOwner):
         self.deadline_kind = deadline_kind
         self.connections = set()
         self.dials = set()
-        self.stale_dials = set()
+        self.stale_dials = None
         self.window = options.window_first
         self.average_ms = PATIENCE_MS + 1       # unknown: nothing waits for a busy connection
         self.site_pause_s = options.site_pause_first_s
@@ -86,7 +86,8 @@ cdef class Pool(ConnectionOwner):
             if policy != self.policy:
                 connection.site = None                  # the next message has its host judged anew: is_good_still()
         if (policy, material) != (self.policy, self.material):
-            self.stale_dials.update(self.dials)
+            if self.dials:
+                self.stale_dials = set(self.dials)
         self.policy, self.material = policy, material
         self.tls_floor = policy.floor
         self.idle_ms = <uint64_t>(shaping.idle_time * 1000)
@@ -345,9 +346,12 @@ cdef class Pool(ConnectionOwner):
 
     def dialled(self, task):
         cdef Connection connection
-        cdef bint is_stale = task in self.stale_dials
+        cdef bint is_stale = self.stale_dials is not None and task in self.stale_dials
         self.dials.discard(task)
-        self.stale_dials.discard(task)
+        if is_stale:
+            self.stale_dials.discard(task)
+            if not self.stale_dials:
+                self.stale_dials = None
         if task.cancelled():
             self.ready.connection_closed()
             self.tell_if_empty()
