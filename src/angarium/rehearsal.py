@@ -57,6 +57,7 @@ from angarium.routing.egress_rules import egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
 from angarium.sasl.backend import Backend, Conversation, OwnConversation, Peer
+from angarium.sasl.backend import Gate as AuthGate
 from angarium.sasl.options import AuthOptions
 from angarium.sasl.steps import CheckCertificate, CheckPassword, CheckToken, FetchScramKeys, ScramKeys, Unavailable
 from angarium.spool.contents import Contents
@@ -352,17 +353,14 @@ class _Believing(Authority):
     """Every password is right."""
 
     def _make(self, options: AuthOptions) -> Backend | None:
-        return _AnyPassword(self) if options.credentials.kind else None
+        return _AnyPassword() if options.credentials.kind else None
 
 
 class _AnyPassword:
     mechanisms: Final = frozenset(("PLAIN", "LOGIN"))
 
-    def __init__(self, authority: Authority) -> None:
-        self._authority = authority
-
-    def begin(self, mechanism: str, peer: Peer) -> Conversation:
-        return OwnConversation(mechanism, peer, self, self._authority)
+    def begin(self, mechanism: str, peer: Peer, gate: AuthGate) -> Conversation:
+        return OwnConversation(mechanism, peer, self, gate)
 
     def close(self) -> None:
         pass

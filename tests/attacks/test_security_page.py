@@ -23,7 +23,7 @@ ATTACKS = [
     "Control octets on the operator's terminal", "Log injection",
     "Source routes, quoted local-parts, % and !", "Several readings of one From field",
     "Forged PROXY headers", "IPv4-mapped addresses",
-    "AUTH over plaintext", "Passwords for a false next hop",
+    "AUTH over plaintext", "Passwords guessed", "Passwords for a false next hop",
     "Policy servers that do not answer", "Token commands and endpoints that misbehave",
     "Oversize or malformed SASL", "Header bombs", "MIME bombs",
     "Forged bounces and complaints", "100,000 recipients", "Recipients guessed", "Tables of counts flooded",

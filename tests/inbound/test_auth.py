@@ -12,7 +12,6 @@ from inbound.auth_harness import CLEAR, PASSWORD, auth_harness, logged_in, plain
 from inbound.intake_harness import run
 from inbound.smtp_peer import SmtpPeer
 
-from angarium.inbound.authority import Authority
 from angarium.inbound.options import ListenerAuthOptions
 from angarium.inbound.quota import HOUR_NS, Allowance, Counts, Quota
 from angarium.model.units import Duration
@@ -166,19 +165,26 @@ class Slow:
         self.may_answer = asyncio.Event()
         self.dropped = 0
 
-    def begin(self, mechanism: str, peer: Any) -> Any:
-        return self
-
-    async def respond(self, response: bytes | None) -> Any:
-        self.asked.set()
-        await self.may_answer.wait()
-        raise Unavailable("slow")
-
-    def drop(self) -> None:
-        self.dropped += 1
+    def begin(self, mechanism: str, peer: Any, gate: Any) -> Any:
+        return SlowConversation(self, gate)
 
     def close(self) -> None:
         pass
+
+
+class SlowConversation:
+    def __init__(self, slow: Slow, gate: Any) -> None:
+        self.slow = slow
+        self.gate = gate
+
+    async def respond(self, response: bytes | None) -> Any:
+        self.gate.admit("")
+        self.slow.asked.set()
+        await self.slow.may_answer.wait()
+        raise Unavailable("slow")
+
+    def drop(self) -> None:
+        self.slow.dropped += 1
 
 
 def test_octets_behind_auth_before_its_answer_end_the_session(tmp_path: Path) -> None:
@@ -202,7 +208,7 @@ def test_octets_behind_auth_before_its_answer_end_the_session(tmp_path: Path) ->
     run(main())
 
 
-def test_a_client_that_goes_away_while_it_is_judged_leaves_nothing(tmp_path: Path) -> None:
+def test_a_client_that_goes_away_while_it_is_judged_leaves_a_failure_and_nothing_else(tmp_path: Path) -> None:
     async def main() -> None:
         async with auth_harness(tmp_path) as harness:
             slow = Slow()
@@ -214,10 +220,7 @@ def test_a_client_that_goes_away_while_it_is_judged_leaves_nothing(tmp_path: Pat
             await harness.until(lambda: not harness.intake.clients)
             assert slow.dropped == 1
             slow.may_answer.set()
-            await logged_out(harness)
-
-    async def logged_out(harness: Any) -> None:
-        assert harness.events("auth-failed") == []
+            assert [event["reason"] for event in harness.events("auth-failed")] == ["abandoned"]
 
     run(main())
 
@@ -322,29 +325,6 @@ def test_guesses_side_by_side_are_no_more_than_may_fail(tmp_path: Path) -> None:
             assert reasons == ["too-many-tries-at-once"] * 2
             slow.may_answer.set()
             assert [(await peer.reply())[:9] for peer in peers] == ["454 4.7.0"] * 5
-
-    run(main())
-
-
-def test_failures_are_counted_for_all_workers(tmp_path: Path) -> None:
-    """Both look into one table: guesses spread over workers are as few as guesses of one."""
-
-    async def main() -> None:
-        async with auth_harness(tmp_path) as harness:
-            counts = Counts(worker_count=2)
-            options = AuthOptions(
-                credentials=CredentialSource.decode(f"file:{tmp_path}/credentials"), failures_per_identity=3
-            )
-            workers = [Authority(harness.loop, harness.journal, counts) for _ in range(2)]
-            for worker in workers:
-                worker.apply(options)
-            client: Any = type("Client", (), {"network": b"net"})()
-            for number in range(3):
-                workers[number % 2].count_failure(client, "alice@x.example")
-            for worker in workers:
-                with pytest.raises(Unavailable):
-                    worker.admit("alice@x.example")
-                worker.close()
 
     run(main())
 

@@ -54,9 +54,11 @@ def test_the_example_works(tmp_path: Path) -> None:
 
 
 def test_every_reason_is_in_the_page() -> None:
-    sources = [*(ROOT / "src/angarium/sasl").glob("*.py"), ROOT / "src/angarium/inbound/authority.py"]
+    inbound = ROOT / "src/angarium/inbound"
+    sources = [*(ROOT / "src/angarium/sasl").glob("*.py"), inbound / "authority.py", inbound / "stake.py"]
     text = "".join(source.read_text() for source in sources)
-    known = set(re.findall(r"(?:Refusal|Refused|_log_failure|TooManyFailures)\(\"([a-z-]+)\"", text))
+    calls = r"(?:Refusal|Refused|_log_failure|TooManyFailures|super\(\)\.__init__)"
+    known = set(re.findall(calls + r"\(\"([a-z-]+)\"", text))
     assert {"bad-credentials", "downgrade", "too-many-failures-of-address"} <= known
     table = PAGE.read_text().partition("| reason | |\n")[2]
     assert set(re.findall(r"`([a-z-]+)`", table)) == known

@@ -29,6 +29,9 @@ class Open:
     def admit(self, identity: str) -> None:
         pass
 
+    def give_back(self) -> None:
+        pass
+
 
 PEER = Peer(NoTls(), "192.0.2.1", True, False)
 Answer = Callable[[list[str]], str]
@@ -51,7 +54,7 @@ async def dovecot(folder: Path, answer: Answer, hello: str = HELLO) -> AsyncIter
         writer.close()
 
     server = await asyncio.start_unix_server(serve, str(folder / "auth"))
-    backend = DovecotBackend(str(folder / "auth"), Open())
+    backend = DovecotBackend(str(folder / "auth"))
     try:
         yield backend, said
     finally:
@@ -62,7 +65,7 @@ async def dovecot(folder: Path, answer: Answer, hello: str = HELLO) -> AsyncIter
 def test_a_request_is_one_line_with_what_dovecot_wants_to_know(tmp_path: Path) -> None:
     async def main() -> None:
         async with dovecot(tmp_path, lambda fields: f"OK\t{fields[1]}\tuser=alice\n") as (backend, said):
-            assert await backend.begin("PLAIN", PEER).respond(b"\0alice\0x") == Accepted("alice")
+            assert await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x") == Accepted("alice")
             assert backend.mechanisms == {"PLAIN", "LOGIN"}
             assert said[0] == "VERSION\t1\t1\n"
             assert said[2] == "AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.1\tsecured\tresp=AGFsaWNlAHg=\n"
@@ -77,7 +80,7 @@ def test_challenges_go_through(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with dovecot(tmp_path, answer) as (backend, said):
-            conversation = backend.begin("LOGIN", PEER)
+            conversation = backend.begin("LOGIN", PEER, Open())
             assert await conversation.respond(None) == Challenge(b"Password:")
             assert await conversation.respond(b"x") == Refused("bad-credentials", "alice")
             assert said[-1] == "CONT\t1\teA==\n"
@@ -96,7 +99,7 @@ def test_what_is_neither_yes_nor_no(reply: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with dovecot(tmp_path, lambda fields: reply.format(fields[1])) as (backend, _):
             with pytest.raises(Unavailable):
-                await backend.begin("PLAIN", PEER).respond(b"\0alice\0x")
+                await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x")
 
     run(main())
 
@@ -107,7 +110,7 @@ def test_a_server_that_is_no_dovecot(hello: str, tmp_path: Path) -> None:
         async with dovecot(tmp_path, lambda _: "", hello) as (backend, _):
             with pytest.raises((Unavailable, TimeoutError)):
                 async with asyncio.timeout(2):
-                    await backend.begin("PLAIN", PEER).respond(b"\0alice\0x")
+                    await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x")
 
     run(main())
 
@@ -118,8 +121,8 @@ def test_a_lost_connection_is_made_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with dovecot(tmp_path, lambda fields: replies.pop(0).format(fields[1])) as (backend, _):
             with pytest.raises(Unavailable):
-                await backend.begin("PLAIN", PEER).respond(b"\0alice\0x")
-            assert await backend.begin("PLAIN", PEER).respond(b"\0alice\0x") == Accepted("alice")
+                await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x")
+            assert await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x") == Accepted("alice")
 
     run(main())
 
@@ -135,7 +138,20 @@ def test_answers_find_their_requests_whatever_their_order(tmp_path: Path) -> Non
 
     async def main() -> None:
         async with dovecot(tmp_path, answer) as (backend, _):
-            conversations = [backend.begin("PLAIN", PEER).respond(b"\0a\0b") for _ in range(3)]
+            conversations = [backend.begin("PLAIN", PEER, Open()).respond(b"\0a\0b") for _ in range(3)]
             assert await asyncio.gather(*conversations) == [Accepted("u1"), Accepted("u2"), Accepted("u3")]
+
+    run(main())
+
+
+def test_a_response_that_is_longer_than_dovecot_takes_costs_nobody_his_connection(tmp_path: Path) -> None:
+    """Behind a line of over 8192 octets Dovecot hangs up: all who were being judged had no answer, and no failure."""
+
+    async def main() -> None:
+        async with dovecot(tmp_path, lambda fields: f"OK\t{fields[1]}\tuser=alice\n") as (backend, said):
+            with pytest.raises(Unavailable, match="longer"):
+                await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0" + b"x" * 7000)
+            assert not any(line.startswith("AUTH") for line in said)
+            assert await backend.begin("PLAIN", PEER, Open()).respond(b"\0alice\0x") == Accepted("alice")
 
     run(main())

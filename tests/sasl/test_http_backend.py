@@ -31,6 +31,9 @@ class Open:
     def admit(self, identity: str) -> None:
         pass
 
+    def give_back(self) -> None:
+        pass
+
 
 PEER = Peer(NoTls(), "192.0.2.1", True, False)
 Answer = Callable[[dict[str, Any]], bytes]
@@ -55,7 +58,7 @@ async def endpoint(answer: Answer) -> AsyncIterator[tuple[HttpBackend, list[dict
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield HttpBackend(f"http://127.0.0.1:{port}/auth?x=1", Open()), questions
+        yield HttpBackend(f"http://127.0.0.1:{port}/auth?x=1"), questions
     finally:
         server.close()
 
@@ -63,7 +66,7 @@ async def endpoint(answer: Answer) -> AsyncIterator[tuple[HttpBackend, list[dict
 def ask(answer: Answer, mechanism: str, initial: bytes) -> tuple[Any, list[dict[str, Any]]]:
     async def main() -> None:
         async with endpoint(answer) as (backend, questions):
-            outcome.append(await backend.begin(mechanism, PEER).respond(initial))
+            outcome.append(await backend.begin(mechanism, PEER, Open()).respond(initial))
             outcome.append(questions)
 
     outcome: list[Any] = []
@@ -133,7 +136,7 @@ def test_anything_else_is_neither_yes_nor_no(answer: bytes) -> None:
 def test_nobody_listening_is_neither() -> None:
     async def main() -> None:
         with pytest.raises(Unavailable):
-            await HttpBackend("http://127.0.0.1:1/", Open()).begin("PLAIN", PEER).respond(b"\0a\0b")
+            await HttpBackend("http://127.0.0.1:1/").begin("PLAIN", PEER, Open()).respond(b"\0a\0b")
 
     run(main())
 

@@ -1,22 +1,21 @@
 """Who a client is, for one worker: AUTH exchanges between sessions and whoever knows the credentials, and what
 follows from it.
 
-A session asks (auth.pyx) and goes on when its answer comes, at the earliest in the loop's next turn. Every failure
-costs a place of two allowances, of the client's address and of the identity that was claimed; without a place nothing
-is tried.
+A session asks (auth.pyx) and goes on when its answer comes, at the earliest in the loop's next turn. What a failure
+costs is taken before anything is tried, and given back of what was no failure (stake.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from angarium.events.journal import Journal
 from angarium.inbound.hook_backend import HookBackend
-from angarium.inbound.quota import HOUR_NS, Allowance, Counts, Quota
+from angarium.inbound.quota import Counts, Quota
+from angarium.inbound.stake import AddressBarred, Stake, Stakes, TooManyFailures
 from angarium.metrics.counters import counter
 from angarium.policy.hooks import BoundHook
 from angarium.sasl.backend import Backend, Conversation, Peer
@@ -27,7 +26,7 @@ from angarium.sasl.http_backend import HttpBackend
 from angarium.sasl.options import AuthOptions
 from angarium.sasl.scram import BINDINGS
 from angarium.sasl.senders import Senders
-from angarium.sasl.steps import Accepted, Challenge, Refused, Unavailable
+from angarium.sasl.steps import Accepted, Challenge, Outcome, Refused, Unavailable
 from angarium.smtp import replies
 
 succeeded_total = counter("angarium_auth_succeeded_total", "AUTH exchanges answered 235.")
@@ -119,10 +118,10 @@ class Authority:
         self.journal = journal
         self.options = AuthOptions()
         self._counts = counts
+        self.stakes = Stakes(counts)
         self._hook = hook
         self._backend: Backend | None = None
         self._greeting: asyncio.Task[None] | None = None
-        self._under_way: dict[bytes, int] = {}
 
     def apply(self, options: AuthOptions) -> None:
         """A reload. Exchanges under way end with the backend they began with."""
@@ -158,61 +157,26 @@ class Authority:
 
     def begin(self, client: Client, mechanism: str, offers_plus: bool) -> Attempt:
         peer = Peer(client, client.host, client.is_secure, offers_plus)
-        conversation = None if self._backend is None else self._backend.begin(mechanism, peer)
-        return Attempt(self, client, mechanism, conversation)
+        stake = self.stakes.begin(client.network, self.options)
+        conversation = None if self._backend is None else self._backend.begin(mechanism, peer, stake)
+        return Attempt(self, client, mechanism, conversation, stake)
 
     def rights_of(self, identity: str) -> Rights:
         options = self.options.quota.get(identity) or self.options.quota.get("*")
         quota = None if options is None else Quota(self._counts.sent, identity, options)
         return Rights(Senders(identity, self.options.senders), quota)
 
-    def admit(self, identity: str) -> None:
-        """Raises TooManyFailures."""
-        if self._failures_of_identity(identity).wait_ns():
-            raise TooManyFailures("too-many-failures-of-identity")
-
-    def address_is_barred(self, client: Client) -> bool:
-        return self._failures_of_address(client).wait_ns() != 0
-
-    @contextlib.contextmanager
-    def trying(self, client: Client) -> Iterator[None]:
-        """While a try is judged: of one address no more at once than may fail. Raises TooManyFailures."""
-        network = client.network
-        count = self._under_way.get(network, 0)
-        if count >= self.options.failures_per_address:
-            raise TooManyFailures("too-many-tries-at-once")
-        self._under_way[network] = count + 1
-        try:
-            yield
-        finally:
-            self._under_way[network] -= 1
-            if self._under_way[network] == 0:
-                del self._under_way[network]
-
-    def count_failure(self, client: Client, identity: str) -> None:
-        self._failures_of_address(client).take()
-        if identity:
-            self._failures_of_identity(identity).take()
-
-    def _failures_of_address(self, client: Client) -> Allowance:
-        table, name = self._counts.failures_of_addresses, client.network.hex()
-        return Allowance(table, name, self.options.failures_per_address, HOUR_NS)
-
-    def _failures_of_identity(self, identity: str) -> Allowance:
-        table = self._counts.failures_of_identities
-        return Allowance(table, identity, self.options.failures_per_identity, HOUR_NS)
-
     def _make(self, options: AuthOptions) -> Backend | None:
         source = options.credentials
         if source.kind == "file":
             return FileBackend(
-                Path(source.path), self, self._report, threads=options.threads, cache_time_s=options.cache_time
+                Path(source.path), self._report, threads=options.threads, cache_time_s=options.cache_time
             )
         if source.kind == "dovecot":
-            return DovecotBackend(source.path, self)
+            return DovecotBackend(source.path)
         if source.kind == "hook":
-            return HookBackend(self._hook, self)
-        return HttpBackend(source, self) if source.kind == "http" else None
+            return HookBackend(self._hook)
+        return HttpBackend(source) if source.kind == "http" else None
 
     async def _greet(self, backend: DovecotBackend) -> None:
         try:
@@ -224,63 +188,73 @@ class Authority:
         self.journal.log("error", where="credentials", reason=reason)
 
 
-class TooManyFailures(Unavailable):
-    """Not tried: others failed, or may fail yet. `reason` is the word for the log."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class Attempt:
     """One AUTH command and its exchange: respond() to each thing the client says, drop() when it is gone or cancels."""
 
     def __init__(
-        self, authority: Authority, client: Client, mechanism: str, conversation: Conversation | None
+        self, authority: Authority, client: Client, mechanism: str, conversation: Conversation | None, stake: Stake
     ) -> None:
         self._authority = authority
         self._client = client
         self._mechanism = mechanism
         self._conversation = conversation
+        self._stake = stake
         self._task: asyncio.Task[None] | None = None
+        self._is_dropped = False
 
     def respond(self, response: bytes | None) -> None:
         """Its answer follows as one of the client's auth_ calls, never from inside this call."""
         self._task = self._authority.loop.create_task(self._go_on(response))
 
     def drop(self) -> None:
-        """Nothing is called any more."""
+        """Nothing is called any more.
+
+        Whoever leaves while he is judged has failed: a right password is often known sooner than a wrong one, so that
+        he may know by then.
+        """
+        self._is_dropped = True
         if self._task is not None:
             self._task.cancel()
         if self._conversation is not None:
             self._conversation.drop()
+        if self._stake.is_down:
+            self._stake.forfeit()
+            failed_total.add(1)
+            self._log_failure("abandoned")
 
     async def _go_on(self, response: bytes | None) -> None:
-        authority, client = self._authority, self._client
+        authority, client, stake = self._authority, self._client, self._stake
         try:
-            if authority.address_is_barred(client):
-                limited_total.add(1)
-                self._log_failure("too-many-failures-of-address")
-                client.auth_refused(replies.AUTH_TOO_MANY_FAILURES)
-                return
-            if self._conversation is None:
-                raise Unavailable("no source of credentials")
-            with authority.trying(client):
-                async with asyncio.timeout(authority.options.timeout):
-                    outcome = await self._conversation.respond(response)
-                if isinstance(outcome, Refused):
-                    authority.count_failure(client, outcome.identity)
+            outcome = await self._judge(response)
+        except AddressBarred as error:
+            limited_total.add(1)
+            self._log_failure(error.reason)
+            client.auth_refused(replies.AUTH_TOO_MANY_FAILURES)
+            return
         except TooManyFailures as error:
+            # Of a stake that is down, somebody has judged already: how long he took may have told.
+            if stake.is_down:
+                stake.forfeit()
             limited_total.add(1)
             self._log_failure(error.reason)
             client.auth_refused(replies.AUTH_UNAVAILABLE)
             return
         except (Unavailable, TimeoutError) as error:
+            stake.give_back()
             unavailable_total.add(1)
             self._log_failure(f"unavailable: {error or 'no answer in time'}")
             client.auth_refused(replies.AUTH_UNAVAILABLE)
             return
+        except asyncio.CancelledError:
+            if self._is_dropped:
+                raise
+            stake.give_back()  # a hook that cancels itself must not leave the session without an answer
+            unavailable_total.add(1)
+            self._log_failure("unavailable: cancelled")
+            client.auth_refused(replies.AUTH_UNAVAILABLE)
+            return
         except Exception as error:  # whatever a backend does, the session must have its answer
+            stake.give_back()
             authority.journal.log("error", where="auth", reason=repr(error))
             client.auth_refused(replies.AUTH_UNAVAILABLE)
             return
@@ -288,16 +262,26 @@ class Attempt:
             case Challenge(octets):
                 client.auth_challenge(octets)
             case Accepted(identity):
+                stake.give_back()
                 succeeded_total.add(1)
                 authority.journal.log(
                     "authenticated", client=_logged(client), user=identity, mechanism=self._mechanism
                 )
                 client.auth_accepted(identity.encode(), authority.rights_of(identity))
             case Refused(reason, identity):
+                stake.forfeit()
                 failed_total.add(1)
                 self._log_failure(reason, identity)
                 await asyncio.sleep(authority.options.failure_delay)
                 client.auth_refused(replies.AUTH_FAILED)
+
+    async def _judge(self, response: bytes | None) -> Outcome:
+        """Raises Unavailable, TimeoutError, and whatever else comes of a backend."""
+        self._stake.look()
+        if self._conversation is None:
+            raise Unavailable("no source of credentials")
+        async with asyncio.timeout(self._authority.options.timeout):
+            return await self._conversation.respond(response)
 
     def _log_failure(self, reason: str, identity: str = "") -> None:
         fields = {"client": _logged(self._client), "mechanism": self._mechanism, "reason": reason}

@@ -24,12 +24,11 @@ class HookBackend:
 
     mechanisms = frozenset(("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"))
 
-    def __init__(self, hook: Callable[[], BoundHook | None], gate: Gate) -> None:
+    def __init__(self, hook: Callable[[], BoundHook | None]) -> None:
         self._hook = hook
-        self._gate = gate
 
-    def begin(self, mechanism: str, peer: Peer) -> OwnConversation:
-        return OwnConversation(mechanism, peer, self, self._gate)
+    def begin(self, mechanism: str, peer: Peer, gate: Gate) -> OwnConversation:
+        return OwnConversation(mechanism, peer, self, gate)
 
     def close(self) -> None:
         pass

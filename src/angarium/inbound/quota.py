@@ -47,6 +47,10 @@ class Allowance:
     def take(self) -> bool:
         return self._share.wait_ns(self._interval_ns, self._count) == 0
 
+    def give_back(self) -> None:
+        """Of one take() that was True, by the same object: at most once."""
+        self._share.give_message_back(self._interval_ns)
+
 
 class Quota:
     """What one identity may still send. A transaction counts when MAIL is accepted, a recipient when RCPT is."""

@@ -53,7 +53,7 @@ class Backend(Protocol):
     @property
     def mechanisms(self) -> frozenset[str]: ...
 
-    def begin(self, mechanism: str, peer: Peer) -> Conversation: ...
+    def begin(self, mechanism: str, peer: Peer, gate: Gate) -> Conversation: ...
 
     def close(self) -> None: ...
 
@@ -71,10 +71,14 @@ class Knowledge(Protocol):
 
 
 class Gate(Protocol):
-    """Who may be tried at all."""
+    """Whether this exchange may be tried at all, and what a failure of it costs (inbound/stake.py)."""
 
     def admit(self, identity: str) -> None:
-        """Raises Unavailable when too many have failed as this identity."""
+        """Before anything is judged, and before a verdict is told: takes what a failure costs, once; identity "": not
+        known yet. Raises Unavailable when too many have failed."""
+
+    def give_back(self) -> None:
+        """Nothing is being judged any more, and the client was told nothing: until the next admit()."""
 
 
 class OwnConversation:
@@ -86,17 +90,26 @@ class OwnConversation:
         self._knowledge = knowledge
         self._gate = gate
         self._is_begun = False
+        self._asked: Ask | None = None
+        self._was_no = False
 
     async def respond(self, response: bytes | None) -> Outcome:
+        if self._asked is not None:
+            self._gate.admit(self._asked.identity)      # the mechanism itself may judge this response: SCRAM's proof
         if self._is_begun:
             step = self._exchange.respond(response or b"")
         else:
             self._is_begun = True
             step = self._exchange.start(response)
         while not isinstance(step, Challenge | Accepted | Refused):
-            if step.identity:
-                self._gate.admit(step.identity)
-            step = self._exchange.answer(await self._answer(step))
+            self._asked = step
+            self._gate.admit(step.identity)
+            answer = await self._answer(step)
+            self._was_no = answer is None
+            step = self._exchange.answer(answer)
+        # A challenge behind a no tells it (RFC 7628 §3.2.2): whoever then cancels has failed all the same.
+        if isinstance(step, Challenge) and not self._was_no:
+            self._gate.give_back()
         return step
 
     def drop(self) -> None:

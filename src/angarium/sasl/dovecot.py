@@ -27,16 +27,19 @@ from angarium.sasl.steps import Accepted, Challenge, Outcome, Refused, Unavailab
 # Mechanisms that may go through: those whose every message is base64 on both sides and whose end is 235 or 535.
 KNOWN: Final = ("SCRAM-SHA-256", "PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
 LINE_OCTETS: Final = 32 << 10
+SENT_OCTETS: Final = 8192  # of a line; behind a longer one Dovecot hangs up, on everybody who is being judged
 CONNECT_S: Final = 5.0
+# Their challenges may be a no already (RFC 7628 §3.2.2).
+_TELLING: Final = frozenset(("OAUTHBEARER", "XOAUTH2"))
 _FIELD: Final = re.compile(r"[^\x00\t\n\r]*")
 
 
 class DovecotBackend:
-    """socket_path  Dovecot's auth-client socket. gate: see backend.py; asked when Dovecot has said who it is."""
+    """socket_path  Dovecot's auth-client socket. Who it is, is known when Dovecot has judged: a gate is asked about the
+    address before, and about the identity before the verdict is told."""
 
-    def __init__(self, socket_path: str, gate: Gate) -> None:
+    def __init__(self, socket_path: str) -> None:
         self._path = socket_path
-        self._gate = gate
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
 
@@ -45,8 +48,8 @@ class DovecotBackend:
         """What it said it can; before it has said anything, what nearly every Dovecot can."""
         return self._link.mechanisms if self._link is not None else frozenset(("PLAIN", "LOGIN"))
 
-    def begin(self, mechanism: str, peer: Peer) -> _Conversation:
-        return _Conversation(self, self._gate, mechanism, peer)
+    def begin(self, mechanism: str, peer: Peer, gate: Gate) -> _Conversation:
+        return _Conversation(self, gate, mechanism, peer)
 
     def close(self) -> None:
         if self._link is not None:
@@ -109,10 +112,13 @@ class _Link:
             raise Unavailable("Dovecot: the connection was lost")
         if not all(map(_FIELD.fullmatch, fields)):
             raise Unavailable("Dovecot: a field that cannot be sent")
+        line = "\t".join(fields).encode() + b"\n"
+        if len(line) > SENT_OCTETS:
+            raise Unavailable("Dovecot: a response that is longer than it takes")
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            self._writer.write("\t".join(fields).encode() + b"\n")
+            self._writer.write(line)
             return await answer
         finally:
             self._waiting.pop(number, None)
@@ -165,6 +171,7 @@ class _Conversation:
         self._number = ""
 
     async def respond(self, response: bytes | None) -> Outcome:
+        self._gate.admit("")
         encoded = None if response is None else base64.b64encode(response).decode()
         if self._link is None:
             self._link = await self._backend.link()
@@ -178,7 +185,10 @@ class _Conversation:
                 fields.append(f"resp={encoded}")  # must be the last
         else:
             fields = ["CONT", self._number, encoded or ""]
-        return self._outcome(await self._link.ask(self._number, *fields))
+        outcome = self._outcome(await self._link.ask(self._number, *fields))
+        if isinstance(outcome, Challenge) and self._mechanism not in _TELLING:
+            self._gate.give_back()
+        return outcome
 
     def drop(self) -> None:
         if self._link is not None and self._number:

@@ -42,10 +42,9 @@ class FileBackend:
     mechanisms = frozenset(("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "EXTERNAL"))
 
     def __init__(
-        self, path: Path, gate: Gate, report: Callable[[str], None], *, threads: int, cache_time_s: float
+        self, path: Path, report: Callable[[str], None], *, threads: int, cache_time_s: float
     ) -> None:
         self._path = path
-        self._gate = gate
         self._report = report
         self._cache_time_s = cache_time_s
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
@@ -58,8 +57,8 @@ class FileBackend:
         self._key = secrets.token_bytes(32)
         self._cache: dict[str, tuple[bytes, str, float]] = {}
 
-    def begin(self, mechanism: str, peer: Peer) -> OwnConversation:
-        return OwnConversation(mechanism, peer, self, self._gate)
+    def begin(self, mechanism: str, peer: Peer, gate: Gate) -> OwnConversation:
+        return OwnConversation(mechanism, peer, self, gate)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

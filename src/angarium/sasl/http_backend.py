@@ -46,12 +46,11 @@ class HttpBackend:
 
     mechanisms = frozenset(("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"))
 
-    def __init__(self, url: str, gate: Gate) -> None:
+    def __init__(self, url: str) -> None:
         self._place = HttpPlace(url)
-        self._gate = gate
 
-    def begin(self, mechanism: str, peer: Peer) -> OwnConversation:
-        return OwnConversation(mechanism, peer, self, self._gate)
+    def begin(self, mechanism: str, peer: Peer, gate: Gate) -> OwnConversation:
+        return OwnConversation(mechanism, peer, self, gate)
 
     def close(self) -> None:
         pass
