@@ -101,6 +101,42 @@ def test_header_and_body_stay_apart(tmp_path: Path, message: bytes) -> None:
     assert stored[head.end() :] == message.replace(b"hello world", b"\r\nhello world")
 
 
+NO_FIELDS = [
+    b"X Y: z\r\n", "X-Ü: z\r\n".encode(), b"\x0cX: z\r\n", b"From a@b.example Thu Nov 26\r\n", b": z\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_FIELDS)
+@pytest.mark.parametrize("large", [False, True], ids=["small", "streamed"])
+def test_a_header_section_ends_for_every_reader_where_it_ended_for_us(
+    tmp_path: Path, line: bytes, large: bool
+) -> None:
+    """Where nothing else had to be added the empty line was not put in: what we took for body, and did not judge, many
+    readers took for more fields, a second From among them."""
+    head = WHOLE.partition(b"\r\n\r\n")[0] + b"\r\n"
+    behind = line + b"From: eve@z.example\r\n\r\n" + b"hello\r\n" * (100_000 if large else 1)
+    assert stored_of(tmp_path, head + behind)[1] == head + b"\r\n" + behind
+
+
+def test_a_last_line_that_does_not_end_is_no_field_for_anybody(tmp_path: Path) -> None:
+    """BDAT may leave its CRLF out, and the next hop gets it by DATA."""
+    head = WHOLE.partition(b"\r\n\r\n")[0] + b"\r\n"
+    assert stored_of(tmp_path, head + b"From: eve@z.example", "BDAT")[1] == head + b"\r\nFrom: eve@z.example"
+
+
+@pytest.mark.parametrize("line", NO_FIELDS)
+def test_no_line_hides_a_second_from_field(tmp_path: Path, line: bytes) -> None:
+    async def main() -> None:
+        async with auth_harness(tmp_path) as harness:
+            peer = await logged_in(harness, check_from=True)
+            message = b"From: alice@x.example\r\n" + WHOLE.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n"
+            assert (await submit(peer, message + line + b"From: eve@z.example\r\n\r\nhello\r\n"))[:3] == "250"
+        ((_, body),) = await stored_messages(tmp_path)
+        assert without_trace(body).partition(b"\r\n\r\n")[0] + b"\r\n" == message
+
+    run(main())
+
+
 def test_addresses_in_the_header_are_completed(tmp_path: Path) -> None:
     to = b"\r\nTo: B <b>,\r\n c@y.example\r\n\r\n"
     message = WHOLE.replace(b"a@x.example", b"root (Cron)").replace(b"\r\n\r\n", to)

@@ -33,11 +33,14 @@ cdef void submitted_fix(Client client, octets **body, bint is_last) noexcept:
     cdef bytes completion = client.context.settings.completion, sender = None
     cdef size_t completion_length = PyBytes_GET_SIZE(completion) if completion is not None else 0
     cdef const uint8_t *domain = <const uint8_t *>PyBytes_AS_STRING(completion) if completion is not None else NULL
-    cdef bint needs_date = client.context.adds_date, needs_id = client.context.adds_message_id
+    cdef bint needs_date = client.context.adds_date, needs_id = client.context.adds_message_id, lacks_blank
     transaction.header = HEADER_SEEN
     if how == MIME_HEADER_OPEN and not is_last:
         refuse(client, HEADER_TOO_BIG)
         return
+    # Whatever else is needed: some readers end the header section at a line that is no field, others read fields behind it. With
+    # the empty line in front of it, or of a last line that does not end, what was judged below is what everybody reads.
+    lacks_blank = how == MIME_HEADER_BODY or (how == MIME_HEADER_OPEN and end < length)
     while mime_field_next(header, end, &at, &field):
         if field.kind == MIME_FIELD_DATE:
             needs_date = False
@@ -60,8 +63,8 @@ cdef void submitted_fix(Client client, octets **body, bint is_last) noexcept:
             client.context.intake.journal.log("error", where="submission", reason=repr(error))
             refuse(client, LOCAL_TROUBLE)
             return
-    if needs_date or needs_id or sender is not None or completed != end:
-        if rebuild(client, body, end, completed, how == MIME_HEADER_BODY, needs_date, needs_id, sender) != 0:
+    if needs_date or needs_id or sender is not None or completed != end or lacks_blank:
+        if rebuild(client, body, end, completed, lacks_blank, needs_date, needs_id, sender) != 0:
             refuse(client, NO_MEMORY)
 
 
