@@ -32,6 +32,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         before = field.end;
     }
     INVARIANT(before == end);
+    /* Whoever passes over what is no field finds all fields, in their places, and what is behind. */
+    size_t found_at = 0, wanted_at = 0;
+    mime_field found, wanted;
+    while (mime_field_next(in, end, &wanted_at, &wanted)) {
+        INVARIANT(mime_field_find(in, size, &found_at, &found) && found.start == wanted.start && found.value == wanted.value
+                  && found.kind == wanted.kind && found.end >= wanted.end);
+        if (found.end > wanted.end)     /* a last folded line that does not end */
+            INVARIANT(how == MIME_HEADER_OPEN && found.end == size);
+    }
+    for (before = found_at; mime_field_find(in, size, &found_at, &found); before = found.end)
+        INVARIANT(found.start >= before && found.value > found.start && found.value <= found.end && found.end == found_at
+                  && found.end <= size);
+    INVARIANT(how != MIME_HEADER_BLANK || before == end);
     size_t length = mime_header_complete(in, end, (const uint8_t *)"d.example", 9, false, NULL);
     INVARIANT(length == end + 10 * added);
     uint8_t *out = malloc(length + 1);

@@ -71,6 +71,14 @@ static uint8_t kind_of(const uint8_t *in, size_t length)
     return MIME_FIELD_OTHER;
 }
 
+/* Of the field whose name begins at `start`; blanks may be in front of the colon. */
+static uint8_t kind_behind(const uint8_t *in, size_t start, size_t colon)
+{
+    while (colon > start && (in[colon - 1] == ' ' || in[colon - 1] == '\t'))
+        colon--;
+    return kind_of(in + start, colon - start);
+}
+
 bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *out)
 {
     size_t end = line_end(in, length, *at);
@@ -89,10 +97,33 @@ bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *o
         end = next;
     }
     out->end = *at = end;
-    while (colon > out->start && (in[colon - 1] == ' ' || in[colon - 1] == '\t'))
-        colon--;
-    out->kind = kind_of(in + out->start, colon - out->start);
+    out->kind = kind_behind(in, out->start, colon);
     return true;
+}
+
+static size_t line_end_or_all(const uint8_t *in, size_t length, size_t at)
+{
+    size_t end = line_end(in, length, at);
+
+    return end != 0 ? end : length;
+}
+
+bool mime_field_find(const uint8_t *in, size_t length, size_t *at, mime_field *out)
+{
+    while (*at < length) {
+        size_t start = *at, end = line_end_or_all(in, length, start);
+        if (end - start == 2 && in[start] == '\r')
+            return false;
+        size_t colon = colon_of(in, start, end);
+        *at = end;
+        while (*at < length && (in[*at] == ' ' || in[*at] == '\t'))
+            *at = line_end_or_all(in, length, *at);
+        if (colon == end)
+            continue;
+        *out = (mime_field){start, colon + 1, *at, kind_behind(in, start, colon)};
+        return true;
+    }
+    return false;
 }
 
 bool mime_field_is(const uint8_t *in, const mime_field *field, const uint8_t *name, size_t length)

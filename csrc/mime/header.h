@@ -36,6 +36,10 @@ typedef struct mime_field {
 /* The next field from *at on, in a header section in[0..length); false at its end. *at is left behind it. */
 bool mime_field_next(const uint8_t *in, size_t length, size_t *at, mime_field *out);
 
+/* The same in a whole message, for who must miss no field that some reader may find: lines that are no fields are passed over, as far as
+ * the empty line or the end of in[0..length), and a last line counts that has no CRLF. */
+bool mime_field_find(const uint8_t *in, size_t length, size_t *at, mime_field *out);
+
 /* Whether the field has this name, in any case. `name` without the colon. */
 bool mime_field_is(const uint8_t *in, const mime_field *field, const uint8_t *name, size_t length);
 

@@ -158,6 +158,8 @@ def test_received_says_priority_and_keywords(tmp_path: Path) -> None:
         (b"Solicitation : org.example:X, net.example:ADV\r\n", None, True),
         (b"Solicitation: com.example:OK\r\n", b"com.example:OK", False),
         (b"Solicitation: 1 is no keyword; net.example:ADV\r\n", None, False),
+        (b"X Y: no field\r\nSolicitation: net.example:ADV\r\n", None, True),
+        (b"From a@b.example Thu Nov 26\r\nSolicitation: com.example:OK\r\n", b"com.example:OK", False),
         (b"Solicitations: net.example:ADV\r\n", None, False),
         (b"X-Solicitation: net.example:ADV\r\n", None, False),
         (b"Subject: x\r\n\r\nSolicitation: net.example:ADV\r\n", None, False),

@@ -126,6 +126,24 @@ def test_a_header_section_that_is_not_seen_whole_is_refused(tmp_path: Path) -> N
     assert told.startswith("554 5.6.0 Message refused: header section too big")
 
 
+@pytest.mark.parametrize("way", ["DATA", "BDAT"])
+@pytest.mark.parametrize(
+    "line",
+    [b"X Y: z\r\n", "X-Ü: z\r\n".encode(), b"\x0cX: z\r\n", b"From a@b.example Thu Nov 26\r\n"],
+)
+def test_no_line_hides_the_field(tmp_path: Path, line: bytes, way: str) -> None:
+    """What stands behind a line that is no field is body to us and header to others: the message went at once."""
+    for message in (FROM + line + b"X-Send-At: %b\r\n", line + FROM + b"X-Send-At: %b\r\n"):
+        told, _, attributes = stored_of(tmp_path, message % in_an_hour() + REST, way)
+        assert told == "554 5.6.0 Message refused: header section with a line that is no field or does not end"
+        assert not attributes
+
+
+def test_a_field_whose_line_does_not_end_is_not_passed_over(tmp_path: Path) -> None:
+    told, _, _ = stored_of(tmp_path, FROM + b"X-Send-At: " + in_an_hour(), "BDAT")
+    assert told == "554 5.6.0 Message refused: header section with a line that is no field or does not end"
+
+
 def test_of_a_client_that_may_not_relay_it_means_nothing_and_stays(tmp_path: Path) -> None:
     message = b"X-Send-At: tomorrow\r\n" + FROM + REST
     reply, stored, attributes = stored_of(tmp_path, message, relay_from=[], relay_to=["y.example"])

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from angarium.mime.header_section import are_clear, complete, fields, find_end, mailboxes
+from angarium.mime.header_section import are_clear, complete, fields, fields_for_any_reader, find_end, mailboxes
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,26 @@ def test_fields_and_their_kinds() -> None:
         (0, b"Datex:"),
     ]  # fmt: skip
     assert fields(header)[1][2] == b" y\r\n z\r\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "names"),
+    [
+        (b"A: x\r\nB: y\r\n z\r\n\r\nC: body\r\n", [b"A:", b"B:"]),
+        (b"A: x\r\nno field\r\nB: y\r\n\r\nC: body\r\n", [b"A:", b"B:"]),
+        (b"From a@b\r\n folded: x\r\nFrom : y\r\n", [b"From :"]),
+        (b" A: x\r\n\x0cB: y\r\nC: z", [b"C:"]),
+        (b"A: x\r\nB: y\r\n z", [b"A:", b"B:"]),
+        (b"A: x\r", [b"A:"]),
+        (b"\r\nA: x\r\n", []),
+        (b"no field", []),
+        (b"", []),
+    ],
+)
+def test_who_passes_over_what_is_no_field_finds_what_any_reader_may_find(message: bytes, names: list[bytes]) -> None:
+    found = fields_for_any_reader(message)
+    assert [name for _, name, _ in found] == names
+    assert all(name.startswith(b"From") == (kind == 3) for kind, name, _ in found)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from libc.string cimport memmove
 from angarium.inbound.client cimport Client
 from angarium.inbound.submitted cimport HEADER_REFUSED
 from angarium.inbound.transaction cimport transaction_set_attribute
-from angarium.mime.cheader cimport MIME_HEADER_OPEN, mime_field, mime_field_is, mime_field_next, mime_header_end, mime_header_find_end
+from angarium.mime.cheader cimport (
+    MIME_HEADER_BODY, MIME_HEADER_OPEN, mime_field, mime_field_is, mime_field_next, mime_header_end, mime_header_find_end,
+)
 from angarium.model.clock cimport utc_ms
 from angarium.model.octets cimport octets
 from angarium.smtp.server_parameters cimport MAIL_DELIVER_BY, MAIL_HOLD_FOR, MAIL_HOLD_UNTIL, mail_parameters
@@ -18,6 +20,7 @@ from angarium.inbound.send_time import moment_of
 from angarium.smtp import replies
 
 cdef bytes HEADER_TOO_BIG = replies.HEADER_TOO_BIG
+cdef bytes HOLD_FIELD_UNSEEN = replies.HOLD_FIELD_UNSEEN
 cdef bytes HOLD_FIELD_UNREADABLE = replies.HOLD_FIELD_UNREADABLE
 cdef bytes HOLD_FIELD_TWICE = replies.HOLD_FIELD_TWICE
 cdef bytes HOLD_FIELD_TOO_LATE = replies.HOLD_FIELD_TOO_LATE
@@ -39,6 +42,9 @@ cdef void scheduled_take(Client client, octets *body, bint is_last) noexcept:
     how = mime_header_find_end(header, length, &end)
     if how == MIME_HEADER_OPEN and not is_last:
         refuse(client, HEADER_TOO_BIG)          # the field may be further down: it must not go early
+        return
+    if how == MIME_HEADER_BODY or (how == MIME_HEADER_OPEN and end < length):
+        refuse(client, HOLD_FIELD_UNSEEN)       # likewise
         return
     while mime_field_next(header, end, &at, &field):
         if mime_field_is(header, &field, <const uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)):

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 from angarium.inbound.client cimport Client
 from angarium.inbound.submitted cimport HEADER_REFUSED
 from angarium.inbound.transaction cimport transaction_set_attribute
-from angarium.mime.cheader cimport mime_field, mime_field_is, mime_field_next, mime_header_find_end
+from angarium.mime.cheader cimport mime_field, mime_field_find, mime_field_is
 from angarium.model.octets cimport octets
 from angarium.smtp.csmtp cimport smtp_solicit_is_valid, smtp_solicit_meets
 from angarium.smtp.server_parameters cimport MAIL_SOLICIT
@@ -26,11 +26,11 @@ cdef dict refusals = {}
 cdef void solicitation_look(Client client, const octets *body) noexcept:
     cdef ServerSession session = client.session
     cdef const uint8_t *header = body.data + client.transaction.trace_octets
-    cdef size_t length = body.length - client.transaction.trace_octets, end, at = 0
+    cdef size_t length = body.length - client.transaction.trace_octets, at = 0
     cdef bytes unwanted = session.settings.no_soliciting, keywords
     cdef mime_field field
-    mime_header_find_end(header, length, &end)
-    while mime_field_next(header, end, &at, &field):
+    # Behind a line that is no field, too: many readers find it there.
+    while mime_field_find(header, length, &at, &field):
         if not mime_field_is(header, &field, <const uint8_t *>b"Solicitation", NAME_OCTETS):
             continue
         # Read leniently: folded, or with white space behind the commas, it is meant all the same.

@@ -29,6 +29,7 @@ cdef extern from "mime/header.h" nogil:
 
     mime_header_end mime_header_find_end(const uint8_t *data, size_t length, size_t *end)
     bint mime_field_next(const uint8_t *data, size_t length, size_t *at, mime_field *out)
+    bint mime_field_find(const uint8_t *data, size_t length, size_t *at, mime_field *out)
     bint mime_mailboxes_are_clear(const uint8_t *data, size_t length)
     bint mime_field_is(const uint8_t *data, const mime_field *field, const uint8_t *name, size_t length)
     bint mime_mailbox_next(const uint8_t *data, size_t length, size_t *at, mime_mailbox *out)

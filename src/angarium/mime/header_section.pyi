@@ -6,6 +6,9 @@ def find_end(message: bytes) -> tuple[str, int]:
 def fields(header: bytes) -> list[tuple[int, bytes, bytes]]:
     """(kind, name and colon, value with its CRLF) of each field."""
 
+def fields_for_any_reader(message: bytes) -> list[tuple[int, bytes, bytes]]:
+    """The same for whoever passes over lines that are no fields, as far as the empty line."""
+
 def mailboxes(value: bytes) -> list[tuple[bytes, bool]]:
     """(addr-spec, whether it has a domain) of each mailbox in the value of an address field."""
 

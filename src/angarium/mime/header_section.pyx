@@ -21,6 +21,15 @@ def fields(bytes header not None):
     return found
 
 
+def fields_for_any_reader(bytes message not None):
+    cdef size_t at = 0
+    cdef mime_field field
+    found = []
+    while mime_field_find(message, len(message), &at, &field):
+        found.append((field.kind, message[field.start:field.value], message[field.value:field.end]))
+    return found
+
+
 def mailboxes(bytes value not None):
     cdef size_t at = 0
     cdef mime_mailbox mailbox

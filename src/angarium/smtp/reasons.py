@@ -351,6 +351,11 @@ REASONS: Final[dict[str, Reason]] = {
         "from-unclear",
         "A submitted message has not one From field with an address that every reader finds in it.",
     ),
+    "HOLD_FIELD_UNSEEN": Reason(
+        "hold-field-unseen",
+        "A line of the header section is no field or has no end: the field that says when to send it could be behind.",
+        ("listener.extensions.future_release_field",),
+    ),
     "HOLD_FIELD_UNREADABLE": Reason(
         "hold-field-unreadable",
         "The header field that says when a message is to be sent has no date and time with a zone.",

@@ -157,6 +157,7 @@ HEADER_TOO_BIG = b"554 5.6.0 Message refused: header section too big\r\n"
 UNQUALIFIED_HEADER = b"554 5.6.0 Message refused: address without a domain in the header\r\n"
 FROM_UNCLEAR = b"554 5.6.0 Message refused: one From field with an address is needed\r\n"
 # future_release_field: what FUTURERELEASE says to MAIL comes too late for 501
+HOLD_FIELD_UNSEEN = b"554 5.6.0 Message refused: header section with a line that is no field or does not end\r\n"
 HOLD_FIELD_UNREADABLE = b"554 5.6.0 Message refused: its time of sending is no date and time with a zone\r\n"
 HOLD_FIELD_TWICE = b"554 5.6.0 Message refused: its time of sending is said more than once\r\n"
 HOLD_FIELD_TOO_LATE = b"554 5.6.0 Message refused: its time of sending is later than mail is held here\r\n"
