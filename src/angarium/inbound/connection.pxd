@@ -41,6 +41,8 @@ cdef class InboundConnection(Client):
     cdef bint eof_received(self) noexcept                   # False: there is nothing left to say
     cdef void lost(self) noexcept                           # the socket is gone
     cdef void begin(self, const uint8_t *early, size_t length) noexcept
+    cdef bint has_place(self) noexcept
+    cdef void begin_session(self, const uint8_t *early, size_t length) noexcept
     cdef bint is_in_handshake(self) noexcept
     cdef void begin_tls(self, TlsSession layer) noexcept
     cdef void receive_encrypted(self, size_t length) noexcept

@@ -17,10 +17,10 @@ from angarium.inbound.gate cimport Gate
 from angarium.inbound.greeting cimport welcome
 from angarium.inbound.inquiry cimport inquiry_drop
 from angarium.inbound.data cimport proceed_body, proceed_data, proceed_message
-from angarium.inbound.limits cimport limits_enter, limits_leave, limits_refuse
+from angarium.inbound.limits cimport limits_await, limits_enter, limits_leave, limits_refuse
 from angarium.inbound.mail cimport proceed_mail
 from angarium.inbound.rcpt cimport proceed_rcpt
-from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive
+from angarium.inbound.proxied cimport proxied_begin, proxied_expired, proxied_receive, proxied_time_ms
 from angarium.inbound.starttls cimport proceed_starttls, tls_established, tls_failed, tls_layer
 from angarium.inbound.wire cimport wire_abort, wire_close, wire_open, wire_send, wire_send_eof, wire_want
 from angarium.metrics.counters cimport Counter
@@ -84,25 +84,20 @@ cdef class InboundConnection(Client):
         self.deadline.kind = <uint8_t>intake.deadline_kind
         self.set_peer(peer)
         if self.context.proxy_from.count and self.context.proxy_from.has(self.binary_address):
-            proxied_begin(self)
+            # For whom it is may take seconds to be said, or never be: a place it has meanwhile like everybody.
+            if self.has_place() and limits_await(self):
+                proxied_begin(self)
+            else:
+                self.session.lingers = True         # the header is on its way
+                self.begin_session(NULL, 0)
         else:
             self.begin(NULL, 0)
         wire_want(self)
 
     cdef void begin(self, const uint8_t *early, size_t length) noexcept:
         """It is known who the client is: the greeting, or why there is none. `early`: what it has said before."""
-        cdef Intake intake = self.context.intake
-        self.places = self.context.places           # given back there, whatever a reload makes of the listener
-        if not self.places.take():
-            self.places = None
-            turned_away_total.cell[0] += 1
-            self.session.close_with(self.context.settings.too_many_reply)
-            self.tell_rejected(self.session.refusal)
-        elif intake.is_draining:
-            self.session.part_with(self.context.settings.shutdown_reply)
-        elif intake.is_memory_full:
-            memory_full_total.cell[0] += 1
-            self.session.close_with(MEMORY_FULL)
+        if not self.has_place():
+            pass
         elif self.context.gate is not None and (reply := limits_enter(self)) is not None:
             self.session.close_with(reply)
         elif self.context.is_implicit_tls:
@@ -112,6 +107,30 @@ cdef class InboundConnection(Client):
                 self.begin_tls(tls_layer(self))
         else:
             welcome(self, length)
+        self.begin_session(early, length)
+
+    cdef bint has_place(self) noexcept:
+        """Among the listener's sessions, which it takes, and in memory; False: the session says why not."""
+        cdef Intake intake = self.context.intake
+        if self.places is None:
+            self.places = self.context.places       # given back there, whatever a reload makes of the listener
+            if not self.places.take():
+                self.places = None
+                turned_away_total.cell[0] += 1
+                self.session.close_with(self.context.settings.too_many_reply)
+                self.tell_rejected(self.session.refusal)
+                return False
+        if intake.is_draining:
+            self.session.part_with(self.context.settings.shutdown_reply)
+            return False
+        if intake.is_memory_full:
+            memory_full_total.cell[0] += 1
+            self.session.close_with(MEMORY_FULL)
+            return False
+        return True
+
+    cdef void begin_session(self, const uint8_t *early, size_t length) noexcept:
+        cdef Intake intake = self.context.intake
         if self.context.is_implicit_tls:
             octets_unref(self.session.take_output_octets())     # before TLS nothing can be said
             if length and self.tls is not None:
@@ -436,9 +455,11 @@ cdef class InboundConnection(Client):
         """The load has become high: a deadline that runs already is cut to what holds now."""
         cdef Intake intake = self.context.intake
         cdef uint64_t left_ms = intake.tight_command_ms, message_ms
-        if self.phase != PHASE_OPEN or self.is_held_back or self.session.asked != 0 or self.is_in_handshake():
+        if self.phase == PHASE_PROXIED:
+            left_ms = proxied_time_ms(intake)
+        elif self.phase != PHASE_OPEN or self.is_held_back or self.session.asked != 0 or self.is_in_handshake():
             return
-        if self.session.is_in_data():
+        elif self.session.is_in_data():
             left_ms = intake.tight_data_ms
             message_ms = self.data_time_left_ms()
             if message_ms < left_ms:

@@ -1,6 +1,7 @@
 from angarium.admission.tallies cimport tally_kind
 from angarium.inbound.client cimport Client
 
+cdef bint limits_await(Client client) noexcept  # False: the machine has no place for one more, and the session says so
 cdef bytes limits_enter(Client client)                          # the reply to a connection that may not come in, or None
 cdef bytes limits_move(Client client, bint is_own)              # the same for whom a listed peer has introduced
 cdef void limits_leave(Client client) noexcept

@@ -41,6 +41,20 @@ cdef bytes NETWORK_HANDSHAKES = replies.NETWORK_HANDSHAKES
 cdef bytes NETWORK_AUTH_ATTEMPTS = replies.NETWORK_AUTH_ATTEMPTS
 
 
+cdef bint limits_await(Client client) noexcept:
+    """Whose connection it is will be said: it has its place among the machine's sessions until then, and keeps it unless its client
+    turns out to be exempt. False: there is none, and the session says so."""
+    cdef Gate gate = client.context.gate
+    if gate is None or gate.max_sessions == 0:
+        return True
+    if tally_session_take(gate.tallies.table, gate.tallies.worker, gate.max_sessions):
+        client.counted_by = gate.tallies
+        return True
+    full_total.cell[0] += 1
+    client.session.close_with(MACHINE_FULL)
+    return False
+
+
 cdef bytes limits_enter(Client client):
     return enter(client, client.context.gate, client.may_relay)
 
@@ -63,6 +77,7 @@ cdef bytes enter(Client client, Gate gate, bint is_own):
     cdef Visit visit
     cdef int over
     if gate.exempt.has(client.binary_address):
+        limits_leave(client)                  # the place it had while nobody knew
         return None
     client.is_stranger = not is_own
     if gate.max_sessions and client.counted_by is None:

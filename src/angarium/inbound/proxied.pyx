@@ -1,9 +1,10 @@
 # Connections from load balancers that say who the client is (PROXY protocol, csrc/smtp/proxy.h). Only listed peers get here
 # (listener.proxy_from): from anybody else the same octets are a client that speaks before the greeting.
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from angarium.inbound.connection cimport PHASE_OPEN, PHASE_PROXIED, InboundConnection
+from angarium.inbound.context cimport Intake
 from angarium.metrics.counters cimport Counter
 
 from angarium.metrics.counters import counter
@@ -23,6 +24,7 @@ cdef extern from "smtp/proxy.h" nogil:
 
 cdef enum:
     HEADER_MS = 5000                # proxy-protocol.txt §2: three seconds at the least; it is the first segment that was sent
+    TIGHT_HEADER_MS = 3000          # while the load is high
 
 cdef bytes PROXY_HEADER_BAD = replies.PROXY_HEADER_BAD
 cdef bytes PROXY_HEADER_LATE = replies.PROXY_HEADER_LATE
@@ -34,7 +36,13 @@ cdef Counter bad_headers_total = counter(
 cdef void proxied_begin(InboundConnection connection) noexcept:
     connection.phase = PHASE_PROXIED
     connection.header = b""
-    connection.context.intake.wheel.arm(&connection.deadline, HEADER_MS)
+    connection.context.intake.wheel.arm(&connection.deadline, proxied_time_ms(connection.context.intake))
+
+
+cdef uint64_t proxied_time_ms(Intake intake) noexcept:
+    if not intake.is_tight:
+        return HEADER_MS
+    return intake.tight_command_ms if intake.tight_command_ms < TIGHT_HEADER_MS else TIGHT_HEADER_MS
 
 
 cdef void proxied_receive(InboundConnection connection, const uint8_t *data, size_t length) noexcept:
