@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from inbound.auth_harness import auth_harness
+from inbound.auth_harness import auth_harness, plain
 from inbound.intake_harness import HOSTNAME, intake_harness, run
 from inbound.smtp_peer import SmtpPeer
 from inbound.test_messages_in import stored_messages, without_trace
@@ -17,7 +17,7 @@ from tls.authority import listener_tls
 
 from angarium.inbound.extensions import DEFAULTS, ExtensionOptions
 from angarium.inbound.kinds import Kind
-from angarium.inbound.options import ListenerOptions
+from angarium.inbound.options import ListenerAuthOptions, ListenerOptions
 from angarium.model.units import Duration, decode_unit
 
 PAGE = Path(__file__).parents[2] / "docs" / "extensions.md"
@@ -244,6 +244,69 @@ def test_a_reload_takes_pipelining_from_nobody_who_was_offered_it(tmp_path: Path
             assert b"PIPELINING" not in await said(peer, b"EHLO client.example\r\n")
             peer.say(b"RSET\r\nRSET\r\n")
             assert (await peer.rest()).startswith(b"503 5.5.0 ")
+
+    run(main())
+
+
+OFFERED = [
+    MAIL + b" SIZE=10", MAIL + b" BODY=8BITMIME", MAIL + b" SMTPUTF8", MAIL + b" BODY=BINARYMIME",
+    MAIL + b" RET=HDRS ENVID=x", MAIL + b" BY=60;R", MAIL + b" HOLDFOR=3600", MAIL + b" MT-PRIORITY=3", MAIL + b" SOLICIT=net.example:ADV",
+    MAIL + b" AUTH=<>",
+]  # fmt: skip
+ALL_OFF = {
+    "size": False, **NO_8BIT, "chunking": False, "dsn": False, "deliver_by": False, "future_release": Duration(0),
+    "priority": False, "no_soliciting": None,
+}  # fmt: skip
+
+
+def test_a_reload_takes_nothing_from_sessions_that_were_offered_it(tmp_path: Path) -> None:
+    """Connections are kept for many messages by those who deliver here: they were told 5xx for what EHLO had offered,
+    and failed the mail."""
+
+    async def main() -> None:
+        async with auth_harness(tmp_path, extensions=ExtensionOptions(**ON), relay_to=["y.example"]) as harness:
+            listener = harness.listeners[0]
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await peer.ask(plain()))[:3] == "235"
+            other = await SmtpPeer.connect(harness.port)
+            await other.reply()
+            before = listener.context.options
+            off = msgspec.structs.replace(
+                before, extensions=ExtensionOptions(**{**ON, **ALL_OFF}), auth=ListenerAuthOptions()
+            )
+            listener.apply(HOSTNAME, off)
+            mail = MAIL.replace(b"<a@", b"<alice@")
+            for command in OFFERED:
+                assert (await peer.ask(command.replace(MAIL, mail) + b"\r\n"))[:3] == "250", command
+                assert (await peer.ask(b"RCPT TO:<b@y.example> NOTIFY=NEVER\r\n"))[:3] == "250"
+                assert (await peer.ask(b"RSET\r\n"))[:3] == "250"
+            assert (await peer.ask(mail + b"\r\n"))[:3] == "250"
+            assert (await peer.ask(b"RCPT TO:<b@y.example> NOTIFY=NEVER\r\n"))[:3] == "250"
+            for chunk in (b"BDAT 14\r\nSubject: x\r\n\r\n", b"BDAT 3 LAST\r\nx\r\n"):
+                assert (await peer.ask(chunk))[:3] == "250"
+            # Who says EHLO now is offered what holds now; and so is who had not said it.
+            for one in (peer, other):
+                assert not words(await said(one, b"EHLO client.example\r\n")) & {"CHUNKING", "DSN", "FUTURERELEASE"}
+                for command in OFFERED:
+                    assert (await one.ask(command.replace(MAIL, mail) + b"\r\n"))[:1] == "5", command
+            # And what comes back is not lost on who has not said EHLO yet.
+            late = await SmtpPeer.connect(harness.port)
+            await late.reply()
+            listener.apply(HOSTNAME, before)
+            assert b"CHUNKING" in await said(late, b"EHLO client.example\r\n")
+            assert (await late.ask(MAIL + b" BODY=8BITMIME\r\n"))[:3] == "250"
+
+    run(main())
+
+
+def test_keywords_that_a_reload_brings_hold_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with intake_harness(tmp_path, extensions=ExtensionOptions(**ON)) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            listener = harness.listeners[0]
+            wanted = ExtensionOptions(**{**ON, "no_soliciting": ["net.example:ADV"]})
+            listener.apply(HOSTNAME, msgspec.structs.replace(listener.context.options, extensions=wanted))
+            assert (await peer.ask(MAIL + b" SOLICIT=net.example:ADV\r\n"))[:9] == "550 5.7.1"
 
     run(main())
 

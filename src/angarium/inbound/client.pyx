@@ -132,7 +132,7 @@ cdef class Client:
 
     cdef void refresh(self) noexcept:
         self.generation = self.context.generation
-        self.session.settings = self.context.settings
+        self.session.use(self.context.settings)
         self.let_in_until_ms = 0                # by rules that may be gone
         if self.session.identity is not None:
             auth_refresh(self)

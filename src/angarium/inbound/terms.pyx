@@ -39,7 +39,8 @@ cdef bytes terms_take(Client client, inbound_transaction *transaction):
             return HOLD_NOT_ALLOWED
         if until_s < now_s:
             return HOLD_IS_PAST
-        if until_s > now_s + session.settings.hold_max_s:
+        # As long as it was offered, or is now where that is longer: a reload refuses nothing of who was offered it.
+        if until_s > now_s + max(session.offered.hold_max_s, session.settings.hold_max_s):
             return HOLD_TOO_LONG
         if mail.flags & MAIL_DELIVER_BY and <int64_t>until_s > <int64_t>now_s + mail.by.seconds:
             return HOLD_BEYOND_BY

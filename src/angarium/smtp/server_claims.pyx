@@ -30,7 +30,7 @@ cdef void claim_ends(ServerDialogue self, bytes helo, bint is_ehlo, bytes identi
     self.end_transaction()
     self.helo = helo
     self.is_ehlo = is_ehlo
-    self.ends_group = self.settings.ends_group if is_ehlo else <uint32_t>EVERY_VERB
+    self.ends_group = self.offered.ends_group if is_ehlo else <uint32_t>EVERY_VERB
     self.identity = identity
     self.state = SERVER_START if helo is None else SERVER_READY
     self.say(self.settings.greeting)

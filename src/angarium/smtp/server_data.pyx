@@ -31,7 +31,7 @@ cdef server_event data_command(ServerDialogue self) noexcept:
 
 
 cdef server_event bdat_command(ServerDialogue self, smtp_command *command) noexcept:
-    if not self.settings.chunking and self.state != SERVER_BETWEEN_CHUNKS:      # a reload leaves the message under way alone
+    if not self.offered.chunking:
         return chunk_refused(self, NOT_IMPLEMENTED, command)
     self.chunk_octets = command.chunk_octets
     self.chunk_left = command.chunk_octets

@@ -30,6 +30,9 @@ cdef enum server_event:
 cdef class ServerDialogue:
     """The fields of one SMTP dialogue, server side. Owns its three buffers; borrows input between receive_octets() and hold()."""
     cdef ServerSettings settings
+    cdef ServerSettings offered         # those of the last EHLO: what it offered is known until the next, whatever a reload says
+    cdef bint was_offered_auth          # likewise, of what not every session gets
+    cdef bint was_offered_holds
     cdef readonly uint8_t state         # server_state
     cdef readonly uint8_t after         # the state behind a skip
     cdef readonly uint8_t asked         # server_event that waits for its answer, or 0
@@ -40,7 +43,7 @@ cdef class ServerDialogue:
     cdef readonly bint has_spoken       # the first line is in
     cdef bint is_last_chunk
     cdef readonly bint lingers          # what closes the session may leave input unread: let the peer read our reply
-    cdef uint32_t ends_group            # bits of verbs behind which nothing may stand: what was offered by EHLO holds until the next
+    cdef uint32_t ends_group            # bits of verbs behind which nothing may stand: of `offered`, or of nobody who said EHLO
     cdef readonly uint32_t recipient_count
     cdef readonly uint32_t refused_recipient_count
     cdef readonly uint32_t error_count
@@ -83,6 +86,8 @@ cdef class ServerDialogue:
     cdef octets *held                   # input kept from one receive_octets() to the next
     cdef octets *output
 
+    # A reload. Who has not said EHLO was offered nothing yet.
+    cdef void use(self, ServerSettings settings) noexcept
     cdef void say(self, bytes reply) noexcept
     cdef void say_octets(self, const void *data, size_t length) noexcept
     # Of the reply to message data, one for each recipient (RFC 2033 §4.2), those behind the first.

@@ -21,7 +21,7 @@ assert REPLY_LIMIT == limits.REPLY_LINE_OCTETS
 
 cdef class ServerDialogue:
     def __cinit__(self, ServerSettings settings not None):
-        self.settings = settings
+        self.settings = self.offered = settings
         self.state = SERVER_CONNECTED
         self.ends_group = EVERY_VERB
 
@@ -29,6 +29,11 @@ cdef class ServerDialogue:
         octets_unref(self.held)
         reader_drop(&self.message)
         octets_unref(self.output)
+
+    cdef void use(self, ServerSettings settings) noexcept:
+        self.settings = settings
+        if self.helo is None:
+            self.offered = settings
 
     cdef void say(self, bytes reply) noexcept:
         self.say_octets(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))

@@ -26,8 +26,9 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
         return self.tell_refusal(AUTH_REQUIRED)
     if self.settings.max_messages and self.mail_count >= self.settings.max_messages:
         return self.tell_refusal(TOO_MANY_MESSAGES)         # RFC 9422 §4.1 (MAILMAX)
-    reply = mail_parameters_read(line, command, self.settings, self.mechanisms is not None,
-                                 self.future_release is not None, &self.mail)
+    reply = mail_parameters_read(line, command, self.offered, self.settings,
+                                 self.mechanisms is not None or self.was_offered_auth,
+                                 self.future_release is not None or self.was_offered_holds, &self.mail)
     if self.mail.flags & MAIL_REQUIRETLS and not offers_requiretls(self):
         reply = UNKNOWN_PARAMETER
     if reply is None and self.mail.announced_octets > self.settings.max_message_octets:
@@ -46,7 +47,7 @@ cdef server_event mail_command(ServerDialogue self, const uint8_t *line, smtp_co
 
 
 cdef server_event rcpt_command(ServerDialogue self, const uint8_t *line, smtp_command *command) noexcept:
-    cdef bytes reply = rcpt_parameters_read(line, command, self.mail.flags & MAIL_SMTPUTF8, self.settings.dsn,
+    cdef bytes reply = rcpt_parameters_read(line, command, self.mail.flags & MAIL_SMTPUTF8, self.offered.dsn,
                                             &self.rcpt)
     if reply is not None:
         self.refused_recipient_count += 1

@@ -27,6 +27,9 @@ cdef server_event hello_command(ServerDialogue self, const uint8_t *line, smtp_c
     self.end_transaction()
     self.state = SERVER_READY
     self.is_ehlo = command.verb != SMTP_VERB_HELO
+    self.offered = self.settings
+    self.was_offered_auth = self.is_ehlo and self.mechanisms is not None
+    self.was_offered_holds = self.is_ehlo and self.future_release is not None
     self.ends_group = self.settings.ends_group if self.is_ehlo else <uint32_t>EVERY_VERB
     self.helo = PyBytes_FromStringAndSize(<const char *>name, command.argument.length)
     if not self.is_ehlo:
@@ -46,15 +49,15 @@ cdef bytes settings_reply(ServerDialogue self):
 
 
 cdef bint offers_starttls(ServerDialogue self) noexcept:
-    return self.settings.starttls and not self.is_tls
+    return self.offered.starttls and not self.is_tls
 
 
 cdef bint offers_requiretls(ServerDialogue self) noexcept:
-    return self.is_tls and self.settings.requiretls         # RFC 8689 §2 (4): never in clear
+    return self.is_tls and self.offered.requiretls         # RFC 8689 §2 (4): never in clear
 
 
 cdef server_event starttls_command(ServerDialogue self) noexcept:
-    if not self.settings.starttls and not self.is_tls:
+    if not self.offered.starttls and not self.is_tls:
         return self.tell_refusal(NOT_IMPLEMENTED)
     if self.is_tls:
         return self.tell_refusal(TLS_ALREADY)

@@ -37,7 +37,7 @@ cdef struct rcpt_parameters:
 # Fill *out from a command that was parsed without fault. None, or the reply that refuses it.
 # FUTURERELEASE is known where `may_hold`.
 # AUTH= (RFC 4954 §5) is judged and not kept where `is_auth_offered`, and not known elsewhere.
-cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings settings,
-                                bint is_auth_offered, bint may_hold, mail_parameters *out)
+cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings offered,
+                                ServerSettings settings, bint is_auth_offered, bint may_hold, mail_parameters *out)
 cdef bytes rcpt_parameters_read(const uint8_t *line, const smtp_command *command, bint is_smtputf8, bint is_dsn_offered,
                                 rcpt_parameters *out)

@@ -21,8 +21,8 @@ cdef bytes BY_TIME_TOO_SHORT = replies.BY_TIME_TOO_SHORT
 cdef bytes TWO_HOLDS = replies.TWO_HOLDS
 
 
-cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings settings,
-                                bint is_auth_offered, bint may_hold, mail_parameters *out):
+cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command, ServerSettings offered,
+                                ServerSettings settings, bint is_auth_offered, bint may_hold, mail_parameters *out):
     cdef uint32_t i, length
     cdef uint8_t known
     cdef const uint8_t *value
@@ -34,30 +34,30 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
         known = command.parameters[i].known
         value = line + command.parameters[i].value.offset
         length = command.parameters[i].value.length
-        if known == SMTP_KEYWORD_SIZE and settings.size:
+        if known == SMTP_KEYWORD_SIZE and offered.size:
             if not smtp_decimal_parse(value, length, &out.announced_octets):
                 if not is_size(value, length):
                     return BAD_PARAMETER_VALUE
                 out.announced_octets = UINT64_MAX       # well-formed and beyond 64 bits: too big, not bad syntax
-        elif known == SMTP_KEYWORD_BODY and settings.eightbitmime:
+        elif known == SMTP_KEYWORD_BODY and offered.eightbitmime:
             if is_word(value, length, b"8BITMIME", 8):
                 out.flags |= MAIL_BODY_8BITMIME
             elif is_word(value, length, b"BINARYMIME", 10):
-                if not settings.binarymime:
+                if not offered.binarymime:
                     return NO_BINARYMIME
                 out.flags |= MAIL_BODY_BINARYMIME
             elif not is_word(value, length, b"7BIT", 4):
                 return BAD_PARAMETER_VALUE
-        elif known == SMTP_KEYWORD_SMTPUTF8 and settings.smtputf8:
+        elif known == SMTP_KEYWORD_SMTPUTF8 and offered.smtputf8:
             out.flags |= MAIL_SMTPUTF8
-        elif known == SMTP_KEYWORD_RET and settings.dsn:
+        elif known == SMTP_KEYWORD_RET and offered.dsn:
             if is_word(value, length, b"FULL", 4):
                 out.flags |= MAIL_RET_FULL
             elif is_word(value, length, b"HDRS", 4):
                 out.flags |= MAIL_RET_HDRS
             else:
                 return BAD_PARAMETER_VALUE
-        elif known == SMTP_KEYWORD_ENVID and settings.dsn:
+        elif known == SMTP_KEYWORD_ENVID and offered.dsn:
             if length == 0 or length > ENVID_LIMIT or not smtp_xtext_is_valid(value, length) \
                     or means_control(value, length):
                 return BAD_PARAMETER_VALUE
@@ -73,7 +73,7 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
                 return BAD_PARAMETER_VALUE
             out.flags |= MAIL_REQUIRETLS
         else:
-            reply = read_term(known, value, length, settings, may_hold, out)
+            reply = read_term(known, value, length, offered, settings, may_hold, out)
             if reply is not None:
                 return reply
     if out.flags & MAIL_HOLD_FOR and out.flags & MAIL_HOLD_UNTIL:
@@ -81,14 +81,15 @@ cdef bytes mail_parameters_read(const uint8_t *line, const smtp_command *command
     return None
 
 
-cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, ServerSettings settings, bint may_hold,
-                     mail_parameters *out):
+cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, ServerSettings offered, ServerSettings settings,
+                     bint may_hold, mail_parameters *out):
     """A parameter that says when or how the message is to be handled."""
-    if known == SMTP_KEYWORD_BY and settings.deliver_by_minimum_s >= 0:
+    cdef bytes unwanted
+    if known == SMTP_KEYWORD_BY and offered.deliver_by_minimum_s >= 0:
         # RFC 2852 §4: with by-mode R there must be time left, which is syntax; and §3, as much as was announced.
         if not smtp_by_parse(value, length, &out.by) or out.by.mode == c'R' and out.by.seconds <= 0:
             return BAD_PARAMETER_VALUE
-        if out.by.mode == c'R' and out.by.seconds < settings.deliver_by_minimum_s:
+        if out.by.mode == c'R' and out.by.seconds < offered.deliver_by_minimum_s:
             return BY_TIME_TOO_SHORT
         out.flags |= MAIL_DELIVER_BY
     elif known == SMTP_KEYWORD_HOLDFOR and may_hold:
@@ -99,14 +100,15 @@ cdef bytes read_term(uint8_t known, const uint8_t *value, uint32_t length, Serve
         if not smtp_date_time_parse(value, length, &out.hold_until_utc_s):
             return BAD_PARAMETER_VALUE
         out.flags |= MAIL_HOLD_UNTIL
-    elif known == SMTP_KEYWORD_MT_PRIORITY and settings.priority:
+    elif known == SMTP_KEYWORD_MT_PRIORITY and offered.priority:
         if not smtp_priority_parse(value, length, &out.priority):
             return BAD_PARAMETER_VALUE
         out.flags |= MAIL_PRIORITY
-    elif known == SMTP_KEYWORD_SOLICIT and settings.no_soliciting is not None:
+    elif known == SMTP_KEYWORD_SOLICIT and offered.no_soliciting is not None:
         if not smtp_solicit_is_valid(value, length):
             return BAD_PARAMETER_VALUE
-        if smtp_solicit_meets(value, length, settings.no_soliciting, len(settings.no_soliciting)):
+        unwanted = settings.no_soliciting           # those of now
+        if unwanted is not None and smtp_solicit_meets(value, length, unwanted, len(unwanted)):
             return settings.solicitation_reply
         out.solicit = value
         out.solicit_length = length
