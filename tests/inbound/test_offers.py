@@ -250,7 +250,8 @@ def test_a_reload_takes_pipelining_from_nobody_who_was_offered_it(tmp_path: Path
 
 OFFERED = [
     MAIL + b" SIZE=10", MAIL + b" BODY=8BITMIME", MAIL + b" SMTPUTF8", MAIL + b" BODY=BINARYMIME",
-    MAIL + b" RET=HDRS ENVID=x", MAIL + b" BY=60;R", MAIL + b" HOLDFOR=3600", MAIL + b" MT-PRIORITY=3", MAIL + b" SOLICIT=net.example:ADV",
+    MAIL + b" RET=HDRS ENVID=x", MAIL + b" BY=60;R", MAIL + b" HOLDFOR=3600",
+    MAIL + b" MT-PRIORITY=3", MAIL + b" SOLICIT=net.example:ADV",
     MAIL + b" AUTH=<>",
 ]  # fmt: skip
 ALL_OFF = {
