@@ -132,7 +132,7 @@ def test_one_rate_for_two_sites_over_two_workers(tmp_path: Path, limits: str) ->
             f"{limits}"
         )
         with clean_relay(tmp_path, config, workers=2) as relay:
-            filling = threading.Thread(target=fill, args=(relay.port, count, 8, ("a.example", "b.example")))
+            filling = threading.Thread(target=fill, args=(relay.port, count, 20, ("a.example", "b.example")))
             filling.start()
             wait_for(lambda: len(first.deliveries) + len(second.deliveries) == count, "all are delivered", 30)
             filling.join()
