@@ -199,7 +199,7 @@ class World:
         self._count += 1
         folder = self.folder / f"relay-{self._count}"
         folder.mkdir()
-        async with outgoing(folder, {b"*": site}, shaping=ShapingOptions(tls_ca=self.ca)) as relay:
+        async with outgoing(folder, {b"*": site}, shaping=ShapingOptions(tls_ca=self.ca, mta_sts=True)) as relay:
             await relay.send(b"b@" + domain.encode())
             (event,) = await relay.outcomes(1, 30.0)
         if event["event"] == "deferred":
