@@ -206,14 +206,53 @@ def test_a_chunk_that_nobody_wants_is_read_away_and_nothing_in_it_is_a_command(t
             assert [reply[:3] for reply in await peer.replies(3)] == ["250"] * 3
             peer.say(b"BDAT %d LAST\r\n%b" % (len(chunk), chunk))
             assert (await peer.reply())[:9] == "502 5.5.1"
-            # The transaction is as it was, and goes on with DATA.
-            assert (await peer.ask(b"DATA\r\n"))[:3] == "354"
-            peer.say(b"Subject: meant\r\n\r\n.\r\n")
-            for _ in range(2 if kind == "lmtp" else 1):
-                assert (await peer.reply())[:3] == "250"
+            # The transaction has failed: what follows of the message finds none.
+            assert (await peer.ask(b"DATA\r\n"))[:3] == "503"
+            assert (await peer.ask(b"RCPT TO:<b@y.example>\r\n"))[:3] == "503"
+            await harness.until(lambda: harness.intake.active == 0)
+            peer.say(MAIL + b"\r\nRCPT TO:<b@y.example>\r\nDATA\r\n")
+            assert [reply[:3] for reply in await peer.replies(3)] == ["250", "250", "354"]
+            assert (await peer.ask(b"Subject: meant\r\n\r\n.\r\n"))[:3] == "250"
         ((envelope, stored),) = await stored_messages(tmp_path)
         assert without_trace(stored) == b"Subject: meant\r\n\r\n"
         assert envelope.reverse_path == b"a@x.example"
+
+    run(main())
+
+
+@pytest.mark.parametrize("before", [b"", MAIL + b"\r\n"], ids=["outside", "without-recipients"])
+def test_a_chunk_is_not_known_whenever_it_comes(tmp_path: Path, before: bytes) -> None:
+    """503 would tell the client to try at another time what is not there at any."""
+
+    async def main() -> None:
+        async with intake_harness(tmp_path, extensions=ExtensionOptions(chunking=False)) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            if before:
+                assert (await peer.ask(before))[:3] == "250"
+            assert (await peer.ask(b"BDAT 6 LAST\r\nRSET\r\n"))[:9] == "502 5.5.1"
+            assert (await peer.ask(MAIL + b"\r\n"))[:3] == "250"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_chunking"),
+    [(b"BDAT 3\r\nx\r\n", True), (b"BDAT 3\r\nx\r\n", False), (b"BDAT 3\r\n\n\n\n", True),
+     (b"BDAT 3 LAST\r\nx\r\n", False), (b"NOOP " + b"x" * 4000 + b"\r\n", True)],
+    ids=["taken", "refused", "bad", "last-refused", "line-too-long"],
+)  # fmt: skip
+def test_without_pipelining_nothing_behind_a_chunk_or_a_long_line_is_carried_out(
+    tmp_path: Path, chunk: bytes, is_chunking: bool
+) -> None:
+    async def main() -> None:
+        extensions = ExtensionOptions(pipelining=False, chunking=is_chunking)
+        async with intake_harness(tmp_path, extensions=extensions) as harness:
+            peer = await SmtpPeer.greeted(harness.port)
+            for command in (MAIL, b"RCPT TO:<b@y.example>"):
+                assert (await peer.ask(command + b"\r\n"))[:3] == "250"
+            peer.say(chunk + b"BDAT 0 LAST\r\n")
+            assert await peer.rest() == b"503 5.5.0 Improper pipelining: wait for the reply to this command\r\n"
+        assert not await stored_messages(tmp_path)
 
     run(main())
 

@@ -9,14 +9,13 @@ from angarium.smtp.server_dialogue cimport (
     EVENT_BODY, EVENT_DATA, EVENT_GO_ON, EVENT_MESSAGE, EVENT_NONE, ServerDialogue, server_event,
 )
 from angarium.smtp.server_parameters cimport MAIL_BODY_BINARYMIME
-from angarium.smtp.server_refusals cimport chunk_refused
 from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport *
 
 from angarium.smtp import replies
 
-cdef bytes NOT_IMPLEMENTED = replies.NOT_IMPLEMENTED
 cdef bytes BINARYMIME_NEEDS_BDAT = replies.BINARYMIME_NEEDS_BDAT
+cdef bytes IMPROPER_PIPELINING = replies.IMPROPER_PIPELINING
 cdef bytes IMPROPER_PIPELINING_DATA = replies.IMPROPER_PIPELINING_DATA
 cdef bytes BDAT_NEEDS_EHLO = replies.BDAT_NEEDS_EHLO
 cdef bytes MESSAGE_FAR_TOO_BIG = replies.MESSAGE_FAR_TOO_BIG
@@ -31,8 +30,6 @@ cdef server_event data_command(ServerDialogue self) noexcept:
 
 
 cdef server_event bdat_command(ServerDialogue self, smtp_command *command) noexcept:
-    if not self.offered.chunking:
-        return chunk_refused(self, NOT_IMPLEMENTED, command)
     self.chunk_octets = command.chunk_octets
     self.chunk_left = command.chunk_octets
     self.is_last_chunk = command.is_last
@@ -100,7 +97,9 @@ cdef server_event chunk_ends(ServerDialogue self) noexcept:
         # The transaction is over with the first bad chunk; later ones find none and are read and refused.
         self.verb = SMTP_VERB_BDAT
         self.end_transaction()
-        return self.tell_refusal(fault)
+        return self.fail(IMPROPER_PIPELINING) if is_sent_ahead(self) else self.tell_refusal(fault)
+    if is_sent_ahead(self):
+        return self.fail(IMPROPER_PIPELINING)
     self.state = SERVER_BETWEEN_CHUNKS
     length = snprintf(text, sizeof(text), b"250 2.0.0 Ok: %llu octets\r\n",
                       <unsigned long long>self.chunk_octets)
@@ -124,13 +123,20 @@ cdef server_event chunk_skip(ServerDialogue self) noexcept:
         return EVENT_NONE
     self.verb = SMTP_VERB_BDAT
     self.state = self.after
+    if is_sent_ahead(self):
+        return self.fail(IMPROPER_PIPELINING)
     return refused_for_each(self, self.refusal, self.repeats)
+
+
+cdef inline bint is_sent_ahead(ServerDialogue self) noexcept:
+    """Something stands behind a chunk, or the end of data, of a client that was not offered PIPELINING."""
+    return self.ends_group == <uint32_t>EVERY_VERB and self.at != self.end
 
 
 cdef server_event data_end(ServerDialogue self) noexcept:
     cdef bytes fault = reader_fault(&self.message)
     cdef uint32_t recipients
-    if self.ends_group == <uint32_t>EVERY_VERB and self.at != self.end:
+    if is_sent_ahead(self):
         return self.fail(IMPROPER_PIPELINING_DATA)
     if fault is not None:
         recipients = self.recipient_count

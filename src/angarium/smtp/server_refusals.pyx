@@ -48,10 +48,12 @@ cdef server_event order_refused(ServerDialogue self, uint8_t check, smtp_command
 
 cdef server_event chunk_refused(ServerDialogue self, bytes reply, smtp_command *command) noexcept:
     """The octets of the chunk come all the same (RFC 3030 §2), also where BDAT is not known: read as commands they would be
-    whatever somebody has put into a message."""
+    whatever somebody has put into a message. A chunk that is refused fails the transaction (§2): what came of the message later
+    must not pass for the whole of it."""
     if command.chunk_octets > self.settings.give_up_octets:
         return self.fail(MESSAGE_FAR_TOO_BIG)
     self.repeats = 0
+    self.end_transaction()
     self.refusal = reply
     self.chunk_left = self.chunk_octets = command.chunk_octets
     self.after = self.state

@@ -23,7 +23,7 @@ from angarium.smtp.server_parameters cimport (
     MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_DELIVER_BY, MAIL_HOLD_FOR, MAIL_HOLD_UNTIL, MAIL_PRIORITY, MAIL_REQUIRETLS,
     MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, MAIL_SOLICIT,
 )
-from angarium.smtp.server_refusals cimport order_refused, syntax_refused
+from angarium.smtp.server_refusals cimport chunk_refused, order_refused, syntax_refused
 from angarium.smtp.server_settings cimport EVERY_VERB
 from angarium.smtp.server_state cimport *
 
@@ -351,6 +351,8 @@ cdef class ServerSession(ServerDialogue):
             return self.fail(BARE_LINE_ENDING)
         self.at += 2
         self.state = self.after
+        if self.ends_group == EVERY_VERB and self.at != self.end:
+            return self.fail(IMPROPER_PIPELINING)
         if self.state == SERVER_AUTH:
             self.verb = SMTP_VERB_AUTH
             self.state = SERVER_READY
@@ -383,6 +385,8 @@ cdef class ServerSession(ServerDialogue):
             return self.fail(BAD_CHUNK_SIZE) if command.verb == SMTP_VERB_BDAT else self.tell_refusal(LINE_TOO_LONG)
         if command.verb == SMTP_VERB_BDAT and result != SMTP_COMMAND_OK:
             return self.fail(BAD_CHUNK_SIZE)
+        if command.verb == SMTP_VERB_BDAT and not self.offered.chunking:
+            return chunk_refused(self, NOT_IMPLEMENTED, &command)       # whenever it comes: it is not known
         check = server_may_come(self.state, command.verb)
         if check != CHECK_MAY:
             return order_refused(self, check, &command)
