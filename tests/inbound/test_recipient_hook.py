@@ -132,7 +132,12 @@ def test_a_hook_that_fails_costs_nobody_the_mail_and_lets_nobody_in(tmp_path: Pa
             for _ in range(2):
                 assert (await rcpt(peer, f"{local_part}@ours.example"))[:9] == "451 4.3.0"
             assert len(made.asked()) == 2, "trouble is not kept"
-            assert made.harness.events("hook-error")[0]["hook"] == "knows_recipient"
+            error = made.harness.events("hook-error")[0]
+            assert error["hook"] == "knows_recipient"
+            file, _, line = error["at"].rpartition(":")
+            assert file.endswith("/policy.py")
+            if local_part not in ("raises", "missing"):
+                assert "knows_recipient" in (made.folder / "policy.py").read_text().splitlines()[int(line) - 1]
 
     run(main())
 

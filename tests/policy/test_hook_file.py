@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 import pytest
 
-from angarium.policy.hook_file import MODULE_NAME, HookFileError, load_hooks, read_source
+from angarium.policy.hook_file import MODULE_NAME, HookFileError, defined_at, load_hooks, read_source
 
 GOOD = "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\ndef on_rcpt(rcpt): return A(1)\n"
 
@@ -112,3 +113,24 @@ def test_a_module_beside_it_must_be_the_operators_and_have_a_name_of_its_own(tmp
         told = str(refused.value)
         assert told.startswith(f"{tmp_path}/policy.py:2: import {name}: {tmp_path}/{name}.py has the name of ")
         assert other in told.partition("has the name of ")[2]
+
+
+def test_a_hook_has_a_place_whatever_it_is_wrapped_in() -> None:
+    class Called:
+        def __call__(self, argument: object) -> None: ...
+
+        def method(self, argument: object) -> None: ...
+
+    def plain(argument: object) -> None: ...
+
+    @functools.wraps(plain)
+    def wrapped(argument: object) -> None: ...
+
+    def line(function: object) -> str:
+        return f"{__file__}:{function.__code__.co_firstlineno}"  # type: ignore[attr-defined]
+
+    assert defined_at(plain, "x") == defined_at(wrapped, "x") == line(plain)
+    assert defined_at(functools.partial(plain, 1), "x") == line(plain)
+    assert defined_at(Called(), "x") == line(Called.__call__)
+    assert defined_at(Called().method, "x") == line(Called.method)
+    assert defined_at(print, "/etc/angarium/policy.py") == "/etc/angarium/policy.py"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import functools
 import importlib.util
 import inspect
 import linecache
@@ -156,13 +157,24 @@ def load_hooks(source: HookSource) -> dict[str, Hook]:
         raise HookFileError(f"{place_of(error, source.paths, source.path)}: {describe(error)}") from None
 
 
-def place_of(error: BaseException, paths: Collection[str], path: str) -> str:
-    """`FILE:LINE` where an error came up: the innermost line of the operator's files, or else the innermost of all;
-    `path` when there is none."""
+def place_of(error: BaseException, paths: Collection[str], otherwise: str) -> str:
+    """`FILE:LINE` where an error came up: the innermost line of the operator's files. `otherwise` when it was in none:
+    then it is we who found out, and no line of ours helps him."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in paths]
-    frame = (own or frames)[-1:]
-    return f"{frame[0].filename}:{frame[0].lineno}" if frame else path
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else otherwise
+
+
+def defined_at(hook: Hook, path: str) -> str:
+    """`FILE:LINE` of a hook's definition, behind decorators and functools.partial(); `path` of what has none."""
+    function: Any = hook
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not hasattr(function, "__code__"):
+        function = getattr(function, "__func__", getattr(type(function), "__call__", None))  # noqa: B004
+    code = getattr(function, "__code__", None)
+    return path if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def describe(error: BaseException) -> str:

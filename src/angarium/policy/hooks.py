@@ -13,7 +13,7 @@ from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
 from angarium.policy.decisions import Accept, Decision, Defer, Discard, Redirect, Reject, route_text
 from angarium.policy.first_step import FirstStep
-from angarium.policy.hook_file import Hook, HookSource, describe, load_hooks, place_of
+from angarium.policy.hook_file import Hook, HookSource, defined_at, describe, load_hooks, place_of
 from angarium.policy.options import PolicyOptions
 
 errors_total = counter("angarium_policy_hook_errors_total", "Hooks that raised, or answered what is no decision.")
@@ -164,4 +164,5 @@ class BoundHook:
         return self._on_error
 
     def _place_of(self, error: BaseException) -> str:
-        return place_of(error, self._source.paths, self._source.path)
+        """Of what it answers we find out when it is over: that is told with the line where it is defined."""
+        return place_of(error, self._source.paths, defined_at(self._hook, self._source.path))
