@@ -241,11 +241,22 @@ bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbo
     return !is_inside && is_mailbox(has_inside ? &inside : &outside, out);
 }
 
-/* One mailbox of a list: an address in front of brackets that is another than the one in them is somebody's, too. */
+/* Behind a "[" of a name and its "]"; 0 when there is anything between them but words, dots and blanks. */
+static size_t skip_words_in_brackets(const uint8_t *in, size_t length, size_t at)
+{
+    for (at++; at < length && (in[at] == ' ' || in[at] == '\t' || !is_special(in[at])); at++)
+        ;
+    return at < length && in[at] == ']' ? at + 1 : 0;
+}
+
+/* One mailbox of a list: an address in front of brackets that is another than the one in them is somebody's, too. What is bad
+ * outside may only be a name. */
 static bool is_clear(const uint8_t *in, const tokens *outside, const tokens *inside, bool has_inside)
 {
     size_t length = outside->end - outside->start;
 
+    if (outside->is_bad && !has_inside)
+        return false;
     return !has_inside || !outside->has_at
         || (length == inside->end - inside->start
             && strncasecmp((const char *)in + outside->start, (const char *)in + inside->start, length) == 0);
@@ -276,6 +287,12 @@ bool mime_mailboxes_are_clear(const uint8_t *in, size_t length)
         } else if (octet == '"' || (octet == '[' && now->has_at)) {
             i = skip_enclosed(in, length, i, &does_end);
             add(now, start, i);
+        } else if (octet == '[' && where == BEFORE) {
+            i = skip_words_in_brackets(in, length, i);
+            if (i == 0)
+                return false;
+            outside.is_bad = true;
+            add(&outside, start, i);
         } else if (octet == '@') {
             if (now->words == 0 && !now->has_at)
                 now->start = i;

@@ -56,7 +56,8 @@ bool mime_mailbox_next(const uint8_t *in, size_t length, size_t *at, mime_mailbo
 
 /* Whether every reader finds the same mailboxes in the value of an address field as mime_mailbox_next(): no second pair of brackets,
  * no comment, quoted string or bracket that does not end, no octet that belongs nowhere, no other address as a name in front of
- * brackets or of a group. What is spelled as RFC 5322 has it is clear; so are empty elements and dots in names (§4). */
+ * brackets or of a group. What is spelled as RFC 5322 has it is clear; so are empty elements and dots in names (§4), and square
+ * brackets with plain words in them in the name in front of angle brackets ("[IT] Alice <a@x.example>"). */
 bool mime_mailboxes_are_clear(const uint8_t *in, size_t length);
 
 /* Copies a header section with "@" domain behind every mailbox that has none, and without its Sender fields when asked.

@@ -187,6 +187,8 @@ async def logged_in(harness: IntakeHarness, **submission: Any) -> SmtpPeer:
     [
         (b"From: Alice <alice@x.example>\r\n", "250"),
         (b"From: ALICE@X.example\r\n", "250"),
+        (b"From: [IT] Alice <alice@x.example>\r\n", "250"),
+        (b"From: [eve@z.example] <alice@x.example>\r\n", "554"),
         (b"From: sales@shop.example\r\n", "250"),
         (b"From: eve@z.example\r\n", "553"),
         (b"From: elvis@z.example\r\n", "553"),         # as long as the one that is known
