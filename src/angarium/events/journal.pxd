@@ -24,6 +24,7 @@ cdef class Journal:
     cdef bint room(self, size_t more) noexcept
     cdef void raw(self, const char *text, size_t length) noexcept
     cdef void key(self, const char *key) noexcept
+    cdef void escaped(self, unsigned unit) noexcept         # one unit of UTF-16
     cdef void string(self, const uint8_t *data, size_t length) noexcept
     cdef void decimal(self, uint64_t value) noexcept
 

@@ -132,6 +132,14 @@ cdef class Journal:
         self.raw(text, 13)
         self.raw(b'"', 1)
 
+    cdef void escaped(self, unsigned unit) noexcept:
+        cdef char escape[6]
+        cdef int nibble
+        memcpy(escape, b"\\u", 2)
+        for nibble in range(4):
+            escape[2 + nibble] = HEX[unit >> (12 - 4 * nibble) & 15]
+        self.raw(escape, 6)
+
     cdef void string(self, const uint8_t *data, size_t length) noexcept:
         """A JSON string: octets that need no escape are copied in runs."""
         cdef size_t i = 0, start = 0
@@ -139,7 +147,6 @@ cdef class Journal:
         cdef char escape[6]
         cdef size_t taken
         cdef unsigned code_point
-        cdef int nibble
         self.raw(b'"', 1)
         while i < length:
             octet = data[i]
@@ -157,10 +164,10 @@ cdef class Journal:
             if i > start:
                 self.raw(<const char *>data + start, i - start)
             if code_point:
-                memcpy(escape, b"\\u", 2)
-                for nibble in range(4):
-                    escape[2 + nibble] = HEX[code_point >> (12 - 4 * nibble) & 15]
-                self.raw(escape, 6)
+                if code_point > 0xffff:             # two halves (RFC 8259 §7)
+                    self.escaped(0xd7c0 + (code_point >> 10))
+                    code_point = 0xdc00 | (code_point & 0x3ff)
+                self.escaped(code_point)
                 i += taken
                 start = i
                 continue
@@ -338,15 +345,21 @@ cdef size_t utf8_sequence(const uint8_t *data, size_t length) noexcept nogil:
 
 cdef unsigned unsafe_code_point(const uint8_t *data, size_t length) noexcept nogil:
     """What is escaped though JSON would not ask for it, of one whole sequence; else 0: C1 controls, among them NEL and CSI, and U+2028
-    and U+2029, at which some readers end a line; and what turns the direction of a terminal's text, so that it shows another value."""
-    if length == 2 and data[0] == 0xc2 and data[1] < 0xa0:
-        return data[1]
-    if length != 3 or data[0] != 0xe2:
-        return 0
-    if data[1] == 0x80 and 0xa8 <= data[2] <= 0xae:
-        return 0x2000 | <unsigned>(data[2] & 0x3f)
-    if data[1] == 0x81 and 0xa6 <= data[2] <= 0xa9:
-        return 0x2040 | <unsigned>(data[2] & 0x3f)
+    and U+2029, at which some readers end a line; what turns the direction of a terminal's text, so that it shows another value; and what
+    shows nothing at all, so that two values look alike (U+00AD, U+200B, U+FEFF, tags and their like)."""
+    cdef unsigned code
+    if length == 2:
+        code = (data[0] & 0x1f) << 6 | (data[1] & 0x3f)
+        return code if code < 0xa0 or code == 0xad or code == 0x61c else 0
+    if length == 3 and (data[0] == 0xe2 or data[0] == 0xef):
+        code = (data[0] & 0x0f) << 12 | (data[1] & 0x3f) << 6 | (data[2] & 0x3f)
+        if (0x200b <= code <= 0x200f or 0x2028 <= code <= 0x202e or 0x2060 <= code <= 0x206f
+                or code == 0xfeff or 0xfff9 <= code <= 0xfffb):
+            return code
+    elif length == 4 and data[0] == 0xf3 and data[1] == 0xa0:
+        code = 0xe0000 | (data[2] & 0x3f) << 6 | (data[3] & 0x3f)
+        if code <= 0xe007f:
+            return code
     return 0
 
 
