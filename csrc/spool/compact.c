@@ -37,7 +37,8 @@ static bool may_be_victim(const spool_shard *self, const spool_segment *segment,
     bool is_quick = has_only_freed(segment);
     return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
         && (is_quick || !is_resting)
-        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / (1 + spool_shard_excess(self))) && now_ms >= segment->compact_after_ms
+        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / (1 + spool_shard_excess(self)))
+        && now_ms >= segment->compact_after_ms
         && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
                                         : segment->live_octets * 2 < (int64_t)segment->octets);
 }

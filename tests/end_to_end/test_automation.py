@@ -76,7 +76,10 @@ def test_what_is_always_taken_for_the_other_kind_is_explained_and_stays_cancelle
             with SmtpClient(relay.port) as client:
                 client.send(MESSAGE, "moving@y.example")
             wait_for(lambda: outcomes(relay) == {"moving@y.example": ["deferred"]}, "a 550 is taken for a 450")
-            told = lambda: relay.command("automation", "explain", "not-for-good").stdout    # noqa: E731
+
+            def told() -> str:
+                return relay.command("automation", "explain", "not-for-good").stdout
+
             wait_for(lambda: "so far         1 replies" in told(), "it is counted")
             assert "550 5.2.0 Your mailbox is being moved" in told() and "ends           with its rule" in told()
             explained = relay.command("explain", "moving@y.example").stdout
@@ -132,7 +135,10 @@ def test_a_campaign_that_was_suspended_comes_back_in_steps_in_all_workers(tmp_pa
                 with SmtpClient(relay.port) as client:
                     client.send(spring, f"a{number}@y.example")
                     client.send(MESSAGE, f"b{number}@y.example")
-            listed = lambda: relay.command("automation", "list").stdout                     # noqa: E731
+
+            def listed() -> str:
+                return relay.command("automation", "list").stdout
+
             wait_for(lambda: "spam/shop/spring  recovering, 50 % of connections and rates" in listed(), "it comes back")
             wait_for(lambda: len(hop.deliveries) == 12, "all is delivered, at half of the rates")
             assert relay.command("automation", "cancel", "spam/shop/spring").returncode == 0

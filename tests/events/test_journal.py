@@ -40,14 +40,17 @@ def test_control_octets_cannot_break_a_line(tmp_path):
 
 def test_no_character_ends_a_line_for_any_reader_or_turns_or_hides_what_a_terminal_shows(tmp_path):
     """SMTPUTF8 lets a local-part hold all of them but C1, and a next hop's reply holds what it wants: readers that end
-    lines at U+0085, U+2028 and U+2029 (str.splitlines) would be told events of a peer's making. What shows nothing makes
-    one address look like another."""
+    lines at U+0085, U+2028 and U+2029 (str.splitlines) would be told events of a peer's making. What shows nothing
+    makes one address look like another."""
     evil = [
         0x80, 0x85, 0x9B, 0x9F, 0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070),
         0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080),
     ]  # fmt: skip
     value = "".join(f"a{chr(each)}" for each in evil)
-    harmless = "\u00a0\u00ac\u00ae\u00e9\u061b\u061d\u200a\u2010\u2027\u202f\u205f\u2070\u20ac\ufefe\ufff8\ufffc\U0001f600\U000e0080"
+    harmless = (
+        "\u00a0\u00ac\u00ae\u00e9\u061b\u061d\u200a\u2010\u2027\u202f\u205f\u2070\u20ac\ufefe\ufff8\ufffc"
+        "\U0001f600\U000e0080"
+    )
     open_journal(tmp_path / "log").log("event", value=value.encode(), harmless=harmless)
     text = (tmp_path / "log").read_bytes().decode()
     assert not {chr(each) for each in evil} & set(text)

@@ -183,6 +183,39 @@ def test_it_rests_the_less_the_more_segments_there_are_beyond_the_bound(tmp_path
     run(test, tmp_path)
 
 
+def test_segments_that_it_may_not_touch_count_for_nothing_in_its_pace(tmp_path):
+    """A disk that fails: what could not be read is kept whatever compaction does, and it would hurry for ever."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        site = await hop.start()
+        queue = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await queue.recover()
+        await fill(queue, hop, staying=8, size=3000)
+        await queue.close()
+        damaged = 0
+        for path in (directory / "spool" / "00").glob("seg-*.ang"):
+            octets = bytearray(path.read_bytes())
+            if (at := octets.find(b"later")) >= 0:
+                octets[at] ^= 1
+                path.write_bytes(octets)
+                damaged += 1
+        assert damaged > SLACK_SEGMENTS + 2
+
+        again = Queue(directory / "spool", site, options=LATER, segment_octets=MEGABYTE)
+        await again.recover()
+        assert again.shard.statistics()["unread_segments"] == damaged
+        compactor = Compactor(again.scheduler, again.shard)
+        compactor.start()
+        await until(lambda: again.shard.statistics()["segment_octets"])     # it has looked
+        await until(lambda: again.shard.statistics()["excess_segments"] == 0)
+        await compactor.stop()
+        await again.close()
+        hop.stop()
+
+    run(test, tmp_path)
+
+
 async def recipients_waiting(queue: Queue) -> list[dict]:
     _, messages = await orders.listing(queue.scheduler, 100, 0, None)
     details = [await orders.show(queue.scheduler, each["id"]) for each in messages]

@@ -208,7 +208,7 @@ cdef class Compactor:
     cdef uint32_t count, cursor
     cdef uint32_t under_way                 # moves and reads
     cdef uint64_t octets_under_way
-    cdef uint64_t rest_from_us, debt_us     # rest for what was moved since; at the bound so long
+    cdef uint64_t rest_from_us, debt_us     # since when a rest is owed, and how long a one at the bound; 0: none yet
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
     cdef bint has_no_mail                   # of the victim: only outcomes and freed entries matter
@@ -255,11 +255,11 @@ cdef class Compactor:
 
     cdef double rest(self) noexcept:
         """How long until the next victim from which something is moved. A full disk cannot wait."""
-        cdef uint64_t until_us = self.rest_from_us + self.debt_us / (1 + self.shard.excess()), now_us = mono_ms() * 1000
-        if until_us <= now_us:
-            self.debt_us = 0
-            return 0.0
-        return (until_us - now_us) / 1000000.0 if self.shard.has_room() else 0.0
+        cdef uint64_t until_us = self.rest_ends_us(), now_us = mono_ms() * 1000
+        return (until_us - now_us) / 1000000.0 if until_us > now_us and self.shard.has_room() else 0.0
+
+    cdef uint64_t rest_ends_us(self) noexcept:
+        return self.rest_from_us + self.debt_us / (1 + self.shard.excess())
 
     def _look(self):
         cdef spool_read_op *op
@@ -334,8 +334,10 @@ cdef class Compactor:
         return 0
 
     cdef void pace(self, uint64_t octets_count) noexcept:
-        if self.debt_us == 0:
-            self.rest_from_us = mono_ms() * 1000
+        cdef uint64_t now_us = mono_ms() * 1000
+        if self.rest_ends_us() <= now_us:
+            self.rest_from_us = now_us
+            self.debt_us = 0
         self.debt_us += MOVE_US + octets_count / OCTETS_PER_US
 
     cdef int one_less(self) noexcept:

@@ -257,7 +257,6 @@ cdef class ReadyQueue:
         """Of what automation does to its tenant or campaign now. Connections that are open are counted from the first."""
         cdef Passage passage
         cdef Gate gate
-        cdef uint32_t i
         cdef dict known = {}
         cdef list found = []
         adjustments = self.ledger.adjustments
@@ -272,9 +271,7 @@ cdef class ReadyQueue:
                     self.ledger.drop_gate(gate)         # which it holds already
                 else:
                     passage = Passage(gate)
-                    for i in range(self.places):
-                        gate.share.take_connection(<uint32_t>-1)        # they are there, whatever the limit
-                    passage.held = self.places
+                    passage.take_over(self.places)
                 found.append(passage)
         self.restraints = found or None
         for passage in known.values():

@@ -18,7 +18,7 @@ class NoticeKind(enum.IntEnum):
 
 class Notice(msgspec.Struct, frozen=True):
     """serial: of the segment, 0 when there is none or it is not known. offset, octets: where in it, of TORN and
-    DAMAGED; how far a torn end goes is not known. text: all of it in a line.
+    DAMAGED; 0 octets of a torn end of which nothing is there. text: all of it in a line.
     """
 
     kind: NoticeKind
