@@ -437,6 +437,8 @@ static void step(workload *self)
             return;
         spool_index_entry entry = spool_index_at(at->index->data, at->cursor++);
         if (entry.kind == SPOOL_FREED) {
+            if (!spool_segment_frees_others(at->victim, entry.offset))
+                continue;
             read_of_victim(self, (spool_place){at->victim, entry.offset, entry.length}, false, freed_read);
             continue;
         }

@@ -397,6 +397,26 @@ static void commit_op(spool_shard *self, spool_op *op)
     spool_ops_append(&commit->batch, op);
 }
 
+static void note_foreign(spool_segment *segment, const spool_freed *freed, uint32_t offset)
+{
+    bool is_foreign = false;
+    for (uint32_t i = 0; i < freed->count && !is_foreign; i++)
+        is_foreign = freed->entries[i].kind != SPOOL_FREE_CHUNK && freed->entries[i].home != segment;
+    if (!is_foreign)
+        return;
+    if (segment->foreign_freed_count == segment->foreign_freed_capacity) {
+        uint32_t capacity = segment->foreign_freed_capacity == 0 ? 8 : segment->foreign_freed_capacity * 2;
+        uint32_t *offsets = realloc(segment->foreign_freed, capacity * sizeof *offsets);
+        if (offsets == NULL) {
+            segment->knows_foreign_freed = false;
+            return;
+        }
+        segment->foreign_freed = offsets;
+        segment->foreign_freed_capacity = capacity;
+    }
+    segment->foreign_freed[segment->foreign_freed_count++] = offset;
+}
+
 static int commit_freed(spool_shard *self, spool_freed *freed, int earlier_error)
 {
     spool_committer *commit = &self->commit;
@@ -416,6 +436,7 @@ static int commit_freed(spool_shard *self, spool_freed *freed, int earlier_error
         if (error == 0) {
             uint32_t offset = add_record(self, SPOOL_FREED, 0, 0, ids, length);
             index_record(commit->current, SPOOL_FREED, 0, offset, length);
+            note_foreign(commit->current, freed, offset);
             freed->event.place = (spool_place){commit->current, offset, length};
         }
     }

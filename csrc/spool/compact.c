@@ -23,6 +23,9 @@ enum {
     YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered; less the more there is beyond */
     CHAIN_MS = 100,                 /* likewise, of a segment with freed entries only: a few more let go of the chain by one */
     EXCESS_LIMIT = 64,              /* counted; beyond, the disk or the moves themselves are what is slow */
+    DENSE_PARTS = 32,               /* live octets that are more than such a part are read with what lies between */
+    CALM_SEGMENTS = 12,             /* so many beyond are no reason to take the disk from commits */
+    HASTE_PER_SEGMENT = 4,          /* with each segment more */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
 
@@ -37,7 +40,7 @@ static bool may_be_victim(const spool_shard *self, const spool_segment *segment,
     bool is_quick = has_only_freed(segment);
     return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
         && (is_quick || !is_resting)
-        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / (1 + spool_shard_excess(self)))
+        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / spool_shard_haste(self))
         && now_ms >= segment->compact_after_ms
         && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
                                         : segment->live_octets * 2 < (int64_t)segment->octets);
@@ -76,14 +79,35 @@ spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool 
     return least;
 }
 
-uint32_t spool_shard_excess(const spool_shard *self)
+uint32_t spool_shard_haste(const spool_shard *self)
 {
-    return self->counts.excess_segments;
+    uint32_t excess = self->counts.excess_segments;
+    return excess <= CALM_SEGMENTS ? 1 : 1 + (excess - CALM_SEGMENTS) * HASTE_PER_SEGMENT;
 }
 
 bool spool_segment_has_live(const spool_segment *segment)
 {
     return segment->live != 0;
+}
+
+bool spool_segment_is_dense(const spool_segment *segment)
+{
+    return segment->live_octets * DENSE_PARTS > (int64_t)segment->octets;
+}
+
+bool spool_segment_frees_others(const spool_segment *segment, uint32_t offset)
+{
+    if (!segment->knows_foreign_freed)
+        return true;
+    uint32_t low = 0, high = segment->foreign_freed_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (segment->foreign_freed[middle] < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < segment->foreign_freed_count && segment->foreign_freed[low] == offset;
 }
 
 void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)

@@ -10,7 +10,7 @@
 #include "spool/crc32c.h"
 #include "spool/shard.h"
 
-enum { OPEN_LIMIT = 128 };
+enum { OPEN_LIMIT = 128, AHEAD_OCTETS = 1 << 20 };
 
 /* --- descriptors, least recently used first out --- */
 
@@ -180,6 +180,18 @@ static bool is_still_there(spool_shard *self, spool_segment *segment)
         && header.serial == segment->serial && header.salt == segment->salt && header.use == SPOOL_SEGMENT_LIVE;
 }
 
+/* A victim's live records are a few KiB here and there: read one by one, each is a request that the next commit stands behind. */
+static void read_ahead(spool_shard *self, spool_segment *segment, uint64_t offset)
+{
+    if (segment == NULL || open_read(self, segment) != 0)
+        return;
+    uint64_t end = offset / AHEAD_OCTETS * AHEAD_OCTETS + AHEAD_OCTETS;
+    if (end == segment->read_ahead_end)
+        return;
+    segment->read_ahead_end = end;
+    posix_fadvise(segment->read_fd, (off_t)(end - AHEAD_OCTETS), AHEAD_OCTETS, POSIX_FADV_WILLNEED);
+}
+
 static void read_all(spool_shard *self, spool_read_op *reads)
 {
     while (reads != NULL) {
@@ -187,6 +199,8 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         reads = op->next;
         op->next = NULL;
         op->out = NULL;
+        if (op->is_in_order)
+            read_ahead(self, op->place.segment, op->place.offset);
         if (op->wants_index)
             op->error = spool_segment_read_index(self, op->place.segment, &op->out);
         else

@@ -43,6 +43,7 @@ void spool_segment_destroy(spool_segment *segment)
     if (segment->read_fd >= 0)
         close(segment->read_fd);
     free(segment->index);
+    free(segment->foreign_freed);
     spool_counts_clear(&segment->about);
     spool_counts_clear(&segment->scan_about);
     free(segment);
@@ -218,6 +219,7 @@ int spool_segment_prepare_begin(spool_shard *self)
     spool_segment *segment = commit->next = spool_segment_new();
     if (segment == NULL)
         return ENOMEM;
+    segment->knows_foreign_freed = true;
 
     while (commit->free_slots.count > 0) {
         uint32_t slot = slots_take_first(&commit->free_slots);

@@ -39,6 +39,11 @@ struct spool_segment {
     uint32_t index_count, index_capacity;
     uint32_t record_count;                  /* durable ones, its footer not counted; of an old segment: found at start */
 
+    /* commit thread, the loop's too once it is sealed: its FREED records that are about others' messages too, by their offsets. All of
+     * them may be when it was not written by this process, or memory was short. */
+    uint32_t *foreign_freed, foreign_freed_count, foreign_freed_capacity;
+    bool knows_foreign_freed;
+
     /* loop thread */
     spool_segment *next_known, *next_in_bucket;
     bool is_sealed, is_retiring, is_broken;
@@ -56,6 +61,7 @@ struct spool_segment {
 
     /* reader thread */
     int read_fd;                            /* -1 when closed */
+    uint64_t read_ahead_end;                /* of what was asked for last for reads in order */
     spool_segment *newer_read, *older_read; /* list of open read_fd by last use */
     spool_counts scan_about;                /* found by recovery; merged into `about` when the scan is over */
 

@@ -15,6 +15,7 @@ FILLER_OCTETS = 200000
 LATER = QueueOptions(retry=RetryOptions(first=3600, max=3600, jitter=0.1))
 # What a spool may hold beyond twice its live octets: see csrc/spool/compact.c.
 SLACK_SEGMENTS = 4
+CALM_SEGMENTS = 12
 
 
 def body(number: int, octets: int) -> bytes:
@@ -157,14 +158,15 @@ def test_a_stop_in_the_middle_loses_nothing(tmp_path):
     run(test, tmp_path)
 
 
-def test_it_rests_the_less_the_more_segments_there_are_beyond_the_bound(tmp_path):
-    """So that it keeps up, however fast mail comes of which some stays: benchmarks/macro/spool/bound.py."""
+def test_it_rests_the_less_the_more_segments_there_are_far_beyond_the_bound(tmp_path):
+    """So that it keeps up, however fast mail comes of which some stays: benchmarks/macro/spool/bound.py. A few segments
+    beyond are no reason to take the disk from commits: benchmarks/macro/spool/compaction.py."""
 
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
         queue = Queue(directory / "spool", await hop.start(), options=LATER, segment_octets=MEGABYTE)
         await queue.recover()
-        for number in range(480):
+        for number in range(1200):
             hop.rcpt[f"later{number}@busy.example"] = "451 4.2.1 not now"
             await queue.send(f"later{number}@busy.example", body=body(number, 4000))
             if number % 60 == 59:
@@ -174,8 +176,8 @@ def test_it_rests_the_less_the_more_segments_there_are_beyond_the_bound(tmp_path
         while not (owed_s := compactor.owed_s):
             await asyncio.sleep(0)
         excess = queue.shard.statistics()["excess_segments"]
-        assert excess >= 5
-        assert 0 < compactor.rest_s <= owed_s / (1 + excess)
+        assert excess > CALM_SEGMENTS + 2
+        assert 0 < compactor.rest_s <= owed_s / (1 + excess - CALM_SEGMENTS)
         await compactor.stop()
         await queue.close()
         hop.stop()

@@ -157,6 +157,7 @@ async def run(directory: Path, seconds: float, is_compacting: bool) -> dict[str,
         await first_move(before)
         before = counted()["angarium_compaction_messages_total"]
     figures = await window(shard, load, seconds)
+    figures["excess_segments"] = shard.statistics()["excess_segments"]
     figures["moved_messages"] = counted()["angarium_compaction_messages_total"] - before
     await compactor.stop()
     load.stop()

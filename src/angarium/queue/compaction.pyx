@@ -37,7 +37,7 @@ cdef Counter emptied = counter("angarium_compaction_segments_total", "Segments e
 cdef Counter postponed = counter("angarium_compaction_postponed_total", "Segments left for later: in use, or damaged.")
 
 cdef enum:
-    MOVES = 64                      # messages on their way at once
+    MOVES = 64                      # messages on their way at once; four times as many in haste
     MOVES_OCTETS = 4 << 20          # and about so much of them in memory
     SLICE = 1000                    # records of the index looked at in one turn of the loop
     INDEX_FIXED_OCTETS = 16         # csrc/spool/format.h
@@ -49,8 +49,9 @@ cdef enum:
     # a thousand moves or 16 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
     # fills, and none of those could be used again without a move of its own. While it rests from moving, segments that hold nothing
     # but freed entries are emptied all the same: the copies of each victim pin a chain of those (csrc/spool/compact.c).
-    # The pace follows what the disk takes beyond its bound: with each segment there is beyond, it grows by as much again. So it
-    # settles where as many segments are emptied as mail leaves behind, however fast that comes, a few segments beyond.
+    # The pace follows what the disk takes beyond its bound (haste, csrc/spool/compact.c): a few segments beyond are left to it, and
+    # commits lose next to nothing; with each one more it grows by a multiple. So it settles where as many segments are emptied as
+    # mail leaves behind, however fast that comes.
     MOVE_US = 1000
     OCTETS_PER_US = 16
 
@@ -211,6 +212,7 @@ cdef class Compactor:
     cdef uint64_t rest_from_us, debt_us     # since when a rest is owed, and how long a one at the bound; 0: none yet
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
+    cdef bint is_dense                      # the victim
     cdef bint has_no_mail                   # of the victim: only outcomes and freed entries matter
     # Copies given up: message id -> serial of the copy's home. Freed records name no more than that, so no later copy of the message
     # may lie there. Forgotten once the segment is sealed.
@@ -259,7 +261,7 @@ cdef class Compactor:
         return (until_us - now_us) / 1000000.0 if until_us > now_us and self.shard.has_room() else 0.0
 
     cdef uint64_t rest_ends_us(self) noexcept:
-        return self.rest_from_us + self.debt_us / (1 + self.shard.excess())
+        return self.rest_from_us + self.debt_us / self.shard.haste()
 
     def _look(self):
         cdef spool_read_op *op
@@ -275,6 +277,7 @@ cdef class Compactor:
             return
         self.is_damaged = self.is_left_over = self.is_settling = False
         self.has_no_mail = not self.shard.has_live(self.victim)      # it is sealed: it will have none
+        self.is_dense = self.shard.is_dense(self.victim)
         op = <spool_read_op *>calloc(1, sizeof(spool_read_op))
         if op == NULL:
             self.end(False)
@@ -363,13 +366,13 @@ cdef class Compactor:
 
     def _step(self):
         cdef const uint8_t *entry
-        cdef uint32_t kind, looked = 0
+        cdef uint32_t kind, looked = 0, moves = MOVES * min(self.shard.haste(), <uint32_t>4)
         cdef message *m
         self.step_is_due = False
         if self.victim == NULL or self.index == NULL or self.is_stopping or self.is_settling:
             return
         while self.cursor < self.count:
-            if self.under_way >= MOVES or self.octets_under_way >= MOVES_OCTETS:
+            if self.under_way >= moves or self.octets_under_way >= MOVES_OCTETS:
                 return                              # one_less() goes on
             looked += 1
             if looked > SLICE:
@@ -379,7 +382,8 @@ cdef class Compactor:
             self.cursor += 1
             kind = load32(entry + 16)
             if kind == SPOOL_FREED:
-                self.read_freed(load32(entry), load32(entry + 4))
+                if self.shard.frees_others(self.victim, load32(entry)):
+                    self.read_freed(load32(entry), load32(entry + 4))
                 continue
             if self.has_no_mail and kind != SPOOL_OUTCOME:
                 continue
@@ -507,6 +511,7 @@ cdef class Compactor:
         one.read.wanted.kind = kind
         one.read.wanted.id = one.message.id
         one.read.wanted.run_offset = run_offset
+        one.read.is_in_order = self.is_dense and segment == self.victim
         one.read.done = done
         one.read.context = one
         self.shard.read(&one.read)

@@ -15,7 +15,7 @@ from angarium.spool.cspool cimport (
     spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_hurry, spool_shard_kick, spool_shard_kick_due_ms,
     spool_shard_next_id, spool_shard_next_notice, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
-    spool_segment_has_live, spool_segment_is_sealed, spool_shard_excess, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
+    spool_segment_frees_others, spool_segment_has_live, spool_segment_is_dense, spool_segment_is_sealed, spool_shard_haste, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
 )
 
 import os
@@ -227,12 +227,18 @@ cdef class Shard:
         cdef spool_segment *segment = self.segment(serial)
         return segment == NULL or spool_segment_is_sealed(segment)
 
-    cdef uint32_t excess(self) noexcept:
-        """Segments there are beyond what compaction allows, at its last look."""
-        return spool_shard_excess(self.c) if self.c != NULL else 0
+    cdef uint32_t haste(self) noexcept:
+        """How many times as fast as usual segments should be emptied, by what there were beyond the bound at the last look."""
+        return spool_shard_haste(self.c) if self.c != NULL else 1
 
     cdef spool_segment *victim(self, bint is_resting) noexcept:
         return spool_shard_victim(self.c, mono_ms(), is_resting) if self.c != NULL and not self.has_strangers else NULL
+
+    cdef bint frees_others(self, const spool_segment *segment, uint32_t offset) noexcept:
+        return spool_segment_frees_others(segment, offset)
+
+    cdef bint is_dense(self, const spool_segment *segment) noexcept:
+        return spool_segment_is_dense(segment)
 
     cdef bint has_live(self, const spool_segment *segment) noexcept:
         return spool_segment_has_live(segment)
