@@ -84,6 +84,7 @@ EXTENSIONS = {
     "angarium.queue.shares": ["csrc/queue/shares.c"],
     "angarium.queue.rations": [],
     "angarium.queue.passage": [],
+    "angarium.queue.way": [],
     "angarium.queue.index": ["csrc/queue/pointer_set.c"],
     "angarium.queue.domains": ["csrc/queue/pointer_set.c", "csrc/octets/siphash.c"],
     "angarium.queue.planner": OCTETS + ENVELOPE,

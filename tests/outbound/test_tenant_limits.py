@@ -11,12 +11,13 @@ import pytest
 from outbound.fault_server import SILENCE, fault_server
 from outbound.outgoing import Outgoing, outgoing, until
 from outbound.test_delivery import on_uvloop
-from outbound.test_source_limits import sites
+from outbound.test_source_limits import passage_of, sites
 
 from angarium.model.units import Duration, Rate
 from angarium.outbound.reasons import of_queue
 from angarium.queue import explain
 from angarium.queue.facts import QueueFacts
+from angarium.queue.ready import ReadyQueue
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping, TenantShaping
 from angarium.spool.envelope import Attribute
@@ -38,6 +39,12 @@ def in_line(relay: Outgoing) -> list[QueueFacts]:
     return [each for each in found if each.is_in_dial_line]
 
 
+def held_of(ready: ReadyQueue, whose: str) -> int:
+    passage = passage_of(ready, whose)
+    assert passage is not None
+    return passage.held
+
+
 @on_uvloop
 async def test_connections_of_a_tenant_are_counted_at_each_site_and_hold_up_nobody_else(tmp_path: pathlib.Path) -> None:
     async with fault_server(faults={"END": SILENCE}) as server:
@@ -49,8 +56,8 @@ async def test_connections_of_a_tenant_are_counted_at_each_site_and_hold_up_nobo
             await send(relay, 3, tenant=b"")
             await until(lambda: server.open_now == 7)
             assert len(in_line(relay)) == 2
-            held = {ready.kind: ready.tenant_passage for ready in relay.scheduler.ready_queues()}
-            assert held[None] is None
+            ways = {ready.kind: ready.way for ready in relay.scheduler.ready_queues()}
+            assert ways[None] is None
 
 
 @on_uvloop
@@ -85,7 +92,7 @@ async def test_what_the_site_and_the_source_allow_holds_besides(tmp_path: pathli
         await send(relay, 20, 1)
         await until(lambda: any(each.site == "site 1" for each in in_line(relay)))
         assert server.peak == 4
-        used = {ready.site.name: ready.tenant_passage.held for ready in relay.scheduler.ready_queues()}
+        used = {ready.site.name: held_of(ready, "tenant") for ready in relay.scheduler.ready_queues()}
         assert used == {"site 0": 3, "site 1": 1}
 
 
@@ -132,10 +139,10 @@ async def test_a_reload_takes_limits_away_and_brings_them_and_counts_elsewhere(
             await send(relay, 30)
             await relay.outcomes(count + 30)
         for ready in relay.scheduler.ready_queues():
-            if ready.tenant_passage is not None:
+            if ready.kind is not None and ready.way is not None:
                 facts = explain.queue_facts(ready)
                 assert facts.tenant_used is not None and facts.tenant_used.connections_limit == 1
-                assert facts.tenant_used.connections == ready.tenant_passage.held <= ready.connections
+                assert facts.tenant_used.connections == held_of(ready, "tenant") <= ready.connections
 
 
 @pytest.mark.parametrize("whose", ["tenant", "tenant over all sites", "source"])
@@ -154,8 +161,7 @@ async def test_a_limit_that_a_reload_brings_counts_the_connections_that_there_ar
         await until(lambda: server.open_now == 4)       # those of the first window
         (ready,) = relay.scheduler.ready_queues()
         relay.reload(Shaping(ShapingTables(source=source, tenant={"shop": tenant})))
-        passage = ready.passage if whose == "source" else ready.tenant_passage
-        assert passage is not None and passage.held == 4
+        assert held_of(ready, "source" if whose == "source" else "tenant") == 4
         facts = explain.queue_facts(ready)
         used = facts.source_used if whose == "source" else facts.tenant_used
         assert used is not None and (used.connections, used.connections_limit) == (4, 3)

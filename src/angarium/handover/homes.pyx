@@ -35,13 +35,13 @@ cdef class Homes(Appointer):
         if ready.site.protocol == "maildir":
             return None                 # it leaves this machine by no connection
         cdef bint is_few = ready.connection_limit < self.count
-        cdef Passage passage = ready.passage
-        if passage is not None and passage.gate.connection_limit < self.count:
-            return passage.gate.share.name
-        passage = ready.tenant_passage
-        # With few at the site anyway a tenant's mail goes where other mail for it does; but what is counted over all sites does not.
-        if passage is not None and passage.gate.connection_limit < self.count and (not is_few or self.is_over_sites(ready)):
-            return passage.gate.share.name
+        cdef Passage passage
+        for passage in ready.way.passages if ready.way is not None else ():
+            if passage.gate.connection_limit >= self.count:
+                continue
+            # With few at the site anyway a tenant's mail goes where other mail for it does; but what is counted over all sites does not.
+            if passage.whose == "source" or passage.whose == "tenant" and (not is_few or self.is_over_sites(ready)):
+                return passage.gate.share.name
         return ready.share.name if is_few else None
 
     cdef bint is_over_sites(self, ReadyQueue ready) except -1:

@@ -71,7 +71,7 @@ cdef class Dispatcher(Egress):
         cdef Pool pool
         try:
             for pool in self.pools:
-                if pool.idle_count and pool.ready.has_gates and (<Gate>gate).passage_of(pool.ready) is not None:
+                if pool.idle_count and (<Gate>gate).passage_of(pool.ready) is not None:
                     pool.spare()
         except Exception as error:
             self.scheduler.journal.log("error", where="dispatcher", reason=repr(error))

@@ -181,7 +181,7 @@ cdef class Pool(ConnectionOwner):
                 (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS
                  or self.ready.share.is_wanted_first and self.ready.places > 1):
             return False                                # another ready queue that is counted with this one needs it more
-        if self.ready.has_gates and self.ready.must_yield_place(connection.taken_count >= TURN_TRANSACTIONS):
+        if self.ready.way is not None and self.ready.way.must_yield(connection.taken_count >= TURN_TRANSACTIONS):
             return False
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
@@ -195,12 +195,12 @@ cdef class Pool(ConnectionOwner):
 
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)
-        if self.ready.has_gates and self.ready.count == 0 and self.ready.others_wait():
+        if self.ready.way is not None and self.ready.count == 0 and self.ready.way.others_wait():
             self.scheduler.wheel.arm(&connection.deadline.node, 0)      # another site has mail for this place
             return
         self.scheduler.wheel.arm(&connection.deadline.node, self.idle_ms)
         if not self.is_watching and (self.surplus() > 0 or not self.ready.counts_alone() or
-                                     self.ready.has_gates and self.ready.has_surplus()):
+                                     self.ready.way is not None and self.ready.way.has_surplus()):
             try:
                 self.loop.call_later(RECHECK_S, self.watch_others)
                 self.is_watching = True
@@ -242,12 +242,12 @@ cdef class Pool(ConnectionOwner):
             connection = self.idle_top
             if connection is None:
                 return
-        if self.ready.has_gates and self.ready.must_yield_place(False):
+        if self.ready.way is not None and self.ready.way.must_yield(False):
             connection.expired()                        # another worker asks for a place of source or tenant
             connection = self.idle_top
             if connection is None:
                 return
-        if surplus <= 0 and self.ready.counts_alone() and not (self.ready.has_gates and self.ready.has_surplus()):
+        if surplus <= 0 and self.ready.counts_alone() and not (self.ready.way is not None and self.ready.way.has_surplus()):
             return
         if surplus > 0 and self.ready.share.is_wanted():
             while connection is not None and surplus > 0:

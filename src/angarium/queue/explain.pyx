@@ -29,20 +29,32 @@ cdef double wait_s(Share share, pace *rate) noexcept:
     return <double>share.message_wait(rate.interval_ns, rate.burst) / 1e9
 
 
-cdef object allowed_by(object limits, Share share, Share dial_share):
-    """What of shaping_options.AllSites is used; None: there are no such limits."""
+cdef object used_at(Gate gate):
+    """What of its limits is used."""
+    return Allowed(gate.share.machine_count, gate.connection_limit if gate.connection_limit < ANY_NUMBER else 0,
+                   wait_s(gate.share, &gate.rate), wait_s(gate.dial_share, &gate.dial_rate))
+
+
+cdef object used_under(Scheduler scheduler, str scope, object limits):
+    """The same of a gate that this worker may not have; None: there are no such limits."""
+    cdef Gate gate = scheduler.gates.get(scope)
     cdef pace rate, dial_rate
     if limits is None:
         return None
+    if gate is not None:        # which knows what this worker counts, had the table no room
+        return used_at(gate)
     pace_of(limits.message_rate, &rate)
     pace_of(limits.connection_rate, &dial_rate)
-    return Allowed(share.machine_count, limits.connections or 0, wait_s(share, &rate), wait_s(dial_share, &dial_rate))
+    return Allowed(scheduler.shares.share_of(scope).machine_count, limits.connections or 0,
+                   wait_s(scheduler.shares.share_of(scope), &rate),
+                   wait_s(scheduler.shares.share_of(DIALS + scope), &dial_rate))
 
 
 def queue_facts(ReadyQueue ready not None):
     """A ready queue as it is now, without its connections."""
     cdef Remark remark
-    cdef Passage passage = ready.passage
+    cdef Passage passage
+    cdef object used
     now_mono_s = time.monotonic()
     facts = QueueFacts(site=ready.site.name, source=ready.source.name)
     facts.kind = kind_text(ready.kind)
@@ -60,22 +72,17 @@ def queue_facts(ReadyQueue ready not None):
     facts.tenant_rate_wait_s = wait_s(ready.tenant_share, &ready.tenant_rate)
     facts.connection_rate_wait_s = wait_s(ready.dial_share, &ready.dial_rate)
     facts.is_deferring = ready.is_deferring
-    if passage is not None:
-        facts.is_in_line = passage.is_in_line
-        facts.is_in_dial_line = passage.is_in_dial_line
-        facts.source_used = allowed_by(ready.limits.all_sites, passage.gate.share, passage.gate.dial_share)
-    passage = ready.tenant_passage
-    if passage is not None:
-        facts.is_in_dial_line = facts.is_in_dial_line or passage.is_in_dial_line
-        facts.tenant_used = allowed_by(ready.limits.tenant_places, passage.gate.share, passage.gate.dial_share)
     facts.restrained = []
-    for passage in ready.restraints or ():
-        facts.is_in_restrained_line = facts.is_in_restrained_line or passage.is_in_line
+    for passage in ready.way.passages if ready.way is not None else ():
         facts.is_in_dial_line = facts.is_in_dial_line or passage.is_in_dial_line
-        facts.restrained.append(Allowed(
-            passage.gate.share.machine_count,
-            passage.gate.connection_limit if passage.gate.connection_limit < ANY_NUMBER else 0,
-            wait_s(passage.gate.share, &passage.gate.rate), wait_s(passage.gate.dial_share, &passage.gate.dial_rate)))
+        used = used_at(passage.gate)
+        if passage.whose == "automation":
+            facts.is_in_restrained_line = facts.is_in_restrained_line or passage.is_in_line
+            facts.restrained.append(used)
+        elif passage.whose == "tenant":
+            facts.tenant_used = used
+        else:
+            facts.is_in_line, facts.source_used = passage.is_in_line, used
     if ready.ration is not None:
         facts.sent_today = ready.ration.count()
         facts.today_limit = ready.ration.limit_today()
@@ -90,29 +97,6 @@ def queue_facts(ReadyQueue ready not None):
         facts.replies.append(Reply(remark.utc_ms / 1000.0, remark.text, remark.code, "%d.%d.%d" % remark.status,
                                    remark.remote, remark.phase, remark.count))
     return facts
-
-
-cdef object used_of_source(Scheduler scheduler, str source, object limits):
-    cdef Gate gate = scheduler.gates.get(source)
-    if limits is None:
-        return None
-    if gate is not None:        # which knows what this worker counts, had the table no room
-        return allowed_by(limits, gate.share, gate.dial_share)
-    scope = shared_scope("source", source)
-    return allowed_by(limits, scheduler.shares.share_of(scope), scheduler.shares.share_of(DIALS + scope))
-
-
-cdef object used_of_tenant(Scheduler scheduler, object site, object limits):
-    if limits.tenant_places is None:
-        return None
-    cdef str scope = tenant_gate_scope(site, limits)
-    cdef Gate gate = scheduler.tenant_gates.get(scope)
-    cdef Share share, dial_share
-    if gate is not None:
-        share, dial_share = gate.share, gate.dial_share
-    else:
-        share, dial_share = scheduler.shares.share_of(scope), scheduler.shares.share_of(DIALS + scope)
-    return allowed_by(limits.tenant_places, share, dial_share)
 
 
 def used_now(Scheduler scheduler not None, site, source, kind):
@@ -132,8 +116,8 @@ def used_now(Scheduler scheduler not None, site, source, kind):
     facts.connection_rate_wait_s = wait_s(shares.share_of(DIALS + scope_name(site, limits.dial_scope)), &rate)
     if not site.hosts:
         return facts            # it leaves this machine by no network
-    facts.source_used = used_of_source(scheduler, source.name, limits.all_sites)
-    facts.tenant_used = used_of_tenant(scheduler, site, limits)
+    facts.source_used = used_under(scheduler, shared_scope("source", source.name), limits.all_sites)
+    facts.tenant_used = used_under(scheduler, tenant_gate_scope(site, limits), limits.tenant_places)
     ration = None
     if scheduler.ration_for is not None:
         ration = scheduler.ration_for(source.name, scheduler.shaping.provider_of(site, kind))

@@ -38,8 +38,7 @@ cdef class Ledger:
     # One attempt of r (in no list) has ended without delivery; `ready` is the ReadyQueue it was in, or None. Its envelope is
     # read back first when it is not in memory.
     cdef void conclude_later(self, recipient *r, object ready, object trouble, bint is_permanent) noexcept
-    # The Gate of an egress source; and of a tenant, by the name under which it is counted, for as long as ready queues hold it.
-    cdef object gate_of(self, str source)
+    # The Gate with the name under which it counts, for as long as ready queues hold it.
     cdef object hold_gate(self, str scope)
     cdef void drop_gate(self, object gate) noexcept
     # The Ration of a ready queue's source towards its provider, or None. When it is spent: ration_spent() moves who waits.

@@ -40,9 +40,6 @@ cdef class Ledger:
     cdef int later(self, callback, trouble, bint is_permanent, uint64_t remaining) except -1:
         return 0
 
-    cdef object gate_of(self, str source):
-        return None
-
     cdef object hold_gate(self, str scope):
         return None
 

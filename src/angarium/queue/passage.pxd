@@ -1,4 +1,4 @@
-"""What an egress source may do towards all sites together, or a tenant, besides what each site allows."""
+"""Limits that hold besides those of the site: of an egress source, of a tenant, and what automation allows."""
 from libc.stdint cimport uint32_t, uint64_t
 from angarium.queue.shares cimport Share, Shares, pace
 
@@ -7,10 +7,9 @@ cdef enum:
 
 
 cdef class Gate:
-    """A source, or a tenant (at one site or at all), as one worker sees it. Ready queues that it has to keep waiting stand in
-    line, so that one timer serves however many sites there are, and each gets its turn."""
-    cdef readonly bint is_of_tenant
-    cdef uint32_t queue_count           # ready queues of a tenant or campaign that pass here
+    """One such limit as one worker sees it. Ready queues that it has to keep waiting stand in line, so that one timer serves
+    however many sites there are, and each gets its turn."""
+    cdef uint32_t queue_count           # ready queues that pass here
     cdef object loop
     cdef Shares shares
     cdef Share share                    # where its connections and messages are counted
@@ -18,7 +17,7 @@ cdef class Gate:
     cdef uint32_t connection_limit
     cdef pace rate
     cdef pace dial_rate
-    cdef readonly object line           # deque of ReadyQueue that wait to send; not of a tenant's own limits
+    cdef readonly object line           # deque of ReadyQueue that wait to send
     cdef readonly object dial_line      # and to connect
     cdef bint is_armed
     cdef bint is_dial_armed
@@ -33,8 +32,9 @@ cdef class Gate:
 
 
 cdef class Passage:
-    """One ready queue's way past the limits of its source, of its tenant, or of what automation allows that."""
+    """One ready queue at one gate."""
     cdef Gate gate
+    cdef readonly str whose             # limits: of its "source", its "tenant", or of "automation"
     cdef readonly uint32_t held         # connections counted
     cdef bint is_in_line
     cdef uint32_t turns                 # messages it may take before those who stand in line
@@ -47,6 +47,5 @@ cdef class Passage:
     cdef void untake_connection(self) noexcept                  # what was taken last was not dialled
     cdef void give_connection(self) noexcept
     cdef bint must_yield(self, bint had_its_turn) noexcept
-    cdef bint others_wait(self) noexcept                        # for a place of the source, or tenant
+    cdef bint others_wait(self) noexcept                        # for a place there
     cdef int take_over(self, uint32_t places) except -1         # connections that the ready queue had before it passed here
-    cdef int move(self, Gate gate) except -1                    # to where it is counted now, with what it holds

@@ -1,14 +1,14 @@
 # Limits of egress sources over all sites ([shaping.source.NAME] all_sites), and of tenants' connections ([shaping.tenant.NAME], at
-# each site or over all); and of tenants and campaigns whom automation slows down (adjustments.py). Ready queues of those that have
-# none have no Passage, and pay a comparison a message.
+# each site or over all); and of tenants and campaigns whom automation slows down (adjustments.py). Which of them a ready queue
+# passes: way.pyx.
 #
-# Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by the source as a whole stands in line at
-# the Gate. With ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
+# Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by such a limit stands in line at the Gate. With ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.shares cimport Shares, pace_of, wait_of
+from angarium.queue.way cimport Way
 
 import collections
 
@@ -23,8 +23,7 @@ cdef double IN_LINE_S = 1e15        # ReadyQueue.paused_until_mono_s: until its 
 
 @cython.final
 cdef class Gate:
-    def __cinit__(self, loop, Shares shares, str scope, bint is_of_tenant=False):
-        self.is_of_tenant = is_of_tenant
+    def __cinit__(self, loop, Shares shares, str scope):
         self.loop = loop
         self.shares = shares
         self.share = shares.share_of(scope)
@@ -41,13 +40,8 @@ cdef class Gate:
         return 0
 
     cdef Passage passage_of(self, object ready):
-        cdef Passage passage = (<ReadyQueue>ready).tenant_passage if self.is_of_tenant else (<ReadyQueue>ready).passage
-        if passage is not None and passage.gate is self:
-            return passage
-        for passage in (<ReadyQueue>ready).restraints or ():
-            if passage.gate is self:
-                return passage
-        return None
+        cdef Way way = (<ReadyQueue>ready).way
+        return None if way is None else way.passage_of(self)
 
     cdef bint is_overdrawn(self) noexcept:
         return self.share.own != 0 and self.connection_limit != ANY_NUMBER and self.share.machine_count > self.connection_limit
@@ -186,7 +180,8 @@ cdef class Passage:
             self.gate.share.give_connection()
 
     cdef bint must_yield(self, bint had_its_turn) noexcept:
-        return had_its_turn and self.gate.dial_line or self.gate.has_surplus() and self.gate.share.is_wanted()
+        return had_its_turn and self.gate.dial_line or self.gate.has_surplus() and self.gate.share.is_wanted() or \
+            self.gate.is_overdrawn()
 
     cdef bint others_wait(self) noexcept:
         return bool(self.gate.dial_line)
@@ -196,14 +191,4 @@ cdef class Passage:
         for i in range(places):
             self.gate.share.take_connection(<uint32_t>-1)   # they are there, whatever the limit
         self.held += places
-        return 0
-
-    cdef int move(self, Gate gate) except -1:
-        cdef uint32_t i, held = self.held
-        for i in range(held):
-            self.gate.share.give_connection()
-        self.held = 0
-        self.gate = gate
-        self.take_over(held)
-        self.is_in_dial_line = self.has_dial_turn = False
         return 0

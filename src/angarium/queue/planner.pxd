@@ -26,8 +26,7 @@ cdef class Planner(Ledger):
     cdef readonly Troubles troubles
     cdef readonly DomainTable domains
     cdef dict ready                     # (site name, source name, wish, site.claims, kind, apart) -> ReadyQueue
-    cdef dict gates                     # source name -> Gate, of sources that have limits
-    cdef dict tenant_gates              # likewise of tenants: name under which it is counted -> Gate, while a ready queue passes there
+    cdef dict gates                     # name under which it counts -> Gate, while a ready queue passes there
     cdef object ration_for              # callable, or None: no source is warmed up
     cdef dict ready_numbers             # ReadyQueue.number -> ReadyQueue
     cdef uint32_t ready_count           # numbers given out so far

@@ -27,7 +27,7 @@ import functools
 from angarium.model.outcome import Trouble
 from angarium.model.plan import RoutingTrouble
 from angarium.queue.lookups import Lookups
-from angarium.queue.shaping import Shaping, shared_scope
+from angarium.queue.shaping import Shaping
 from angarium.resolver.domain_name import to_a_labels
 
 cdef enum:
@@ -63,7 +63,6 @@ cdef class Planner(Ledger):
         self.ready_numbers = {}
         self.shares_held = {}
         self.gates = {}
-        self.tenant_gates = {}
         self.ration_for = None
         self.egresses = {}
         self.lookups = Lookups()
@@ -449,23 +448,17 @@ cdef class Planner(Ledger):
             ready.source = source       # and perhaps another address or proxy
         return ready
 
-    cdef object gate_of(self, str source):
-        gate = self.gates.get(source)
-        if gate is None:
-            gate = self.gates[source] = Gate(self.loop, self.shares, shared_scope("source", source))
-        return gate
-
     cdef object hold_gate(self, str scope):
-        cdef Gate gate = self.tenant_gates.get(scope)
+        cdef Gate gate = self.gates.get(scope)
         if gate is None:
-            gate = self.tenant_gates[scope] = Gate(self.loop, self.shares, scope, True)
+            gate = self.gates[scope] = Gate(self.loop, self.shares, scope)
         gate.queue_count += 1
         return gate
 
     cdef void drop_gate(self, object gate) noexcept:
         (<Gate>gate).queue_count -= 1
         if (<Gate>gate).queue_count == 0:
-            self.tenant_gates.pop((<Gate>gate).share.name, None)
+            self.gates.pop((<Gate>gate).share.name, None)
 
     cdef object ration_of(self, object ready):
         if self.ration_for is None:

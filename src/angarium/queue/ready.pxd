@@ -4,9 +4,9 @@ from angarium.queue.ledger cimport Ledger
 from angarium.queue.message cimport domain_budget, recipient, transaction
 from angarium.queue.order cimport Order
 from angarium.queue.overflow cimport Overflow
-from angarium.queue.passage cimport Passage
 from angarium.queue.rations cimport Ration
 from angarium.queue.shares cimport Share, pace
+from angarium.queue.way cimport Way
 from angarium.queue.wheel cimport wheel_node
 
 cdef enum tls_wish:                     # what a message itself says about TLS (RFC 8689): model.plan.TlsWish
@@ -57,10 +57,7 @@ cdef class ReadyQueue:
     cdef readonly uint32_t number       # recipient.link.due of who is in it
     cdef readonly object site           # model.plan.Site
     cdef readonly object source         # model.plan.Source
-    cdef readonly Passage passage       # limits of the source over all sites; None: it has none
-    cdef readonly Passage tenant_passage    # limits of the tenant's connections; None: it has none
-    cdef readonly list restraints       # of Passage: what automation allows its tenant or campaign besides; None: all
-    cdef bint has_gates                 # one of the three
+    cdef readonly Way way                        # past limits that hold besides; None: there are none
     cdef readonly Ration ration         # of the source towards the provider; None: not warmed up, or warm
     cdef readonly uint8_t wish          # tls_wish of all who are in it
     cdef object key                     # in Planner.ready
@@ -93,12 +90,13 @@ cdef class ReadyQueue:
     cdef Share tenant_share             # and the tenant's besides
     cdef Ledger ledger
     cdef bint is_paced                  # one of the two next has an interval
-    cdef bint has_terms                 # take() has to look at more than who is next: rates, a passage, a ration, guests
+    cdef bint has_terms                 # take() has to look at more than who is next: rates, gates, a ration, guests
+    cdef bint is_gated                  # one of its gates has a rate of messages
     cdef readonly Guests guests         # mail of other workers, whose home this one is; None: there is none
     cdef readonly int home              # the worker that serves this queue; -1: this one does
     cdef readonly uint32_t handed       # recipients that it has
     cdef bint is_gone                   # let_go() was called
-    cdef uint64_t metered_ns            # the longest interval of all rates that hold, the source's too; 0: there is none
+    cdef uint64_t metered_ns            # the longest interval of all rates that hold, those of gates too; 0: there is none
     cdef pace rate
     cdef pace tenant_rate
     cdef pace dial_rate
@@ -163,19 +161,7 @@ cdef class ReadyQueue:
     cdef void give_site_rates(self) noexcept
     cdef void await_rate(self, uint64_t wait_ns) noexcept
     cdef void await_dial(self, uint64_t wait_ns) noexcept
-    cdef int look_at_source(self) except -1                                 # its limits, and its part of a warm-up
-    cdef int look_at_tenant(self) except -1
-    cdef int look_at_restraints(self) except -1
-    cdef void drop_restraint(self, Passage passage) noexcept
-    cdef bint take_restrained(self) noexcept                                # a connection; False: it stands in line
-    cdef void untake_restrained(self, int count) noexcept                   # of the first so many
-    cdef bint send_restrained(self) noexcept                                # one message; False: it stands in line
-    cdef void unsend_restrained(self, int count) noexcept
-    cdef bint is_in_line(self) noexcept                                     # for a message
-    # Of the gates that it passes: a connection is to end behind its message; others wait; this worker has more than its part.
-    cdef bint must_yield_place(self, bint had_its_turn) noexcept
-    cdef bint others_wait(self) noexcept
-    cdef bint has_surplus(self) noexcept
+    cdef void look_at_meters(self) noexcept
     cdef void go_on(self) noexcept      # its turn has come at the gate of its source
 
 

@@ -6,9 +6,9 @@ from angarium.model.outcome import Trouble
 from angarium.model.plan import Site, Source
 from angarium.queue.adjustments import Apart
 from angarium.queue.guests import Guests
-from angarium.queue.passage import Passage
 from angarium.queue.rations import Ration
 from angarium.queue.shaping import Kind, Limits
+from angarium.queue.way import Way
 
 class Egress:
     """Takes recipients out of ready queues; subclassed in Cython by outbound/ and mailbox/."""
@@ -30,9 +30,7 @@ class ReadyQueue:
     kind: Kind | None
     apart: Apart | None
     limits: Limits
-    passage: Passage | None
-    restraints: list[Passage] | None
-    tenant_passage: Passage | None
+    way: Way | None
     ration: Ration | None
     site_name: bytes
     source_name: bytes

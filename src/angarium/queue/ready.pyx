@@ -11,21 +11,21 @@ from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport TURN_NS, mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.ledger cimport Ledger
-from angarium.queue.passage cimport Gate, Passage
 from angarium.queue.guests cimport Guests, settle_guest
 from angarium.queue.message cimport (
     PLACE_BEHIND, PLACE_IN_HAND, PLACE_NOWHERE, PLACE_READY, STATE_ELSEWHERE, domain_budget, message, message_of, recipient, transaction)
 from angarium.queue.order cimport Order, order_walk
 from angarium.queue.overflow cimport Overflow
+from angarium.queue.passage cimport Passage
 from angarium.queue.shares cimport Share, pace_of, wait_of
+from angarium.queue.way cimport Way, leave_gates, look_at_gates
 from angarium.queue.wheel cimport wheel_node
 
 import time
 
 from angarium.metrics.counters import gauge
 from angarium.model.units import Rate
-from angarium.queue.adjustments import restraints_of
-from angarium.queue.shaping import DIALS, scope_name, tenant_gate_scope
+from angarium.queue.shaping import DIALS, scope_name
 
 cdef Counter queue_ready = gauge("angarium_queue_ready", "Recipients in ready queues now.")
 
@@ -60,27 +60,6 @@ cdef enum:
 cdef size_t resume_offset = 0
 
 
-cdef bint any_must_yield(list restraints, bint had_its_turn) noexcept:
-    for passage in restraints:
-        if (<Passage>passage).must_yield(had_its_turn) or (<Passage>passage).gate.is_overdrawn():
-            return True
-    return False
-
-
-cdef bint any_others_wait(list restraints) noexcept:
-    for passage in restraints:
-        if (<Passage>passage).others_wait():
-            return True
-    return False
-
-
-cdef bint any_has_surplus(list restraints) noexcept:
-    for passage in restraints:
-        if (<Passage>passage).gate.has_surplus():
-            return True
-    return False
-
-
 @cython.final
 @cython.no_gc
 cdef class Remark:
@@ -104,7 +83,7 @@ cdef class ReadyQueue:
         self.wish = <uint8_t>wish
         self.kind = kind
         self.apart = apart
-        self.passage = self.tenant_passage = None
+        self.way = None
         self.ration = None
         self.site_name = site.name.encode("utf-8", "replace")
         self.source_name = source.name.encode("utf-8", "replace")
@@ -141,10 +120,9 @@ cdef class ReadyQueue:
             if self.ledger.adjustments is not None:
                 self.adjust()
             self.is_paced = self.rate.interval_ns != 0 or self.tenant_rate.interval_ns != 0
-            self.look_at_source()
-            self.look_at_tenant()
-            if self.apart is not None:
-                self.look_at_restraints()
+            self.ration = self.ledger.ration_of(self) if self.site.hosts else None
+            look_at_gates(self)
+            self.look_at_meters()
             self.look_at_terms()
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
@@ -194,8 +172,8 @@ cdef class ReadyQueue:
         return not self.is_shared and self.share.queue_count == (2 if self.rate_share is self.share else 1)
 
     cdef void look_at_terms(self) noexcept:
-        self.has_terms = (self.is_paced or self.passage is not None or self.restraints is not None or
-                          self.ration is not None or self.guests is not None)
+        self.is_gated = self.way is not None and self.way.is_metered
+        self.has_terms = self.is_paced or self.is_gated or self.ration is not None or self.guests is not None
 
     cdef void receive_guests(self, Guests guests) noexcept:
         self.guests = guests
@@ -216,131 +194,14 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.dial_share)
         self.ledger.drop_share(self.rate_share)
         self.ledger.drop_share(self.tenant_share)
-        if self.tenant_passage is not None:
-            self.ledger.drop_gate(self.tenant_passage.gate)
-            self.tenant_passage = None
-        for passage in self.restraints or ():
-            self.drop_restraint(passage)
-        self.restraints = None
+        leave_gates(self)
 
-    cdef int look_at_source(self) except -1:
-        self.metered_ns = max(self.rate.interval_ns, self.tenant_rate.interval_ns)
-        if not self.site.hosts:
-            return 0                        # it leaves this machine by no network
-        self.ration = self.ledger.ration_of(self)
-        if self.passage is None and self.limits.all_sites is not None:
-            self.passage = Passage(self.ledger.gate_of(self.source.name))
-            self.passage.take_over(self.places)
-        if self.passage is not None:        # with the first of its queues the whole source goes by what a reload has brought
-            self.passage.gate.configure(self.limits.all_sites)
-            self.metered_ns = max(self.metered_ns, self.passage.gate.rate.interval_ns)
-        return 0
-
-    cdef int look_at_tenant(self) except -1:
-        cdef object limits = self.limits.tenant_places
-        cdef object gate
-        if self.site.hosts and limits is not None:
-            gate = self.ledger.hold_gate(tenant_gate_scope(self.site, self.limits))
-            if self.tenant_passage is None:
-                self.tenant_passage = Passage(gate)
-                self.tenant_passage.take_over(self.places)
-            else:
-                self.ledger.drop_gate(self.tenant_passage.gate)
-                if self.tenant_passage.gate is not gate:
-                    self.tenant_passage.move(gate)      # a reload has the tenant counted elsewhere
-        if self.tenant_passage is not None:
-            self.tenant_passage.gate.configure(limits)
-        self.has_gates = self.passage is not None or self.tenant_passage is not None or self.restraints is not None
-        return 0
-
-    cdef int look_at_restraints(self) except -1:
-        """Of what automation does to its tenant or campaign now. Connections that are open are counted from the first."""
+    cdef void look_at_meters(self) noexcept:
         cdef Passage passage
-        cdef Gate gate
-        cdef dict known = {}
-        cdef list found = []
-        adjustments = self.ledger.adjustments
-        for passage in self.restraints or ():
-            known[passage.gate] = passage
-        if adjustments is not None and self.site.hosts:
-            for scope, limits in restraints_of(adjustments, self.apart, self.site, self.limits):
-                gate = self.ledger.hold_gate(scope)
-                gate.configure(limits)
-                passage = known.pop(gate, None)
-                if passage is not None:
-                    self.ledger.drop_gate(gate)         # which it holds already
-                else:
-                    passage = Passage(gate)
-                    passage.take_over(self.places)
-                found.append(passage)
-        self.restraints = found or None
-        for passage in known.values():
-            self.drop_restraint(passage)
-        self.has_gates = self.passage is not None or self.tenant_passage is not None or self.restraints is not None
-        return 0
-
-    cdef void drop_restraint(self, Passage passage) noexcept:
-        while passage.held:
-            passage.give_connection()
-        self.ledger.drop_gate(passage.gate)
-        if passage.is_in_line:
-            passage.is_in_line = False
-            if self.count:                      # in a turn of its own: it is being configured
-                self.ledger.wheel.arm(&self.resume, 0)
-            else:
-                self.paused_until_mono_s = 0.0
-
-    cdef bint take_restrained(self) noexcept:
-        cdef int count = 0
-        for passage in self.restraints:
-            if not (<Passage>passage).take_connection(self):
-                self.untake_restrained(count)
-                return False
-            count += 1
-        return True
-
-    cdef void untake_restrained(self, int count) noexcept:
-        cdef int i
-        for i in range(count):
-            (<Passage>self.restraints[i]).untake_connection()
-
-    cdef bint send_restrained(self) noexcept:
-        cdef int count = 0
-        for passage in self.restraints:
-            if not (<Passage>passage).take_message(self):
-                self.unsend_restrained(count)
-                return False
-            count += 1
-        return True
-
-    cdef void unsend_restrained(self, int count) noexcept:
-        cdef int i
-        for i in range(count):
-            (<Passage>self.restraints[i]).give_message()
-
-    cdef bint is_in_line(self) noexcept:
-        if self.passage is not None and self.passage.is_in_line:
-            return True
-        if self.restraints is not None:
-            for passage in self.restraints:
-                if (<Passage>passage).is_in_line:
-                    return True
-        return False
-
-    cdef bint must_yield_place(self, bint had_its_turn) noexcept:
-        return self.passage is not None and self.passage.must_yield(had_its_turn) or \
-            self.tenant_passage is not None and self.tenant_passage.must_yield(had_its_turn) or \
-            self.restraints is not None and any_must_yield(self.restraints, had_its_turn)
-
-    cdef bint others_wait(self) noexcept:
-        return self.passage is not None and self.passage.others_wait() or \
-            self.tenant_passage is not None and self.tenant_passage.others_wait() or \
-            self.restraints is not None and any_others_wait(self.restraints)
-
-    cdef bint has_surplus(self) noexcept:
-        return self.passage is not None and self.passage.gate.has_surplus() or \
-            self.tenant_passage is not None and self.tenant_passage.gate.has_surplus() or \
-            self.restraints is not None and any_has_surplus(self.restraints)
+        self.metered_ns = max(self.rate.interval_ns, self.tenant_rate.interval_ns)
+        if self.way is not None:
+            for passage in self.way.passages:
+                self.metered_ns = max(self.metered_ns, passage.gate.rate.interval_ns)
 
     cdef void remark(self, object trouble) noexcept:
         cdef Remark last
@@ -472,7 +333,7 @@ cdef class ReadyQueue:
         return self.guests.is_turn_of_another(domains.last, r != NULL and r.domain == domains.last, self.own_count())
 
     cdef bint take_rights(self, transaction *into) noexcept:
-        if (self.is_paced or self.passage is not None or self.restraints is not None) and not self.take_rates():
+        if (self.is_paced or self.is_gated) and not self.take_rates():
             return False
         if self.ration is not None:
             into.ration_day = self.ration.take()
@@ -598,7 +459,7 @@ cdef class ReadyQueue:
             self.egress.wake(self)
 
     cdef bint take_rates(self) noexcept:
-        """Of the site, of the tenant and of the source, or of none of them. Those of which several workers may ask are taken one
+        """Of the site, of the tenant and of all gates, or of none of them. Those of which several workers may ask are taken one
         after the other, and given back when a later one says no."""
         cdef uint64_t wait_ns = 0
         if self.tenant_rate.interval_ns:
@@ -619,12 +480,7 @@ cdef class ReadyQueue:
                 self.await_rate(wait_ns)
                 return False
         # Last, for who is turned away here stands in line, and has had its turn when it comes back.
-        if self.passage is not None and not self.passage.take_message(self):
-            self.give_site_rates()
-            return False
-        if self.restraints is not None and not self.send_restrained():
-            if self.passage is not None:
-                self.passage.give_message()
+        if self.is_gated and not self.way.take_message(self):
             self.give_site_rates()
             return False
         return True
@@ -637,10 +493,8 @@ cdef class ReadyQueue:
 
     cdef void give_rates(self) noexcept:
         self.give_site_rates()
-        if self.passage is not None:
-            self.passage.give_message()
-        if self.restraints is not None:
-            self.unsend_restrained(<int>len(self.restraints))
+        if self.is_gated:
+            self.way.give_message()
 
     cdef void await_rate(self, uint64_t wait_ns) noexcept:
         # Not by the wheel, whose ticks of 100 ms would halve a rate of ten a second.
@@ -674,31 +528,15 @@ cdef class ReadyQueue:
                 self.ledger.wheel.arm(&self.resume, 100)
             return False
         # Behind the site's place: nobody uses up what the source may dial for a site that has none.
-        if self.passage is not None and not self.passage.take_connection(self):
+        if self.way is not None and not self.way.take_connection(self):
             self.share.give_connection()
-            return False
-        if self.tenant_passage is not None and not self.tenant_passage.take_connection(self):
-            self.share.give_connection()
-            if self.passage is not None:
-                self.passage.untake_connection()
-            return False
-        if self.restraints is not None and not self.take_restrained():
-            self.share.give_connection()
-            if self.passage is not None:
-                self.passage.untake_connection()
-            if self.tenant_passage is not None:
-                self.tenant_passage.untake_connection()
             return False
         if self.dial_rate.interval_ns:
             wait_ns = self.dial_share.take_message(self.dial_rate.interval_ns, self.dial_rate.burst)
             if wait_ns:                         # another worker was faster
                 self.share.give_connection()
-                if self.passage is not None:
-                    self.passage.untake_connection()
-                if self.tenant_passage is not None:
-                    self.tenant_passage.untake_connection()
-                if self.restraints is not None:
-                    self.untake_restrained(<int>len(self.restraints))
+                if self.way is not None:
+                    self.way.untake_connection(self)
                 self.await_dial(wait_ns)
                 return False
         self.places += 1
@@ -724,13 +562,8 @@ cdef class ReadyQueue:
         if self.places:
             self.places -= 1
         self.share.give_connection()
-        if self.passage is not None:
-            self.passage.give_connection()
-        if self.tenant_passage is not None:
-            self.tenant_passage.give_connection()
-        if self.restraints is not None:
-            for passage in self.restraints:
-                (<Passage>passage).give_connection()
+        if self.way is not None:
+            self.way.give_connection(self)
 
     cpdef bint is_contended(self):
         return self.share.is_wanted()
@@ -772,7 +605,7 @@ cdef class ReadyQueue:
 
 cdef void ready_resumed(wheel_node *node, void *context) noexcept:
     cdef ReadyQueue ready = <ReadyQueue><PyObject *>(<char *>node - resume_offset)
-    if (ready.passage is not None or ready.restraints is not None) and ready.is_in_line():
+    if ready.way is not None and ready.way.is_in_line():
         return
     ready.paused_until_mono_s = 0.0
     if ready.count:

@@ -1,0 +1,12 @@
+"""The gates that a ready queue passes: limits that hold besides those of its site (Cython callers only)."""
+
+from typing import final
+
+from angarium.queue.passage import Passage
+
+@final
+class Way:
+    """In the order in which the gates are asked: of its source, of its tenant, of what automation allows."""
+
+    passages: list[Passage]
+    def __init__(self, passages: list[Passage]) -> None: ...

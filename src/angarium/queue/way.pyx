@@ -1,0 +1,154 @@
+# Which gates a ready queue passes, and how all of them are asked at once. What one gate counts and who stands in line there:
+# passage.pyx. A queue that passes none has no Way, and pays a comparison a message.
+cimport cython
+from libc.stdint cimport uint64_t
+
+from angarium.queue.passage cimport Gate, Passage
+from angarium.queue.ready cimport ReadyQueue
+
+from angarium.queue.adjustments import restraints_of
+from angarium.queue.shaping import shared_scope, tenant_gate_scope
+
+
+@cython.final
+cdef class Way:
+    def __cinit__(self, list passages not None):
+        cdef Passage passage
+        self.passages = passages
+        for passage in passages:
+            self.is_metered = self.is_metered or passage.gate.rate.interval_ns != 0
+
+    cdef Passage passage_of(self, Gate gate):
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.gate is gate:
+                return passage
+        return None
+
+    cdef bint take_message(self, object ready) noexcept:
+        cdef Passage passage
+        cdef int i, count = 0
+        for passage in self.passages:
+            if not passage.take_message(ready):
+                for i in range(count):
+                    (<Passage>self.passages[i]).give_message()
+                return False
+            count += 1
+        return True
+
+    cdef void give_message(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            passage.give_message()
+
+    cdef bint take_connection(self, object ready) noexcept:
+        cdef Passage passage
+        cdef int i, count = 0
+        for passage in self.passages:
+            if not passage.take_connection(ready):
+                for i in range(count):
+                    (<Passage>self.passages[i]).untake_connection()
+                return False
+            count += 1
+        return True
+
+    cdef void untake_connection(self, object ready) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            passage.untake_connection()
+
+    cdef void give_connection(self, object ready) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            passage.give_connection()
+
+    cdef bint is_in_line(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.is_in_line:
+                return True
+        return False
+
+    cdef bint must_yield(self, bint had_its_turn) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.must_yield(had_its_turn):
+                return True
+        return False
+
+    cdef bint others_wait(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.others_wait():
+                return True
+        return False
+
+    cdef bint has_surplus(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.gate.has_surplus():
+                return True
+        return False
+
+
+cdef list gates_of(ReadyQueue ready):
+    """(whose limits they are, the name under which they are counted, AllSites) of each gate that it has to pass."""
+    cdef list found = []
+    limits, adjustments = ready.limits, ready.ledger.adjustments
+    if not ready.site.hosts:
+        return found                        # it leaves this machine by no network
+    if limits.all_sites is not None:
+        found.append(("source", shared_scope("source", ready.source.name), limits.all_sites))
+    if limits.tenant_places is not None:
+        found.append(("tenant", tenant_gate_scope(ready.site, limits), limits.tenant_places))
+    if adjustments is not None and ready.apart is not None:
+        for scope, allowed in restraints_of(adjustments, ready.apart, ready.site, limits):
+            found.append(("automation", scope, allowed))
+    return found
+
+
+cdef int look_at_gates(object of_) except -1:
+    cdef ReadyQueue ready = of_
+    cdef Passage passage
+    cdef Gate gate
+    cdef dict known = {}
+    cdef list passages = []
+    if ready.way is not None:
+        known = {(<Passage>each).gate: each for each in ready.way.passages}
+    for whose, scope, limits in gates_of(ready):
+        gate = ready.ledger.hold_gate(scope)
+        gate.configure(limits)              # with the first of its queues the whole gate goes by what a reload has brought
+        passage = known.pop(gate, None)
+        if passage is not None:
+            ready.ledger.drop_gate(gate)    # which it holds already
+        else:
+            passage = Passage(gate)
+            passage.take_over(ready.places)
+        passage.whose = whose
+        passages.append(passage)
+    ready.way = Way(passages) if passages else None
+    for passage in known.values():
+        leave_gate(ready, passage)
+    return 0
+
+
+cdef void leave_gates(object of_) noexcept:
+    cdef ReadyQueue ready = of_
+    cdef Passage passage
+    cdef Way way = ready.way
+    ready.way = None
+    if way is not None:
+        for passage in way.passages:
+            leave_gate(ready, passage)
+
+
+cdef void leave_gate(ReadyQueue ready, Passage passage) noexcept:
+    while passage.held:
+        passage.give_connection()
+    ready.ledger.drop_gate(passage.gate)
+    if passage.is_in_line:
+        passage.is_in_line = False
+        if ready.count:                     # in a turn of its own: it is being configured
+            ready.ledger.wheel.arm(&ready.resume, 0)
+        else:
+            ready.paused_until_mono_s = 0.0
