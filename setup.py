@@ -83,6 +83,7 @@ EXTENSIONS = {
     "angarium.queue.wheel": [],
     "angarium.queue.shares": ["csrc/queue/shares.c"],
     "angarium.queue.rations": [],
+    "angarium.queue.dial_line": [],
     "angarium.queue.passage": [],
     "angarium.queue.way": [],
     "angarium.queue.index": ["csrc/queue/pointer_set.c"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -14,12 +16,15 @@ from outbound.outgoing import Outgoing, on_uvloop, outgoing, until
 
 from angarium.model.plan import Host, Site
 from angarium.model.units import Duration, Rate
+from angarium.queue import explain
+from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.passage import Passage
 from angarium.queue.ready import ReadyQueue
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping
+from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping, TenantShaping
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import SourceOptions
+from angarium.spool.envelope import Attribute
 
 
 def sites(server: FaultServer, count: int) -> dict[bytes, Site]:
@@ -45,6 +50,34 @@ def relay_from(
 ) -> AbstractAsyncContextManager[Outgoing]:
     pools = egress_pools({"mail1": SourceOptions(address="127.0.0.11")}, {}, [], "relay.example")
     return outgoing(directory, sites(server, site_count), pools=pools, shaping=limited(source))
+
+
+WHOSE = ["source", "tenant", "automation"]
+
+
+@contextlib.asynccontextmanager
+async def relay_of(
+    directory: pathlib.Path, server: FaultServer, whose: str, connections: int, **default: Any
+) -> AsyncIterator[Outgoing]:
+    """All mail leaves from the one source and is of the one tenant; one of them has a limit over all sites."""
+    own: dict[str, Any] = {"tenant": {"shop": TenantShaping(bdat=True)}}
+    if whose == "tenant":
+        own = {"tenant": {"shop": TenantShaping(connections=connections, share=True)}}
+    if whose == "source":
+        own["source"] = {"default": in_all(connections=connections)}
+    tables = ShapingTables(default=ShapingDefault(idle_time=Duration(30), **default), **own)
+    async with outgoing(directory, sites(server, 5), shaping=Shaping(tables)) as relay:
+        if whose == "automation":
+            relay.scheduler.set_adjustments(Adjustments([Adjustment(tenant="shop", connections=connections)]))
+        yield relay
+
+
+async def backlogs(relay: Outgoing, *counts: int) -> list[ReadyQueue]:
+    """So many messages for each site; their ready queues."""
+    for number, count in enumerate(counts):
+        shop = {Attribute.TENANT: b"shop"}
+        await asyncio.gather(*(relay.send(b"b@s%d.example" % number, attributes=shop) for _ in range(count)))
+    return sorted(relay.scheduler.ready_queues(), key=lambda ready: ready.site.name)
 
 
 def passage_of(ready: ReadyQueue, whose: str) -> Passage | None:
@@ -79,6 +112,39 @@ async def test_a_busy_site_lets_others_have_a_turn_of_the_only_connection(tmp_pa
         await until(lambda: [each for each in relay.events("delivered") if each["to"] == "b@s1.example"])
         await relay.outcomes(601)
         assert server.peak == 1
+
+
+@pytest.mark.parametrize("whose", WHOSE)
+@on_uvloop
+async def test_who_wants_one_connection_more_stands_behind_who_has_none(tmp_path: pathlib.Path, whose: str) -> None:
+    """Once a site that gave up its connection was first in line, for the second that it wanted, and took it back."""
+    async with fault_server() as server, relay_of(tmp_path, server, whose, connections=1) as relay:
+        busy, other = await backlogs(relay, 2000, 1)
+        await until(lambda: other.delivered_count)
+        assert busy.count, "the other's one message waited for all that was there before"
+
+
+@pytest.mark.parametrize("whose", WHOSE)
+@on_uvloop
+async def test_sites_with_backlogs_take_turns_at_few_connections(tmp_path: pathlib.Path, whose: str) -> None:
+    async with fault_server() as server, relay_of(tmp_path, server, whose, connections=2) as relay:
+        queues = await backlogs(relay, 1000, 1000, 1000, 1000)
+        await until(lambda: sum(ready.delivered_count for ready in queues) >= 2000)
+        assert min(ready.delivered_count for ready in queues) >= 100, [ready.delivered_count for ready in queues]
+        assert server.peak == 2
+
+
+@pytest.mark.parametrize("whose", WHOSE)
+@on_uvloop
+async def test_a_place_that_is_given_back_is_taken_at_once(tmp_path: pathlib.Path, whose: str) -> None:
+    """Once who waited looked for it ten times a second: these messages would take forty seconds."""
+    async with (
+        fault_server() as server,
+        relay_of(tmp_path, server, whose, connections=1, messages_per_connection=1) as relay,
+    ):
+        queues = await backlogs(relay, 200, 200)
+        await until(lambda: sum(ready.delivered_count for ready in queues) == 400)
+        assert (server.connections, server.peak) == (400, 1)
 
 
 @on_uvloop
@@ -161,3 +227,37 @@ async def test_a_site_without_a_place_uses_up_nothing_of_its_source(tmp_path: pa
         (event,) = await relay.outcomes(1)
         assert event["to"] == "b@s1.example"
         elsewhere.give_back()
+
+
+@on_uvloop
+async def test_who_waits_for_a_rate_goes_on_when_a_reload_takes_it_away(tmp_path: pathlib.Path) -> None:
+    """Once it came when the rate that it had begun to wait for would have let it, an hour later."""
+    async with (
+        fault_server() as server,
+        relay_from(tmp_path, server, in_all(connection_rate=Rate(1 / 3600)), site_count=2) as relay,
+    ):
+        await send_to_all(relay, 2, 1)
+        await relay.outcomes(1)
+        (other,) = (ready for ready in relay.scheduler.ready_queues() if ready.count)
+        await until(lambda: explain.queue_facts(other).is_in_dial_line)
+        elsewhere = relay.shares.share("\0\n source mail1")
+        assert elsewhere.try_connection(9)              # another worker has the only place when the rate goes
+        relay.reload(limited(in_all(connections=1)))
+        await until(lambda: elsewhere.machine_count == 1)
+        for _ in range(3):
+            await asyncio.sleep(0)                      # who stands in line has been told of our own
+        elsewhere.give_back()
+        await relay.outcomes(2)
+
+
+@on_uvloop
+async def test_who_stands_in_line_for_a_message_goes_on_when_a_reload_takes_the_rate_away(tmp_path: pathlib.Path) -> None:
+    """Likewise; the source keeps another limit, so that its line stays."""
+    source = in_all(message_rate=Rate(1 / 3600), connections=5)
+    async with fault_server() as server, relay_from(tmp_path, server, source, site_count=1) as relay:
+        await send_to_all(relay, 1, 3)
+        await relay.outcomes(1)
+        (ready,) = relay.scheduler.ready_queues()
+        await until(lambda: explain.queue_facts(ready).is_in_line)
+        relay.reload(limited(in_all(connections=5)))
+        await relay.outcomes(3)

@@ -53,6 +53,7 @@ cdef class Pool(ConnectionOwner):
     cdef void put(self, Connection connection, int place) noexcept
     cdef int64_t surplus(self) noexcept
     cdef bint must_yield(self, Connection connection) noexcept
+    cdef bint must_yield_gate(self, Connection connection) noexcept     # others need its place at one of our gates more
     cdef int put_off_dialling(self) except -1
     cdef int tell_if_empty(self) except -1
     cdef bint may_be_forgotten(self) noexcept

@@ -181,7 +181,7 @@ cdef class Pool(ConnectionOwner):
                 (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS
                  or self.ready.share.is_wanted_first and self.ready.places > 1):
             return False                                # another ready queue that is counted with this one needs it more
-        if self.ready.way is not None and self.ready.way.must_yield(connection.taken_count >= TURN_TRANSACTIONS):
+        if self.ready.way is not None and self.must_yield_gate(connection):
             return False
         if connection.tls_level < self.tls_floor:       # a reload asks for more than when it was dialled
             return False
@@ -193,11 +193,15 @@ cdef class Pool(ConnectionOwner):
                 return False
         return not self.must_yield(connection)
 
+    cdef bint must_yield_gate(self, Connection connection) noexcept:
+        if self.ready.count == 0:                       # others may have mail for this place, and we want no other
+            self.ready.way.leave_dial_lines(self.ready)
+            if self.ready.way.others_wait():
+                return True
+        return self.ready.way.must_yield(connection.taken_count >= TURN_TRANSACTIONS)
+
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)
-        if self.ready.way is not None and self.ready.count == 0 and self.ready.way.others_wait():
-            self.scheduler.wheel.arm(&connection.deadline.node, 0)      # another site has mail for this place
-            return
         self.scheduler.wheel.arm(&connection.deadline.node, self.idle_ms)
         if not self.is_watching and (self.surplus() > 0 or not self.ready.counts_alone() or
                                      self.ready.way is not None and self.ready.way.has_surplus()):

@@ -1,5 +1,6 @@
 """Limits that hold besides those of the site: of an egress source, of a tenant, and what automation allows."""
 from libc.stdint cimport uint32_t, uint64_t
+from angarium.queue.dial_line cimport DialLine
 from angarium.queue.shares cimport Share, Shares, pace
 
 cdef enum:
@@ -18,13 +19,20 @@ cdef class Gate:
     cdef pace rate
     cdef pace dial_rate
     cdef readonly object line           # deque of ReadyQueue that wait to send
-    cdef readonly object dial_line      # and to connect
+    cdef readonly DialLine dial_line    # of those that wait to connect
     cdef bint is_armed
     cdef bint is_dial_armed
+    cdef bint is_serving                # serve() follows in this turn of the loop
 
     cdef int configure(self, object limits) except -1   # shaping_options.AllSites, or None: no limits
     cdef void stand(self, object ready, uint64_t wait_ns, bint is_first) noexcept
-    cdef void stand_to_dial(self, object ready, uint64_t wait_ns) noexcept
+    cdef int arm(self, uint64_t wait_ns) except -1
+    cdef void stand_to_dial(self, object ready, Passage passage, uint64_t wait_ns, bint is_first) noexcept
+    cdef int arm_dial(self, uint64_t wait_ns) except -1
+    cdef void serve_soon(self) noexcept                 # a place may have come free for who stands in line
+    cdef uint64_t give_turns(self, list given) except? 0    # to as many as may find a place; ns until it is worth trying again
+    cdef uint32_t free_places(self) noexcept            # 0: other workers have them, and are told that one is wanted
+    cdef bint is_owed(self, uint32_t held) noexcept     # a place, by who has so many
     cdef uint64_t take_connection(self) noexcept        # 0: taken, else ns until it is worth asking again
     cdef Passage passage_of(self, object ready)         # through this gate; None: it goes through another since a reload
     cdef bint has_surplus(self) noexcept                # this worker has more than its part of the connections
@@ -44,8 +52,10 @@ cdef class Passage:
     cdef bint take_message(self, object ready) noexcept         # False: it stands in line
     cdef void give_message(self) noexcept                       # what was taken last, unused
     cdef bint take_connection(self, object ready) noexcept      # False: it stands in line
-    cdef void untake_connection(self) noexcept                  # what was taken last was not dialled
-    cdef void give_connection(self) noexcept
+    cdef void untake_connection(self, object ready) noexcept    # what was taken last was not dialled
+    cdef void give_connection(self, object ready) noexcept
+    cdef void pass_turn(self) noexcept                          # it has a turn to connect, and makes no use of it
+    cdef void leave_dial_line(self, object ready) noexcept
     cdef bint must_yield(self, bint had_its_turn) noexcept
     cdef bint others_wait(self) noexcept                        # for a place there
     cdef int take_over(self, uint32_t places) except -1         # connections that the ready queue had before it passed here

@@ -5,6 +5,7 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from typing import final
 
+from angarium.queue.dial_line import DialLine
 from angarium.queue.ready import ReadyQueue
 from angarium.queue.shares import Shares
 
@@ -13,10 +14,12 @@ class Gate:
     """One such limit as one worker sees it. scope: the name under which it is counted."""
 
     line: deque[ReadyQueue]
-    dial_line: deque[ReadyQueue]
+    dial_line: DialLine
     def __init__(self, loop: AbstractEventLoop, shares: Shares, scope: str) -> None: ...
     def next_in_line(self) -> None: ...
+    def serve(self) -> None: ...
     def next_to_dial(self) -> None: ...
+    def see_turns(self, given: list[Passage]) -> None: ...
 
 @final
 class Passage:

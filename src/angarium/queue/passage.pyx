@@ -6,6 +6,7 @@
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
+from angarium.queue.dial_line cimport DialLine
 from angarium.queue.ready cimport ReadyQueue
 from angarium.queue.shares cimport Shares, pace_of, wait_of
 from angarium.queue.way cimport Way
@@ -17,6 +18,8 @@ from angarium.queue.shaping import DIALS
 cdef enum:
     AT_ONCE = 16                    # of a line, woken by one timer
     DIAL_AGAIN_NS = 100000000       # as may_connect() of a site
+    LATEST_NS = 1000000000          # a reload may take away the rate that somebody waits for
+    LOOKED_AT = 256                 # in one turn of the loop, of those in line who want no connection any more
 
 cdef double IN_LINE_S = 1e15        # ReadyQueue.paused_until_mono_s: until its turn comes
 
@@ -29,7 +32,7 @@ cdef class Gate:
         self.share = shares.share_of(scope)
         self.dial_share = shares.share_of(DIALS + scope)
         self.line = collections.deque()
-        self.dial_line = collections.deque()
+        self.dial_line = DialLine()
 
     cdef int configure(self, object limits) except -1:
         self.connection_limit = ANY_NUMBER
@@ -37,6 +40,7 @@ cdef class Gate:
             self.connection_limit = limits.connections
         pace_of(limits.message_rate if limits is not None else None, &self.rate)
         pace_of(limits.connection_rate if limits is not None else None, &self.dial_rate)
+        self.serve_soon()                       # there may be more places than before
         return 0
 
     cdef Passage passage_of(self, object ready):
@@ -44,7 +48,7 @@ cdef class Gate:
         return None if way is None else way.passage_of(self)
 
     cdef bint is_overdrawn(self) noexcept:
-        return self.share.own != 0 and self.connection_limit != ANY_NUMBER and self.share.machine_count > self.connection_limit
+        return self.share.own != 0 and self.connection_limit != ANY_NUMBER and self.share.count() > self.connection_limit
 
     cdef bint has_surplus(self) noexcept:
         return self.connection_limit != ANY_NUMBER and self.share.own > self.connection_limit // self.shares.worker_count
@@ -57,10 +61,14 @@ cdef class Gate:
                 self.line.append(ready)
             if not self.is_armed:
                 # Who has had its turn, and not all of the rate, stands there only so that others get theirs.
-                self.loop.call_later(wait_of(wait_ns, &self.rate) / 1e9 if wait_ns else 0.0, self.next_in_line)
-                self.is_armed = True
+                self.arm(wait_of(wait_ns, &self.rate) if wait_ns else 0)
         except Exception:
             pass                    # the loop is closing: mail stays in the spool
+
+    cdef int arm(self, uint64_t wait_ns) except -1:
+        self.loop.call_later(min(wait_ns, <uint64_t>LATEST_NS) / 1e9, self.next_in_line)
+        self.is_armed = True
+        return 0
 
     def next_in_line(self):
         cdef ReadyQueue ready
@@ -70,6 +78,11 @@ cdef class Gate:
         # What has gathered, among those in line: few sites take several at once, many one each.
         cdef uint32_t turns = max(<uint32_t>1, (self.rate.burst // 2 + 1) // max(<uint32_t>1, <uint32_t>len(self.line)))
         self.is_armed = False
+        if self.line and self.rate.interval_ns:
+            wait_ns = self.share.message_wait(self.rate.interval_ns, self.rate.burst)
+            if wait_ns:                         # the timer was short of it, or another worker was faster
+                self.arm(wait_of(wait_ns, &self.rate))
+                return
         while count and self.line:
             ready = self.line.popleft()
             passage = self.passage_of(ready)
@@ -82,38 +95,113 @@ cdef class Gate:
             ready.go_on()
         if self.line and not self.is_armed:
             wait_ns = self.share.message_wait(self.rate.interval_ns, self.rate.burst) if self.rate.interval_ns else 0
-            self.loop.call_later(max(wait_ns, <uint64_t>1000000) / 1e9, self.next_in_line)
-            self.is_armed = True
+            self.arm(max(wait_ns, <uint64_t>1000000))
 
-    cdef void stand_to_dial(self, object ready, uint64_t wait_ns) noexcept:
+    # Places that this worker gives back go to the next in line at once. What other workers give back nobody tells: that is looked
+    # for every 100 ms, and left as a mark for them that it is wanted.
+
+    cdef void stand_to_dial(self, object ready, Passage passage, uint64_t wait_ns, bint is_first) noexcept:
         try:
-            self.dial_line.append(ready)
+            self.dial_line.stand(ready, passage.held != 0, is_first)
             if not self.is_dial_armed:          # else next_to_dial() does so: it looks at all pools, and many sites may come
                 (<ReadyQueue>ready).egress.spare(self)
-                self.loop.call_later(wait_ns / 1e9, self.next_to_dial)
-                self.is_dial_armed = True
+                self.arm_dial(wait_ns)
         except Exception:
             pass                    # likewise
 
+    cdef int arm_dial(self, uint64_t wait_ns) except -1:
+        self.loop.call_later(min(wait_ns, <uint64_t>LATEST_NS) / 1e9, self.next_to_dial)
+        self.is_dial_armed = True
+        return 0
+
+    cdef void serve_soon(self) noexcept:
+        if self.is_serving or self.dial_line.is_empty():
+            return
+        try:
+            self.loop.call_soon(self.serve)
+            self.is_serving = True
+        except Exception:
+            pass                    # likewise
+
+    def serve(self):
+        cdef uint64_t wait_ns
+        cdef list given = []
+        self.is_serving = False
+        wait_ns = self.give_turns(given)
+        if given:
+            self.loop.call_soon(self.see_turns, given)      # behind the turn of the loop in which they dial
+        if not self.is_dial_armed and not self.dial_line.is_empty():
+            self.arm_dial(wait_ns)
+
     def next_to_dial(self):
         cdef ReadyQueue ready
-        cdef Passage passage
-        cdef int count = AT_ONCE
         self.is_dial_armed = False
-        while count and self.dial_line:
-            ready = self.dial_line.popleft()
+        self.serve()
+        ready = self.dial_line.foremost()
+        if ready is not None:
+            ready.egress.spare(self)
+
+    def see_turns(self, list given):
+        """Who has not dialled meanwhile, for its site rests or its window is full, lets the next one try."""
+        cdef Passage passage
+        for passage in given:
+            passage.pass_turn()
+
+    cdef uint64_t give_turns(self, list given) except? 0:
+        cdef ReadyQueue ready = self.dial_line.foremost()
+        cdef Passage passage
+        cdef uint64_t wait_ns
+        cdef uint32_t count = 0
+        cdef int left = LOOKED_AT
+        cdef bint wants_one
+        while ready is not None:
+            if left == 0:
+                self.serve_soon()
+                return DIAL_AGAIN_NS
+            left -= 1
+            wants_one = ready.count != 0 and ready.home < 0
+            if wants_one and count == 0:
+                count = min(<uint32_t>AT_ONCE, self.free_places())
+                if count == 0:
+                    self.dial_line.turn()
+                    return DIAL_AGAIN_NS
+                if self.dial_rate.interval_ns:
+                    wait_ns = self.dial_share.message_wait(self.dial_rate.interval_ns, self.dial_rate.burst)
+                    if wait_ns:
+                        return wait_ns
+                    count = 1                           # who takes it has the next one served
+            self.dial_line.leave(ready)
             passage = self.passage_of(ready)
             if passage is not None:
                 passage.is_in_dial_line = False
-                passage.has_dial_turn = ready.count != 0
-            if ready.count:
+                passage.has_dial_turn = wants_one
+            if wants_one:
+                if passage is not None:
+                    given.append(passage)
                 ready.egress.wake(ready)
                 count -= 1
-        if self.dial_line and not self.is_dial_armed:
-            ready = self.dial_line[0]
-            ready.egress.spare(self)
-            self.loop.call_later(DIAL_AGAIN_NS / 1e9, self.next_to_dial)
-            self.is_dial_armed = True
+                if count == 0:
+                    return DIAL_AGAIN_NS
+            ready = self.dial_line.foremost()
+        return DIAL_AGAIN_NS
+
+    cdef uint32_t free_places(self) noexcept:
+        cdef uint32_t used = self.share.count()
+        if used < self.connection_limit:
+            return self.connection_limit - used
+        if not self.share.take_connection(self.connection_limit):
+            return 0
+        self.share.give_connection()                    # one was given back just now
+        return 1
+
+    cdef bint is_owed(self, uint32_t held) noexcept:
+        cdef Passage passage
+        if self.dial_line.without:
+            return True
+        if not self.dial_line.others:
+            return False
+        passage = self.passage_of(self.dial_line.foremost())
+        return passage is not None and passage.held + 1 < held
 
     cdef uint64_t take_connection(self) noexcept:
         cdef uint64_t wait_ns
@@ -157,34 +245,57 @@ cdef class Passage:
 
     cdef bint take_connection(self, object ready) noexcept:
         cdef uint64_t wait_ns = DIAL_AGAIN_NS
+        cdef bint has_turn = self.has_dial_turn
         if self.is_in_dial_line:
             return False
-        if not self.gate.dial_line or self.has_dial_turn:
-            wait_ns = self.gate.take_connection()
         self.has_dial_turn = False
+        if has_turn or not self.gate.dial_line.is_before(self.held != 0):
+            wait_ns = self.gate.take_connection()
         if wait_ns == 0:
             self.held += 1
+            self.gate.serve_soon()              # there may be one more
             return True
         self.is_in_dial_line = True
-        self.gate.stand_to_dial(ready, wait_ns)
+        self.gate.stand_to_dial(ready, self, wait_ns, has_turn)
         return False
 
-    cdef void untake_connection(self) noexcept:
-        self.give_connection()
+    cdef void pass_turn(self) noexcept:
+        if self.has_dial_turn:
+            self.has_dial_turn = False
+            self.gate.serve_soon()
+
+    cdef void leave_dial_line(self, object ready) noexcept:
+        if not self.is_in_dial_line:
+            return
+        try:
+            self.gate.dial_line.leave(ready)
+            self.is_in_dial_line = False
+        except Exception:
+            pass                                # it has its turn, and wants none
+
+    cdef void untake_connection(self, object ready) noexcept:
         if self.gate.dial_rate.interval_ns:
             self.gate.dial_share.give_message(self.gate.dial_rate.interval_ns)
+        self.give_connection(ready)
 
-    cdef void give_connection(self) noexcept:
-        if self.held:
-            self.held -= 1
-            self.gate.share.give_connection()
+    cdef void give_connection(self, object ready) noexcept:
+        if self.held == 0:
+            return
+        self.held -= 1
+        self.gate.share.give_connection()
+        if self.held == 0 and self.is_in_dial_line:
+            try:
+                self.gate.dial_line.lost_all(ready)
+            except Exception:
+                pass                            # out of memory: it keeps its place in line
+        self.gate.serve_soon()
 
     cdef bint must_yield(self, bint had_its_turn) noexcept:
-        return had_its_turn and self.gate.dial_line or self.gate.has_surplus() and self.gate.share.is_wanted() or \
+        return had_its_turn and self.gate.is_owed(self.held) or self.gate.has_surplus() and self.gate.share.is_wanted() or \
             self.gate.is_overdrawn()
 
     cdef bint others_wait(self) noexcept:
-        return bool(self.gate.dial_line)
+        return not self.gate.dial_line.is_empty()
 
     cdef int take_over(self, uint32_t places) except -1:
         cdef uint32_t i

@@ -38,6 +38,7 @@ class ReadyQueue:
     state: object
     paused_until_mono_s: float
     last_trouble: str
+    delivered_count: int
     connection_limit: int
     recipient_limit: int
     messages_per_connection: int

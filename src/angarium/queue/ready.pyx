@@ -514,6 +514,8 @@ cdef class ReadyQueue:
 
     cpdef bint may_connect(self):
         cdef uint64_t wait_ns
+        if self.way is not None and self.way.is_in_dial_line():
+            return False                        # it is woken when its turn comes there
         if self.ration is not None and self.ration.spent():
             self.ledger.ration_spent(self)      # a connection without mail would do a new address no good
             return False

@@ -74,6 +74,7 @@ cdef class Share:
 
     cdef bint take_connection(self, uint32_t limit) noexcept
     cdef void give_connection(self) noexcept
+    cdef uint32_t count(self) noexcept                              # of all workers
     cdef bint is_wanted(self) noexcept
     cdef bint is_wanted_by_less(self) noexcept                     # by a worker that is left with fewer even if it gets one
     cdef bint is_wanted_beside(self, uint32_t number) noexcept     # by another ready queue of this worker, just now

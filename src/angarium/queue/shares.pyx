@@ -113,6 +113,11 @@ cdef class Share:
         if self.slot != <uint32_t>-1:
             shares_connection_give(self.shares.table, self.slot, self.shares.worker)
 
+    cdef uint32_t count(self) noexcept:
+        if self.slot == <uint32_t>-1:
+            return self.own
+        return shares_connection_count(self.shares.table, self.slot)
+
     cdef bint is_wanted(self) noexcept:
         return self.slot != <uint32_t>-1 and shares_is_wanted(self.shares.table, self.slot, self.shares.worker,
                                                               mono_ns())
@@ -214,6 +219,4 @@ cdef class Share:
 
     @property
     def machine_count(self):
-        if self.slot == <uint32_t>-1:
-            return self.own
-        return shares_connection_count(self.shares.table, self.slot)
+        return self.count()

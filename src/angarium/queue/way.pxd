@@ -18,6 +18,8 @@ cdef class Way:
     cdef bint is_in_line(self) noexcept                         # for a message
     cdef bint must_yield(self, bint had_its_turn) noexcept      # a connection is to end behind its message
     cdef bint others_wait(self) noexcept                        # for a place at one of them
+    cdef bint is_in_dial_line(self) noexcept
+    cdef void leave_dial_lines(self, object ready) noexcept     # it wants no connection any more
     cdef bint has_surplus(self) noexcept                        # this worker has more than its part at one of them
 
 

@@ -47,7 +47,7 @@ cdef class Way:
         for passage in self.passages:
             if not passage.take_connection(ready):
                 for i in range(count):
-                    (<Passage>self.passages[i]).untake_connection()
+                    (<Passage>self.passages[i]).untake_connection(ready)
                 return False
             count += 1
         return True
@@ -55,12 +55,12 @@ cdef class Way:
     cdef void untake_connection(self, object ready) noexcept:
         cdef Passage passage
         for passage in self.passages:
-            passage.untake_connection()
+            passage.untake_connection(ready)
 
     cdef void give_connection(self, object ready) noexcept:
         cdef Passage passage
         for passage in self.passages:
-            passage.give_connection()
+            passage.give_connection(ready)
 
     cdef bint is_in_line(self) noexcept:
         cdef Passage passage
@@ -82,6 +82,18 @@ cdef class Way:
             if passage.others_wait():
                 return True
         return False
+
+    cdef bint is_in_dial_line(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.is_in_dial_line:
+                return True
+        return False
+
+    cdef void leave_dial_lines(self, object ready) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            passage.leave_dial_line(ready)
 
     cdef bint has_surplus(self) noexcept:
         cdef Passage passage
@@ -143,8 +155,11 @@ cdef void leave_gates(object of_) noexcept:
 
 
 cdef void leave_gate(ReadyQueue ready, Passage passage) noexcept:
+    cdef bint stood_in_line = passage.is_in_dial_line
+    passage.leave_dial_line(ready)
+    passage.pass_turn()
     while passage.held:
-        passage.give_connection()
+        passage.give_connection(ready)
     ready.ledger.drop_gate(passage.gate)
     if passage.is_in_line:
         passage.is_in_line = False
@@ -152,3 +167,5 @@ cdef void leave_gate(ReadyQueue ready, Passage passage) noexcept:
             ready.ledger.wheel.arm(&ready.resume, 0)
         else:
             ready.paused_until_mono_s = 0.0
+    elif stood_in_line and ready.count:
+        ready.egress.wake(ready)
