@@ -10,7 +10,7 @@ typedef struct shares_entry {
     _Atomic uint64_t arrival_ns;    /* GCRA's theoretical arrival time */
     _Atomic uint64_t wanted_ns;     /* when somebody last asked in vain */
     _Atomic uint32_t wanted_by;     /* worker + 1 */
-    uint32_t reserved;
+    _Atomic uint32_t leaving;       /* of the connections of all workers: they are about to end */
     _Atomic uint16_t connections[SHARES_WORKERS_MAX];
 } shares_entry;
 
@@ -79,6 +79,7 @@ static uint32_t take_over(shares_table *self, uint32_t first, uint64_t key, uint
      * count and steps back (SHARES_STALE). */
     if (least == UINT32_MAX || !atomic_compare_exchange_strong(&self->entries[least].key, &least_key, key))
         return UINT32_MAX;
+    atomic_store(&self->entries[least].leaving, 0);
     /* Another worker may already count for the new key: what it took is forgotten, one event at the most. */
     if (least_arrival > now_ns)
         atomic_store(&self->entries[least].arrival_ns, 0);
@@ -130,6 +131,28 @@ shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t
 void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
 {
     atomic_fetch_sub(&self->entries[slot].connections[worker], 1);
+}
+
+bool shares_connection_leave(shares_table *self, uint32_t slot, uint32_t limit)
+{
+    shares_entry *entry = &self->entries[slot];
+    uint32_t leaving = atomic_load(&entry->leaving);
+    for (;;) {
+        /* Who leaves is given back first and has left then: in between one too few seems to stay, never one too many. */
+        uint32_t count = connections_of(entry);
+        if (count <= leaving || count - leaving <= limit)
+            return false;
+        if (atomic_compare_exchange_weak(&entry->leaving, &leaving, leaving + 1))
+            return true;
+    }
+}
+
+void shares_connection_left(shares_table *self, uint32_t slot)
+{
+    shares_entry *entry = &self->entries[slot];
+    uint32_t leaving = atomic_load(&entry->leaving);
+    while (leaving != 0 && !atomic_compare_exchange_weak(&entry->leaving, &leaving, leaving - 1))
+        ;
 }
 
 bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
@@ -216,6 +239,7 @@ void shares_forget_worker(shares_table *self, unsigned worker)
 {
     shares_set_living(self, worker, false);
     for (uint32_t slot = 0; slot < self->slots; slot++)
-        if (atomic_load(&self->entries[slot].key) != 0)
-            atomic_store(&self->entries[slot].connections[worker], 0);
+        if (atomic_load(&self->entries[slot].key) != 0
+            && atomic_exchange(&self->entries[slot].connections[worker], 0) != 0)
+            atomic_store(&self->entries[slot].leaving, 0);      /* its own among them: others then end some that need not, once */
 }

@@ -46,6 +46,13 @@ shares_result shares_connection_take(shares_table *self, uint32_t slot, uint64_t
                                      uint32_t limit, uint64_t now_ns);
 void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker);
 
+/* Where more than `limit` connections are counted, and do not leave yet: one of the caller's is to end, and leaves from now on.
+ * Workers that ask at once make no more leave together than there are too many. False: that many leave already, or there are not too many. */
+bool shares_connection_leave(shares_table *self, uint32_t slot, uint32_t limit);
+
+/* It has ended, and was given back. */
+void shares_connection_left(shares_table *self, uint32_t slot);
+
 /* Whether another worker has asked in vain within the last 500 ms. */
 bool shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns);
 

@@ -251,7 +251,7 @@ async def test_who_waits_for_a_rate_goes_on_when_a_reload_takes_it_away(tmp_path
 
 
 @on_uvloop
-async def test_who_stands_in_line_for_a_message_goes_on_when_a_reload_takes_the_rate_away(tmp_path: pathlib.Path) -> None:
+async def test_who_stands_in_line_for_a_rate_goes_on_when_a_reload_takes_it_away(tmp_path: pathlib.Path) -> None:
     """Likewise; the source keeps another limit, so that its line stays."""
     source = in_all(message_rate=Rate(1 / 3600), connections=5)
     async with fault_server() as server, relay_from(tmp_path, server, source, site_count=1) as relay:

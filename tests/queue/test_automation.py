@@ -12,7 +12,7 @@ from angarium.config.files import Tree
 from angarium.config.schema import Config
 from angarium.config.shaping_files import add_shaping_files
 from angarium.model.units import decode_unit
-from angarium.queue.adjustments import Adjustment, Adjustments
+from angarium.queue.adjustments import Adjustment, Adjustments, Held
 from angarium.queue.automation import MEASURES_MAX, Engine
 from angarium.queue.automation_options import AutomationRule
 from angarium.queue.measure import Measure
@@ -321,9 +321,10 @@ def test_the_strictest_adjustment_holds() -> None:
             Adjustment(provider="p", source="listed", is_listed=True),
         ]
     )
-    assert adjustments.of("a", "", "other") == (2.0, 3, 0.0)
-    assert adjustments.of("a", "p", "s") == (8.0, 3, 0.0)
-    assert adjustments.of("b", "p", "other") == (1.0, 0, 0.0)
+    assert adjustments.of("a", "p") == (2.0, 3, 0.0)
+    assert adjustments.of("b", "p") == (1.0, 0, 0.0)
+    assert adjustments.of_source("a", "p", "s") == Held(8.0, 5, 0.0)
+    assert adjustments.of_source("b", "", "s") == adjustments.of_source("a", "p", "other") == Held()
     assert adjustments.is_listed("b", "p", "listed") and not adjustments.is_listed("b", "", "listed")
 
 

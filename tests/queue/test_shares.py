@@ -35,6 +35,26 @@ def test_connections_of_two_processes_count_together():
     assert mine.machine_count == 2
 
 
+def test_workers_make_no_more_leave_together_than_there_are_too_many():
+    shares = Shares(2)
+    mine = shares.share("site")
+    assert all(mine.try_connection(20) for _ in range(8))
+
+    def others() -> int:
+        shares.attach(1)
+        theirs = shares.share("site")
+        assert all(theirs.try_connection(20) for _ in range(4))
+        return sum(theirs.try_leaving(7) for _ in range(3))
+
+    assert in_child(others) == 3
+    assert [mine.try_leaving(7) for _ in range(3)] == [True, True, False]      # of five
+    mine.has_left()
+    assert (mine.machine_count, mine.try_leaving(7)) == (11, False)
+    shares.forget_worker(1)                 # with its connections
+    assert (mine.machine_count, mine.try_leaving(7)) == (7, False)
+    assert mine.try_leaving(6)
+
+
 def test_places_of_a_dead_worker_come_back():
     shares = Shares(2)
 

@@ -40,6 +40,7 @@ cdef class Connection(Carrier):
     cdef bint is_in_pool                # the pool counts it: its hello went well
     cdef bint is_idle
     cdef bint is_worn_out                # the peer takes no more transactions on it
+    cdef bint is_surplus                # nor do we: there are more than a limit allows since it became lower
     cdef bint is_busy_inside            # inside receive() or start(): others must not call in
     cdef object loss                    # Judgement kept until reads in flight come back
     cdef deadline_node deadline

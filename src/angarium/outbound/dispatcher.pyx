@@ -51,6 +51,10 @@ cdef class Dispatcher(Egress):
         except Exception as error:
             self.scheduler.journal.log("error", where="dispatcher", site=ready.site.name, reason=repr(error))
 
+    cdef void shrink(self, ReadyQueue ready) noexcept:
+        if ready.state is not None:
+            (<Pool>ready.state).shrink()
+
     cdef bint forget(self, ReadyQueue ready) noexcept:
         cdef Pool pool = ready.state
         if pool is None:

@@ -21,6 +21,7 @@ cdef class Pool(ConnectionOwner):
     cdef readonly double window         # connections at most, by what the site has shown so far
     cdef double threshold               # up to here it grows by one a success, from here by one for each of a round
     cdef bint is_narrowed               # connections above it are to leave
+    cdef bint is_shedding               # for that, or because the ready queue has too many: they ask before each message
     cdef double narrowed_s              # mono; when it was last halved
     cdef readonly double average_ms     # from MAIL to the last reply, recent transactions
     cdef uint64_t finished_sum          # transactions; finished_seen: at the last look for more connections
@@ -51,6 +52,8 @@ cdef class Pool(ConnectionOwner):
     cdef void dial(self, uint64_t want) noexcept
     cdef void join(self, Connection connection) noexcept
     cdef void put(self, Connection connection, int place) noexcept
+    cdef void shrink(self) noexcept                             # the ready queue has too many since a limit became lower
+    cdef bint give_up(self, Connection connection) noexcept     # this one is to end for that
     cdef int64_t surplus(self) noexcept
     cdef bint must_yield(self, Connection connection) noexcept
     cdef bint must_yield_gate(self, Connection connection) noexcept     # others need its place at one of our gates more

@@ -173,10 +173,13 @@ cdef class Pool(ConnectionOwner):
                 return False
             if connection.is_worn_out:
                 return False
-        if self.is_narrowed:
-            if self.busy_count + self.idle_count > self.window:
+        if self.is_shedding:
+            if self.is_narrowed and self.busy_count + self.idle_count > self.window:
                 return False
             self.is_narrowed = False
+            if self.ready.is_over and self.give_up(connection):
+                return False
+            self.is_shedding = self.ready.is_over
         if self.ready.share.is_wanted_beside(self.ready.number) and \
                 (self.ready.count == 0 or connection.taken_count >= TURN_TRANSACTIONS
                  or self.ready.share.is_wanted_first and self.ready.places > 1):
@@ -210,6 +213,29 @@ cdef class Pool(ConnectionOwner):
                 self.is_watching = True
             except Exception:
                 pass                            # the loop is closing
+
+    cdef void shrink(self) noexcept:
+        if self.is_draining:
+            return                              # they end anyway
+        self.is_shedding = True                 # busy ones ask behind their message
+        try:
+            self.loop.call_soon(self.give_up_idle)
+        except Exception:
+            pass                                # the loop is closing
+
+    def give_up_idle(self):
+        cdef Connection connection = self.idle_top
+        cdef Connection below
+        while connection is not None and self.ready.is_over and self.give_up(connection):
+            below = connection.next_idle
+            connection.expired()
+            connection = below
+
+    cdef bint give_up(self, Connection connection) noexcept:
+        if connection.is_surplus or not self.ready.give_up_place():
+            return connection.is_surplus
+        connection.is_surplus = connection.is_worn_out = True
+        return True
 
     # Places at a site are the whole machine's (queue/shares). A worker that has more than its part of them gives the
     # surplus back when another asks in vain: idle connections first, and busy ones behind their transaction. At its
@@ -282,7 +308,7 @@ cdef class Pool(ConnectionOwner):
         self.put(connection, OUTSIDE)
         self.connections.discard(connection)
         try:
-            self.ready.connection_closed()
+            self.ready.give_place(connection.is_surplus)
             if judgement is not None and not was_idle:      # a peer may tire of an idle connection before we do
                 self.narrow()
                 if connection.finished_count == 0:
@@ -440,7 +466,7 @@ cdef class Pool(ConnectionOwner):
         # that has just gone counts.
         self.window = max(1.0, min(self.window, 1.0 + len(self.connections) + len(self.dials)) / 2)
         self.threshold = self.window
-        self.is_narrowed = True
+        self.is_narrowed = self.is_shedding = True
 
     cdef int put_off_dialling(self) except -1:
         """One dial an interval to a dead site, not one a message."""

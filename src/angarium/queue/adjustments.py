@@ -1,9 +1,10 @@
 """What automation, and suspensions that are over and come back in steps, change for a time, as workers are told: limits
 of ready queues and the choice of a source. One object for all that holds; a change is a new object.
 
-What is about a site, a provider or a source changes limits of ready queues that are there. What is about a tenant or a
-campaign has its mail wait in ready queues of its own while it holds (Apart), whose connections and rates are counted
-besides what everybody's are: else a tenant that is slowed down would be kept waiting by how much others send.
+What is about a site or a provider changes limits of ready queues that are there. What is about one source there is
+counted for that source alone, besides those limits: it shares them with others. What is about a tenant or a campaign
+has its mail wait in ready queues of its own while it holds (Apart), whose connections and rates are counted besides
+what everybody's are: else a tenant that is slowed down would be kept waiting by how much others send.
 """
 
 from __future__ import annotations
@@ -92,18 +93,22 @@ class Adjustments:
     def lists_sources(self) -> bool:
         return bool(self._listed)
 
-    def of(self, site: str, provider: str, source: str) -> tuple[float, int, float]:
-        """factor, and caps of connections and messages a second (0: none), the strictest of all that are about it."""
-        held = _NOTHING
-        if self._limits:
-            for key in _keys(site, provider, source):
-                if (found := self._limits.get(key)) is not None:
-                    held = held.with_(found.factor, found.connections, found.message_rate)
-        for name in {site.lower(), *site.lower().split(",")} if self._by_host else ():
-            for key in _keys(name, "", source):
-                if (found := self._by_host.get(key)) is not None:
-                    held = held.with_(found.factor, found.connections, found.message_rate)
+    def of(self, site: str, provider: str) -> tuple[float, int, float]:
+        """factor, and caps of connections and messages a second (0: none), the strictest of all that are about it and
+        all sources."""
+        held = self.of_source(site, provider, "")
         return held.factor, held.connections, held.message_rate
+
+    def of_source(self, site: str, provider: str, source: str) -> Held:
+        """What is done to one source there, and not to others."""
+        held = _NOTHING
+        for key in ((site, "", source), ("", provider, source)) if self._limits else ():
+            if (key[0] or key[1]) and (found := self._limits.get(key)) is not None:
+                held = held.with_(found.factor, found.connections, found.message_rate)
+        for name in {site.lower(), *site.lower().split(",")} if self._by_host else ():
+            if (found := self._by_host.get((name, "", source))) is not None:
+                held = held.with_(found.factor, found.connections, found.message_rate)
+        return held
 
     def apart_of(self, tenant: bytes, campaign: bytes) -> Apart | None:
         """With whom a message waits apart; None: with everybody."""
@@ -124,24 +129,28 @@ class Adjustments:
 
 
 def restraints_of(
-    adjustments: Adjustments, apart: Apart, site: Site, limits: Limits
+    adjustments: Adjustments, apart: Apart | None, site: Site, limits: Limits, *, provider: str, source: str
 ) -> list[tuple[str, AllSites]]:
-    """What holds for a ready queue of mail that waits apart, besides its limits: the name under which that is counted,
-    and how much it is."""
+    """What holds for a ready queue besides its limits, where something is done to its source alone, or its mail waits
+    apart: the name under which that is counted, and how much it is."""
     found = []
-    for whom, held in adjustments.of_whom(apart):
+    # Limits are the same wherever these are, so that ready queues that are counted together agree.
+    scope = scope_name(site, limits.connection_scope) + limits.rate_scope + limits.dial_scope
+    of_tenant = scope_name(site, limits.tenant_scope)
+    if (held := adjustments.of_source(site.name, provider, source)) != _NOTHING:
+        found.append((f"{scope}\n held source {source}", _held(limits.options, held)))
+        if limits.tenant is not None and held.factor > 1.0:
+            found.append((f"{of_tenant}\n held source {source}", _divided(limits.tenant, held.factor)))
+    for whom, held in adjustments.of_whom(apart) if apart is not None else ():
         name = "\0".join(whom)
         if held.connections or held.message_rate:
             rate = Rate(held.message_rate) if held.message_rate else None
             found.append((f"\0\n capped {name}", AllSites(connections=held.connections or None, message_rate=rate)))
         if held.factor <= 1.0:
             continue
-        # Limits are the same wherever these are, so that ready queues that are counted together agree.
-        scope = scope_name(site, limits.connection_scope) + limits.rate_scope + limits.dial_scope
         found.append((f"{scope}\n slowed {name}", _divided(limits.options, held.factor)))
         if limits.tenant is not None:
-            scope = scope_name(site, limits.tenant_scope)
-            found.append((f"{scope}\n slowed tenant {name}", _divided(limits.tenant, held.factor)))
+            found.append((f"{of_tenant}\n slowed tenant {name}", _divided(limits.tenant, held.factor)))
     return found
 
 
@@ -149,6 +158,19 @@ def apart_text(apart: Apart | None) -> str:
     """For people: "tenant shop, campaign spring"; "" for other mail."""
     named = zip(("tenant", "campaign"), apart or (), strict=False)
     return ", ".join(f"{level} {name}" for level, name in named if name)
+
+
+def _held(limits: ShapingOptions, held: Held) -> AllSites:
+    """The stricter of caps and what a factor leaves."""
+    left = _divided(limits, held.factor) if held.factor > 1.0 else AllSites()
+    rates = [left.message_rate] if left.message_rate is not None else []
+    if held.message_rate:
+        rates.append(Rate(held.message_rate))
+    return AllSites(
+        connections=min(filter(None, (left.connections, held.connections)), default=None),
+        connection_rate=left.connection_rate,
+        message_rate=min(rates, default=None),
+    )
 
 
 def _divided(limits: AllSites | ShapingOptions, factor: float) -> AllSites:

@@ -36,7 +36,7 @@ cdef class Gate:
     cdef uint64_t take_connection(self) noexcept        # 0: taken, else ns until it is worth asking again
     cdef Passage passage_of(self, object ready)         # through this gate; None: it goes through another since a reload
     cdef bint has_surplus(self) noexcept                # this worker has more than its part of the connections
-    cdef bint is_overdrawn(self) noexcept               # there are more connections than it allows since it allows less
+    cdef bint is_over(self) noexcept                    # there are more connections than it allows since it allows less
 
 
 cdef class Passage:
@@ -44,6 +44,7 @@ cdef class Passage:
     cdef Gate gate
     cdef readonly str whose             # limits: of its "source", its "tenant", or of "automation"
     cdef readonly uint32_t held         # connections counted
+    cdef uint32_t leaving               # of them: are to end, for there are too many
     cdef bint is_in_line
     cdef uint32_t turns                 # messages it may take before those who stand in line
     cdef bint is_in_dial_line
@@ -53,9 +54,11 @@ cdef class Passage:
     cdef void give_message(self) noexcept                       # what was taken last, unused
     cdef bint take_connection(self, object ready) noexcept      # False: it stands in line
     cdef void untake_connection(self, object ready) noexcept    # what was taken last was not dialled
-    cdef void give_connection(self, object ready) noexcept
+    cdef void give_connection(self, object ready, bint was_leaving) noexcept
+    cdef bint leave(self, uint32_t limit) noexcept              # Share.leave()
     cdef void pass_turn(self) noexcept                          # it has a turn to connect, and makes no use of it
     cdef void leave_dial_line(self, object ready) noexcept
     cdef bint must_yield(self, bint had_its_turn) noexcept
     cdef bint others_wait(self) noexcept                        # for a place there
-    cdef int take_over(self, uint32_t places) except -1         # connections that the ready queue had before it passed here
+    # Connections that the ready queue had before it passed here; so many of them are to end.
+    cdef int take_over(self, uint32_t places, uint32_t leaving) except -1

@@ -47,8 +47,8 @@ cdef class Gate:
         cdef Way way = (<ReadyQueue>ready).way
         return None if way is None else way.passage_of(self)
 
-    cdef bint is_overdrawn(self) noexcept:
-        return self.share.own != 0 and self.connection_limit != ANY_NUMBER and self.share.count() > self.connection_limit
+    cdef bint is_over(self) noexcept:
+        return self.connection_limit != ANY_NUMBER and self.share.is_over(self.connection_limit)
 
     cdef bint has_surplus(self) noexcept:
         return self.connection_limit != ANY_NUMBER and self.share.own > self.connection_limit // self.shares.worker_count
@@ -276,13 +276,23 @@ cdef class Passage:
     cdef void untake_connection(self, object ready) noexcept:
         if self.gate.dial_rate.interval_ns:
             self.gate.dial_share.give_message(self.gate.dial_rate.interval_ns)
-        self.give_connection(ready)
+        self.give_connection(ready, False)
 
-    cdef void give_connection(self, object ready) noexcept:
+    cdef bint leave(self, uint32_t limit) noexcept:
+        if not self.gate.share.leave(limit):
+            return False
+        self.leaving += 1
+        return True
+
+    cdef void give_connection(self, object ready, bint was_leaving) noexcept:
         if self.held == 0:
             return
         self.held -= 1
-        self.gate.share.give_connection()
+        if was_leaving and self.leaving:
+            self.leaving -= 1
+            self.gate.share.left()
+        else:
+            self.gate.share.give_connection()
         if self.held == 0 and self.is_in_dial_line:
             try:
                 self.gate.dial_line.lost_all(ready)
@@ -291,15 +301,16 @@ cdef class Passage:
         self.gate.serve_soon()
 
     cdef bint must_yield(self, bint had_its_turn) noexcept:
-        return had_its_turn and self.gate.is_owed(self.held) or self.gate.has_surplus() and self.gate.share.is_wanted() or \
-            self.gate.is_overdrawn()
+        return had_its_turn and self.gate.is_owed(self.held) or self.gate.has_surplus() and self.gate.share.is_wanted()
 
     cdef bint others_wait(self) noexcept:
         return not self.gate.dial_line.is_empty()
 
-    cdef int take_over(self, uint32_t places) except -1:
+    cdef int take_over(self, uint32_t places, uint32_t leaving) except -1:
         cdef uint32_t i
         for i in range(places):
             self.gate.share.take_connection(<uint32_t>-1)   # they are there, whatever the limit
         self.held += places
+        for i in range(leaving):
+            self.leave(0)
         return 0

@@ -18,6 +18,7 @@ cdef enum tls_wish:                     # what a message itself says about TLS (
 cdef class Egress:
     """Whoever takes recipients out of a ready queue: subclassed in outbound/ (SMTP, LMTP) and mailbox/ (Maildir)."""
     cdef void wake(self, ReadyQueue ready) noexcept     # there is work, or the ready queue may go on after a pause
+    cdef void shrink(self, ReadyQueue ready) noexcept   # is_over: idle connections end now, busy ones ask
     cdef bint forget(self, ReadyQueue ready) noexcept   # the queue is empty and goes: give up `state`; False: not yet
     cdef void spare(self, object gate) noexcept         # close idle connections counted at the Gate: others wait for places
     # Another egress serves the queue from now on: `state` is given up, nothing new is begun, what is in hand ends.
@@ -85,6 +86,8 @@ cdef class ReadyQueue:
     cdef Share share                    # where connections are counted
     cdef bint is_shared                 # over sites
     cdef uint32_t places                # of them, taken for this queue
+    cdef uint32_t leaving               # of those: connections that are to end, for there are too many
+    cdef bint is_over                   # there were, when it was configured, at its site or a gate: some are to end
     cdef Share dial_share               # where connections begun are counted
     cdef Share rate_share               # where messages are
     cdef Share tenant_share             # and the tenant's besides
@@ -148,6 +151,9 @@ cdef class ReadyQueue:
     # back with connection_closed(). When it says no, the egress is woken again by itself while there is work.
     cpdef bint may_connect(self)
     cpdef connection_closed(self)
+    cdef bint give_up_place(self) noexcept      # a connection of ours is to end, and give_place(True) then: there are too many
+    cdef void give_place(self, bint was_leaving) noexcept
+    cdef bint has_too_many(self) noexcept
     cpdef bint is_contended(self)       # another process wants places of this site: close idle connections now
     cpdef defer_all(self, object trouble)   # every recipient now in the queue: one failed attempt each (no host reachable)
     cpdef fail_all(self, object trouble)

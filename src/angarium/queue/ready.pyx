@@ -33,6 +33,9 @@ cdef class Egress:
     cdef void wake(self, ReadyQueue ready) noexcept:
         pass
 
+    cdef void shrink(self, ReadyQueue ready) noexcept:
+        pass
+
     cdef bint forget(self, ReadyQueue ready) noexcept:
         return True
 
@@ -124,14 +127,17 @@ cdef class ReadyQueue:
             look_at_gates(self)
             self.look_at_meters()
             self.look_at_terms()
+            self.is_over = self.has_too_many()
+            if self.is_over:
+                self.egress.shrink(self)
         except Exception as error:      # options are checked when they are read: this is a bug, and a visible one
             self.ledger.journal.log("error", where="ready queue configuration", reason=repr(error))
 
     cdef int adjust(self) except -1:
-        """What automation says for a time: fewer connections, slower."""
+        """What automation says for a time: fewer connections, slower. What it does to one source, tenant or campaign: way.pyx."""
         provider = self.ledger.shaping.provider_of(self.site, self.kind)
         cdef pace capped
-        factor, cap, rate_cap = self.ledger.adjustments.of(self.site.name, provider, self.source.name)
+        factor, cap, rate_cap = self.ledger.adjustments.of(self.site.name, provider)
         if cap and cap < self.connection_limit:
             self.connection_limit = cap
         if factor > 1.0:
@@ -153,8 +159,12 @@ cdef class ReadyQueue:
         old, self.share = self.share, new
         if old is not None and old is not new:
             for i in range(self.places):
-                old.give_connection()
                 new.take_connection(<uint32_t>-1)       # they are there, whatever the limit
+                if i < self.leaving:
+                    old.left()
+                    new.leave(0)
+                else:
+                    old.give_connection()
             if old.wanted_by == self.number:
                 old.wanted_by = 0
         self.ledger.drop_share(old)
@@ -561,11 +571,38 @@ cdef class ReadyQueue:
             self.egress.wake(self)
 
     cpdef connection_closed(self):
+        self.give_place(False)
+
+    cdef void give_place(self, bint was_leaving) noexcept:
         if self.places:
             self.places -= 1
-        self.share.give_connection()
+        if was_leaving and self.leaving:
+            self.leaving -= 1
+            self.share.left()
+        else:
+            self.share.give_connection()
         if self.way is not None:
-            self.way.give_connection(self)
+            self.way.give_connection(self, was_leaving)
+
+    # A limit that becomes lower, by a reload or by automation, holds for connections that are there: as many end, each behind its
+    # message, as there are too many, over all workers. Looked at once, and then by those that ask for more until it is met.
+
+    cdef bint has_too_many(self) noexcept:
+        return self.places != 0 and (self.share.is_over(self.connection_limit) or self.way is not None and self.way.is_over())
+
+    cdef bint give_up_place(self) noexcept:
+        cdef bint by_site
+        if self.leaving >= self.places:
+            return False
+        by_site = self.share.leave(self.connection_limit)
+        if self.way is not None and self.way.leave(by_site):
+            if not by_site:
+                self.share.leave(0)                     # whoever says so, it leaves them all
+        elif not by_site:
+            self.is_over = self.has_too_many()
+            return False
+        self.leaving += 1
+        return True
 
     cpdef bint is_contended(self):
         return self.share.is_wanted()

@@ -22,6 +22,8 @@ cdef extern from "queue/shares.h" nogil:
     void shares_connection_give(shares_table *self, uint32_t slot, unsigned worker)
     bint shares_is_wanted(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
     uint32_t shares_wanted_count(const shares_table *self, uint32_t slot, unsigned worker, uint64_t now_ns)
+    bint shares_connection_leave(shares_table *self, uint32_t slot, uint32_t limit)
+    void shares_connection_left(shares_table *self, uint32_t slot)
     void shares_unwant(shares_table *self, uint32_t slot, unsigned worker)
     uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
@@ -67,6 +69,7 @@ cdef class Share:
     cdef uint32_t slot
     cdef readonly uint32_t own          # connections of this worker
     cdef uint64_t own_arrival_ns        # GCRA when the table has no room for the site
+    cdef uint32_t leaving               # of them: are to end, for there are too many
     cdef uint32_t queue_count           # ready queues that have it; twice, if for connections and messages
     cdef uint32_t wanted_by             # number of the ready queue that asked in vain last; 0: none
     cdef uint64_t wanted_ns             # when
@@ -75,6 +78,10 @@ cdef class Share:
     cdef bint take_connection(self, uint32_t limit) noexcept
     cdef void give_connection(self) noexcept
     cdef uint32_t count(self) noexcept                              # of all workers
+    # Where all workers have more than `limit`: one of ours is to end, and leaves from now on. False: enough of them leave already.
+    cdef bint leave(self, uint32_t limit) noexcept
+    cdef void left(self) noexcept                                  # it has ended: given back, and leaves no more
+    cdef bint is_over(self, uint32_t limit) noexcept
     cdef bint is_wanted(self) noexcept
     cdef bint is_wanted_by_less(self) noexcept                     # by a worker that is left with fewer even if it gets one
     cdef bint is_wanted_beside(self, uint32_t number) noexcept     # by another ready queue of this worker, just now

@@ -31,6 +31,10 @@ class Share:
         """Takes one of `limit` places of the machine; False when all are taken."""
     def give_back(self) -> None:
         """Gives one place back."""
+    def try_leaving(self, limit: int) -> bool:
+        """One of ours is to end, for there are more than `limit` on the machine; False: enough of them are to, already."""
+    def has_left(self) -> None:
+        """It has ended: its place is given back."""
     def wait_ns(self, interval_ns: int, burst: int) -> int:
         """Takes one message of the site's rate: 0, or nanoseconds to wait."""
     def give_message_back(self, interval_ns: int) -> None:

@@ -118,6 +118,29 @@ cdef class Share:
             return self.own
         return shares_connection_count(self.shares.table, self.slot)
 
+    cdef bint is_over(self, uint32_t limit) noexcept:
+        if self.slot == <uint32_t>-1:           # no room in the table: this worker keeps to its part
+            return self.own > max(limit // self.shares.worker_count, <uint32_t>1)
+        return shares_connection_count(self.shares.table, self.slot) > limit
+
+    cdef bint leave(self, uint32_t limit) noexcept:
+        if self.leaving >= self.own:
+            return False
+        if self.slot == <uint32_t>-1:
+            if self.own - self.leaving <= max(limit // self.shares.worker_count, <uint32_t>1):
+                return False
+        elif not shares_connection_leave(self.shares.table, self.slot, limit):
+            return False
+        self.leaving += 1
+        return True
+
+    cdef void left(self) noexcept:
+        self.give_connection()
+        if self.leaving:
+            self.leaving -= 1
+            if self.slot != <uint32_t>-1:
+                shares_connection_left(self.shares.table, self.slot)
+
     cdef bint is_wanted(self) noexcept:
         return self.slot != <uint32_t>-1 and shares_is_wanted(self.shares.table, self.slot, self.shares.worker,
                                                               mono_ns())
@@ -206,6 +229,12 @@ cdef class Share:
 
     def give_back(self):
         self.give_connection()
+
+    def try_leaving(self, uint32_t limit):
+        return self.leave(limit)
+
+    def has_left(self):
+        self.left()
 
     def give_message_back(self, uint64_t interval_ns):
         self.give_message(interval_ns)

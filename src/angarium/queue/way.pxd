@@ -14,7 +14,10 @@ cdef class Way:
     cdef void give_message(self) noexcept                       # what was taken last, unused
     cdef bint take_connection(self, object ready) noexcept      # False: likewise
     cdef void untake_connection(self, object ready) noexcept    # what was taken last was not dialled
-    cdef void give_connection(self, object ready) noexcept
+    cdef void give_connection(self, object ready, bint was_leaving) noexcept
+    # One of the connections is to end, for its site or a gate has too many; it leaves all gates then. False: none has to.
+    cdef bint leave(self, bint by_site) noexcept
+    cdef bint is_over(self) noexcept                            # one of them has more connections than it allows
     cdef bint is_in_line(self) noexcept                         # for a message
     cdef bint must_yield(self, bint had_its_turn) noexcept      # a connection is to end behind its message
     cdef bint others_wait(self) noexcept                        # for a place at one of them

@@ -57,10 +57,30 @@ cdef class Way:
         for passage in self.passages:
             passage.untake_connection(ready)
 
-    cdef void give_connection(self, object ready) noexcept:
+    cdef void give_connection(self, object ready, bint was_leaving) noexcept:
         cdef Passage passage
         for passage in self.passages:
-            passage.give_connection(ready)
+            passage.give_connection(ready, was_leaving)
+
+    cdef bint leave(self, bint by_site) noexcept:
+        cdef Passage passage
+        cdef bint is_leaving = by_site
+        cdef int i, count = 0               # gates before the first that says so
+        for passage in self.passages:
+            if passage.leave(0 if is_leaving else passage.gate.connection_limit):
+                is_leaving = True
+            elif not is_leaving:
+                count += 1
+        for i in range(count if is_leaving else 0):
+            (<Passage>self.passages[i]).leave(0)
+        return is_leaving
+
+    cdef bint is_over(self) noexcept:
+        cdef Passage passage
+        for passage in self.passages:
+            if passage.gate.is_over():
+                return True
+        return False
 
     cdef bint is_in_line(self) noexcept:
         cdef Passage passage
@@ -113,8 +133,10 @@ cdef list gates_of(ReadyQueue ready):
         found.append(("source", shared_scope("source", ready.source.name), limits.all_sites))
     if limits.tenant_places is not None:
         found.append(("tenant", tenant_gate_scope(ready.site, limits), limits.tenant_places))
-    if adjustments is not None and ready.apart is not None:
-        for scope, allowed in restraints_of(adjustments, ready.apart, ready.site, limits):
+    if adjustments is not None:
+        provider = ready.ledger.shaping.provider_of(ready.site, ready.kind)
+        for scope, allowed in restraints_of(adjustments, ready.apart, ready.site, limits,
+                                             provider=provider, source=ready.source.name):
             found.append(("automation", scope, allowed))
     return found
 
@@ -135,7 +157,7 @@ cdef int look_at_gates(object of_) except -1:
             ready.ledger.drop_gate(gate)    # which it holds already
         else:
             passage = Passage(gate)
-            passage.take_over(ready.places)
+            passage.take_over(ready.places, ready.leaving)
         passage.whose = whose
         passages.append(passage)
     ready.way = Way(passages) if passages else None
@@ -159,7 +181,7 @@ cdef void leave_gate(ReadyQueue ready, Passage passage) noexcept:
     passage.leave_dial_line(ready)
     passage.pass_turn()
     while passage.held:
-        passage.give_connection(ready)
+        passage.give_connection(ready, passage.leaving != 0)
     ready.ledger.drop_gate(passage.gate)
     if passage.is_in_line:
         passage.is_in_line = False
