@@ -177,6 +177,45 @@ def test_a_rate_that_is_used_up_and_who_has_it_is_told(tmp_path: Path) -> None:
             assert "would be tried at once" in verdict(relay, "new@y.example")
 
 
+CAP = """
+[automation.rule.spam]
+text        = ["too much of it"]
+scope       = "tenant"
+action      = "cap"
+connections = 1
+duration    = "1h"
+"""
+
+
+def test_what_automation_leaves_a_tenant_is_told_with_its_rule_and_use(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(HOOKS)
+    faults = {
+        "RCPT": lambda line: b"451 4.7.1 Too much of it" if b"loud" in line else None,
+        "END": lambda line: SILENCE,
+    }
+    with NextHop(faults=faults) as hop:
+        config = f'{hop.route}{NO_RETRY}{CAP}[policy]\nfile = "{hooks}"\n'
+        with clean_relay(tmp_path, config, workers=1) as relay:
+            before = explained(relay, "b@y.example", "--tenant", "shop")["subjects"][0]["limits"]
+            assert not [each for each in before if each["key"].startswith("automation.")]
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "loud@y.example")
+                wait_for(lambda: relay.events("automation"), "the tenant is held to one connection")
+                first = client.send(MESSAGE, "a@y.example")
+                wait_for(lambda: "in hand" in verdict(relay, first), "the first has it")
+                second = client.send(MESSAGE, "b@y.example")
+            answer = explained(relay, "b@y.example", "--tenant", "shop")
+            line = limit(answer, "automation.connections")
+            assert (line["value"], line["use"], line["whose"]) == ("1", "1 in use", "tenant shop")
+            assert (line["set_by"], "spam/shop" in line["note"]) == ("automation.rule.spam", True)
+            reason = "all 1 connections that automation leaves tenant shop are in use"
+            wait_for(lambda: reason in verdict(relay, second), "the second waits for that")
+            assert f"({line['file']}:{line['line']} automation.rule.spam)" in verdict(relay, second)
+            shown = relay.command("explain", "b@y.example", "--tenant", "shop").stdout
+            assert re.search(r"automation.connections +1 +.*spam.*\(1 in use; counted for tenant shop alone", shown)
+
+
 def test_sources_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     sources = '[source.here]\naddress = "127.0.0.31"\n[source.away]\naddress = "198.51.100.2"\n'
     sources += "[shaping.source.here]\nconnections = 3\nall_sites = { connections = 7 }\n"

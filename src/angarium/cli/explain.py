@@ -148,7 +148,7 @@ def _print_limits(subject: dict[str, Any], shows_all: bool) -> None:
     keys = max(len(each["key"]) for each in lines)
     values = max(len(each["value"]) for each in lines)
     for each in lines:
-        where = "built in" if each["file"] is None else f"{each['file']}:{each['line']} {each['set_by']}"
+        where = f"{each['file']}:{each['line']} {each['set_by']}" if each["file"] else each["set_by"] or "built in"
         notes = "; ".join(filter(None, (each["use"], each["note"])))
         _say(f"    {each['key']:<{keys}}  {each['value']:<{values}}  {where}{f'  ({notes})' if notes else ''}")
 

@@ -4,18 +4,23 @@ the source. What [shaping] alone comes to is explain_shaping.py's. Also the line
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from angarium.config.explain_shaping import explain_shaping
 from angarium.config.files import KeyPath, Place, Tree
 from angarium.config.schema import Config
 from angarium.model.plan import Site
+from angarium.queue.in_force import InForce, spoken_kind
 
 
 class LimitLine(msgspec.Struct):
-    """A key in force. key: of [shaping] as it is, "tenant.message_rate", "all_sites.KEY" (of the source), "warmup".
+    """A key in force. key: of [shaping] as it is, "tenant.message_rate", "all_sites.KEY" (of the source), "warmup", or
+    "automation.KEY": what automation leaves `whose` mail for now.
 
-    value  as the file writes it. file, line, set_by: where that is; None: nowhere, it is built in.
+    value  as the file writes it. file, line, set_by: where that is; None: nowhere, it is built in. Of automation they
+           are its rule; of a suspension that comes back set_by is the order, in no file.
     use    what of it is used now; "" where nothing is counted.
     """
 
@@ -26,11 +31,14 @@ class LimitLine(msgspec.Struct):
     set_by: str | None = None
     note: str = ""
     use: str = ""
+    whose: str = ""
 
     @property
     def place(self) -> str:
         """"angarium.toml:12 shaping.default.connections", or "built in"."""
-        return "built in" if self.file is None else f"{self.file}:{self.line} {self.set_by}"
+        if self.file is None:
+            return self.set_by or "built in"
+        return f"{self.file}:{self.line} {self.set_by}"
 
 
 class RunningLines:
@@ -48,6 +56,17 @@ class RunningLines:
         return limit_lines(
             self._config, self._tree, site, domain, source=source, tenant=tenant, provider=provider
         )
+
+    def of_automation(self, key: str, value: str, whose: str, by: Sequence[InForce]) -> LimitLine:
+        """A limit that automation sets for a time. by: what of it does, the first the most recent."""
+        names = ", ".join(each.name for each in by)
+        place = self._tree.place(("automation", "rule", by[0].rule)) if by and by[0].rule else None
+        note = f"counted for {whose} alone, besides what is counted for all"
+        line = _line(f"automation.{key}", value, place, f"{note}; {names}" if place is not None else note)
+        if place is None and by:
+            line.set_by = ", ".join(f"{spoken_kind(each.kind)} {each.name}" for each in by)
+        line.whose = whose
+        return line
 
     def place_of(self, what: str, key: int | str) -> str:
         """Of a "route" by its place in Config.all_routes(), of an "egress" by its own, of a "pool" by its name; ""

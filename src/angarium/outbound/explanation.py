@@ -275,7 +275,7 @@ class Explainer:
         usable = next((each.name for each in subject.sources if not each.why_not), pool.sources[0].name)
         subject.source = next((each for each in (drawn, subject.source) if each in names), usable)
         (source,) = (each for each in pool.sources if each.name == subject.source)
-        subject.used = explain.used_now(scheduler, plan.site, source, kind)
+        subject.used = explain.used_now(scheduler, plan.site, source, kind, **_whose(subject))
         options = scheduler.shaping.limits(plan.site, source.name, kind).options
         name, wish = plan.site.login or options.login, TlsWish(subject.wish)
         login = (name, self._logins.options_of(name))
@@ -297,14 +297,17 @@ class Explainer:
         return [note for speaker in self.speakers for note in speaker(asked)]
 
     def _queue(self, subject: Subject, site: Site, source: str) -> QueueFacts | None:
-        whose = {"tenant": subject.tenant.encode(), "campaign": subject.campaign.encode()}
-        ready = explain.find_queue(self._scheduler, site, source, subject.wish, subject.kind, **whose)
+        ready = explain.find_queue(self._scheduler, site, source, subject.wish, subject.kind, **_whose(subject))
         return None if ready is None else self._facts(ready)
 
     def _facts(self, ready: Any) -> QueueFacts:
         facts = explain.queue_facts(ready)
         self._dispatcher.add_connections(ready, facts)
         return facts
+
+
+def _whose(subject: Subject) -> dict[str, bytes]:
+    return {"tenant": subject.tenant.encode(), "campaign": subject.campaign.encode()}
 
 
 def _choices(pool: EgressPool, drawn: str) -> list[SourceChoice]:

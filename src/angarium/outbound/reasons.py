@@ -18,13 +18,14 @@ class Reason(msgspec.Struct):
     """text: goes behind "waits because".
 
     limit        the key of the limit that is used up, as an explanation names it: "connections",
-                 "all_sites.message_rate"; "" when it is none.
+                 "all_sites.message_rate"; "" when it is none. whose: of "automation.KEY", for whom it is set.
     until_utc_s  when that changes, as far as known.
     """
 
     text: str
     limit: str = ""
     until_utc_s: float | None = None
+    whose: str = ""
 
 
 def of_recipient(facts: RecipientFacts, queue: QueueFacts | None, *, now_utc_s: float | None = None) -> Reason:
@@ -141,9 +142,11 @@ def _of_source(queue: QueueFacts, now_utc_s: float) -> Reason | None:
         text = f"the rate of source {queue.source} is used up, and others stand in line before it"
         return Reason(text, "all_sites.message_rate", now_utc_s + wait_s if wait_s else None)
     if queue.is_in_restrained_line:
-        wait_s = max((used.rate_wait_s for used in queue.restrained), default=0.0)
-        text = f"the message rate that automation leaves {queue.apart} is used up"
-        return Reason(text, until_utc_s=now_utc_s + wait_s if wait_s else None)
+        # Who stands there only so that others get their turn waits for none of them.
+        used = max(queue.restrained, key=lambda each: each.rate_wait_s)
+        text = f"the message rate that automation leaves {used.whose} is used up"
+        until = now_utc_s + used.rate_wait_s if used.rate_wait_s else None
+        return Reason(text, "automation.message_rate", until, used.whose)
     return None
 
 
@@ -159,9 +162,11 @@ def _of_places(queue: QueueFacts) -> Reason | None:
             return Reason(f"the connection rate of {whose} is used up", f"{prefix}.connection_rate")
     for used in queue.restrained:
         if _is_full(used):
-            return Reason(f"all {used.connections} connections that automation leaves {queue.apart} are in use")
+            text = f"all {used.connections} connections that automation leaves {used.whose} are in use"
+            return Reason(text, "automation.connections", whose=used.whose)
         if used.connection_rate_wait_s > 0:
-            return Reason(f"the connection rate that automation leaves {queue.apart} is used up")
+            text = f"the connection rate that automation leaves {used.whose} is used up"
+            return Reason(text, "automation.connection_rate", whose=used.whose)
     return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -26,6 +26,8 @@ class Lines(Protocol):
     """The running configuration, and where it was written."""
 
     def limits(self, site: Site, domain: str, *, source: str, tenant: str, provider: str) -> list[LimitLine]: ...
+
+    def of_automation(self, key: str, value: str, whose: str, by: Sequence[InForce]) -> LimitLine: ...
 
     def place_of(self, what: str, key: int | str) -> str:
         """Of a "route" or "egress" rule by its number, of a "pool" by its name; "" where no file says anything."""
@@ -75,8 +77,9 @@ class Explaining:
                 for queue in queues:
                     queue.worker = number
                     subject.queues.append(queue)
-            subject.notes += as_notes(self._in_force(_facts(subject, found.address)))
-            limits.append(self._limits(subject))
+            held = self._in_force(_facts(subject, found.address))
+            subject.notes += as_notes(held)
+            limits.append(self._limits(subject, held))
         subjects = [self._subject(subject, lines) for subject, lines in zip(found.subjects, limits, strict=True)]
         recipients = [_recipient(each, limits) for each in found.recipients]
         told: dict[str, Any] = {"asked": asked, "verdict": _verdict(found, recipients, limits)}
@@ -86,7 +89,7 @@ class Explaining:
             told["message"] |= {"attributes": message["attributes"]}
         return told | {"recipients": recipients, "more_recipients": found.more, "subjects": subjects}
 
-    def _limits(self, subject: Subject) -> list[LimitLine]:
+    def _limits(self, subject: Subject, held: list[InForce]) -> list[LimitLine]:
         if subject.site is None:
             return []
         tenant = subject.kind[2] if subject.kind else ""
@@ -96,7 +99,21 @@ class Explaining:
         if subject.used is not None:
             for line in lines:
                 line.use = _use(line.key, subject.used)
+            lines = [*self._of_automation(subject.used, held), *lines]
         return lines
+
+    def _of_automation(self, used: QueueFacts, held: list[InForce]) -> Iterator[LimitLine]:
+        for each in used.restrained:
+            by = [one for one in held if one.slows == each.whose and not one.is_aside]
+            for key, value, use in (
+                ("connections", each.connections_limit, f"{each.connections} in use"),
+                ("connection_rate", each.connection_rate, _rate_use(each.connection_rate_wait_s)),
+                ("message_rate", each.rate, _rate_use(each.rate_wait_s)),
+            ):
+                if value:
+                    line = self._lines.of_automation(key, _shown(key, value), each.whose, by)
+                    line.use = use
+                    yield line
 
     def _subject(self, subject: Subject, limits: list[LimitLine]) -> dict[str, Any]:
         """As the HTTP API tells it."""
@@ -158,7 +175,9 @@ def _recipient(view: RecipientView, limits: list[list[LimitLine]]) -> dict[str, 
 
 
 def _place(reason: Reason, lines: list[LimitLine]) -> str:
-    return next((line.place for line in lines if reason.limit and line.key == reason.limit), "")
+    return next(
+        (line.place for line in lines if reason.limit and (line.key, line.whose) == (reason.limit, reason.whose)), ""
+    )
 
 
 def _verdict(found: Explanation, recipients: list[dict[str, Any]], limits: list[list[LimitLine]]) -> str:
@@ -218,7 +237,7 @@ def _of_new_mail(subject: Subject) -> Reason | None:
     if used.tenant_rate_wait_s > 0 or used.message_rate_wait_s > 0:
         used.is_paced, used.paused_s = True, max(used.tenant_rate_wait_s, used.message_rate_wait_s)
     elif not idle and (used.connections < used.connections_limit or not used.connections_limit):
-        used.is_in_dial_line = _is_used_up(used.source_used) or _is_used_up(used.tenant_used)
+        used.is_in_dial_line = any(map(_is_used_up, (used.source_used, used.tenant_used, *used.restrained)))
         if not used.is_in_dial_line and not used.connection_rate_wait_s:
             return None
     elif idle:
@@ -267,6 +286,11 @@ def _use(key: str, used: QueueFacts) -> str:
         case "warmup":
             return "warm"
     return ""
+
+
+def _shown(key: str, value: float) -> str:
+    """As [shaping] would write it."""
+    return f"{value}" if key == "connections" else f'"{value:.3g}/s"'
 
 
 def _rate_use(wait_s: float) -> str:

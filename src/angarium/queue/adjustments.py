@@ -10,7 +10,7 @@ what everybody's are: else a tenant that is slowed down would be kept waiting by
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -128,29 +128,41 @@ class Adjustments:
         return any(key in self._listed for key in _keys(site, provider, source))
 
 
+class Restraint(NamedTuple):
+    """A limit that automation sets besides all others: the name under which it is counted, how much it is, and for whom
+    ("source mail1", or as apart_text() says)."""
+
+    scope: str
+    limits: AllSites
+    whose: str
+
+
 def restraints_of(
     adjustments: Adjustments, apart: Apart | None, site: Site, limits: Limits, *, provider: str, source: str
-) -> list[tuple[str, AllSites]]:
+) -> list[Restraint]:
     """What holds for a ready queue besides its limits, where something is done to its source alone, or its mail waits
-    apart: the name under which that is counted, and how much it is."""
+    apart."""
     found = []
     # Limits are the same wherever these are, so that ready queues that are counted together agree.
     scope = scope_name(site, limits.connection_scope) + limits.rate_scope + limits.dial_scope
     of_tenant = scope_name(site, limits.tenant_scope)
     if (held := adjustments.of_source(site.name, provider, source)) != _NOTHING:
-        found.append((f"{scope}\n held source {source}", _held(limits.options, held)))
+        found.append(Restraint(f"{scope}\n held source {source}", _held(limits.options, held), f"source {source}"))
         if limits.tenant is not None and held.factor > 1.0:
-            found.append((f"{of_tenant}\n held source {source}", _divided(limits.tenant, held.factor)))
+            divided = _divided(limits.tenant, held.factor)
+            found.append(Restraint(f"{of_tenant}\n held source {source}", divided, f"source {source}"))
     for whom, held in adjustments.of_whom(apart) if apart is not None else ():
-        name = "\0".join(whom)
+        name, whose = "\0".join(whom), apart_text(whom)
         if held.connections or held.message_rate:
             rate = Rate(held.message_rate) if held.message_rate else None
-            found.append((f"\0\n capped {name}", AllSites(connections=held.connections or None, message_rate=rate)))
+            capped = AllSites(connections=held.connections or None, message_rate=rate)
+            found.append(Restraint(f"\0\n capped {name}", capped, whose))
         if held.factor <= 1.0:
             continue
-        found.append((f"{scope}\n slowed {name}", _divided(limits.options, held.factor)))
+        found.append(Restraint(f"{scope}\n slowed {name}", _divided(limits.options, held.factor), whose))
         if limits.tenant is not None:
-            found.append((f"{of_tenant}\n slowed tenant {name}", _divided(limits.tenant, held.factor)))
+            divided = _divided(limits.tenant, held.factor)
+            found.append(Restraint(f"{of_tenant}\n slowed tenant {name}", divided, whose))
     return found
 
 

@@ -9,8 +9,19 @@ from angarium.queue.shaping import Kind
 def queue_facts(ready: ReadyQueue) -> QueueFacts:
     """A ready queue as it is now, without its connections (Dispatcher.add_connections())."""
 
-def used_now(scheduler: Scheduler, site: Site, source: Source, kind: Kind | None) -> QueueFacts:
-    """What of the limits of such mail is used over all workers, be there a ready queue for it here or not."""
+def used_now(
+    scheduler: Scheduler,
+    site: Site,
+    source: Source,
+    kind: Kind | None,
+    *,
+    tenant: bytes = b"",
+    campaign: bytes = b"",
+) -> QueueFacts:
+    """What of the limits of such mail is used over all workers, be there a ready queue for it here or not.
+
+    tenant, campaign: as find_queue()'s; what automation allows them is in `restrained`.
+    """
 
 def find_queue(
     scheduler: Scheduler,

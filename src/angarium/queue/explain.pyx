@@ -17,7 +17,7 @@ from angarium.spool.cspool cimport (SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TL
 
 import time
 
-from angarium.queue.adjustments import apart_text
+from angarium.queue.adjustments import apart_text, restraints_of
 from angarium.queue.facts import Allowed, MessageFacts, QueueFacts, RecipientFacts, Reply
 from angarium.queue.inspect import OUTCOMES, SHOWN_ATTRIBUTES, id_text
 from angarium.queue.shaping import DIALS, kind_text, scope_name, shared_scope, tenant_gate_scope
@@ -78,6 +78,7 @@ def queue_facts(ReadyQueue ready not None):
         used = used_at(passage.gate)
         if passage.whose == "automation":
             facts.is_in_restrained_line = facts.is_in_restrained_line or passage.is_in_line
+            used.whose = passage.for_whom
             facts.restrained.append(used)
         elif passage.whose == "tenant":
             facts.tenant_used = used
@@ -99,7 +100,7 @@ def queue_facts(ReadyQueue ready not None):
     return facts
 
 
-def used_now(Scheduler scheduler not None, site, source, kind):
+def used_now(Scheduler scheduler not None, site, source, kind, *, bytes tenant=b"", bytes campaign=b""):
     """QueueFacts of mail for which there may be no ready queue in this worker: what of its limits is used over all workers."""
     cdef pace rate
     cdef Shares shares = scheduler.shares
@@ -118,6 +119,15 @@ def used_now(Scheduler scheduler not None, site, source, kind):
         return facts            # it leaves this machine by no network
     facts.source_used = used_under(scheduler, shared_scope("source", source.name), limits.all_sites)
     facts.tenant_used = used_under(scheduler, tenant_gate_scope(site, limits), limits.tenant_places)
+    if scheduler.adjustments is not None:
+        apart = scheduler.adjustments.apart_of(tenant, campaign)
+        facts.apart = apart_text(apart)
+        facts.restrained = []
+        for scope, allowed, whose in restraints_of(scheduler.adjustments, apart, site, limits,
+                                                   provider=scheduler.shaping.provider_of(site, kind), source=source.name):
+            used = used_under(scheduler, scope, allowed)
+            used.whose, used.rate, used.connection_rate = whose, allowed.message_rate or 0.0, allowed.connection_rate or 0.0
+            facts.restrained.append(used)
     ration = None
     if scheduler.ration_for is not None:
         ration = scheduler.ration_for(source.name, scheduler.shaping.provider_of(site, kind))

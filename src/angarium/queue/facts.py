@@ -21,15 +21,20 @@ class Reply(msgspec.Struct):
 
 
 class Allowed(msgspec.Struct):
-    """What of an egress source's limits over all sites is used, or of a tenant's on connections, over all workers.
+    """What of an egress source's limits over all sites is used, of a tenant's on connections, or of what automation
+    allows, over all workers.
 
-    0: no limit. *_wait_s: until the next one may go.
+    0: no limit. *_wait_s: until the next one may go. whose: of what automation allows, adjustments.Restraint.
+    rate, connection_rate: a second; known of those only.
     """
 
     connections: int = 0
     connections_limit: int = 0
     rate_wait_s: float = 0.0
     connection_rate_wait_s: float = 0.0
+    whose: str = ""
+    rate: float = 0.0
+    connection_rate: float = 0.0
 
 
 class QueueFacts(msgspec.Struct):

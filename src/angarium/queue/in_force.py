@@ -10,9 +10,11 @@ from typing import Final
 import msgspec
 
 from angarium.model.units import Duration
+from angarium.queue.adjustments import apart_text
 from angarium.queue.automation_options import TREATMENTS
 from angarium.queue.measure import Measure
 from angarium.queue.notes import Note
+from angarium.queue.notices import Place
 from angarium.queue.quiet import QuietHours
 from angarium.queue.recovering import spoken
 from angarium.queue.selection import Selection, domain_key
@@ -42,6 +44,8 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
     is_certain  False: it asks something besides that is not known here (age, size, id, what the facts left open).
     is_aside    it changes nothing for mail that waits: only what some replies are taken for, or (a dry run) nothing.
     until_utc_s  0: until it is cancelled.
+    rule    of automation.
+    slows   whom it leaves fewer connections or a lower rate, as adjustments.Restraint.whose; "": nobody, or everybody.
     """
 
     kind: str
@@ -53,6 +57,8 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
     until_utc_s: float = 0.0
     reason: str = ""
     is_aside: bool = False
+    rule: str = ""
+    slows: str = ""
 
 
 _SUSPENDED: Final = "nothing is tried"
@@ -82,7 +88,8 @@ def in_force(
             is_certain = verdict and order.meets_later
             times = order.made_utc_s, order.ends_utc_s
             found.append(
-                InForce("order", order.name, _effect(order, now), str(order.where), is_certain, *times, order.reason)
+                InForce("order", order.name, _effect(order, now), str(order.where), is_certain, *times, order.reason,
+                        slows=_counted_alone(order.where) if order.is_recovering(now) else "")
             )
     for each in quiet:
         ends = each.ends(now)
@@ -102,13 +109,19 @@ def in_force(
             found.append(
                 InForce(
                     "automation", measure.name, measure.effect(now), text, verdict, *times, reason,
-                    measure.dry_run or measure.action in TREATMENTS,
+                    measure.dry_run or measure.action in TREATMENTS, measure.rule,
+                    _counted_alone(measure.place) if _changes_limits(measure, now) else "",
                 )
             )  # fmt: skip
     return found
 
 
 _KINDS: Final = {"order": "standing order", "quiet": "quiet hours", "automation": "automation"}
+
+
+def spoken_kind(kind: str) -> str:
+    """Of an InForce, for people."""
+    return _KINDS[kind]
 
 
 def as_notes(found: Iterable[InForce]) -> list[Note]:
@@ -127,6 +140,15 @@ def as_notes(found: Iterable[InForce]) -> list[Note]:
         holds_back = each.is_certain and each.effect == _SUSPENDED and not (is_resumed and each.kind == "order")
         notes.append(Note(text, holds_back, each.is_aside))
     return notes
+
+
+def _changes_limits(measure: Measure, now: float) -> bool:
+    change = measure.adjustment(now)
+    return change is not None and not change.is_listed
+
+
+def _counted_alone(where: Selection | Place) -> str:
+    return apart_text((where.tenant, where.campaign)) or (f"source {where.source}" if where.source else "")
 
 
 def concerns(where: Selection, facts: Facts) -> bool | None:

@@ -23,8 +23,10 @@ class Gate:
 
 @final
 class Passage:
-    """One ready queue at one gate. whose: limits these are: "source", "tenant" or "automation"."""
+    """One ready queue at one gate. whose: limits these are: "source", "tenant" or "automation". for_whom: of
+    automation, adjustments.Restraint.whose."""
 
     whose: str
+    for_whom: str
     held: int
     def __init__(self, gate: Gate) -> None: ...

@@ -124,20 +124,21 @@ cdef class Way:
 
 
 cdef list gates_of(ReadyQueue ready):
-    """(whose limits they are, the name under which they are counted, AllSites) of each gate that it has to pass."""
+    """(whose limits they are, for whom automation sets them, the name under which they are counted, AllSites) of each gate that
+    it has to pass."""
     cdef list found = []
     limits, adjustments = ready.limits, ready.ledger.adjustments
     if not ready.site.hosts:
         return found                        # it leaves this machine by no network
     if limits.all_sites is not None:
-        found.append(("source", shared_scope("source", ready.source.name), limits.all_sites))
+        found.append(("source", "", shared_scope("source", ready.source.name), limits.all_sites))
     if limits.tenant_places is not None:
-        found.append(("tenant", tenant_gate_scope(ready.site, limits), limits.tenant_places))
+        found.append(("tenant", "", tenant_gate_scope(ready.site, limits), limits.tenant_places))
     if adjustments is not None:
         provider = ready.ledger.shaping.provider_of(ready.site, ready.kind)
-        for scope, allowed in restraints_of(adjustments, ready.apart, ready.site, limits,
-                                             provider=provider, source=ready.source.name):
-            found.append(("automation", scope, allowed))
+        for scope, allowed, for_whom in restraints_of(adjustments, ready.apart, ready.site, limits,
+                                                       provider=provider, source=ready.source.name):
+            found.append(("automation", for_whom, scope, allowed))
     return found
 
 
@@ -149,7 +150,7 @@ cdef int look_at_gates(object of_) except -1:
     cdef list passages = []
     if ready.way is not None:
         known = {(<Passage>each).gate: each for each in ready.way.passages}
-    for whose, scope, limits in gates_of(ready):
+    for whose, for_whom, scope, limits in gates_of(ready):
         gate = ready.ledger.hold_gate(scope)
         gate.configure(limits)              # with the first of its queues the whole gate goes by what a reload has brought
         passage = known.pop(gate, None)
@@ -158,7 +159,7 @@ cdef int look_at_gates(object of_) except -1:
         else:
             passage = Passage(gate)
             passage.take_over(ready.places, ready.leaving)
-        passage.whose = whose
+        passage.whose, passage.for_whom = whose, for_whom
         passages.append(passage)
     ready.way = Way(passages) if passages else None
     for passage in known.values():
