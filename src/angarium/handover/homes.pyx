@@ -40,7 +40,7 @@ cdef class Homes(Appointer):
             if passage.gate.connection_limit >= self.count:
                 continue
             # With few at the site anyway a tenant's mail goes where other mail for it does; but what is counted over all sites does not.
-            if passage.whose == "source" or passage.whose == "tenant" and (not is_few or self.is_over_sites(ready)):
+            if passage.whose == "source" or passage.whose == "shared" or passage.whose == "tenant" and (not is_few or self.is_over_sites(ready)):
                 return passage.gate.share.name
         return ready.share.name if is_few else None
 

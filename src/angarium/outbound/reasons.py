@@ -98,13 +98,16 @@ def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
             "connection_rate",
             now_utc_s + queue.connection_rate_wait_s,
         )
-    if queue.is_in_dial_line:
-        whose = "source" if queue.source_used is not None else "tenant"
-        return _of_places(queue) or Reason(f"it stands in line for a connection of its {whose}")
+    if queue.is_in_dial_line and (of_places := _of_places(queue)) is not None:
+        return of_places
     if queue.connections_limit and queue.connections >= queue.connections_limit:
         number, verb = (queue.connections_limit, "is") if queue.connections_limit == 1 else (queue.connections, "are")
         which = "the one connection" if queue.connections_limit == 1 else f"all {number} connections"
         return Reason(f"{which} that the site is allowed {verb} in use", "connections")
+    if queue.is_in_dial_line:
+        used = (queue.source_used, "source"), (queue.tenant_used, "tenant")
+        whose = next((name for each, name in used if each is not None), "provider")
+        return Reason(f"it stands in line for a connection of its {whose}")
     if queue.busy == 0 and queue.dialling:
         return Reason("a connection to the site is being opened")
     if queue.is_narrowed and queue.busy + queue.idle + queue.dialling >= int(queue.window):

@@ -66,8 +66,7 @@ def queue_facts(ReadyQueue ready not None):
     facts.home = ready.home
     facts.handed = ready.handed
     facts.guests = ready.guests.waiting if ready.guests is not None else 0
-    facts.connections = ready.share.machine_count
-    facts.connections_limit = ready.connection_limit
+    facts.connections, facts.connections_limit = ready.connections, ready.connection_limit
     facts.message_rate_wait_s = wait_s(ready.rate_share, &ready.rate)
     facts.tenant_rate_wait_s = wait_s(ready.tenant_share, &ready.tenant_rate)
     facts.connection_rate_wait_s = wait_s(ready.dial_share, &ready.dial_rate)
@@ -82,6 +81,8 @@ def queue_facts(ReadyQueue ready not None):
             facts.restrained.append(used)
         elif passage.whose == "tenant":
             facts.tenant_used = used
+        elif passage.whose == "shared":
+            facts.connections_limit = used.connections_limit
         else:
             facts.is_in_line, facts.source_used = passage.is_in_line, used
     if ready.ration is not None:

@@ -42,7 +42,7 @@ cdef class Gate:
 cdef class Passage:
     """One ready queue at one gate."""
     cdef Gate gate
-    cdef readonly str whose             # limits: of its "source", its "tenant", or of "automation"
+    cdef readonly str whose             # limits: of its "source", its "tenant", those "shared" by sites, or of "automation"
     cdef readonly str for_whom          # of "automation": adjustments.Restraint.whose
     cdef readonly uint32_t held         # connections counted
     cdef uint32_t leaving               # of them: are to end, for there are too many

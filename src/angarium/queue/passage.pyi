@@ -23,8 +23,8 @@ class Gate:
 
 @final
 class Passage:
-    """One ready queue at one gate. whose: limits these are: "source", "tenant" or "automation". for_whom: of
-    automation, adjustments.Restraint.whose."""
+    """One ready queue at one gate. whose: limits these are: "source", "tenant", "shared" (of a provider, say, over its
+    sites) or "automation". for_whom: of automation, adjustments.Restraint.whose."""
 
     whose: str
     for_whom: str

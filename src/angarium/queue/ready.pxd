@@ -84,7 +84,6 @@ cdef class ReadyQueue:
     cdef readonly object apart          # adjustments.Apart: whose mail automation keeps here; None: nobody's
     cdef readonly object limits         # shaping.Limits in force
     cdef Share share                    # where connections are counted
-    cdef bint is_shared                 # over sites
     cdef uint32_t places                # of them, taken for this queue
     cdef uint32_t leaving               # of those: connections that are to end, for there are too many
     cdef bint is_over                   # there were, when it was configured, at its site or a gate: some are to end
@@ -160,6 +159,7 @@ cdef class ReadyQueue:
     cdef void configure(self) noexcept
     cdef int adjust(self) except -1
     cdef int count_by(self, object limits) except -1
+    cdef uint32_t shared_limit(self) except? 0                              # of connections, where sites share them
     cdef bint counts_alone(self) noexcept                                   # no other ready queue's connections do, or soon may
     cdef void let_go(self) noexcept                                         # it is forgotten: nothing is counted for it
     cdef bint take_rates(self) noexcept                                     # one message; False: it waits for it

@@ -153,9 +153,9 @@ cdef class ReadyQueue:
 
     cdef int count_by(self, object limits) except -1:
         """From now on where `limits` say; places taken so far are counted there too."""
-        cdef Share old, new = self.ledger.hold_share(scope_name(self.site, limits.connection_scope))
+        # What sites share is a gate (way.pyx); here are those of this one.
+        cdef Share old, new = self.ledger.hold_share(self.site.name + limits.connection_scope)
         cdef uint32_t i
-        self.is_shared = limits.connection_scope.startswith("\0")
         old, self.share = self.share, new
         if old is not None and old is not new:
             for i in range(self.places):
@@ -178,8 +178,17 @@ cdef class ReadyQueue:
         self.ledger.drop_share(old)
         return 0
 
+    cdef uint32_t shared_limit(self) except? 0:
+        cdef uint32_t limit = self.limits.options.connections
+        if self.ledger.adjustments is None:
+            return limit
+        factor, cap, _ = self.ledger.adjustments.of("", self.ledger.shaping.provider_of(self.site, self.kind))
+        if cap and cap < limit:
+            limit = cap
+        return max(<uint32_t>1, <uint32_t>(limit / <double>factor))
+
     cdef bint counts_alone(self) noexcept:
-        return not self.is_shared and self.share.queue_count == (2 if self.rate_share is self.share else 1)
+        return self.share.queue_count == (2 if self.rate_share is self.share else 1)
 
     cdef void look_at_terms(self) noexcept:
         self.is_gated = self.way is not None and self.way.is_metered
@@ -639,6 +648,10 @@ cdef class ReadyQueue:
     @property
     def connections(self):
         """Of the whole machine, counted where this queue's are."""
+        cdef Passage passage
+        for passage in self.way.passages if self.way is not None else ():
+            if passage.whose == "shared":
+                return passage.gate.share.machine_count
         return self.share.machine_count
 
 

@@ -8,6 +8,7 @@ from angarium.queue.ready cimport ReadyQueue
 
 from angarium.queue.adjustments import restraints_of
 from angarium.queue.shaping import shared_scope, tenant_gate_scope
+from angarium.queue.shaping_options import AllSites
 
 
 @cython.final
@@ -134,6 +135,9 @@ cdef list gates_of(ReadyQueue ready):
         found.append(("source", "", shared_scope("source", ready.source.name), limits.all_sites))
     if limits.tenant_places is not None:
         found.append(("tenant", "", tenant_gate_scope(ready.site, limits), limits.tenant_places))
+    if limits.connection_scope.startswith("\0"):
+        # Over sites: at each of them as many may be, and one site's measure of automation is not the others'.
+        found.append(("shared", "", limits.connection_scope, AllSites(connections=ready.shared_limit())))
     if adjustments is not None:
         provider = ready.ledger.shaping.provider_of(ready.site, ready.kind)
         for scope, allowed, for_whom in restraints_of(adjustments, ready.apart, ready.site, limits,
