@@ -9,18 +9,25 @@ from typing import Any
 import pytest
 from outbound.fault_server import fault_server
 from outbound.outgoing import Outgoing, on_uvloop, outgoing, until
-from outbound.test_source_limits import sites
+from outbound.test_source_limits import DOMAINS, busy, sites
 
 from angarium.model.units import Duration
 from angarium.outbound.options import OutboundOptions
 from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping, TenantShaping
+from angarium.queue.shaping_options import (
+    AllSites,
+    ProviderShaping,
+    ShapingDefault,
+    ShapingTables,
+    SourceShaping,
+    TenantShaping,
+)
 from angarium.spool.envelope import Attribute
 
 EIGHT = OutboundOptions(window_first=8)
 WHOSE = [
-    "site", "tenant", "tenant over all sites", "source",
+    "site", "provider", "tenant", "tenant over all sites", "source",
     "measure", "measure for a source", "cap of a tenant", "slowed tenant",
 ]  # fmt: skip
 
@@ -31,6 +38,8 @@ def limited(whose: str, connections: int) -> Shaping:
         own["tenant"] = {"shop": TenantShaping(connections=connections, share="all sites" in whose)}
     if whose == "source":
         own["source"] = {"default": SourceShaping(all_sites=AllSites(connections=connections))}
+    if whose == "provider":
+        own["provider"] = {"p": ProviderShaping(domains=DOMAINS, connections=connections, share=True)}
     default = {"site": connections, "slowed tenant": 24}.get(whose, 40)
     return Shaping(ShapingTables(default=ShapingDefault(connections=default, idle_time=Duration(30)), **own))
 
@@ -65,7 +74,7 @@ async def test_connections_at_work_end_behind_their_message(tmp_path: pathlib.Pa
         hold(relay, whose, 8)
         await send(relay, 3000)
         await until(lambda: server.open_now == 8)
-        (ready,) = relay.scheduler.ready_queues()
+        (ready,) = busy(relay)
         hold(relay, whose, 3)
         await until(lambda: server.open_now <= 3)
         assert ready.count, "it was to give them up at work, not when all was done"
@@ -85,7 +94,7 @@ async def test_idle_connections_end_at_once(tmp_path: pathlib.Path, whose: str) 
         await until(lambda: server.open_now > 2 and len(server.received) == 400)
         hold(relay, whose, 2)
         await until(lambda: server.open_now == 2)
-        (ready,) = relay.scheduler.ready_queues()
+        (ready,) = busy(relay)
         await send(relay, 50)
         await until(lambda: ready.delivered_count == 450)
         assert (server.open_now, ready.connections) == (2, 2)
@@ -106,7 +115,7 @@ async def test_what_other_workers_have_counts(tmp_path: pathlib.Path) -> None:
         here = server.open_now
         hold(relay, "site", here + 1)                  # two too many
         await until(lambda: server.open_now == here - 2)
-        (ready,) = relay.scheduler.ready_queues()
+        (ready,) = busy(relay)
         await send(relay, 200)
         await until(lambda: ready.delivered_count == 600)
         assert ready.connections == here + 1
@@ -129,7 +138,7 @@ async def test_a_cap_for_one_source_leaves_it_what_it_may_have_beside_others(tmp
         await until(lambda: server.open_now >= 4 and len(server.received) == 400)
         relay.scheduler.set_adjustments(Adjustments([Adjustment(site="site 0", source="default", connections=2)]))
         await until(lambda: server.open_now == 2)
-        (ready,) = relay.scheduler.ready_queues()
+        (ready,) = busy(relay)
         await send(relay, 100)
         await until(lambda: ready.delivered_count == 500)
         assert server.open_now == 2

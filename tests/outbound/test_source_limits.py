@@ -21,9 +21,16 @@ from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.passage import Passage
 from angarium.queue.ready import ReadyQueue
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping, TenantShaping
+from angarium.queue.shaping_options import (
+    AllSites,
+    ProviderShaping,
+    ShapingDefault,
+    ShapingTables,
+    SourceShaping,
+    TenantShaping,
+)
 from angarium.routing.egress_rules import egress_pools
-from angarium.routing.options import SourceOptions
+from angarium.routing.options import EgressOptions, PoolOptions, SourceOptions
 from angarium.spool.envelope import Attribute
 
 
@@ -52,19 +59,23 @@ def relay_from(
     return outgoing(directory, sites(server, site_count), pools=pools, shaping=limited(source))
 
 
-WHOSE = ["source", "tenant", "automation"]
+WHOSE = ["source", "tenant", "provider", "automation"]
+DOMAINS = [f"s{number}.example" for number in range(5)]
 
 
 @contextlib.asynccontextmanager
 async def relay_of(
     directory: pathlib.Path, server: FaultServer, whose: str, connections: int, **default: Any
 ) -> AsyncIterator[Outgoing]:
-    """All mail leaves from the one source and is of the one tenant; one of them has a limit over all sites."""
+    """All mail leaves from the one source and is of the one tenant; one of them, or
+    the provider whose all sites are, has a limit over all sites."""
     own: dict[str, Any] = {"tenant": {"shop": TenantShaping(bdat=True)}}
     if whose == "tenant":
         own = {"tenant": {"shop": TenantShaping(connections=connections, share=True)}}
     if whose == "source":
         own["source"] = {"default": in_all(connections=connections)}
+    if whose == "provider":
+        own["provider"] = {"p": ProviderShaping(domains=DOMAINS, connections=connections, share=True)}
     tables = ShapingTables(default=ShapingDefault(idle_time=Duration(30), **default), **own)
     async with outgoing(directory, sites(server, 5), shaping=Shaping(tables)) as relay:
         if whose == "automation":
@@ -77,7 +88,12 @@ async def backlogs(relay: Outgoing, *counts: int) -> list[ReadyQueue]:
     for number, count in enumerate(counts):
         shop = {Attribute.TENANT: b"shop"}
         await asyncio.gather(*(relay.send(b"b@s%d.example" % number, attributes=shop) for _ in range(count)))
-    return sorted(relay.scheduler.ready_queues(), key=lambda ready: ready.site.name)
+    return sorted(busy(relay), key=lambda ready: ready.site.name)
+
+
+def busy(relay: Outgoing) -> list[ReadyQueue]:
+    """Ready queues that mail has gone through; who is kept apart has others, and its domain's stays empty."""
+    return [ready for ready in relay.scheduler.ready_queues() if ready.count or ready.delivered_count]
 
 
 def passage_of(ready: ReadyQueue, whose: str) -> Passage | None:
@@ -132,6 +148,36 @@ async def test_sites_with_backlogs_take_turns_at_few_connections(tmp_path: pathl
         await until(lambda: sum(ready.delivered_count for ready in queues) >= 2000)
         assert min(ready.delivered_count for ready in queues) >= 100, [ready.delivered_count for ready in queues]
         assert server.peak == 2
+
+
+@on_uvloop
+async def test_who_passes_two_busy_gates_gets_through_both(tmp_path: pathlib.Path) -> None:
+    """Once it lost its turn at the one while it waited at the other, and neither had a place when it came back."""
+    tables = ShapingTables(
+        default=ShapingDefault(idle_time=Duration(30)),
+        source={"mail1": in_all(connections=1)},
+        tenant={"shop": TenantShaping(connections=1, share=True)},
+    )
+    pools = egress_pools(
+        {"mail1": SourceOptions(address="127.0.0.11"), "mail2": SourceOptions(address="127.0.0.12")},
+        {"p1": PoolOptions(sources={"mail1": 1}), "p2": PoolOptions(sources={"mail2": 1})},
+        [EgressOptions(pool="p2", domain="s1.example"), EgressOptions(pool="p1", domain="*")],
+        "relay.example",
+    )
+    async with (
+        fault_server() as server,
+        outgoing(tmp_path, sites(server, 3), shaping=Shaping(tables), pools=pools) as relay,
+    ):
+        shop = {Attribute.TENANT: b"shop"}
+        for domain, attributes, count in (
+            (b"s1.example", shop, 5000), (b"s2.example", None, 5000), (b"s0.example", shop, 5)
+        ):  # fmt: skip
+            await asyncio.gather(*(relay.send(b"b@" + domain, attributes=attributes) for _ in range(count)))
+        both, tenants, sources = sorted(relay.scheduler.ready_queues(), key=lambda ready: ready.site.name)
+        await until(lambda: both.delivered_count == 5)
+        assert tenants.count and sources.count, "it was to have its turn, not what the others left"
+        await until(lambda: not tenants.count and not sources.count)
+        assert {each.held for ready in (both, tenants, sources) for each in ready.way.passages} <= {0, 1}
 
 
 @pytest.mark.parametrize("whose", WHOSE)

@@ -23,6 +23,7 @@ cdef class Gate:
     cdef bint is_armed
     cdef bint is_dial_armed
     cdef bint is_serving                # serve() follows in this turn of the loop
+    cdef object hastened_for            # who waits with places at other gates in hand, and for whom one ends already
 
     cdef int configure(self, object limits) except -1   # shaping_options.AllSites, or None: no limits
     cdef void stand(self, object ready, uint64_t wait_ns, bint is_first) noexcept
@@ -33,6 +34,7 @@ cdef class Gate:
     cdef uint64_t give_turns(self, list given) except? 0    # to as many as may find a place; ns until it is worth trying again
     cdef uint32_t free_places(self) noexcept            # 0: other workers have them, and are told that one is wanted
     cdef bint is_owed(self, uint32_t held) noexcept     # a place, by who has so many
+    cdef bint must_hasten(self) noexcept                # a place is owed at once: the first in line keeps others' places waiting
     cdef uint64_t take_connection(self) noexcept        # 0: taken, else ns until it is worth asking again
     cdef Passage passage_of(self, object ready)         # through this gate; None: it goes through another since a reload
     cdef bint has_surplus(self) noexcept                # this worker has more than its part of the connections
@@ -50,6 +52,7 @@ cdef class Passage:
     cdef uint32_t turns                 # messages it may take before those who stand in line
     cdef bint is_in_dial_line
     cdef bint has_dial_turn
+    cdef bint is_kept                   # a place is counted while its ready queue waits at another gate
 
     cdef bint take_message(self, object ready) noexcept         # False: it stands in line
     cdef void give_message(self) noexcept                       # what was taken last, unused

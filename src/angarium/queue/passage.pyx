@@ -171,6 +171,7 @@ cdef class Gate:
                         return wait_ns
                     count = 1                           # who takes it has the next one served
             self.dial_line.leave(ready)
+            self.hastened_for = None
             passage = self.passage_of(ready)
             if passage is not None:
                 passage.is_in_dial_line = False
@@ -202,6 +203,16 @@ cdef class Gate:
             return False
         passage = self.passage_of(self.dial_line.foremost())
         return passage is not None and passage.held + 1 < held
+
+    cdef bint must_hasten(self) noexcept:
+        cdef ReadyQueue ready
+        if self.dial_line.is_empty():
+            return False
+        ready = self.dial_line.foremost()
+        if ready.way is None or not ready.way.keeps_places or self.hastened_for is ready:
+            return False
+        self.hastened_for = ready
+        return True
 
     cdef uint64_t take_connection(self) noexcept:
         cdef uint64_t wait_ns
@@ -301,7 +312,8 @@ cdef class Passage:
         self.gate.serve_soon()
 
     cdef bint must_yield(self, bint had_its_turn) noexcept:
-        return had_its_turn and self.gate.is_owed(self.held) or self.gate.has_surplus() and self.gate.share.is_wanted()
+        return had_its_turn and self.gate.is_owed(self.held) or self.gate.must_hasten() or \
+            self.gate.has_surplus() and self.gate.share.is_wanted()
 
     cdef bint others_wait(self) noexcept:
         return not self.gate.dial_line.is_empty()

@@ -180,7 +180,7 @@ cdef class ReadyQueue:
 
     cdef uint32_t shared_limit(self) except? 0:
         cdef uint32_t limit = self.limits.options.connections
-        if self.ledger.adjustments is None:
+        if self.ledger.adjustments is None or "provider " not in self.limits.connection_scope:
             return limit
         factor, cap, _ = self.ledger.adjustments.of("", self.ledger.shaping.provider_of(self.site, self.kind))
         if cap and cap < limit:
@@ -214,6 +214,7 @@ cdef class ReadyQueue:
         self.ledger.drop_share(self.rate_share)
         self.ledger.drop_share(self.tenant_share)
         leave_gates(self)
+        self.is_gated = False
 
     cdef void look_at_meters(self) noexcept:
         cdef Passage passage

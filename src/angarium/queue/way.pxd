@@ -7,6 +7,8 @@ cdef class Way:
     """Made anew with each configuration; the Passages stay. A ready queue that passes no gate has none."""
     cdef readonly list passages         # of Passage, one at least, in the order in which the gates are asked
     cdef bint is_metered                # one of the gates has a rate of messages
+    cdef uint32_t missed                # times in a row that one gate had no place while another had
+    cdef bint keeps_places              # it waits at one gate with places at others in hand
 
     cdef Passage passage_of(self, Gate gate)                    # None: it does not pass there
     # One message, one connection: of all gates or of none.
@@ -14,6 +16,8 @@ cdef class Way:
     cdef void give_message(self) noexcept                       # what was taken last, unused
     cdef bint take_connection(self, object ready) noexcept      # False: likewise
     cdef void untake_connection(self, object ready) noexcept    # what was taken last was not dialled
+    cdef int keep(self, object ready, int count) except -1      # the places of the first so many, for a moment
+    cdef void let_go(self, object ready) noexcept               # of places that it keeps
     cdef void give_connection(self, object ready, bint was_leaving) noexcept
     # One of the connections is to end, for its site or a gate has too many; it leaves all gates then. False: none has to.
     cdef bint leave(self, bint by_site) noexcept

@@ -3,6 +3,7 @@
 from typing import final
 
 from angarium.queue.passage import Passage
+from angarium.queue.ready import ReadyQueue
 
 @final
 class Way:
@@ -10,3 +11,4 @@ class Way:
 
     passages: list[Passage]
     def __init__(self, passages: list[Passage]) -> None: ...
+    def kept_long_enough(self, ready: ReadyQueue) -> None: ...

@@ -11,6 +11,12 @@ from angarium.queue.shaping import shared_scope, tenant_gate_scope
 from angarium.queue.shaping_options import AllSites
 
 
+cdef enum:
+    MISSED = 3                  # judged: who asks at random finds two places free at once more often than that
+
+cdef double KEEP_S = 1.0        # judged: longer than most messages take, which is what it waits for
+
+
 @cython.final
 cdef class Way:
     def __cinit__(self, list passages not None):
@@ -42,16 +48,51 @@ cdef class Way:
         for passage in self.passages:
             passage.give_message()
 
+    # Two gates that others keep busy are hardly ever free at once: who waits at one would lose its turn at the other, and find that
+    # taken when it comes back, for ever. Who has no connection and has missed a few times keeps the place that it found, while at the
+    # gate where it waits, now in front, one ends behind its message. Gates are asked in the same order by all, so that no two wait for each other.
+
     cdef bint take_connection(self, object ready) noexcept:
         cdef Passage passage
         cdef int i, count = 0
+        self.keeps_places = False
         for passage in self.passages:
-            if not passage.take_connection(ready):
+            if passage.is_kept:
+                passage.is_kept = False
+            elif not passage.take_connection(ready):
+                self.missed += 1
+                try:
+                    if count and self.missed > MISSED and (<ReadyQueue>ready).places == 0:
+                        passage.gate.dial_line.stand(ready, False, True)    # where it has been in front before
+                        self.keep(ready, count)
+                        return False
+                except Exception:
+                    pass                    # the loop is closing
                 for i in range(count):
                     (<Passage>self.passages[i]).untake_connection(ready)
                 return False
             count += 1
+        self.missed = 0
         return True
+
+    cdef int keep(self, object ready, int count) except -1:
+        cdef int i
+        (<ReadyQueue>ready).ledger.loop.call_later(KEEP_S, self.kept_long_enough, ready)
+        for i in range(count):
+            (<Passage>self.passages[i]).is_kept = True
+        self.keeps_places = True
+        return 0
+
+    def kept_long_enough(self, ready):
+        self.let_go(ready)
+
+    cdef void let_go(self, object ready) noexcept:
+        cdef Passage passage
+        self.keeps_places = False
+        for passage in self.passages:
+            if passage.is_kept:
+                passage.is_kept = False
+                passage.untake_connection(ready)
 
     cdef void untake_connection(self, object ready) noexcept:
         cdef Passage passage
@@ -115,6 +156,8 @@ cdef class Way:
         cdef Passage passage
         for passage in self.passages:
             passage.leave_dial_line(ready)
+        if self.keeps_places:
+            self.let_go(ready)
 
     cdef bint has_surplus(self) noexcept:
         cdef Passage passage
@@ -153,6 +196,7 @@ cdef int look_at_gates(object of_) except -1:
     cdef dict known = {}
     cdef list passages = []
     if ready.way is not None:
+        ready.way.let_go(ready)
         known = {(<Passage>each).gate: each for each in ready.way.passages}
     for whose, for_whom, scope, limits in gates_of(ready):
         gate = ready.ledger.hold_gate(scope)
@@ -177,6 +221,7 @@ cdef void leave_gates(object of_) noexcept:
     cdef Way way = ready.way
     ready.way = None
     if way is not None:
+        way.let_go(ready)
         for passage in way.passages:
             leave_gate(ready, passage)
 
