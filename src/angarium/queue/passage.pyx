@@ -129,7 +129,9 @@ cdef class Gate:
         self.is_serving = False
         wait_ns = self.give_turns(given)
         if given:
-            self.loop.call_soon(self.see_turns, given)      # behind the turn of the loop in which they dial
+            # Behind the turn of the loop in which they dial. Until then who has no turn stands in line: it would take their places.
+            self.loop.call_soon(self.see_turns, given)
+            self.is_serving = True
         if not self.is_dial_armed and not self.dial_line.is_empty():
             self.arm_dial(wait_ns)
 
@@ -144,8 +146,10 @@ cdef class Gate:
     def see_turns(self, list given):
         """Who has not dialled meanwhile, for its site rests or its window is full, lets the next one try."""
         cdef Passage passage
+        self.is_serving = False
         for passage in given:
             passage.pass_turn()
+        self.serve_soon()                       # for whom there was none meanwhile
 
     cdef uint64_t give_turns(self, list given) except? 0:
         cdef ReadyQueue ready = self.dial_line.foremost()
@@ -260,7 +264,7 @@ cdef class Passage:
         if self.is_in_dial_line:
             return False
         self.has_dial_turn = False
-        if has_turn or not self.gate.dial_line.is_before(self.held != 0):
+        if has_turn or not self.gate.is_serving and not self.gate.dial_line.is_before(self.held != 0):
             wait_ns = self.gate.take_connection()
         if wait_ns == 0:
             self.held += 1
