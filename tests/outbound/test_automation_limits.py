@@ -78,7 +78,7 @@ async def test_what_is_slowed_down_has_its_part_however_much_others_send(tmp_pat
         for count in range(1, 5):
             await send(relay, 1)
             await until(lambda count=count: server.open_now == count)       # type: ignore[misc]
-        await send(relay, 5, tenant="shop")
+        await send(relay, 12, tenant="shop")        # more than its connections have in hand
         await until(lambda: server.open_now == 7 and any(each.is_in_dial_line for each in facts(relay, "tenant shop")))
         assert [each.restrained[0].connections_limit for each in facts(relay, "tenant shop")] == [3]
 

@@ -231,7 +231,6 @@ def test_limits_shrink_and_come_back(tmp_path):
         await until(lambda: queue.is_empty)
         (ready,) = queue.scheduler.ready_queues()
         for adjustments, limit in (
-            ([Adjustment(site=site.name, source="default", factor=4.0)], 5),
             ([Adjustment(site=site.name, connections=3)], 3),
             ([Adjustment(site=site.name, factor=1000.0)], 1),
             ([Adjustment(site=site.name.upper(), factor=4.0, by_host=True)], 5),
@@ -239,8 +238,11 @@ def test_limits_shrink_and_come_back(tmp_path):
         ):
             queue.scheduler.set_adjustments(Adjustments(adjustments))
             assert ready.connection_limit == limit
+        # Of one source alone, besides what all of them may.
+        queue.scheduler.set_adjustments(Adjustments([Adjustment(site=site.name, source="default", factor=4.0)]))
+        assert [each.connections_limit for each in queue_facts(ready).restrained] == [5]
         queue.scheduler.set_adjustments(None)
-        assert ready.connection_limit == 20
+        assert (ready.connection_limit, queue_facts(ready).restrained) == (20, [])
         await queue.close()
 
     run(test, tmp_path)
