@@ -105,8 +105,8 @@ def of_queue(queue: QueueFacts, *, now_utc_s: float | None = None) -> Reason:
         which = "the one connection" if queue.connections_limit == 1 else f"all {number} connections"
         return Reason(f"{which} that the site is allowed {verb} in use", "connections")
     if queue.is_in_dial_line:
-        used = (queue.source_used, "source"), (queue.tenant_used, "tenant")
-        whose = next((name for each, name in used if each is not None), "provider")
+        gates = (queue.source_used, "source"), (queue.tenant_used, "tenant")
+        whose = next((name for each, name in gates if each is not None), "provider")
         return Reason(f"it stands in line for a connection of its {whose}")
     if queue.busy == 0 and queue.dialling:
         return Reason("a connection to the site is being opened")
