@@ -140,6 +140,9 @@ def test_a_campaign_that_was_suspended_comes_back_in_steps_in_all_workers(tmp_pa
                 return relay.command("automation", "list").stdout
 
             wait_for(lambda: "spam/shop/spring  recovering, 50 % of connections and rates" in listed(), "it comes back")
+            assert "(going back, step 1 of 1): " in listed()
+            told = [(each["what"], each.get("step"), each.get("steps")) for each in relay.events("automation")]
+            assert told == [("began", None, None), ("recovering", 1, 1)]
             wait_for(lambda: len(hop.deliveries) == 12, "all is delivered, at half of the rates")
             assert relay.command("automation", "cancel", "spam/shop/spring").returncode == 0
             assert listed() == ""

@@ -136,10 +136,24 @@ def test_a_suspension_comes_back_in_steps_and_is_cancelled(tmp_path: Path) -> No
         wait_until_empty(relay)
         assert relay.stop() == 0
         relay.start()
-        assert "recovering, 25 %" in order(relay, "orders", "list")
+        assert "recovering, 25 % of connections and rates (step 1 of 3)" in order(relay, "orders", "list")
+        assert [each["what"] for each in relay.events("order")] == ["made", "recovering", "recovering"]
         assert "standing order x" in order(relay, "explain", "a@y.example")
         order(relay, "orders", "cancel", "x")
         assert [(each["what"], each["name"]) for each in relay.events("order")][-1] == ("cancelled", "x")
+
+
+def test_the_log_tells_of_each_step_in_which_a_suspension_comes_back(tmp_path: Path) -> None:
+    def told(relay: RelayProcess) -> list[tuple[str, int | None]]:
+        return [(each["what"], each.get("step")) for each in relay.events("order")]
+
+    with NextHop() as hop, clean_relay(tmp_path, hop.route) as relay:
+        times = ("--for", "1s", "--recovery", "4s", "--steps", "2")
+        order(relay, "queue", "suspend", "--tenant", "t", "--name", "x", *times)
+        wait_for(lambda: "(step 1 of 2)" in order(relay, "orders", "list"), "the list says which step")
+        wait_for(lambda: told(relay)[-1][0] == "ended", "all is back")
+        assert told(relay) == [("made", None), ("recovering", 1), ("step", 2), ("ended", None)]
+        assert relay.events("order")[2]["effect"] == "recovering, 67 % of connections and rates"
 
 
 def test_a_bounce_reports_to_the_sender_and_a_reroute_goes_elsewhere(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from angarium.queue.measure import Evidence
 
 
 class MeasureView(msgspec.Struct, omit_defaults=True):
-    """Something that automation does now; see queue.measure.Measure. effect: what it does now, in words."""
+    """Something that automation does now; see queue.measure.Measure. effect: what it does now, in words.
+
+    step  how many of `steps` it has gone back; 0: it is in full force.
+    """
 
     name: str
     rule: str
@@ -23,6 +26,8 @@ class MeasureView(msgspec.Struct, omit_defaults=True):
     count: int
     why: str
     replies: list[Evidence]
+    step: int = 0
+    steps: int = 1
     site: str = ""
     provider: str = ""
     source: str = ""

@@ -81,8 +81,8 @@ def _times(measure: dict[str, Any]) -> str:
     if measure.get("is_permanent"):
         return f"since {since}, for as long as the rule is there"
     left = Duration(max(0, int(measure["ends_utc_s"] - now)))
-    recovering = " (going back)" if measure["is_recovering"] and measure["action"] != "suspend" else ""
-    return f"since {since}, for {left} more{recovering}"
+    step = f" (going back, step {measure['step']} of {measure.get('steps', 1)})" if measure.get("step") else ""
+    return f"since {since}, for {left} more{step}"
 
 
 def _print_all(measure: dict[str, Any], rules: dict[str, Any]) -> None:

@@ -67,7 +67,9 @@ def _line(order: Order) -> str:
     ends = f"for {left} more" if order.until_utc_s else "until it is cancelled"
     what = (f" to {order.next_hop}" if order.next_hop else "") + (f" by pool {order.pool}" if order.pool else "")
     what += f" every {Duration(order.every_s)}" if order.action == "retry" else ""
-    action = spoken(order.strength(now)) if order.is_recovering(now) else order.action
+    action: str = order.action
+    if step := order.step(now):
+        action = f"{spoken(order.strength(now))} (step {step} of {order.steps})"
     only = "" if order.meets_later else ", mail from before"
     by = "" if order.by == "operator" else f", by {order.by}"
     reason = f": {order.reason}" if order.reason else ""

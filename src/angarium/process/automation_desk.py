@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from angarium.queue.automation import Engine
 from angarium.queue.automation_options import AutomationRule
 from angarium.queue.measure import Measure
 from angarium.queue.notices import Treatments
+from angarium.queue.recovering import Progress
 from angarium.queue.standing import Order
 from angarium.spool.state_file import StateFile
 
@@ -57,6 +58,7 @@ class AutomationDesk:
         self._clock = clock
         self._rules = rules
         self._engine = Engine(rules, clock)
+        self._progress = Progress()
         self._is_saved = True
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
@@ -77,6 +79,7 @@ class AutomationDesk:
 
     def start(self) -> None:
         """On the supervisor's loop, when workers serve."""
+        self._tell_progress(self._engine.measures)
         self._await_change()
 
     def set_rules(self, rules: Mapping[str, AutomationRule]) -> None:
@@ -119,6 +122,7 @@ class AutomationDesk:
             if measure.name not in known:
                 known.add(measure.name)
                 self._tell("began", measure)
+        self._tell_progress(begun)
         if begun:
             self._changed()
         if before != (self.orders(), self.adjustments(), self.treatments()):
@@ -139,6 +143,8 @@ class AutomationDesk:
                 until_utc_s=each.until_utc_s,
                 ends_utc_s=each.ends_utc_s,
                 is_recovering=each.is_recovering(now),
+                step=each.step(now),
+                steps=each.steps,
                 is_permanent=each.is_permanent,
                 cancelled_utc_s=each.cancelled_utc_s,
                 dry_run=each.dry_run,
@@ -162,6 +168,7 @@ class AutomationDesk:
         measure = self._engine.cancel(name)
         if measure is None:
             return False
+        self._progress.forget(name)
         self._tell("cancelled", measure)
         self._changed()
         await self.push()
@@ -196,14 +203,27 @@ class AutomationDesk:
     def _change_due(self) -> None:
         over = self._engine.expire()
         for measure in over:
+            self._progress.forget(measure.name)
             self._tell("ended", measure)
+        self._tell_progress(self._engine.measures)
         if over:
             self._changed()
         if self._engine.measures or over:
             self._supervisor.spawn(self._push())
         self._await_change()
 
-    def _tell(self, what: str, measure: Measure) -> None:
+    def _tell_progress(self, measures: Iterable[Measure]) -> None:
+        """Of each that goes back by a step, or holds in full again: once."""
+        now = self._clock()
+        for measure in measures:
+            step = measure.step(now)
+            what = self._progress.news(measure.name, step)
+            if what == "again":
+                self._tell(what, measure)
+            elif what is not None:
+                self._tell(what, measure, step=step, steps=measure.steps)
+
+    def _tell(self, what: str, measure: Measure, **fields: int) -> None:
         last = measure.replies[-1].reply if measure.replies else ""
         self._log("automation", what=what, name=measure.name, rule=measure.rule, effect=measure.effect(self._clock()),
-                  reason=measure.why, reply=last)  # fmt: skip
+                  reason=measure.why, reply=last, **fields)  # fmt: skip

@@ -22,7 +22,7 @@ from angarium.queue.measure import Measure
 from angarium.queue.notices import Treatments
 from angarium.queue.order_book import OrderBook
 from angarium.queue.quiet import QuietHours
-from angarium.queue.recovering import factor_back
+from angarium.queue.recovering import Progress, factor_back, spoken
 from angarium.queue.standing import Order, status_numbers
 
 T = TypeVar("T")
@@ -70,10 +70,12 @@ class Steward:
         self._max_age_s = max_age_s
         self._automatic = automatic
         self._quiet = quiet
+        self._progress = Progress()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """On the supervisor's loop, when workers serve."""
+        self._tell_progress()
         self._await_end()
 
     def orders(self) -> list[Order]:
@@ -206,6 +208,7 @@ class Steward:
         except OSError as error:
             raise ControlError(f"orders.json: {error}") from None
         for order in gone:
+            self._progress.forget(order.name)
             self._tell("cancelled", order)
         if gone:
             await self.push()
@@ -243,16 +246,27 @@ class Steward:
             self._timer = asyncio.get_running_loop().call_later(60.0, self._end_due)
             return
         for order in gone:
+            self._progress.forget(order.name)
             self._tell("ended", order)
+        self._tell_progress()
         now = time.time()
         if gone or any(order.is_recovering(now) for order in self._book.orders):
             self._supervisor.spawn(self.push())
         else:
             self._await_end()
 
-    def _tell(self, what: str, order: Order) -> None:
+    def _tell_progress(self) -> None:
+        """Of each suspension that comes back by a step: once."""
+        now = time.time()
+        for order in self._book.orders:
+            step = order.step(now)
+            what = self._progress.news(order.name, step)
+            if what is not None:
+                self._tell(what, order, effect=spoken(order.strength(now)), step=step, steps=order.steps)
+
+    def _tell(self, what: str, order: Order, **fields: str | int) -> None:
         self._log("order", what=what, name=order.name, action=order.action, where=str(order.where), by=order.by,
-                  reason=order.reason)  # fmt: skip
+                  reason=order.reason, **fields)  # fmt: skip
 
     async def _walk(self, action: str, request: OrderRequest) -> tuple[int, int, int]:
         """Recipients, messages, and domains of which it is not known."""

@@ -13,7 +13,7 @@ import msgspec
 from angarium.queue.adjustments import Adjustment
 from angarium.queue.automation_options import AutomationRule
 from angarium.queue.notices import Place
-from angarium.queue.recovering import factor_back, next_change, spoken, strength
+from angarium.queue.recovering import factor_back, next_change, spoken, step_of, strength
 from angarium.queue.selection import Selection
 from angarium.queue.standing import NAME_CHARACTERS, Order
 
@@ -79,6 +79,10 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_recovering(self, now: float) -> bool:
         return not self.is_permanent and self.until_utc_s <= now < self.ends_utc_s
+
+    def step(self, now: float) -> int:
+        """How many of `steps` it has gone back; 0: none."""
+        return 0 if self.is_permanent else step_of(now, self.until_utc_s, self.ends_utc_s, self.steps)
 
     def next_change(self, now: float) -> float:
         """When strength() changes next; infinity: never by itself."""

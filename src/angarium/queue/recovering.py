@@ -9,6 +9,7 @@ suspensions.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 
 def strength(now: float, until: float, ends: float, steps: int) -> float:
@@ -17,8 +18,14 @@ def strength(now: float, until: float, ends: float, steps: int) -> float:
         return 1.0
     if now >= ends:
         return 0.0
-    step = math.floor((now - until) / (ends - until) * steps)
-    return 1.0 - (step + 1) / (steps + 1)
+    return 1.0 - step_of(now, until, ends, steps) / (steps + 1)
+
+
+def step_of(now: float, until: float, ends: float, steps: int) -> int:
+    """Which of `steps` it is at; 0 in full, and `steps` in the last one, behind which it is gone."""
+    if now < until or ends <= until:
+        return 0
+    return min(math.floor((now - until) / (ends - until) * steps) + 1, steps)
 
 
 def next_change(now: float, until: float, ends: float, steps: int) -> float:
@@ -28,6 +35,32 @@ def next_change(now: float, until: float, ends: float, steps: int) -> float:
     width = (ends - until) / steps
     # A little behind the step: a sum of floats may fall short of it.
     return until + (math.floor((now - until) / width) + 1) * width + 0.001
+
+
+News = Literal["recovering", "step", "again"]
+
+
+class Progress:
+    """What has been told of how each comes back, by name: so that each step is told once, whoever looks how often."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+
+    def news(self, name: str, step: int) -> News | None:
+        """recovering: it has begun to come back; step: it is at a further one; again: it is in full again.
+
+        None: nothing is new.
+        step  step_of() now. Of steps that nobody looked at in time the last one is told.
+        """
+        told = self._told.pop(name, 0)
+        if step:
+            self._told[name] = step
+        if step == told:
+            return None
+        return "again" if step < told and step == 0 else "step" if told and step > told else "recovering"
+
+    def forget(self, name: str) -> None:
+        self._told.pop(name, None)
 
 
 def factor_back(strength: float) -> float:

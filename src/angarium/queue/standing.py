@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from angarium.queue.recovering import next_change, strength
+from angarium.queue.recovering import next_change, step_of, strength
 from angarium.queue.selection import Selection
 
 Action = Literal["suspend", "resume", "bounce", "delete", "reroute", "retry"]
@@ -104,6 +104,10 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def strength(self, now: float) -> float:
         """1.0 in full, 0.0 gone (recovering.py)."""
         return strength(now, self.until_utc_s, self.ends_utc_s, self.steps) if self.until_utc_s else 1.0
+
+    def step(self, now: float) -> int:
+        """How many of `steps` it has come back; 0: none."""
+        return step_of(now, self.until_utc_s, self.ends_utc_s, self.steps) if self.recovery_s else 0
 
     def next_change(self, now: float) -> float:
         """When that is another; infinity: never by itself."""
