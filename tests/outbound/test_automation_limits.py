@@ -100,6 +100,22 @@ async def test_a_campaign_is_slowed_down_and_the_rest_of_its_tenants_mail_is_not
 
 
 @on_uvloop
+async def test_a_campaign_without_a_tenant_is_capped_and_those_of_tenants_are_not(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited()) as relay,
+    ):
+        adjust(relay, Adjustment(campaign="spring", connections=1))
+        await send(relay, 4, campaign="spring")
+        await until(lambda: server.open_now == 1)
+        for count, (tenant, campaign) in enumerate((("shop", "spring"), ("", "autumn"), ("", ""))):
+            await send(relay, 1, tenant=tenant, campaign=campaign)
+            await until(lambda count=count: server.open_now == count + 2)   # type: ignore[misc]
+        (apart,) = facts(relay, "campaign spring")
+        assert apart.waiting and [(each.connections, each.connections_limit) for each in apart.restrained] == [(1, 1)]
+
+
+@on_uvloop
 async def test_what_holds_for_tenant_and_campaign_holds_both(tmp_path: pathlib.Path) -> None:
     async with (
         fault_server(faults={"END": SILENCE}) as server,

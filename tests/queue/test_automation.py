@@ -189,6 +189,22 @@ def test_rates_of_tenants_and_campaigns_are_counted_for_each_of_them() -> None:
     ]  # fmt: skip
 
 
+def test_a_campaign_of_no_tenant_is_not_that_of_a_tenant_that_is_called_alike() -> None:
+    clock = Clock()
+    rules = {"stop": rule(scope="campaign"), "slow": rule(scope="campaign", action="slow", text=["too much"])}
+    engine = Engine(rules, clock)
+    (stop,) = engine.notice([seen("stop", place=Place(campaign="spring"))], [])
+    assert stop.name == "stop/spring"
+    (order,) = engine.orders()
+    assert order.where == Selection(campaign="spring", without_tenant=True)
+    assert str(order.where) == "campaign spring, without a tenant"
+    engine.notice([seen("slow", place=Place(campaign="spring"))], [])
+    held = Adjustments(engine.adjustments())
+    assert held.apart_of(b"", b"spring") == ("", "spring") and held.apart_of(b"shop", b"spring") is None
+    assert [each.factor for _, each in held.of_whom(("", "spring"))] == [2.0]
+    assert held.apart_of(b"", b"") is None and held.apart_of(b"", b"autumn") is None
+
+
 def test_a_cap_may_be_of_messages_and_widens_in_steps() -> None:
     clock = Clock()
     options = {"action": "cap", "scope": "tenant", "message_rate": "10/s", "recovery": "1h", "steps": 1}

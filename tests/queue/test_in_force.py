@@ -42,6 +42,23 @@ def test_a_filter_is_about_mail_or_may_be_or_is_not(where: Selection, verdict: b
     assert concerns(where, MAIL) is verdict
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (Facts(campaign="spring"), [True]),
+        (Facts(tenant="shop", campaign="spring"), []),
+        (Facts(domain="y.example"), [False]),           # whose it is, is not known
+        (Facts(campaign="autumn"), []),
+    ],
+)
+def test_what_holds_for_a_campaign_without_a_tenant_is_told_of_its_mail_alone(facts: Facts, told: list[bool]) -> None:
+    rule = AutomationRule(action="slow", text=["too fast"], scope="campaign")
+    engine = Engine({"slow": rule}, lambda: 1000.0)
+    engine.notice([Notice("slow", Place(campaign="spring"), 1, "421 too fast", "")], [])
+    found = in_force(facts, measures=engine.in_force, now_utc_s=1000.0)
+    assert [each.is_certain for each in found] == told
+
+
 def order(name: str, **options: Any) -> Order:
     return Order(**{"name": name, "action": "suspend", "where": Selection(), "made_utc_s": 1.0, **options})
 

@@ -201,21 +201,23 @@ def test_who_is_ready_is_suspended_too_and_who_is_in_hand_is_not(tmp_path):
     ("where", "met"),
     [
         (Selection(tenant="shop"), ["1", "2"]),
-        (Selection(campaign="spring"), ["2"]),
         (Selection(sender="news@x.example"), ["3"]),
-        (Selection(sender=".example"), ["0", "1", "2", "3"]),
+        (Selection(sender=".example"), ["0", "1", "2", "3", "4"]),
         (Selection(recipient="3@y.example"), ["3"]),
         (Selection(tenant="shop", campaign="spring"), ["2"]),
         (Selection(tenant="none"), []),
-        (Selection(larger_than_octets=1), ["0", "1", "2", "3"]),
+        (Selection(campaign="spring"), ["2", "4"]),
+        (Selection(campaign="spring", without_tenant=True), ["4"]),
+        (Selection(without_tenant=True), ["0", "4"]),
+        (Selection(larger_than_octets=1), ["0", "1", "2", "3", "4"]),
         (Selection(larger_than_octets=1 << 20), []),
         (Selection(older_than_s=3600), []),
-        (Selection(younger_than_s=3600), ["0", "1", "2", "3"]),
-        (Selection(source="default"), ["0", "1", "2", "3"]),
+        (Selection(younger_than_s=3600), ["0", "1", "2", "3", "4"]),
+        (Selection(source="default"), ["0", "1", "2", "3", "4"]),
         (Selection(source="other"), []),
-        (Selection(pool="default"), ["0", "1", "2", "3"]),
-        (Selection(domain="@example"), ["0", "1", "2", "3"]),
-        (Selection(domain="y.example"), ["0", "1", "2", "3"]),
+        (Selection(pool="default"), ["0", "1", "2", "3", "4"]),
+        (Selection(domain="@example"), ["0", "1", "2", "3", "4"]),
+        (Selection(domain="y.example"), ["0", "1", "2", "3", "4"]),
         (Selection(domain=".y.example"), []),
         (Selection(domain="[192.0.2.1]"), []),
     ],
@@ -234,8 +236,9 @@ def test_filters_mean_who_they_say(tmp_path, where, met, hot_limit_octets):
         await queue.send("1@y.example", attributes=of_tenant("shop"))
         await queue.send("2@y.example", attributes=spring)
         await queue.send("3@y.example", sender="news@x.example", attributes=of_tenant("shopping"))
-        await until(lambda: len(hop.messages) == 4 - len(met) and suspended(queue) == len(met))
-        assert hop.recipients() == [f"{each}@y.example" for each in "0123" if each not in met]
+        await queue.send("4@y.example", attributes={Attribute.CAMPAIGN: b"spring"})
+        await until(lambda: len(hop.messages) == 5 - len(met) and suspended(queue) == len(met))
+        assert hop.recipients() == [f"{each}@y.example" for each in "01234" if each not in met]
         assert (await orders.carry_out(queue.scheduler, "count", where)).recipients == len(met)
         assert (await orders.carry_out(queue.scheduler, "count", ALL)).messages == len(met)
         assert len(await orders.sample(queue.scheduler, where, 1)) == min(1, len(met))

@@ -58,6 +58,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         ("recipient", "PATH", "forward-path, likewise"),
     ):
         group.add_argument(f"--{name}", metavar=metavar, type=_filled, help=text)
+    group.add_argument("--without-tenant", action="store_true", default=None, help="of no tenant")
     group.add_argument("--older-than", metavar="TIME", type=unit(Duration), help='since it came: "2d"')
     group.add_argument("--younger-than", metavar="TIME", type=unit(Duration))
     group.add_argument("--larger-than", metavar="SIZE", type=unit(Octets), help='"1MiB"')
@@ -68,8 +69,8 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 def selected(args: argparse.Namespace) -> dict[str, Any]:
     """`where` and `all` of an order. Ends as wrong usage does when a filter is wrong, or when there is none."""
     parser: argparse.ArgumentParser = args.parser
-    names = ("id", "domain", "site", "provider", "source", "pool", "tenant", "campaign", "sender", "recipient",
-             "older_than", "younger_than", "larger_than", "smaller_than")  # fmt: skip
+    names = ("id", "domain", "site", "provider", "source", "pool", "tenant", "campaign", "without_tenant", "sender",
+             "recipient", "older_than", "younger_than", "larger_than", "smaller_than")  # fmt: skip
     try:
         where = selection(**{name: getattr(args, name) for name in names})
     except ValueError as error:

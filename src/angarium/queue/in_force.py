@@ -161,6 +161,10 @@ def concerns(where: Selection, facts: Facts) -> bool | None:
         if wanted and known and wanted != known:
             return None
         is_certain = is_certain and (not wanted or bool(known))
+    if where.without_tenant:
+        if facts.tenant:
+            return None
+        is_certain = is_certain and bool(facts.campaign)       # who knows that would know of a tenant, too
     for wanted, known, matches in (
         (where.domain, facts.domain, _domain),
         (where.site.lower(), facts.site.lower(), _site),

@@ -16,6 +16,7 @@ cdef class Matcher:
     cdef uint64_t older_ms, younger_ms, before_utc_ms
     cdef uint64_t larger, smaller
     cdef bytes tenant, campaign
+    cdef bint without_tenant
     cdef object sender, recipient       # route_key.SenderPatterns
 
     cdef bint meets_domain(self, DomainQueue domain) except -1

@@ -42,8 +42,9 @@ cdef class Matcher:
         self.larger, self.smaller = where.larger_than_octets, where.smaller_than_octets
         self.tenant = where.tenant.encode() or None
         self.campaign = where.campaign.encode() or None
+        self.without_tenant = where.without_tenant
         self.sender, self.recipient = patterns(where.sender), patterns(where.recipient)
-        self.needs_envelope = bool(where.tenant or where.campaign or where.sender or where.recipient)
+        self.needs_envelope = bool(where.tenant or where.campaign or where.without_tenant or where.sender or where.recipient)
 
     def meets_name(self, DomainQueue domain not None):
         cdef str name
@@ -87,6 +88,8 @@ cdef class Matcher:
         if m.envelope == NULL or spool_envelope_open(m.envelope.data, m.envelope.length, &view) != 0:
             return False
         if self.tenant is not None and attribute_of(&view, SPOOL_ATTRIBUTE_TENANT) != self.tenant:
+            return False
+        if self.without_tenant and attribute_of(&view, SPOOL_ATTRIBUTE_TENANT) is not None:
             return False
         if self.campaign is not None and attribute_of(&view, SPOOL_ATTRIBUTE_CAMPAIGN) != self.campaign:
             return False

@@ -66,8 +66,10 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     def where(self) -> Selection | None:
         """None: no order can name the place, whose names are a host's or a hook's. That must stop nobody else."""
+        # A campaign of no tenant is not that of a tenant that is called alike: of each it was counted what happened.
+        without_tenant = bool(self.place.campaign and not self.place.tenant)
         try:
-            return Selection(**{key: getattr(self.place, key) for key in _PLACE})
+            return Selection(**{key: getattr(self.place, key) for key in _PLACE}, without_tenant=without_tenant)
         except ValueError:
             return None
 

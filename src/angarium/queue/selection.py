@@ -26,6 +26,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     provider    of [shaping.provider.NAME] that the site or the domain belongs to.
     source, pool  by which it would leave now.
     tenant, campaign  as a hook or a login gave them.
+    without_tenant  whose message has no tenant: campaigns of the same name are its tenant's where it has one.
     sender      reverse-path: "user@example.com", "example.com", ".example.com", "<>".
     recipient   forward-path: likewise.
     older_than_s, younger_than_s       since the message came.
@@ -42,6 +43,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     pool: str = ""
     tenant: str = ""
     campaign: str = ""
+    without_tenant: bool = False
     sender: str = ""
     recipient: str = ""
     older_than_s: float = 0.0
@@ -70,6 +72,8 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
                     sender_key(getattr(self, key))
                 except ValueError as error:
                     raise ValueError(f"{key}: {error}") from None
+        if self.tenant and self.without_tenant:
+            raise ValueError("without_tenant: either this or a tenant")
         for key in (*AGES, *SIZES):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: 0 or more")
@@ -81,6 +85,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     def __str__(self) -> str:
         """For people: "domain example.com, older than 2d"; "all mail"."""
         parts = [f"{key} {getattr(self, key)}" for key in TEXTS if getattr(self, key)]
+        parts += ["without a tenant"] if self.without_tenant else []
         parts += [f"{_words(key, '_s')} {Duration(getattr(self, key))}" for key in AGES if getattr(self, key)]
         parts += [f"{_words(key, '_octets')} {getattr(self, key)} octets" for key in SIZES if getattr(self, key)]
         return ", ".join(parts) or "all mail"
@@ -97,7 +102,7 @@ def domain_key(text: str) -> str:
     return text.lower() if text.startswith("[") and text.endswith("]") else domain_pattern(text)
 
 
-def selection(**fields: str | Duration | Octets | None) -> Selection:
+def selection(**fields: str | bool | Duration | Octets | None) -> Selection:
     """As a command's options have them: `older_than`, `larger_than` and so on without their units, None for none."""
     given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     for keys, unit, kind in ((AGES, "_s", float), (SIZES, "_octets", int)):
