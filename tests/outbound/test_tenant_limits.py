@@ -15,7 +15,7 @@ from outbound.test_source_limits import passage_of, sites
 
 from angarium.model.units import Duration, Rate
 from angarium.outbound.reasons import of_queue
-from angarium.queue import explain
+from angarium.queue import explain, orders
 from angarium.queue.facts import QueueFacts
 from angarium.queue.ready import ReadyQueue
 from angarium.queue.shaping import Shaping
@@ -143,6 +143,52 @@ async def test_a_reload_takes_limits_away_and_brings_them_and_counts_elsewhere(
                 facts = explain.queue_facts(ready)
                 assert facts.tenant_used is not None and facts.tenant_used.connections_limit == 1
                 assert facts.tenant_used.connections == held_of(ready, "tenant") <= ready.connections
+
+
+@on_uvloop
+async def test_a_table_that_a_reload_adds_holds_for_what_is_ready(tmp_path: pathlib.Path) -> None:
+    async with (
+        fault_server(faults={"END": SILENCE}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited(None, connections=1)) as relay,
+    ):
+        await send(relay, 1, tenant=b"")
+        await until(lambda: b"DATA" in server.commands)
+        await send(relay, 5)
+        await send(relay, 5, tenant=b"")
+        # Its own count at the site, so that it is seen to be its own: others wait for the one connection.
+        relay.reload(limited(TenantShaping(unset=("connections",)), connections=1))
+        await until(lambda: {ready.kind: ready.count for ready in relay.scheduler.ready_queues()}[None] == 5)
+        await until(lambda: server.open_now > 1)
+        late = [ready for ready in relay.scheduler.ready_queues() if ready.kind == ("", "", "shop")]
+        assert len(late) == 1 and late[0].connections
+        await send(relay, 1)
+        assert len(relay.scheduler.ready_queues()) == 2, "later mail of it waits in the same"
+
+
+@on_uvloop
+async def test_a_table_that_a_reload_adds_holds_for_what_is_deferred_at_its_next_attempt(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with (
+        fault_server(faults={"RCPT": b"450 4.2.0 later\r\n"}) as server,
+        outgoing(tmp_path, sites(server, 1), shaping=limited(None)) as relay,
+    ):
+        await send(relay, 3)
+        await send(relay, 2, tenant=b"other")
+        await send(relay, 1, tenant=b"")
+        await relay.outcomes(6)
+        relay.reload(limited(TenantShaping(connections=1)))
+        assert await orders.retry(relay.scheduler) == 6
+        await relay.outcomes(12)
+        tried = {ready.kind: explain.queue_facts(ready).deferred for ready in relay.scheduler.ready_queues()}
+        assert tried == {None: 6 + 3, ("", "", "shop"): 3}
+        # Taken away, and brought again: nothing is lost, and nothing is asked when nobody's mail is there.
+        relay.reload(limited(None))
+        relay.reload(limited(TenantShaping(connections=2)))
+        assert await orders.retry(relay.scheduler) == 6
+        await relay.outcomes(18)
+        assert await orders.delete(relay.scheduler) == 6
+        await until(lambda: relay.scheduler.depth()["messages"] == 0)
 
 
 @pytest.mark.parametrize("whose", ["tenant", "tenant over all sites", "source"])

@@ -46,6 +46,7 @@ cdef class Planner(Ledger):
     cdef set plan_tasks
     cdef uint32_t generation            # of the configuration
     cdef uint32_t orders_generation     # of the standing orders; 0: there never were any
+    cdef bint has_late_tenants          # a reload has brought limits of tenants, and mail may be queued as nobody's that is theirs
     cdef bint sets_apart                # automation does something to the mail of some tenant or campaign,
     cdef uint32_t apart_generation      # and whose that is has changed so often
     cdef bint is_closing

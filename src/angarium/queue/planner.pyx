@@ -86,8 +86,13 @@ cdef class Planner(Ledger):
         self.asks_messages = getattr(pool, "asks_messages", False)
         self.is_simple = self.pool_for is None or pool.is_simple
         self.ration_for = getattr(pool, "ration_for", None)
+        before = self.tenants or frozenset()
         self.shaping = shaping if isinstance(shaping, Shaping) else Shaping(shaping)
         self.tenants = self.shaping.tenants
+        if self.tenants is not None and not self.tenants <= before and len(self.flows) > 1:
+            # Whose it is, is asked of all mail when it is routed: of what is ready now, of the rest at its next attempt.
+            self.has_late_tenants = True
+            self.orders_generation += 1
         self.generation += 1
         self.route_ready_again()
 
@@ -608,6 +613,9 @@ cdef class Planner(Ledger):
         every minute or so."""
         if self.swept_in_use is not None or self.is_closing:
             return 0
+        if self.has_late_tenants and len(self.flows) == 1:      # no mail is anybody's now
+            self.has_late_tenants = False
+            self.orders_generation += 1
         self.swept_in_use = set()
         self.parts_swept = 0
         self.ready_to_sweep = list(self.ready.values())

@@ -35,6 +35,8 @@ cdef class Steering(Outcomes):
     cdef bint is_blind                  # the envelope of the one that is being routed cannot be read
 
     cdef Orders orders_of(self, DomainQueue domain)
+    # Into the domain queue of its tenant, if that has had limits of its own since a reload only.
+    cdef int join_tenant(self, message *m, recipient *r) except -1
     cdef bint obey(self, message *m, recipient *r) except -1
     cdef int move(self, message *m, recipient *r, uint64_t now_utc_ms) except -1
     cdef DomainQueue origin_of(self, message *m, recipient *r)

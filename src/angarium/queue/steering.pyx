@@ -5,7 +5,7 @@
 # is suspended waits in the wheel, where it costs no more than deferred mail: until the order ends, or its message is too old.
 # Orders that ask something of the envelope have it read back, a few at a time.
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium.model.clock cimport utc_ms
 from angarium.queue.domains cimport DomainQueue, tenant_route
@@ -15,7 +15,7 @@ from angarium.queue.log cimport log_outcome
 from angarium.queue.matching cimport Matcher
 from angarium.queue.message cimport (
     MESSAGE_HAS_TERMS, OUTCOME_FAILED, PLACE_AWAITING, PLACE_IN_HAND, PLACE_NOWHERE, RECIPIENT_MOVED, RECIPIENT_SUSPENDED,
-    message, message_of, recipient)
+    flow_of, message, message_of, recipient)
 from angarium.queue.outcomes cimport Outcomes
 from angarium.queue.terms cimport message_terms, terms_of
 from angarium.spool.cspool cimport spool_envelope, spool_envelope_open
@@ -87,7 +87,8 @@ cdef class Orders:
     pass
 
 
-# Of all domains that no order is about, while the mail of somebody is kept apart and each recipient is asked whose it is.
+# Of all domains that no order is about, while each recipient is asked whose it is: the mail of somebody is kept apart, or has limits of
+# its own since a reload.
 cdef Orders NOBODYS = Orders.__new__(Orders)
 NOBODYS.rules = ()
 
@@ -135,7 +136,7 @@ cdef class Steering(Outcomes):
         if domain.orders_generation != self.orders_generation:
             rules = tuple([rule for rule in self.rules if rule.matcher.meets_domain(domain)])
             if not rules:
-                domain.orders = NOBODYS if self.sets_apart else None
+                domain.orders = NOBODYS if self.sets_apart or self.has_late_tenants else None
             else:
                 orders = Orders.__new__(Orders)
                 orders.rules = rules
@@ -150,6 +151,8 @@ cdef class Steering(Outcomes):
         cdef message *m = message_of(r)
         cdef Orders orders
         try:
+            if self.has_late_tenants:
+                self.join_tenant(m, r)
             orders = self.orders_of(<DomainQueue>r.domain)
             if (orders is None or not orders.rules) and not r.flags & RECIPIENT_MOVED:
                 return True
@@ -256,6 +259,20 @@ cdef class Steering(Outcomes):
             target.count += 1
             r.domain = <void *>target
         return 0
+
+    cdef int join_tenant(self, message *m, recipient *r) except -1:
+        cdef DomainQueue domain = <DomainQueue>r.domain
+        cdef uint32_t number = flow_of(m)
+        cdef bytes tenant, name
+        # Where a reroute has it, it comes from the tenant's when it is asked of: origin_of().
+        if number == 0 or self.tenants is None or r.flags & RECIPIENT_MOVED:
+            return 0
+        tenant = self.flows.tenant_of(number)
+        if not tenant or tenant not in self.tenants or domain.tenant:
+            return 0
+        name = domain.domain
+        return self.rehome(r, self.domains.find_or_add(<const uint8_t *><const char *>name, len(name),
+                                                       tenant_route(tenant, domain.route or None)))
 
     # ---- suspending, ending ----
 
