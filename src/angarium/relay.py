@@ -227,7 +227,9 @@ class Relay:
         )
         if seat.count > 1:
             heard = self._dispatcher.sources.heard
-            self._handover = HandOverDesk(self._scheduler, seat.number, seat.count, spool.fd, heard)
+            self._handover = HandOverDesk(
+                self._scheduler, seat.number, seat.count, spool.fd, heard, configuration=config.delivery_digest()
+            )
         for number in own_shards(spool.shards(), seat):
             window_ms = round(config.node.duplicate_window * 1000)
             shard = Shard(
@@ -332,6 +334,8 @@ class Relay:
             self._sts = self._sts_policies(config)
         self._logins.apply(config.login)
         self._scheduler.flows.weigh(config.weights())
+        if self._handover is not None:
+            self._handover.work_by(config.delivery_digest())
         self._scheduler.reconfigure(
             router=self._router(config),
             pool=self._pools(config),

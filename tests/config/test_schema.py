@@ -10,7 +10,7 @@ import pytest
 from angarium.config.decode import decode_tables
 from angarium.config.files import Tree
 from angarium.config.location import find, read_location
-from angarium.config.schema import Config, check_secrets, load
+from angarium.config.schema import Config, check_secrets, load, of_tables
 from angarium.model.errors import ConfigError
 
 LISTENER = '[[listener]]\naddress = "127.0.0.1:2525"\n'
@@ -477,3 +477,33 @@ def test_secrets_and_commands_of_logins_are_looked_at_beforehand(tmp_path: Path)
     command.unlink()
     with pytest.raises(ConfigError, match=r"login\.a\.token_command: .*there is no such file"):
         check_secrets(*load(path))
+
+
+def test_what_is_delivered_by_is_known_alike_by_who_read_it_and_who_was_sent_it(tmp_path: Path) -> None:
+    """Workers compare it: one that was forked has it from the file, others from the supervisor's tables."""
+    text = (
+        f'{WHOLE}[shaping.provider.g]\nmx = ["*.g.example"]\nmessage_rate = "10/s"\nidle_time = "5s"\n'
+        f'[shaping.tenant.t]\nconnections = "unset"\n'
+    )
+    path = tmp_path / "angarium.toml"
+    path.write_text(text)
+    config, tree = load(path)
+    assert config.delivery_digest() == of_tables(tree.tables).delivery_digest() != Config().delivery_digest()
+
+
+@pytest.mark.parametrize(
+    ("more", "is_another"),
+    [
+        ("", False),
+        ("[policy]\n", False),
+        ('[shaping.default]\ntls = "encrypt"\n', True),
+        ("[shaping.domain.'y.example']\ndane = false\n", True),
+        ('[[route]]\ndomain = "y.example"\nnext_hop = "mx"\ntls = "required"\n', True),
+        ("[domain.'y.example']\nnext_hop = \"smtp://127.0.0.1:26\"\n", True),
+        ('[resolver]\nnameservers = ["127.0.0.1"]\ntrust_ad = true\n', True),
+        ('[login.us]\nuser = "us"\npassword_file = "/us"\nallow_clear = true\n', True),
+    ],
+)
+def test_configurations_that_deliver_otherwise_are_told_apart(tmp_path: Path, more: str, is_another: bool) -> None:
+    plain = config_of(tmp_path, LISTENER).delivery_digest()
+    assert (config_of(tmp_path, LISTENER + more).delivery_digest() != plain) == is_another

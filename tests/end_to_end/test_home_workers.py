@@ -361,3 +361,24 @@ def test_the_queue_says_where_a_message_is_and_why_the_rest_waits(tmp_path: Path
         valve.open()
         hop.wait_for_count(200)
         wait_until_empty(relay)
+
+
+def test_behind_a_reload_a_worker_that_was_started_again_hands_over_as_before(tmp_path: Path) -> None:
+    """One has the configuration from the file, the other from its supervisor: what they know it by is the same."""
+    config = '[shaping.default]\nconnections = 1\nidle_time = "7s"\n'
+    with NextHop() as hop, RelayProcess(tmp_path, hop.route + ONE, workers=2) as relay:
+        relay.write_config(hop.route + config)
+        relay.signal(signal.SIGHUP)
+        wait_for(lambda: relay.events("reloaded"), "the reload is over")
+        relay.is_log_torn = True
+        victim = workers(relay)[0]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in relay.workers() and relay.command("status").returncode == 0, "it is back")
+        fill(relay.port, 200, sessions=16)
+        hop.wait_for_count(200)
+        wait_until_empty(relay)
+        values = metrics(relay)
+        assert relay.stop() == 0
+    assert recipients(hop) == wanted(200)
+    assert values["angarium_handover_references_total"] > 0
+    assert hop.peak == 1

@@ -7,6 +7,7 @@ Here is also what no single Struct can know: references between tables.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = sorted(self.domain, key=lambda name: (name.startswith("."), -name.count(".")))
         own = [(name, self.domain[name].next_hop) for name in names if self.domain[name].next_hop]
         return [*(RouteOptions(domain=name, next_hop=hop) for name, hop in own), *self.route]
+
+    def delivery_digest(self) -> str:
+        """The same for two configurations that deliver alike: routes, limits and TLS, logins, resolver."""
+        parts = [self.all_routes(), self.shaping, self.login, self.resolver]
+        text = msgspec.json.encode(parts, enc_hook=str, order="deterministic")
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def load(path: Path) -> tuple[Config, Tree]:

@@ -37,8 +37,13 @@ class HandOverDesk:
         count: int,
         spool_fd: int,
         on_source_down: Callable[[Source, Trouble], None],
+        *,
+        configuration: str = "",
     ) -> None:
-        """number: of this worker, of `count`. spool_fd: the spool's directory. on_source_down: see HandOver."""
+        """number: of this worker, of `count`. spool_fd: the spool's directory. on_source_down: see HandOver.
+
+        configuration: see work_by().
+        """
         self._scheduler = scheduler
         self._number = number
         self._count = count
@@ -48,6 +53,13 @@ class HandOverDesk:
         self.incoming = Reception(scheduler, self._open_shard)
         self.homes = Homes(scheduler, self.outgoing, number, count)
         scheduler.set_appointer(self.homes)
+        self.work_by(configuration)
+
+    def work_by(self, configuration: str) -> None:
+        """What the configuration of deliveries is known by, before the scheduler is told of it, in the same turn of the
+        loop: workers hand nothing to each other that one of them would deliver in another way."""
+        self.outgoing.work_by(configuration)
+        self.incoming.work_by(configuration)
 
     async def open(self) -> None:
         """Others may hand over to us from now on. Raises SpoolError."""

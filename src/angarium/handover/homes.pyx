@@ -62,7 +62,7 @@ cdef class Homes(Appointer):
             self.limited[ready.number] = ready
             home = self.home_now(scope)
         if home >= 0 and home == ready.home:
-            self.handover.recall(ready)
+            self.handover.planned_anew(ready)
             return 0
         return self.place(ready, usual, home)
 

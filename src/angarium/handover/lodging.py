@@ -10,13 +10,18 @@ from angarium.model.plan import Site, Source
 
 
 class Lodging(msgspec.Struct, frozen=True):
-    """A ready queue. wish: model.plan.TlsWish; kind: queue.shaping.Kind; apart: queue.adjustments.Apart."""
+    """A ready queue. wish: model.plan.TlsWish; kind: queue.shaping.Kind; apart: queue.adjustments.Apart.
+
+    planned_by  what its owner's configuration is known by. Who works by another one takes nothing in: it would say
+                otherwise how well a connection has to be protected, or for whom it is.
+    """
 
     site: Site
     source: Source
     wish: int
     kind: tuple[str, str, str] | None
     apart: tuple[str, str] | None = None
+    planned_by: str = ""
 
 
 def decode_lodging(octets: bytes) -> Lodging:

@@ -30,6 +30,8 @@ cdef class Outlet:
     cdef uint32_t channel
     cdef object site                    # as it was told last
     cdef object source
+    cdef object planned_by
+    cdef uint32_t generation            # of the configuration that its queue was gone through for last
     cdef readonly uint32_t out          # references
     cdef uint32_t turn                  # references that went out in an earlier one are routed anew when they come back
     cdef double paused_until_s          # mono
@@ -76,6 +78,7 @@ cdef class HandOver(Egress):
     cdef object loop
     cdef object connect                 # callable(worker): a connected, non-blocking socket; raises OSError
     cdef readonly int number            # of this worker
+    cdef readonly str configuration     # what is planned by now, see work_by()
     cdef object on_source_down          # callable(Source, Trouble): the home cannot use it at all; or None
     cdef dict links                     # worker -> OwnerLink
     cdef dict dials                     # worker -> task
@@ -85,4 +88,4 @@ cdef class HandOver(Egress):
     cdef bint is_draining
 
     cdef OwnerLink link_to(self, int worker)
-    cdef void recall(self, ReadyQueue ready) noexcept
+    cdef void planned_anew(self, ReadyQueue ready) noexcept     # its limits, or routes, are others now

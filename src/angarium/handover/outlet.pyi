@@ -36,6 +36,7 @@ class HandOver(Egress):
     """
 
     number: int
+    configuration: str
     def __init__(
         self,
         scheduler: Scheduler,
@@ -46,6 +47,8 @@ class HandOver(Egress):
     @property
     def out_count(self) -> int:
         """References that are out."""
+    def work_by(self, configuration: str) -> None:
+        """What the configuration is known by that messages are planned by from now on; before it is applied, in the same turn."""
     def recall_all(self) -> None:
         """Begins nothing more; what has not begun comes back."""
     def close(self) -> None:

@@ -61,9 +61,15 @@ cdef inline const char *text_or_null(bytes text) noexcept:
 @cython.final
 cdef class Outlet:
     def __init__(self, HandOver handover not None, ReadyQueue ready not None):
+        cdef Scheduler scheduler
         self.handover = handover
         self.ready = ready
         self.worker = ready.home
+        # Of a queue that a reload has not gone through yet some was planned by what was before it: see distribute().
+        scheduler = handover.scheduler
+        self.generation = scheduler.generation
+        if ready.limits is not scheduler.shaping.limits(ready.site, ready.source.name, ready.kind):
+            self.generation -= 1
         handover.all_outlets.add(self)
 
     cdef void wake(self) noexcept:
@@ -82,6 +88,8 @@ cdef class Outlet:
         self.is_due = False
         if self.is_retired or self.handover.is_draining or now_s < self.paused_until_s or self.ready.count == 0:
             return
+        if self.generation != self.handover.scheduler.generation:
+            return                      # some of it was planned by what a reload has replaced: planned_anew() follows
         link = self.handover.link_to(self.worker)
         if link is None:
             return                      # being dialled: it wakes everybody
@@ -101,18 +109,20 @@ cdef class Outlet:
             link.begin(s)
 
     cdef int tell_of_itself(self, OwnerLink link) except -1:
-        """Before its first reference on a link, and again when another plan has come."""
+        """Before its first reference on a link, and again when another plan or configuration has come."""
         cdef bytes lodging
-        if self.link is link:
+        if self.link is link and self.planned_by == self.handover.configuration:
             if self.site is self.ready.site and self.source is self.ready.source:
                 return 0
             if self.site == self.ready.site and self.source == self.ready.source:
                 self.site, self.source = self.ready.site, self.ready.source
                 return 0
-        else:
+        if self.link is not link:
             link.last_channel += 1
             self.channel = link.last_channel
-        lodging = encoded(Lodging(self.ready.site, self.ready.source, self.ready.wish, self.ready.kind, self.ready.apart))
+        self.planned_by = self.handover.configuration
+        lodging = encoded(Lodging(self.ready.site, self.ready.source, self.ready.wish, self.ready.kind, self.ready.apart,
+                                  self.planned_by))
         link.out.begin(FRAME_OPEN)
         link.out.number(self.channel, 4)
         link.out.octets(<const uint8_t *><const char *>lodging, <size_t>len(lodging))
@@ -260,9 +270,11 @@ cdef class OwnerLink(Link):
     def fetched(self, uint32_t index, uint32_t generation, int error):
         """The envelope is there; if it cannot be read, whoever delivers will say so."""
         cdef slot *s = &self.slots[index]
+        cdef Outlet outlet
         if s.generation != generation or s.state != SLOT_FETCHING:
             return
-        if self.is_closed or (<Outlet>s.outlet).is_retired or (<Outlet>s.outlet).turn != s.turn:
+        outlet = <Outlet>s.outlet
+        if self.is_closed or outlet.is_retired or outlet.turn != s.turn or outlet.generation != self.handover.scheduler.generation:
             self.finish(s)
         else:
             self.send(s)
@@ -502,6 +514,7 @@ cdef class HandOver(Egress):
         self.loop = scheduler.loop
         self.number = number
         self.connect = connect
+        self.configuration = ""
         self.links = {}
         self.dials = {}
         self.failures = {}
@@ -536,9 +549,17 @@ cdef class HandOver(Egress):
         if outlet is not None:
             outlet.retire()
 
-    cdef void recall(self, ReadyQueue ready) noexcept:
-        if ready.state is not None:
-            (<Outlet>ready.state).recall()
+    def work_by(self, str configuration not None):
+        """In the turn in which the scheduler is told of it."""
+        self.configuration = configuration
+
+    cdef void planned_anew(self, ReadyQueue ready) noexcept:
+        cdef Outlet outlet = ready.state
+        if outlet is None:
+            return
+        outlet.generation = self.scheduler.generation
+        outlet.recall()
+        outlet.wake()
 
     cdef void call_back(self, ReadyQueue ready) noexcept:
         if ready.state is not None:

@@ -20,9 +20,11 @@ cdef class HomeLink(Link):
     cdef Desk desk
     cdef int worker                     # -1: it has not said which one it is
     cdef dict lodgers                   # channel -> Lodger
-    cdef dict lodgings                  # channel -> Lodging
+    cdef dict lodgings                  # channel -> Lodging, as it was told last
+    cdef dict heeded                    # likewise, the one by which its ready queue was found
     cdef uint32_t guest_count
 
+    cdef int settle(self, uint32_t channel, Lodger lodger) except -1
     cdef int open_channel(self, frame_reader *fields) except -1
     cdef int take_in(self, frame_reader *fields) except -1
     cdef guest *read_guest(self, Lodger lodger, frame_reader *fields, uint32_t slot, uint32_t generation) except NULL
@@ -40,5 +42,6 @@ cdef class Reception:
     cdef dict shards                    # number -> ForeignShard
     cdef set links
     cdef bint is_draining
+    cdef readonly str configuration     # who plans by another one is not served
 
     cdef ForeignShard shard_of(self, uint8_t number)

@@ -20,6 +20,7 @@ class HomeLink(Link):
 class Reception:
     """Everybody who hands messages to this worker. open_shard raises SpoolError, or RemoteProtocolError for one of our own."""
 
+    configuration: str
     def __init__(self, scheduler: Scheduler, open_shard: Callable[[int], ForeignShard]) -> None: ...
     def link(self) -> HomeLink:
         """A protocol for a connection that came in."""
@@ -31,6 +32,8 @@ class Reception:
         """References that are here, begun or not."""
     def send_all_back(self) -> None:
         """Takes in nothing more, and gives back what has not begun."""
+    def work_by(self, configuration: str) -> None:
+        """What the configuration is known by that is worked by from now on; what was planned by another goes back."""
     def close(self) -> None:
         """Ends the connections: answers that are written go out."""
     def close_shards(self) -> None:

@@ -2,6 +2,9 @@
 # the usual pool and connections; envelope and body are read from the shard where they lie. What became of each recipient is answered on
 # the link, and what has not begun is given back when its owner, or a change of homes, asks for it.
 #
+# Taken in is only what was planned by the configuration that this worker works by: while a reload is under way one of the two may
+# have another, by which a connection would need less protection than was asked for, or would be somebody else's. The owner asks again.
+#
 # A peer is a worker of ours, and is believed what it says of its mail; that is all. Counts and lengths are held against the frame and
 # the limits of frames.pxd before anything is made of them.
 cimport cython
@@ -125,6 +128,7 @@ cdef class HomeLink(Link):
         self.worker = -1
         self.lodgers = {}
         self.lodgings = {}
+        self.heeded = {}
         reception.links.add(self)
 
     cdef str peer(self):
@@ -137,6 +141,7 @@ cdef class HomeLink(Link):
             lodger.leave()
         self.lodgers.clear()
         self.lodgings.clear()
+        self.heeded.clear()
         self.desk.link = None
         self.desk = None
         return 0
@@ -165,6 +170,7 @@ cdef class HomeLink(Link):
         if kind == FRAME_CLOSE:
             lodger.leave()
             del self.lodgers[channel], self.lodgings[channel]
+            self.heeded.pop(channel, None)
         return 0
 
     cdef ReadyQueue queue_of(self, object lodging):
@@ -173,22 +179,25 @@ cdef class HomeLink(Link):
     cdef int open_channel(self, frame_reader *fields) except -1:
         """Once more for a channel: the same ready queue, by a newer plan."""
         cdef uint32_t channel = read32(fields)
-        cdef Lodger lodger
-        cdef ReadyQueue ready
         lodging = decode_lodging(read_rest(fields))
-        if channel not in self.lodgers and len(self.lodgers) >= CHANNELS_MAX:
-            raise RemoteProtocolError("too many ready queues")
-        ready = self.queue_of(lodging)
-        lodger = self.lodgers.get(channel)
-        if lodger is None:
-            lodger = Lodger(self.desk, channel)
-            lodger.settle_in(ready)
-            self.lodgers[channel] = lodger
-        elif lodger.ready is not ready:
+        if channel not in self.lodgers:
+            if len(self.lodgers) >= CHANNELS_MAX:
+                raise RemoteProtocolError("too many ready queues")
+            self.lodgers[channel] = Lodger(self.desk, channel)
+        self.lodgings[channel] = lodging
+        if lodging.planned_by == self.reception.configuration:
+            self.settle(channel, self.lodgers[channel])
+        return 0
+
+    cdef int settle(self, uint32_t channel, Lodger lodger) except -1:
+        """By what was told last. Not before it was planned as we plan: hosts and what they publish are taken over for all mail there."""
+        lodging = self.lodgings[channel]
+        cdef ReadyQueue ready = self.queue_of(lodging)
+        if lodger.ready is not ready:
             if lodger.guest_count:
                 raise RemoteProtocolError("another ready queue while messages of the last one are out")
             lodger.settle_in(ready)
-        self.lodgings[channel] = lodging
+        self.heeded[channel] = lodging
         return 0
 
     cdef int take_in(self, frame_reader *fields) except -1:
@@ -204,10 +213,12 @@ cdef class HomeLink(Link):
             raise RemoteProtocolError("a reference for a ready queue that was not opened")
         if self.guest_count >= REFERENCES_MAX:
             raise RemoteProtocolError("too many references")
+        if self.lodgings[channel].planned_by != self.reception.configuration:
+            read_octets(fields, <size_t>(fields.end - fields.at))
+            return self.decline(channel, slot, generation)
+        if lodger.ready is None or (<ReadyQueue>lodger.ready).is_gone or self.heeded.get(channel) is not self.lodgings[channel]:
+            self.settle(channel, lodger)
         ready = lodger.ready
-        if ready.is_gone:
-            ready = self.queue_of(self.lodgings[channel])
-            lodger.settle_in(ready)
         if self.reception.is_draining or ready.home >= 0:
             read_octets(fields, <size_t>(fields.end - fields.at))
             return self.decline(channel, slot, generation)
@@ -217,6 +228,9 @@ cdef class HomeLink(Link):
             self.journal.log("error", where="hand-over", reason=str(error))
             read_octets(fields, <size_t>(fields.end - fields.at))
             return self.decline(channel, slot, generation)
+        if ready.guests.generation != scheduler.generation:
+            ready.configure()           # a reload is going through all ready queues, and may not have been here
+            ready.guests.generation = scheduler.generation
         is_first = lodger.first == NULL
         self.guest_count += 1
         lodger.lodge(g)
@@ -356,6 +370,7 @@ cdef class Reception:
         self.open_shard = open_shard
         self.shards = {}
         self.links = set()
+        self.configuration = ""
 
     def link(self):
         """A protocol for a connection that came in."""
@@ -391,6 +406,20 @@ cdef class Reception:
             for lodger in link.lodgers.values():
                 link.desk.not_here(lodger)
                 lodger.send_back()
+
+    def work_by(self, str configuration not None):
+        """In the turn in which the scheduler is told of it. What has not begun was planned by another one: it goes back, a thousand
+        references of each worker at the most."""
+        cdef HomeLink link
+        cdef Lodger lodger
+        if configuration == self.configuration:
+            return
+        self.configuration = configuration
+        for link in self.links:
+            for lodger in link.lodgers.values():
+                if lodger.guest_count:
+                    link.desk.not_here(lodger)
+                    lodger.send_back()
 
     def close(self):
         cdef HomeLink link

@@ -61,6 +61,7 @@ cdef class Guests:
     cdef uint64_t tag                   # of who was served last: who begins to wait begins there
     cdef uint64_t own_tag
     cdef bint has_own                   # mail of our own waited at the last look
+    cdef uint32_t generation            # of the configuration (Planner's) whose limits the ready queue is known to have
 
     # A guest's recipients: 1. 0: it is the turn of our own mail. -1: none may go within the domains.
     cdef int take(self, transaction *into, uint32_t limit, domain_budget *domains, uint64_t own_count, bint own_may_go) noexcept
