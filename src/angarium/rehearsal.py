@@ -15,6 +15,7 @@ import re
 import socket
 import sqlite3
 import ssl
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -86,9 +87,13 @@ _EXPECTED: Final = frozenset(
 
 
 class Step(msgspec.Struct, omit_defaults=True):
-    """One command (without its line end) and what came of it. decisions: (who, what), in order."""
+    """One command (without its line end) and what came of it.
+
+    decisions  (who, what), in order. printed  by hooks, (where, text).
+    """
 
     command: str
+    printed: list[tuple[str, str]] = []
     decisions: list[tuple[str, str]] = []
     reply: str = ""
 
@@ -132,10 +137,10 @@ class Rehearsal:
         self._intake = Intake(self._shard, self._scheduler, self._journal, wheel, loop)
         self._intake.etrn = EtrnDesk(_try_nothing)
         self._authority = _Believing(loop, self._journal, Counts())
+        told = cast(Journal, _TellingJournal(self._journal, self._note, self._note_printed))
         self._policy = Policy(
-            loop, self._journal, partial(_WatchedHook, told=self._note), partial(_WatchedService, told=self._note)
+            loop, self._journal, partial(_WatchedHook, told=self._note), partial(_WatchedService, told=self._note), told
         )
-        told = cast(Journal, _TellingJournal(self._journal, self._note))
         self._admission = Admission(loop, told, self._intake, is_exempt)
         self._recipients = RecipientJudge(loop, self._journal, hostname, self._policy.recipient_hook)
         self._resolver = CachingResolver(config.resolver)
@@ -161,7 +166,8 @@ class Rehearsal:
         try:
             await self._put_together(config, options, hooks, services)
         except BaseException:
-            await self.close()
+            for line in await self.close():
+                print(line, file=sys.stderr)  # what a hook file that cannot be run has printed, above all
             raise
         return self
 
@@ -263,6 +269,12 @@ class Rehearsal:
 
     def _note(self, who: str, what: str) -> None:
         self.steps[-1].decisions.append((who, what))
+
+    def _note_printed(self, where: str, text: str) -> bool:
+        """False: nobody has connected yet."""
+        if self.steps:
+            self.steps[-1].printed.append((where, text))
+        return bool(self.steps)
 
     async def _begin_tls(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -379,13 +391,20 @@ class _AnyPassword:
 
 
 class _TellingJournal:
-    """What client checks find out, told as their decision."""
+    """What client checks find out, told as their decision; what hooks print, told beside them."""
 
-    def __init__(self, journal: Journal, told: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, journal: Journal, told: Callable[[str, str], None], told_printed: Callable[[str, str], bool]
+    ) -> None:
         self._journal = journal
         self._told = told
+        self._told_printed = told_printed
 
     def log(self, event: str, **fields: Any) -> None:
+        if event == "printed":
+            where = " at ".join(filter(None, (fields.get("hook"), fields.get("at")))) or fields["stream"]
+            if self._told_printed(where, fields["text"]):
+                return
         if event == "scored":
             self._told("client checks", f"{fields['score']} points: {', '.join(fields['reasons'])}")
         self._journal.log(event, **fields)

@@ -222,3 +222,20 @@ def test_check_runs_the_hook_file(config: Path, tmp_path: Path) -> None:
     done = angarium("check", "--config", str(config))
     assert done.returncode == 2
     assert f"{tmp_path}/policy.py:2: ModuleNotFoundError" in done.stderr
+
+
+def test_what_hooks_print_is_told_at_its_command(config: Path, tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text("print('run')\ndef on_rcpt(rcpt):\n    print('it is', rcpt.local_part, chr(27))\n")
+    steps, _ = trial(config, "--to", "b@y.example")
+    by = f"on_rcpt at {hooks}:3"
+    assert steps["RCPT TO:<b@y.example>"]["printed"] == [{"by": by, "text": "it is b \x1b"}]
+    assert "printed" not in steps["(connects)"]
+    done = angarium("policy", "test", "--config", str(config), "--to", "b@y.example")
+    assert f"   {by} prints: it is b \\x1b\n   on_rcpt: no objection\nS: 250 " in done.stdout
+    (run,) = map(json.loads, done.stderr.splitlines())
+    assert (run["event"], run["at"], run["text"]) == ("printed", f"{hooks}:1", "run")
+    hooks.write_text("print('so far')\n1 / 0\n")
+    done = angarium("policy", "test", "--config", str(config), "--to", "b@y.example")
+    assert done.returncode == 2 and done.stdout == ""
+    assert '"text":"so far"' in done.stderr and f"{hooks}:2: ZeroDivisionError" in done.stderr

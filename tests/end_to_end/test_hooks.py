@@ -177,3 +177,30 @@ def test_a_route_of_a_hook_and_what_it_asks_of_tls_outlive_the_hook_and_the_rela
             shown = json.loads(relay.command("queue", "show", event["id"], "--json").stdout)
             assert shown["route"] == f"{hop.url} tls=encrypt"
             assert len(hop.deliveries) == 1 and not list(tmp_path.glob("mail/*/new/*"))
+
+
+def test_what_hooks_print_is_in_the_log_and_tears_no_line_of_it(tmp_path: Path) -> None:
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(
+        "import logging, sys\nprint('run')\n"
+        "def on_rcpt(rcpt):\n    sys.stdout.write('half ')\n    print('of', rcpt.forward_path, end='')\n"
+        "    logging.error('not\\x1b[0m good')\n"
+    )
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path)
+    with RelayProcess(tmp_path, config, workers=2) as relay:
+        for number in range(20):
+            said_by(relay, f"{number}@y.example")
+        # That every line is whole is seen where they are read.
+        told = wait_for(
+            lambda: len(relay.events("printed")) == 2 + 40 and relay.events("printed"), "all that was printed is told"
+        )
+        assert [(each["at"], each["text"], each.get("hook")) for each in told if each["text"] == "run"] == [
+            (f"{hooks}:2", "run", None)
+        ] * 2
+        assert {each["text"] for each in told if each["stream"] == "stdout"} == {
+            "run", *(f"half of {number}@y.example" for number in range(20))
+        }  # fmt: skip
+        assert {(each["text"], each["at"]) for each in told if each["stream"] == "stderr"} == {
+            ("ERROR:root:not\x1b[0m good", f"{hooks}:6")
+        }
+    assert relay.errors().count("\n") == 1, "only the line that says where it listens"

@@ -194,11 +194,14 @@ def _json(kind: str, value: Step | Taken) -> str:
     fields = msgspec.to_builtins(value)
     if kind == "command":
         fields["decisions"] = [{"by": by, "decision": decision} for by, decision in fields.get("decisions", ())]
+        if "printed" in fields:
+            fields["printed"] = [{"by": by, "text": text} for by, text in fields["printed"]]
     return json_line({"kind": kind, **fields})
 
 
 def _told(step: Step) -> str:
     lines = [f"C: {step.command}"]
+    lines += [f"   {where} prints: {text}" for where, text in step.printed]
     lines += [f"   {who}: {what}" for who, what in step.decisions]
     lines += [f"S: {line}" for line in step.reply.splitlines()]
     return "\n".join(map(printable, lines))

@@ -16,10 +16,11 @@ from angarium.inbound.hook_judges import HookJudges, LastJudges
 from angarium.inbound.judgement import Judges
 from angarium.inbound.options import ListenerOptions
 from angarium.policy.arguments import Outcome
-from angarium.policy.hook_file import HookSource
+from angarium.policy.hook_file import HookFileError, HookSource
 from angarium.policy.hooks import BoundHook, Hooks
 from angarium.policy.options import PolicyOptions
 from angarium.policy.outcomes import OutcomeTeller
+from angarium.policy.printed import Printed
 from angarium.policy.service import PolicyService
 from angarium.spool.envelope import encode_id
 
@@ -35,8 +36,9 @@ class Policy:
         journal: Journal,
         make_hook: Callable[..., BoundHook] = BoundHook,
         make_service: Callable[..., PolicyService] = PolicyService,
+        printed_to: Journal | None = None,
     ) -> None:
-        """make_hook, make_service: where somebody listens in (rehearsal.py)."""
+        """make_hook, make_service, printed_to: where somebody listens in (rehearsal.py)."""
         self._make_hook = make_hook
         self._make_service = make_service
         self._loop = loop
@@ -44,6 +46,7 @@ class Policy:
         self._options = PolicyOptions()
         self._hooks: Hooks | None = None
         self._teller: OutcomeTeller | None = None
+        self._printed = Printed(loop, printed_to or journal)
         self._services: list[PolicyService] = []
 
     def apply(self, options: PolicyOptions, source: HookSource | None) -> None:
@@ -51,7 +54,7 @@ class Policy:
 
         source  of options.file; None: there is none.
         """
-        hooks = None if source is None else Hooks(source, options, self._loop, self._journal, self._make_hook)
+        hooks = None if source is None else self._run(source, options)
         self._hooks = hooks
         if options.service != self._options.service:
             for service in self._services:
@@ -63,6 +66,15 @@ class Policy:
             backlog = former.take_backlog() if former is not None else ()
             self._teller = OutcomeTeller(hooks.on_outcome, options.outcomes, self._loop, backlog)
         self._journal.outcomes = None if self._teller is None else self._tell
+
+    def _run(self, source: HookSource, options: PolicyOptions) -> Hooks:
+        # From the first hook file to the end: what one of them has left behind may print when there are none any more.
+        self._printed.start()
+        try:
+            return Hooks(source, options, self._loop, self._journal, self._make_hook)
+        except HookFileError:
+            self._journal.flush()  # who cannot start ends at once, and what the file has printed may tell why
+            raise
 
     def auth_hook(self) -> BoundHook | None:
         """Who knows credentials, where the configuration says that a hook does."""
@@ -101,6 +113,7 @@ class Policy:
         for service in self._services:
             with contextlib.suppress(OSError):
                 service.close()
+        self._printed.stop()
 
     def _tell(  # noqa: PLR0917
         self,

@@ -165,6 +165,28 @@ def place_of(error: BaseException, paths: Collection[str], otherwise: str) -> st
     return f"{own[-1].filename}:{own[-1].lineno}" if own else otherwise
 
 
+def hook_of(frame: types.FrameType | None) -> str:
+    """The hook that was called in a stack: the outermost function of the hook file that is named like one, else (a
+    decorator, a task) the outermost one; or ""."""
+    outermost = named = ""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == MODULE_NAME and (name := frame.f_code.co_name) != "<module>":
+            outermost = name
+            named = name if name in HOOKS else named
+        frame = frame.f_back
+    return named or outermost
+
+
+def line_of(frame: types.FrameType | None) -> str:
+    """`FILE:LINE` of the innermost line of the operator's files in a stack, or ""."""
+    while frame is not None:
+        facts = frame.f_globals
+        if facts.get("__name__") == MODULE_NAME or isinstance(facts.get("__loader__"), NeighbourLoader):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
 def defined_at(hook: Hook, path: str) -> str:
     """`FILE:LINE` of a hook's definition, behind decorators and functools.partial(); `path` of what has none."""
     function: Any = hook

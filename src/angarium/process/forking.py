@@ -52,7 +52,8 @@ def fork(name: str, keep: Collection[int], main: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
         status = main()
     except BaseException:
-        traceback.print_exc()
+        # Not into what hooks print (policy/printed.py), which nobody would write any more.
+        traceback.print_exc(file=sys.__stderr__)
     finally:
         # Not sys.exit: finalisers and atexit functions of the parent's objects are the parent's business.
         os._exit(status)

@@ -21,7 +21,7 @@ from typing import Final
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
-from angarium.policy.hook_file import MODULE_NAME
+from angarium.policy.hook_file import hook_of
 
 LIMIT_S: Final = 0.050
 BEAT_S: Final = 0.025  # half the limit: a stall is seen at the latest half a limit after it began to count
@@ -79,7 +79,7 @@ class Watchdog:
             frame = sys._current_frames().get(self._thread_id)
             if frame is not None:
                 self._holder = _named(frame)
-                self._hook = _hook(frame)
+                self._hook = hook_of(frame)
 
 
 def _named(frame: FrameType) -> str:
@@ -91,14 +91,3 @@ def _named(frame: FrameType) -> str:
         places.append(f"{code.co_qualname} ({code.co_filename}:{at.f_lineno})")
         at = at.f_back
     return " < ".join(places)
-
-
-def _hook(frame: FrameType) -> str:
-    """The outermost function of the operator's hook file in a stack, which is the hook that was called; or ""."""
-    hook = ""
-    at: FrameType | None = frame
-    while at is not None:
-        if at.f_globals.get("__name__") == MODULE_NAME and at.f_code.co_name != "<module>":
-            hook = at.f_code.co_name
-        at = at.f_back
-    return hook
