@@ -216,6 +216,27 @@ uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key,
     return arrival - now_ns - tolerance;
 }
 
+uint32_t shares_rate_next(const shares_table *self, uint32_t slot, uint64_t now_ns, uint64_t *key, uint64_t *arrival_ns)
+{
+    for (; slot < self->slots; slot++) {
+        const shares_entry *entry = &self->entries[slot];
+        *key = atomic_load(&entry->key);
+        *arrival_ns = atomic_load(&entry->arrival_ns);
+        if (*key != 0 && *arrival_ns > now_ns && atomic_load(&entry->key) == *key)
+            return slot;
+    }
+    return UINT32_MAX;
+}
+
+bool shares_rate_restore(shares_table *self, uint64_t key, uint64_t arrival_ns, uint64_t now_ns)
+{
+    uint32_t slot = shares_find(self, key, now_ns);
+    if (slot == UINT32_MAX)
+        return false;
+    atomic_store(&self->entries[slot].arrival_ns, arrival_ns);
+    return true;
+}
+
 uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
 {
     return connections_of(&self->entries[slot]);

@@ -75,6 +75,13 @@ void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t 
 uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns, uint32_t burst,
                           uint64_t now_ns);
 
+/* Rates over a restart: the first slot from `slot` on whose rate has something to give back, with its key and its theoretical arrival
+ * time; UINT32_MAX: no other. Touches every page of the table. */
+uint32_t shares_rate_next(const shares_table *self, uint32_t slot, uint64_t now_ns, uint64_t *key, uint64_t *arrival_ns);
+
+/* Sets one of them, before anybody uses the table; false: no room near its place. */
+bool shares_rate_restore(shares_table *self, uint64_t key, uint64_t arrival_ns, uint64_t now_ns);
+
 /* Connections counted for the slot over all workers. */
 uint32_t shares_connection_count(const shares_table *self, uint32_t slot);
 

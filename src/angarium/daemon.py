@@ -27,6 +27,8 @@ from angarium.config.location import admin_socket
 from angarium.config.schema import Config, check_certificates, check_rules, check_secrets, load, read_hooks
 from angarium.events.journal import Journal
 from angarium.inbound.quota import Counts
+from angarium.inbound.quota_file import NAME as QUOTAS_FILE
+from angarium.inbound.quota_file import QuotaFile
 from angarium.inbound.socket_options import SocketOptions
 from angarium.metrics import counters
 from angarium.metrics.counters import counter
@@ -65,6 +67,8 @@ TICKET_KEY_S = 12 * 3600.0
 
 # How often counts of warm-ups are written: a crash forgets so much of them.
 RATIONS_S = 5.0
+# A scan of a table of 10 MB and, while mail is sent, a file of a few KB.
+QUOTAS_S = 30.0
 
 reloads = counter("angarium_reloads_total", "Configurations applied while running.")
 reloads_refused = counter(
@@ -118,6 +122,7 @@ class Daemon:
         self._shares = Shares(worker_count=node.worker_count())
         self._tickets = TicketKeys()
         self._counts = Counts(worker_count=node.worker_count())
+        self._quota_file = QuotaFile(self._spool.fd, self._counts.sent)
         self._tallies = Tallies()
         self._bounds = Bounds(workers=node.worker_count())
         self._rations = Rations()
@@ -144,9 +149,11 @@ class Daemon:
 
     def run(self) -> int:
         self._restore_rations()
+        self._restore_quotas()
         self._restore_orders()
         status = self._supervisor.run()
         self._save_rations()
+        self._save_quotas()
         self._automation.save()
         self._journal.flush()
         if self._supervisor.failure:
@@ -210,6 +217,7 @@ class Daemon:
         self._automation.start()
         asyncio.get_running_loop().call_later(TICKET_KEY_S, self._rotate_tickets)
         asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
+        asyncio.get_running_loop().call_later(QUOTAS_S, self._go_on_saving_quotas)
         for passed in self._listening.unused:
             self.log("socket-unused", name=passed.name, address=str(passed.address))
         listeners = ", ".join(listener.actual for listener in self._listeners())
@@ -255,6 +263,25 @@ class Daemon:
     def _go_on_saving_rations(self) -> None:
         self._save_rations()
         asyncio.get_running_loop().call_later(RATIONS_S, self._go_on_saving_rations)
+
+    def _restore_quotas(self) -> None:
+        """Before any worker counts."""
+        try:
+            self._quota_file.restore()
+        except (OSError, ValueError) as error:
+            self.log("error", where=QUOTAS_FILE, reason=f"quotas begin anew: {error}")
+
+    def _save_quotas(self) -> None:
+        if not self._config.auth.quota:      # nobody is counted, and to look would take the memory of the whole table
+            return
+        try:
+            self._quota_file.save()
+        except OSError as error:
+            self.log("error", where=QUOTAS_FILE, reason=str(error))
+
+    def _go_on_saving_quotas(self) -> None:
+        self._save_quotas()
+        asyncio.get_running_loop().call_later(QUOTAS_S, self._go_on_saving_quotas)
 
     def _rotate_tickets(self) -> None:
         self._tickets.rotate()

@@ -1,8 +1,8 @@
 """Counts that hold for the whole machine and are given back steadily: failures of AUTH, and what an identity may send.
 
 Each is GCRA in a table of shares (csrc/queue/shares.h), which all workers see: `count` at once, and then one every
-period/count. Nothing is kept over a restart. A table has 65,536 places; when a new name finds none near its own, what
-has least to give back is forgotten for it.
+period/count. Quotas are kept over a restart (quota_file.py), failures are not. A table has 65,536 places; when a new
+name finds none near its own, what has least to give back is forgotten for it.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ cdef extern from "queue/shares.h" nogil:
     uint64_t shares_rate_take(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
     void shares_rate_give(shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns)
+    uint32_t shares_rate_next(const shares_table *self, uint32_t slot, uint64_t now_ns, uint64_t *key, uint64_t *arrival_ns)
+    bint shares_rate_restore(shares_table *self, uint64_t key, uint64_t arrival_ns, uint64_t now_ns)
     uint64_t shares_rate_wait(const shares_table *self, uint32_t slot, uint64_t key, uint64_t interval_ns,
                               uint32_t burst, uint64_t now_ns)
     uint32_t shares_connection_count(const shares_table *self, uint32_t slot)
@@ -40,7 +42,7 @@ cdef class Shares:
     """The table, mapped once before the fork and inherited; one per daemon."""
     cdef shares_table *table
     cdef size_t octets
-    cdef bytes secret
+    cdef readonly bytes secret
     cdef readonly unsigned worker
     cdef readonly unsigned worker_count
 

@@ -1,5 +1,6 @@
 """Limits per site that hold over all workers of the machine (csrc/queue/shares.h)."""
 
+from collections.abc import Mapping
 from typing import final
 
 @final
@@ -18,6 +19,15 @@ class Shares:
     @property
     def living(self) -> int:
         """Workers that serve, bit by number."""
+    @property
+    def secret(self) -> bytes:
+        """What names are hashed with to keys."""
+    def arrivals(self) -> dict[int, int]:
+        """By key, of every rate that has something to give back: when it will have, in monotonic ns. Reads the whole
+        table."""
+    def restore(self, secret: bytes, arrivals: Mapping[int, int]) -> None:
+        """What arrivals() gave, hashed with that secret; before the first share(). Raises ValueError for a secret of
+        another length, OverflowError for what is no unsigned 64-bit number."""
     def share(self, name: str) -> Share:
         """The entry of a site, or of what else is counted, by name."""
 

@@ -9,6 +9,9 @@ import hashlib
 import os
 
 
+cdef enum:
+    SECRET_OCTETS = 16
+
 cdef uint64_t WANTED_NS = 500000000     # as between workers (csrc/queue/shares.h)
 
 
@@ -39,7 +42,7 @@ cdef class Shares:
             self.table = NULL
             raise MemoryError()
         shares_table_init(self.table, slots)
-        self.secret = os.urandom(16)
+        self.secret = os.urandom(SECRET_OCTETS)
         self.worker = 0
         self.worker_count = worker_count
 
@@ -66,6 +69,23 @@ cdef class Shares:
     @property
     def living(self):
         return shares_living(self.table)
+
+    def arrivals(self):
+        cdef uint64_t now = mono_ns(), key = 0, arrival_ns = 0
+        cdef uint32_t slot = shares_rate_next(self.table, 0, now, &key, &arrival_ns)
+        found = {}
+        while slot != <uint32_t>-1:
+            found[key] = arrival_ns
+            slot = shares_rate_next(self.table, slot + 1, now, &key, &arrival_ns)
+        return found
+
+    def restore(self, bytes secret, arrivals):
+        if len(secret) != SECRET_OCTETS:
+            raise ValueError(f"the secret of keys has {len(secret)} octets, not {SECRET_OCTETS}")
+        cdef uint64_t now = mono_ns()
+        self.secret = secret
+        for key, arrival_ns in arrivals.items():
+            shares_rate_restore(self.table, key, arrival_ns, now)
 
     def share(self, str name):
         return self.share_of(name)
