@@ -175,3 +175,15 @@ def test_a_check_without_points_is_not_made() -> None:
     assert each.helo_points_now("gone.example", HOST) == []
     assert not each.asks_of_address
     assert not table.asked
+
+
+def test_of_a_client_without_an_address_nothing_is_asked_and_nothing_counts() -> None:
+    """A proxy did not know it (XCLIENT ADDR=[UNAVAILABLE]): 0.0.0.0 has no name, and that says nothing of a client."""
+    table = Table({"0.0.0.0.bad.example": ["127.0.0.2"]})
+    options = {**LISTS, "checks": {"no_ptr": 3, "helo_wrong_literal": 4, "helo_unqualified": 2}}
+    made = scores(table, options)
+    assert made.of_address_now("0.0.0.0") == asyncio.run(made.of_address("0.0.0.0"))
+    assert (asyncio.run(made.of_address("0.0.0.0")).score, table.asked) == (0, [])
+    assert made.helo_points_now("[192.0.2.1]", "0.0.0.0") == []
+    assert made.helo_points_now("[192.0.2.1]", "0.0.0.1") == [("helo-wrong-literal", 4)]
+    assert made.helo_points_now("name", "0.0.0.0") == [("helo-unqualified", 2)]

@@ -322,3 +322,46 @@ def test_behind_a_balancer_the_client_of_the_header_is_counted_and_the_balancer_
             assert is_free(harness, "192.0.2.7")
 
     run(main())
+
+
+def test_clients_whose_address_nobody_knows_are_one_client_and_may_be_exempt(tmp_path: Path) -> None:
+    """Without an address they would have no limit, and so would a proxy that gives its clients none."""
+
+    async def main() -> None:
+        async with intake_harness(tmp_path, **PROXIED) as harness:
+            set_limits(harness, {"connections": 1})
+            _peer = await introduced(harness.port, b"[UNAVAILABLE]")
+            assert is_free(harness, "127.0.0.1") and not is_free(harness, "0.0.0.0")
+            assert (await turned_away(harness.port, b"[TEMPUNAVAIL]"))[:9] == "421 4.7.0"
+            _other = await introduced(harness.port, CLIENT)
+            set_limits(harness, {"connections": 1}, exempt=["0.0.0.0/32"])
+            _first, _second = [await introduced(harness.port, b"[UNAVAILABLE]") for _ in range(2)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"], ids=["v1", "v2"])
+def test_connections_of_a_balancers_own_are_counted_as_the_balancer(tmp_path: Path, header: bytes) -> None:
+    async def main() -> None:
+        balanced = {"relay_from": [], "relay_to": ["y.example"], "proxy_from": ["127.0.0.0/8"]}
+        async with intake_harness(tmp_path, **balanced) as harness:
+
+            async def greeted(header: bytes) -> str:
+                peer = await SmtpPeer.connect(harness.port)
+                kept.append(peer)
+                peer.say(header)
+                return await peer.reply()
+
+            kept: list[SmtpPeer] = []
+            set_limits(harness, {"connections": 1})
+            assert (await greeted(header))[:3] == "220"
+            assert not is_free(harness, "127.0.0.1")
+            assert (await greeted(header))[:9] == "421 4.7.0"
+            assert (await greeted(b"PROXY TCP4 192.0.2.9 198.51.100.7 56324 25\r\n"))[:3] == "220"
+            # Its checks must not be turned away; its clients have their limits all the same.
+            set_limits(harness, {"connections": 1}, exempt=["127.0.0.1/32"])
+            assert [(await greeted(header))[:3] for _ in range(3)] == ["220"] * 3
+            named = [(await greeted(b"PROXY TCP4 192.0.2.7 198.51.100.7 56324 25\r\n"))[:3] for _ in range(2)]
+            assert named == ["220", "421"]
+
+    run(main())

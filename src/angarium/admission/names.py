@@ -51,6 +51,10 @@ async def reverse_of(directory: Directory, host: str) -> Reverse:
     return outcome
 
 
+# What a client has as its address that a proxy knows none of (XCLIENT ADDR=[UNAVAILABLE], inbound/claimed.pyx).
+NO_ADDRESS: Final = "0.0.0.0"
+
+
 def helo_faults(helo: str, host: str, our_names: frozenset[str]) -> list[str]:
     """What can be said of the name without asking: words of CheckOptions' fields, "helo-unqualified" and the like.
 
@@ -59,7 +63,7 @@ def helo_faults(helo: str, host: str, our_names: frozenset[str]) -> list[str]:
     name = helo.lower().rstrip(".")
     if name.startswith("[") and name.endswith("]"):
         literal = name[1:-1].removeprefix("ipv6:")
-        return [] if _same_address(literal, host) else ["helo-wrong-literal"]
+        return [] if host == NO_ADDRESS or _same_address(literal, host) else ["helo-wrong-literal"]
     if _is_address(name):
         return ["helo-bare-address"]
     if name in our_names:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from angarium.admission.dns_lists import ListRule, query_name
-from angarium.admission.names import Directory, Reverse, helo_faults, is_name, reverse_of
+from angarium.admission.names import NO_ADDRESS, Directory, Reverse, helo_faults, is_name, reverse_of
 from angarium.admission.options import AdmissionOptions
 from angarium.metrics.counters import counter
 from angarium.resolver.answer import Kind
@@ -41,6 +41,9 @@ class Verdict(msgspec.Struct, frozen=True):
             return self
         words = (*self.words, *(word for word, _ in points))
         return msgspec.structs.replace(self, score=self.score + sum(each for _, each in points), words=words)
+
+
+_OF_NOBODY: Final = Verdict(0, (), float("inf"))
 
 
 class Scores:
@@ -81,11 +84,12 @@ class Scores:
 
     def of_address_now(self, host: str) -> Verdict | None:
         """What is known already."""
-        return self._cache.get(host)
+        # Not even one that answers for 0.0.0.0 says something of a client whose address the proxy does not know.
+        return _OF_NOBODY if host == NO_ADDRESS else self._cache.get(host)
 
     async def of_address(self, host: str) -> Verdict:
         """Asks what is not known. Clients of one address that meet share one answer."""
-        verdict = self._cache.get(host)
+        verdict = self.of_address_now(host)
         if verdict is not None:
             return verdict
         task = self._in_flight.get(host)
