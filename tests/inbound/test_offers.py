@@ -90,7 +90,7 @@ def test_a_kind_offers_by_itself_what_the_page_says(tmp_path: Path, kind: Kind, 
             in_clear, under_tls = await keywords(listener.context.options.address.port, kind, has_tls)
         assert in_clear | under_tls <= set(table()), "the page has all that is announced"
         for name, cell in offered(kind).items():
-            if name in {*COMMANDS, "PROXY"}:
+            if name in {*COMMANDS, "PROXY", "TLS-Required"}:
                 assert name not in in_clear | under_tls
                 continue
             is_there = cell in ("yes", "always") or (cell == "with `tls`" and has_tls)

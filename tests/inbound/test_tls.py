@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from inbound.intake_harness import IntakeHarness, intake_harness, run
 from inbound.smtp_peer import SmtpPeer
+from inbound.test_messages_in import stored_messages
 from inbound.tls_peer import TlsPeer
 from tls.authority import certificate, client_context, der, listener_tls, write
 
+from angarium.inbound.extensions import ExtensionOptions
 from angarium.metrics import counters
 from angarium.queue.inspect import id_number, show
 from angarium.tls.certificates import load
@@ -68,6 +70,28 @@ def test_what_a_message_asks_of_tls_is_kept_with_it(tmp_path: Path) -> None:
                     assert found is not None
                     wanted.append(found.get("tls"))
             assert wanted == [None, "optional", "required", "required"]
+
+    run(main())
+
+
+def test_a_listener_that_does_not_heed_the_field_passes_it_on(tmp_path: Path) -> None:
+    """RFC 8689 §3: TLS-Required: No lets a message go unprotected, which is not for every client to say."""
+
+    async def main() -> None:
+        options = ExtensionOptions(tls_required_field=False)
+        async with intake_harness(tmp_path, tls=listener_tls(tmp_path), extensions=options) as harness:
+            peer = await TlsPeer.started(harness.port)
+            wanted = []
+            for parameter in (b"", b" REQUIRETLS"):
+                for command in (b"MAIL FROM:<a@x.example>" + parameter, b"RCPT TO:<b@y.example>", b"DATA"):
+                    assert (await peer.ask(command + b"\r\n"))[:1] in "23"
+                reply = await peer.ask(b"TLS-Required: No\r\n\r\nx\r\n.\r\n")
+                found = show(harness.scheduler, id_number(reply.rpartition(" ")[2]) or 0)
+                assert found is not None
+                wanted.append(found.get("tls"))
+            assert wanted == [None, "required"]
+        for _, body in await stored_messages(tmp_path):
+            assert b"\r\nTLS-Required: No\r\n\r\nx\r\n" in body
 
     run(main())
 

@@ -95,6 +95,7 @@ cdef class InboundContext:
     cdef readonly bint takes_claims         # one of the three is configured
     cdef readonly bint is_submission
     cdef readonly bytes hold_field          # name of the header field that says when mail is to be sent; None: none does
+    cdef readonly bint heeds_tls_field      # TLS-Required: No, of messages
     cdef readonly bint reads_header         # of messages: for one of these two
     cdef readonly object submission         # Submission (submission.py)
     cdef readonly bint adds_date

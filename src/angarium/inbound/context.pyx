@@ -139,6 +139,7 @@ cdef class InboundContext:
         self.takes_claims = xclient_from.count != 0 or xforward_from.count != 0 or etrn is not None
         self.is_submission = is_submission
         self.hold_field = options.extensions.future_release_field.encode("ascii") or None
+        self.heeds_tls_field = options.extensions.tls_required_field
         self.reads_header = is_submission or self.hold_field is not None
         self.submission = submission
         self.adds_date = options.submission.add_date

@@ -179,7 +179,8 @@ cdef void finish_message(Client client) noexcept:
         transaction.flags |= SPOOL_ENVELOPE_8BIT
     if session.message.machine.has_dot_line:
         transaction.flags |= SPOOL_ENVELOPE_DOT_LINE
-    if session.message.machine.is_tls_optional and not transaction.flags & SPOOL_ENVELOPE_REQUIRETLS:
+    if (session.message.machine.is_tls_optional and client.context.heeds_tls_field
+            and not transaction.flags & SPOOL_ENVELOPE_REQUIRETLS):
         transaction.flags |= SPOOL_ENVELOPE_TLS_OPTIONAL    # RFC 8689 §4.1: next to REQUIRETLS the field means nothing
     if session.message.machine.octets_out != 0 and not session.message.machine.ends_with_crlf:
         transaction.flags |= SPOOL_ENVELOPE_NO_FINAL_CRLF

@@ -60,6 +60,7 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
                         listeners.
     no_soliciting       keywords of NO-SOLICITING (RFC 3865) whose mail is refused; []: none is. Absent: not offered.
     limits              LIMITS (RFC 9422): announces max_recipients, and max_messages where there is one.
+    tls_required_field  the header field "TLS-Required: No" (RFC 8689 §3) is heeded; else it is only passed on.
     max_messages        MAIL commands that one session may have accepted, then 452; 0: no limit.
     """
 
@@ -78,6 +79,7 @@ class ExtensionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     priority: bool | None = None
     no_soliciting: list[str] | None = None
     limits: bool = True
+    tls_required_field: bool = True
     max_messages: int = 0
 
     def __post_init__(self) -> None:
