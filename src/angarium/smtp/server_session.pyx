@@ -388,9 +388,11 @@ cdef class ServerSession(ServerDialogue):
         if command.verb == SMTP_VERB_BDAT and not self.offered.chunking:
             return chunk_refused(self, NOT_IMPLEMENTED, &command)       # whenever it comes: it is not known
         check = server_may_come(self.state, command.verb)
-        if check != CHECK_MAY:
-            return order_refused(self, check, &command)
-        if result != SMTP_COMMAND_OK:
+        if check != CHECK_MAY or result != SMTP_COMMAND_OK:
+            if not is_known(self, command.verb):
+                return self.tell_refusal(NOT_IMPLEMENTED)           # to miss an argument, or EHLO, would be to know it
+            if check != CHECK_MAY:
+                return order_refused(self, check, &command)
             return syntax_refused(self, result, &command)
 
         if command.verb == SMTP_VERB_RCPT:
@@ -527,3 +529,20 @@ cdef class ServerSession(ServerDialogue):
     @property
     def is_closed(self):
         return self.state == SERVER_CLOSED
+
+
+cdef bint is_known(ServerSession self, uint8_t verb) noexcept:
+    """False: a verb of something that this session is not offered."""
+    if verb == SMTP_VERB_VRFY:
+        return self.settings.vrfy
+    if verb == SMTP_VERB_ETRN:
+        return self.takes_etrn
+    if verb == SMTP_VERB_XCLIENT:
+        return self.takes_xclient
+    if verb == SMTP_VERB_XFORWARD:
+        return self.takes_xforward
+    if verb == SMTP_VERB_STARTTLS:
+        return self.offered.starttls or self.is_tls
+    if verb == SMTP_VERB_AUTH:
+        return self.mechanisms is not None or self.auth_needs_tls or self.identity is not None
+    return verb != SMTP_VERB_EXPN
