@@ -1,6 +1,7 @@
 """One run of the fuzz target for whole server sessions: octets in, an AssertionError out when an invariant breaks.
 
-The first two octets choose settings and what the application answers (`_application`), the rest is what a client says.
+The first two octets choose settings, with extensions that are switched off (`settings_of`), and what the application
+answers (`Application`), the rest is what a client says.
 The invariants, for any octets:
 
 - events and well-formed replies, never an exception; each reply line of 512 octets at the most, and no bare CR or LF
@@ -11,6 +12,7 @@ The invariants, for any octets:
 - a message is taken only behind a MAIL, a RCPT and a DATA or BDAT that were all accepted in one transaction, with
   exactly the recipients and the octets that this client takes for accepted; nothing after the session has ended;
 - it is answered 250 when, and only when, the application has committed it;
+- of an extension that is switched off nothing is offered, accepted or told (smtp/switches.py);
 - what is taken holds no bare CR or LF and no NUL, unless it was announced as binary;
 - the memory of a session stays below MOST_MEMORY_OCTETS.
 
@@ -22,18 +24,21 @@ directory. A test does the same briefly (test_session.py).
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import re
 import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 from fuzz.trusting_client import TrustingClient
+from smtp import switches
 from smtp.sasl_peer import SaslPeer
 from smtp.server_dialogue import Dialogue
 
-from angarium.smtp import limits, server_events
+from angarium.smtp import limits, replies, server_events
 from angarium.smtp.refusal_ids import RefusalIds
 from angarium.smtp.server_settings import ServerSettings
 
@@ -45,24 +50,38 @@ CHOICES = 2
 
 _PLAIN = {"max_message_octets": MAX_MESSAGE_OCTETS}
 SETTINGS = [
-    ServerSettings("mx.test.example", **_PLAIN, max_errors=6, run_octets=4096, max_recipients=3),
-    ServerSettings("mx.test.example", **_PLAIN, max_errors=1000, run_octets=512, starttls=True),
-    ServerSettings(
-        "mx.test.example", **_PLAIN, max_errors=50, run_octets=4096, max_line_octets=1000,
+    dict(max_errors=6, run_octets=4096, max_recipients=3),
+    dict(max_errors=1000, run_octets=512, starttls=True),
+    dict(
+        max_errors=50, run_octets=4096, max_line_octets=1000,
         refusal_ids=RefusalIds(), tells_refusal_ids=True,
     ),
-    ServerSettings("mx.test.example", **_PLAIN, max_errors=50, run_octets=4096, lmtp=True, max_recipients=5),
-    ServerSettings(
-        "mx.test.example", **_PLAIN, max_errors=100, run_octets=2048, binarymime=True, priority=True,
+    dict(max_errors=50, run_octets=4096, lmtp=True, max_recipients=5),
+    dict(
+        max_errors=100, run_octets=2048, binarymime=True, priority=True,
         deliver_by_minimum_s=60, hold_max_s=86400, no_soliciting=b"org.example.ads", max_messages=4,
         announces_limits=True,
     ),
-    ServerSettings(
-        "mx.test.example", **_PLAIN, max_errors=100, run_octets=4096, must_qualify=True, completion=b"x.example",
+    dict(
+        max_errors=100, run_octets=4096, must_qualify=True, completion=b"x.example",
         auth_required=True, starttls=True,
     ),
-    ServerSettings("mx.test.example", **_PLAIN, max_errors=100, requires_tls=True, requiretls=True, starttls=True),
+    dict(max_errors=100, requires_tls=True, requiretls=True, starttls=True),
 ]  # fmt: skip
+# The octets that choose: so many combinations of switches for each of the settings, and none of them switched off.
+_COMBINATIONS_BIT = 64
+
+
+@functools.cache
+def settings_of(number: int, choice: int) -> tuple[ServerSettings, frozenset[str]]:
+    """The settings, and which extensions they are without. Bits 6 and 7 of the choice, and what the number is beyond
+    the count of settings, are the seed of what is switched off; without the bits nothing is."""
+    options: dict[str, Any] = {**_PLAIN, **SETTINGS[number % len(SETTINGS)]}
+    if seed := choice // _COMBINATIONS_BIT:
+        options = switches.without(options, switches.chosen(random.Random(f"{seed} {number // len(SETTINGS)}")))
+    return ServerSettings("mx.test.example", **options), switches.is_off(options)
+
+
 _LINE = rb"[ -~]{0,%d}\r\n" % (limits.REPLY_LINE_OCTETS - 6)
 _REPLY = re.compile(rb"(?:\d{3}-%s)*(\d{3}) (?=(?:(\d)\.\d{1,3}\.\d{1,3} )?)%s" % (_LINE, _LINE))
 _REFUSAL_ID = re.compile(rb" \[[0-9A-Z]{8}\]\r\n")
@@ -136,7 +155,7 @@ WORDS = [
 class Application(Dialogue):
     """Answers as the choices say, and keeps what it has committed."""
 
-    def __init__(self, settings: ServerSettings, choice: int) -> None:
+    def __init__(self, settings: ServerSettings, off: frozenset[str], choice: int) -> None:
         super().__init__(
             settings,
             denied=[b"no@y.example"],
@@ -145,6 +164,7 @@ class Application(Dialogue):
             takes=("xclient", "xforward", "etrn") if choice & 2 else (),
         )
         self.settings = settings
+        self.off = off
         self.refuses_data = choice & 12 == 4
         self.refuses_messages = choice & 12 == 8
         self.ends_at_denied = choice & 48 == 16
@@ -181,12 +201,11 @@ def check(octets: bytes) -> None:
     if len(octets) < CHOICES:
         return
     chance = random.Random(zlib.crc32(octets))
-    settings = SETTINGS[octets[0] % len(SETTINGS)]
-    choice, octets = octets[1], octets[CHOICES:]
-    whole = _played(settings, octets, [], choice)
+    number, choice, octets = octets[0], octets[1], octets[CHOICES:]
+    whole = _played(number, octets, [], choice)
     cuts = [chance.randrange(len(octets) + 1) for _ in range(chance.randrange(1, 12))] if octets else []
-    pieces = _played(settings, octets, cuts, choice)
-    each = _played(settings, octets, list(range(1, len(octets))), choice) if len(octets) < 400 else pieces
+    pieces = _played(number, octets, cuts, choice)
+    each = _played(number, octets, list(range(1, len(octets))), choice) if len(octets) < 400 else pieces
     for dialogue in (whole, pieces, each):
         _judge(dialogue, octets)
     for cut in (pieces, each):
@@ -201,8 +220,8 @@ def check(octets: bytes) -> None:
         assert _REFUSAL_ID.sub(b"\r\n", cut.output) == _REFUSAL_ID.sub(b"\r\n", whole.output)
 
 
-def _played(settings: ServerSettings, octets: bytes, cuts: list[int], choice: int) -> Application:
-    application = Application(settings, choice)
+def _played(number: int, octets: bytes, cuts: list[int], choice: int) -> Application:
+    application = Application(*settings_of(number, choice), choice)
     application.greet()
     application.feed_in_pieces(octets, cuts)
     return application
@@ -222,7 +241,13 @@ def _judge(dialogue: Application, octets: bytes) -> None:
     for message in dialogue.messages:
         assert len(message) <= MAX_MESSAGE_OCTETS
         assert settings.binarymime or _BARE.search(message) is None, message
-    believed = TrustingClient(octets, dialogue.output, dialogue.session.is_closed, settings.is_lmtp).read()
+    switches.judge_off(dialogue.off, dialogue.output, dialogue.events)
+    client = TrustingClient(
+        octets, dialogue.output, dialogue.session.is_closed, settings.is_lmtp, "chunking" not in dialogue.off
+    )
+    believed = client.read()
+    for line, code in client.accepted:
+        switches.judge_accepted(dialogue.off, line, code)
     assert [taken.message for taken in believed] == [message for _, message in dialogue.committed]
     for taken, (recipients, _) in zip(believed, dialogue.committed, strict=True):
         assert len(taken.recipients) == len(recipients) > 0
@@ -238,10 +263,12 @@ def _judge_order(dialogue: Application) -> None:
     """RFC 5321 §4.1.4, told from the events alone."""
     recipients = -1  # no transaction
     is_data = False
+    may_be_over = False  # a chunk that is refused ends it, and is told as any command is
     for event in dialogue.events:
         match event:
             case server_events.Mail():
-                assert recipients == -1
+                assert recipients == -1 or may_be_over
+                may_be_over = False
                 recipients = -1 if dialogue.is_full else 0
             case server_events.Rcpt(forward_path=path):
                 assert recipients >= 0
@@ -261,6 +288,12 @@ def _judge_order(dialogue: Application) -> None:
                 | server_events.XClient()
             ):
                 recipients, is_data = -1, False
+            case server_events.Refused(code=502) if "chunking" in dialogue.off:
+                may_be_over = True
+            case server_events.Refused(code=503 | 554) if recipients == 0:
+                may_be_over = True  # a chunk before any recipient was accepted
+            case server_events.Refused(reply=reply) if reply.startswith(replies.BDAT_NEEDS_EHLO[:-2]):
+                may_be_over = True
             case server_events.Refused(code=code) if is_data and code in (552, 554):
                 recipients, is_data = -1, False  # the message, or a chunk of it
             case _:
@@ -288,6 +321,8 @@ def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
             octets[at:] = other[start:]
         else:
             octets[at:at] = chance.choice(WORDS) + chance.choice(WORDS)
+    if len(octets) >= CHOICES and chance.randrange(3) == 0:
+        octets[:CHOICES] = chance.randbytes(CHOICES)  # other settings, most of them with extensions switched off
     return bytes(octets[:20_000])
 
 

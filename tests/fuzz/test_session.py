@@ -9,6 +9,9 @@ import random
 
 import pytest
 from fuzz import session_target
+from smtp import switches
+
+from angarium.smtp import server_events
 
 
 @pytest.mark.parametrize("path", sorted(session_target.CORPUS.iterdir()), ids=lambda path: path.name)
@@ -18,6 +21,23 @@ def test_the_corpus_breaks_no_invariant(path) -> None:
     for settings in range(len(session_target.SETTINGS)):
         for choice in (0, 1, 2, 4, 8, 16, 31):
             session_target.check(bytes([settings, choice]) + octets[session_target.CHOICES :])
+
+
+@pytest.mark.parametrize("choice", [64, 65, 130, 192, 195])
+def test_the_corpus_breaks_no_invariant_without_some_extensions(choice: int) -> None:
+    """Each input under another combination of switches, 36 for each value of the bits that choose."""
+    for number, path in enumerate(sorted(session_target.CORPUS.iterdir())):
+        octets = path.read_bytes()[session_target.CHOICES :]
+        for settings in range(len(session_target.SETTINGS)):
+            beyond = number % 36 * len(session_target.SETTINGS)
+            session_target.check(bytes([beyond + settings, choice]) + octets)
+
+
+def test_each_switch_is_off_in_some_combination_and_on_in_another() -> None:
+    seen = [session_target.settings_of(number, choice)[1] for number in range(252) for choice in (64, 128, 192)]
+    for name in switches.SWITCHES:
+        assert {name in off for off in seen} == {True, False}, name
+    assert len(set(seen)) > 100
 
 
 @pytest.mark.parametrize("run", range(4))
@@ -39,7 +59,7 @@ WHOLE = [GOOD + b"DATA\r\n", b"one\r\n.\r\n", b"QUIT\r\n"]
 def played() -> session_target.Application:
     """Each piece alone: what ends a group comes with nothing behind it."""
     cuts = [16, len(WHOLE[0]), len(WHOLE[0]) + len(WHOLE[1])]
-    return session_target._played(session_target.SETTINGS[0], b"".join(WHOLE), cuts, 0)
+    return session_target._played(0, b"".join(WHOLE), cuts, 0)
 
 
 def lose_a_reply(dialogue: session_target.Application) -> None:
@@ -78,6 +98,21 @@ def grow(dialogue: session_target.Application) -> None:
     dialogue.most_memory_octets = 1 << 20
 
 
+def offer_what_is_off(dialogue: session_target.Application) -> None:
+    dialogue.off = frozenset(("dsn",))
+
+
+def tell_what_is_off(dialogue: session_target.Application) -> None:
+    dialogue.off = frozenset(("priority",))
+    dialogue.events[1] = server_events.Mail(b"a@x.example", priority=3)
+
+
+def chunk_what_is_off(dialogue: session_target.Application) -> None:
+    dialogue.off = frozenset(("announces_limits", "chunking"))
+    dialogue.output = dialogue.output.replace(b"250-CHUNKING\r\n", b"")
+    dialogue.events.append(server_events.Data(is_chunking=True))
+
+
 def test_a_session_in_order_passes() -> None:
     session_target._judge(played(), b"".join(WHOLE))
 
@@ -86,7 +121,7 @@ def test_a_session_in_order_passes() -> None:
     "damage",
     [
         lose_a_reply, add_a_reply, take_who_was_refused, store_other_octets, forget_to_commit, keep_a_bare_lf,
-        say_a_long_line, say_a_bare_lf, grow,
+        say_a_long_line, say_a_bare_lf, grow, offer_what_is_off, tell_what_is_off, chunk_what_is_off,
     ],
 )  # fmt: skip
 def test_each_invariant_can_break(damage) -> None:
@@ -95,3 +130,17 @@ def test_each_invariant_can_break(damage) -> None:
     damage(dialogue)
     with pytest.raises(AssertionError):
         session_target._judge(dialogue, b"".join(WHOLE))
+
+
+@pytest.mark.parametrize("off, line, code", [
+    ("size", b"MAIL FROM:<a@x.example> BODY=7BIT SIZE=3", 250),
+    ("dsn", b"rcpt to:<a@x.example> notify=never", 250),
+    ("eightbitmime", b"MAIL FROM:<> BODY=7BIT", 250),
+    ("binarymime", b"MAIL FROM:<> BODY=BINARYMIME", 250),
+    ("smtputf8", b"MAIL FROM:<> SMTPUTF8", 250),
+    ("vrfy", b"VRFY a", 252),
+])  # fmt: skip
+def test_a_command_of_what_is_off_must_not_be_accepted(off: str, line: bytes, code: int) -> None:
+    with pytest.raises(AssertionError):
+        switches.judge_accepted(frozenset((off,)), line, code)
+    switches.judge_accepted(frozenset(switches.SWITCHES) - {off, "eightbitmime"}, line, code)

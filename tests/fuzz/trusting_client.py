@@ -3,7 +3,8 @@
 It knows the order of RFC 5321, 2033, 2920, 3030, 3207 and 4954, and nothing of how the server is made. Each command
 gets one reply, each chunk one, message data one behind its end (LMTP: one for each recipient that was accepted); a
 session may end behind any of them, and says nothing after that. AssertionError when a reply is missing, is one too
-many, or when something was taken that this client has not sent.
+many, or when something was taken that this client has not sent. `accepted` has the commands that were not refused, each
+with its code. Where CHUNKING is not offered a chunk is refused, as a whole, and the transaction with it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class TrustingClient:
     output: bytes
     is_closed: bool
     is_lmtp: bool
+    is_chunking: bool = True
     taken: list[Taken] = field(default_factory=list)
+    accepted: list[tuple[bytes, int]] = field(default_factory=list)
     _at: int = 0
     _recipients: list[bytes] | None = None  # of the open transaction
     _chunks: bytes = b""
@@ -87,6 +90,8 @@ class TrustingClient:
             self._chunk(int(chunk[1]), chunk[2] is not None)
             return
         code = self._reply()
+        if code < 400:
+            self.accepted.append((line, code))
         if code == 354:
             assert verb == b"DATA"
             self._data()
@@ -124,8 +129,10 @@ class TrustingClient:
             return
         chunk = self.octets[self._at : self._at + length]
         self._at += length
-        if not self._recipients:
-            assert self._reply() >= 400, "a chunk without a recipient"
+        if not self._recipients or not self.is_chunking:
+            assert self._reply() >= 400, "a chunk without a recipient, or without CHUNKING"
+            if not self.is_chunking:
+                self._recipients = None
         elif is_last:
             self._message(self._chunks + chunk)
         elif self._reply() >= 400:
