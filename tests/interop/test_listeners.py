@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ LMTP = 'protocol = "lmtp"\nrelay_from = ["127.0.0.0/8"]'
 
 
 def test_postfix_delivers_by_lmtp_over_a_unix_socket(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent != Path("/tmp") and str(parent).startswith("/tmp/") and os.geteuid() == 0:
-            parent.chmod(0o755)
-    path = tmp_path / "lmtp.sock"
+    # Not below tmp_path: Postfix runs as another user, and every pytest that starts shuts the root of them all.
+    with tempfile.TemporaryDirectory(prefix="lmtp-", dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        _deliver_by_lmtp(tmp_path, Path(directory) / "lmtp.sock")
+
+
+def _deliver_by_lmtp(tmp_path: Path, path: Path) -> None:
     listener = f'address = "unix:{path}"\n{LMTP}\n'
     with RelayProcess(tmp_path, maildir_route(tmp_path), listener=listener) as relay:
         transport = f"default_transport = lmtp:unix:{path}\nrelay_transport = lmtp:unix:{path}\nrelayhost =\n"

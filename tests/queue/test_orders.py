@@ -237,7 +237,8 @@ def test_filters_mean_who_they_say(tmp_path, where, met, hot_limit_octets):
         await queue.send("2@y.example", attributes=spring)
         await queue.send("3@y.example", sender="news@x.example", attributes=of_tenant("shopping"))
         await queue.send("4@y.example", attributes={Attribute.CAMPAIGN: b"spring"})
-        await until(lambda: len(hop.messages) == 5 - len(met) and suspended(queue) == len(met))
+        # The next hop has a message before the queue hears its reply: until then it is counted as queued.
+        await until(lambda: queue.depth["messages"] == len(met) and suspended(queue) == len(met))
         assert hop.recipients() == [f"{each}@y.example" for each in "01234" if each not in met]
         assert (await orders.carry_out(queue.scheduler, "count", where)).recipients == len(met)
         assert (await orders.carry_out(queue.scheduler, "count", ALL)).messages == len(met)
