@@ -7,7 +7,7 @@
 #   make backlog     kill -9 of a relay with MESSAGES in its queue
 #   make stopped     a worker that is stopped for SECONDS
 #   make small-disk  a disk of 64 MB that is filled to the last block
-#   make faults      system calls that fail under load, by strace
+#   make faults      system calls that fail: each of the spool's, and of a relay under load, by strace
 #   make damage      random damage to a spool, ROUNDS of each kind
 #   make day         SEEDS days of traffic on a simulated clock
 BIN := .venv/bin
@@ -88,7 +88,9 @@ small-disk: build .venv/.dev-packages
 	$(MAKE) -C csrc/crash states ARGUMENTS='--small-disk 64'
 	$(BIN)/python -m pytest -n 0 -s -rs tests/end_to_end/test_small_disk.py
 
+# On the disk in memory of make crash, each call of the spool; then of a whole relay, by strace.
 faults: build .venv/.dev-packages
+	$(MAKE) -C csrc/crash states ARGUMENTS=--faults
 	$(BIN)/python -m pytest -rs tests/interop/test_system_call_faults.py
 
 damage: build .venv/.dev-packages

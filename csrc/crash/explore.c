@@ -56,15 +56,20 @@ const char *explore_judge(disk *after, bool is_buffered, const book *promised, u
         error = words("after the cut", "a descriptor is left open");
     if (error == NULL) {
         disk *later = disk_after_cut(then, variant % AFTER_COUNT == AFTER_KEEPING_ALL ? disk_choose_written : disk_choose_durable, NULL);
+        const char *lost = rig_judge_kept(&on, later);
+        if (lost != NULL)
+            lost = words("after the cut", lost);
         layer_begin(later, NULL, is_buffered, LAYER_HONEST);
         layer_stamp(wall_s + 1);
         on.root = layer_open_root();
         error = start_and_judge(&on, &own, "one start later");
+        error = lost != NULL ? lost : error;
         if (on.shard != NULL)
             rig_close(&on);
         disk_free(layer_end(&left));
     }
     disk_free(then);
+    rig_forget_kept(&on);
     book_clear(&own);
     return error;
 }

@@ -98,6 +98,140 @@ static bool a_start_after_a_kill(workload *self, layer_plan plan)
     return true;
 }
 
+/* Segments in which little stays: small messages, one that was streamed, newest outcomes of messages whose home is elsewhere, and freed
+ * records about homes that are still there. */
+enum { LITTLE_SEGMENTS = 7, PASSING_OCTETS = 450000 };
+
+static bool has_streamed(const workload *self)
+{
+    for (unsigned i = 0; i < self->live_count; i++)
+        if (self->live[i].chunk_count != 0)
+            return true;
+    return false;
+}
+
+/* All large messages end, but for the newest. */
+static void pass_on(workload *self, uint32_t but)
+{
+    for (unsigned i = self->live_count; i-- > 0;)
+        if (self->live[i].octets_count > PASSING_OCTETS && self->live[i].message + but < self->said.count)
+            workload_free(self, i);
+}
+
+static void leave_little(workload *self)
+{
+    spool_recovered nothing;
+    spool_shard_recover_next(self->on.shard, &nothing);         /* the first start found nothing; compaction waits to be told so */
+    uint32_t early = self->said.count;          /* of the first segment, which is never worth emptying */
+    for (unsigned i = 0; i < 2 * LITTLE_SEGMENTS; i++)
+        workload_receive(self, 6000);
+    workload_turn(self, 10);
+    while (!has_streamed(self)) {
+        workload_step_stream(self, 0);
+        workload_turn(self, 10);
+    }
+    for (unsigned round = 0; round < LITTLE_SEGMENTS; round++) {
+        if (round % 2 == 0)                     /* of the others nothing is left but what they say of messages elsewhere */
+            workload_receive(self, 2000 + 700 * round);
+        workload_receive(self, PASSING_OCTETS);
+        workload_receive(self, PASSING_OCTETS);
+        workload_turn(self, 10);
+        pass_on(self, 2);                       /* in the segment behind their own */
+        workload_defer(self, (unsigned)(workload_find_live(self, early + round) - self->live));
+        workload_free(self, (unsigned)(workload_find_live(self, early + LITTLE_SEGMENTS + round) - self->live));
+        workload_turn(self, 1);
+        workload_turn(self, 100);
+    }
+    pass_on(self, 0);
+    workload_turn(self, 1);
+    workload_turn(self, 100);
+}
+
+/* While mail comes, is put off and goes. */
+static void compact(workload *self)
+{
+    self->mover.is_on = true;
+    for (unsigned i = 0; i < 24; i++) {
+        if (i % 8 == 2)
+            workload_receive(self, 3000);
+        if (i % 8 == 4 && self->live_count > 2)
+            workload_defer(self, i % self->live_count);
+        if (i == 12 && self->live_count > 4)
+            workload_free(self, self->live_count - 1);
+        workload_turn(self, 10);
+    }
+}
+
+static bool a_compaction(workload *self, layer_plan plan)
+{
+    leave_little(self);
+    layer_arm(plan);
+    compact(self);
+    return true;
+}
+
+/* Many segments, the last one unfinished; what a start cannot read now is there later, whatever compaction does to the rest. */
+static bool a_start_and_a_compaction(workload *self, layer_plan plan)
+{
+    leave_little(self);
+    layer_arm((layer_plan){.fault = LAYER_KILL, .is_lasting = true});
+    workload_die(self);
+    mover_forget(self);
+    layer_arm(plan);
+    if (!start_in_the_end(self))
+        return false;
+    compact(self);
+    return true;
+}
+
+/* Each message is read back from the disk. What cannot be read now is put off, and has not become another's octets, or damage. */
+static bool a_delivery(workload *self, layer_plan plan)
+{
+    leave_little(self);
+    layer_arm(plan);
+    for (unsigned i = self->live_count; i-- > 0 && !layer_is_dead();) {
+        const workload_live *live = &self->live[i];
+        int error;
+        const char *wrong = rig_read_message(&self->on, &self->said, live->message, live->home, &error);
+        if (layer_is_dead())
+            break;
+        if (wrong == NULL && error != 0 && !layer_has_struck())
+            wrong = "a message cannot be read, and no call has failed";
+        if (wrong != NULL) {
+            snprintf(self->error, sizeof self->error, "%s", wrong);
+            return false;
+        }
+        (error != 0 ? workload_defer : workload_free)(self, i);
+        workload_turn(self, 10);
+    }
+    workload_turn(self, 100);
+    return true;
+}
+
+/* An octet of a record has changed, and the last write was cut short: what of it is kept is told, and kept. */
+static bool a_start_over_damage(workload *self, layer_plan plan)
+{
+    static const uint8_t other[] = "these are other octets";
+    workload_receive(self, 9000);           /* the last one: what stands in it is torn */
+    workload_turn(self, 10);
+    unsigned hit = self->live_count - 2;
+    spool_segment_face face;
+    char path[DISK_PATH_OCTETS];
+    spool_place envelope = self->live[hit].home, last = self->live[self->live_count - 1].home;
+    spool_segment_describe(envelope.segment, &face);
+    snprintf(path, sizeof path, "00/seg-%04u.ang", face.slot);
+    workload_say(self, self->live[hit].message, PROMISE_LEAVING, 0);        /* they are lost, and nobody promised what a disk does */
+    workload_say(self, self->live[hit + 1].message, PROMISE_LEAVING, 0);
+    workload_die(self);
+    int file = disk_find(layer_disk(), path);
+    disk_write(layer_disk(), file, envelope.offset + 40, other, sizeof other);
+    disk_write(layer_disk(), file, last.offset + 40, other, sizeof other);
+    disk_sync(layer_disk(), file);
+    self->has_damage = true;
+    layer_arm(plan);
+    return start_in_the_end(self);
+}
+
 static bool the_first_start(workload *self, layer_plan plan)
 {
     (void)plan;                             /* armed before there was a shard */
@@ -106,10 +240,18 @@ static bool the_first_start(workload *self, layer_plan plan)
     return true;
 }
 
-static const struct { const char *name; script *run; } scripts[] = {
-    {"a transaction", a_transaction},           {"a roll-over", a_roll_over},
-    {"a recycling", a_recycling},               {"a stop and a start", a_stop_and_a_start},
-    {"a start after a kill", a_start_after_a_kill}, {"the first start", the_first_start},
+/* Long ones work on many segments: each case takes a tenth of a second. */
+static const struct { const char *name; script *run; bool is_long; } scripts[] = {
+    {"a transaction", a_transaction, false},
+    {"a roll-over", a_roll_over, false},
+    {"a recycling", a_recycling, false},
+    {"a stop and a start", a_stop_and_a_start, false},
+    {"a start after a kill", a_start_after_a_kill, false},
+    {"the first start", the_first_start, false},
+    {"a start over damage", a_start_over_damage, false},
+    {"a compaction", a_compaction, true},
+    {"a start and a compaction", a_start_and_a_compaction, true},
+    {"a delivery", a_delivery, true},
 };
 enum { SCRIPTS = sizeof scripts / sizeof scripts[0] };
 
@@ -119,6 +261,7 @@ typedef struct fault_case {
     unsigned script;
     layer_plan plan;
     bool is_buffered;
+    bool ends_at_once;                  /* the power goes before anything could heal */
 } fault_case;
 
 static bool begin(const fault_case *what, workload *run)
@@ -154,31 +297,85 @@ static bool serves_again(workload *self)
     return false;
 }
 
+/* Nobody is harmed by what has failed: what is worth emptying is emptied. */
+static bool compacts_again(workload *run)
+{
+    for (unsigned i = 0; i < 200 && run->error[0] == 0; i++) {
+        workload_turn(run, 20);
+        if (i > 10 && run->mover.victim == NULL && spool_shard_excess(run->on.shard) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What outcomes failed to be written are written with the next ones. */
+static const char *judge_outcomes(workload *run)
+{
+    workload_write_again(run);
+    workload_settle(run);
+    for (unsigned i = 0; i < run->live_count && run->error[0] == 0; i++)
+        if (run->said.promises[run->live[i].message].outcome_durable < run->live[i].outcome_known)
+            return "an outcome is never written";
+    return NULL;
+}
+
 static const char *judge_service(workload *run)
 {
     spool_statistics figures;
     if (run->error[0] == 0 && !serves_again(run) && run->error[0] == 0)
         return "no service after the fault";
+    spool_shard_statistics(run->on.shard, &figures);
+    /* Where a start could not see all, nothing old is touched until the next. */
+    if (run->error[0] == 0 && run->mover.is_on && !figures.is_scan_broken && !compacts_again(run) && run->error[0] == 0)
+        return "no compaction after the fault";
+    mover_stop(run);
     workload_settle(run);
+    const char *error = run->error[0] == 0 ? judge_outcomes(run) : NULL;
+    if (error != NULL)
+        return error;
     if (run->error[0] != 0)
         return run->error;
     if (spool_shard_is_lazy_waiting(run->on.shard))
         return "something is never written";
+    spool_shard_statistics(run->on.shard, &figures);
+    if (!run->has_damage && figures.damaged_records != 0)
+        return "a call that failed is taken for damage";
     if (run->refused == 0)
         return NULL;
-    spool_shard_statistics(run->on.shard, &figures);
     if (run->reports == 0)
         return "mail was refused and the operator was not told";
     return figures.write_errors + figures.sync_errors == 0 && !run->was_full ? "mail was refused and nothing counts it" : NULL;
 }
 
+/* After a clean stop all that is not over is there, and nothing else. */
+static const char *judge_stop(workload *run)
+{
+    run->may_report = run->has_damage;      /* which is told at every start */
+    if (!workload_restart(run))
+        return run->error;
+    if (run->mover.is_on && !compacts_again(run))
+        return run->error[0] != 0 ? run->error : "no compaction after a clean stop";
+    if (run->mover.is_on && run->mover.figures.emptied == 0)
+        return "there was nothing to compact";
+    mover_stop(run);
+    workload_settle(run);
+    return run->error[0] != 0 ? run->error : NULL;
+}
+
 /* What is left if the power goes now: nothing but the durable, everything, and some between. */
-static const char *judge_cuts(const workload *run, bool is_buffered, disk *at)
+static const char *judge_cuts(workload *run, const fault_case *what, disk *at)
 {
     static const unsigned styles[] = {0, 1, 2, 5};
+    bool is_buffered = what->is_buffered;
     const char *error = NULL;
-    for (unsigned i = 0; i < sizeof styles / sizeof styles[0] && error == NULL; i++)
-        error = explore_judge(cut_sampled(at, 77 + i, styles[i]), is_buffered, &run->said, 1700001000 + i, i);
+    for (unsigned i = 0; i < sizeof styles / sizeof styles[0] && error == NULL; i += scripts[what->script].is_long ? 3 : 1) {
+        disk *after = cut_sampled(at, 77 + i, styles[i]);
+        error = rig_judge_kept(&run->on, after);
+        if (error == NULL && !run->has_damage)
+            error = explore_judge(after, is_buffered, &run->said, 1700001000 + i, i);
+        else
+            disk_free(after);
+    }
     return error;
 }
 
@@ -200,37 +397,58 @@ static bool run_case(const fault_case *what, unsigned *calls, faults_result *res
     result->refused += run.refused;
     snprintf(call, sizeof call, "%s", layer_struck_call());
     layer_disarm();
-    if (error == NULL)
+    if (error == NULL && run.error[0] != 0)
+        error = run.error;
+    if (error == NULL && !what->ends_at_once)
         error = judge_service(&run);
+    if (error == NULL && !what->ends_at_once)
+        error = judge_stop(&run);
     if (run.on.shard != NULL)
         workload_die(&run);
+    mover_forget(&run);
     disk *at = layer_end(&left);
     if (error == NULL && left != 0)
         error = "a descriptor is left open";
     if (error == NULL)
-        error = judge_cuts(&run, what->is_buffered, at);
+        error = judge_cuts(&run, what, at);
     if (error != NULL && result->failures++ == 0)
         snprintf(result->first, sizeof result->first, "%s, %s: %.300s", words, call, error);
     disk_free(at);
+    rig_forget_kept(&run.on);
     book_clear(&run.said);
     return error == NULL;
 }
 
-faults_result faults_explore(bool is_buffered, unsigned every)
+static bool is_wanted(const char *only, unsigned number)
+{
+    return only == NULL || strcmp(only, scripts[number].name) == 0;
+}
+
+bool faults_has_script(const char *name)
+{
+    for (unsigned number = 0; number < SCRIPTS; number++)
+        if (is_wanted(name, number))
+            return true;
+    return false;
+}
+
+faults_result faults_explore(bool is_buffered, unsigned every, const char *only)
 {
     faults_result result = {0};
     for (unsigned number = 0; number < SCRIPTS; number++)
         for (int fault = LAYER_EIO; fault < LAYER_KILL; fault++)
-            for (unsigned variant = 0; variant < 4; variant++) {
+            for (unsigned variant = 0; variant < 4 && is_wanted(only, number); variant++) {
                 bool is_lasting = variant == 3;
                 /* What arrives of a failed write matters for the errors that come late. */
                 if ((variant == 1 || variant == 2) && fault != LAYER_EIO && fault != LAYER_ENOSPC)
                     continue;
                 if (is_lasting && (fault == LAYER_EINTR || fault == LAYER_SHORT))
                     continue;           /* for ever interrupted is not a fault that ends */
-                unsigned calls = 1;
-                for (unsigned at = 0; at < calls; at += every) {
-                    fault_case what = {number, {(layer_fault)fault, at, is_lasting, is_lasting ? 0 : 2 * variant}, is_buffered};
+                /* Not the same calls for every error, where not all are struck. */
+                unsigned stride = scripts[number].is_long && every == 1 ? 2 : every, calls = stride;
+                for (unsigned at = (unsigned)(fault + (int)variant) % stride; at < calls; at += stride) {
+                    fault_case what = {number, {(layer_fault)fault, at, is_lasting, is_lasting ? 0 : 2 * variant}, is_buffered,
+                                       scripts[number].run == a_compaction && at / stride % 2 != 0};
                     run_case(&what, &calls, &result);
                 }
             }
@@ -253,7 +471,7 @@ static bool run_kill_case(const fault_case *what, faults_result *result)
     result->struck += layer_has_struck();
     snprintf(call, sizeof call, "%s", layer_struck_call());
     const char *error = is_right || layer_has_struck() ? NULL : run.error;
-    run.may_report = false;
+    run.may_report = run.has_damage;
     run.error[0] = 0;
     if (error == NULL) {
         if (run.on.shard != NULL)
@@ -272,24 +490,28 @@ static bool run_kill_case(const fault_case *what, faults_result *result)
     }
     if (run.on.shard != NULL)
         workload_die(&run);
+    mover_forget(&run);
     disk *at = layer_end(&left);
     if (error == NULL)
-        error = judge_cuts(&run, what->is_buffered, at);
+        error = judge_cuts(&run, what, at);
     if (error != NULL && result->failures++ == 0)
         snprintf(result->first, sizeof result->first, "%s, %s: %.300s", words, call, error);
     disk_free(at);
+    rig_forget_kept(&run.on);
     book_clear(&run.said);
     return error == NULL;
 }
 
-faults_result faults_kill(bool is_buffered, unsigned every)
+faults_result faults_kill(bool is_buffered, unsigned every_of_long, const char *only)
 {
     faults_result result = {0};
     for (unsigned number = 0; number < SCRIPTS; number++)
-        for (unsigned arrives = 0; arrives <= 4; arrives += 2) {
-            unsigned struck = result.struck;
-            for (unsigned at = 0; struck + at / every == result.struck; at += every) {      /* until it ends unkilled */
-                fault_case what = {number, {LAYER_KILL, at, true, arrives}, is_buffered};
+        for (unsigned arrives = 0; arrives <= 4 && is_wanted(only, number); arrives += 2) {
+            unsigned struck = result.struck, every = scripts[number].is_long ? every_of_long : 1;
+            /* Until it ends unkilled. */
+            for (unsigned at = scripts[number].is_long ? arrives / 2 % every : 0, tried = 0; struck + tried == result.struck;
+                 at += every, tried++) {
+                fault_case what = {number, {LAYER_KILL, at, true, arrives}, is_buffered, false};
                 run_kill_case(&what, &result);
             }
         }
@@ -358,9 +580,10 @@ const char *faults_fill_small_disk(bool is_buffered, unsigned mib, char words[20
     if (run.on.shard != NULL)
         workload_die(&run);
     disk *at = layer_end(&left);
-    if (error == NULL && (error = judge_cuts(&run, is_buffered, at)) != NULL)
+    if (error == NULL && (error = judge_cuts(&run, &(fault_case){.is_buffered = is_buffered}, at)) != NULL)
         snprintf(error_words, sizeof error_words, "%s", error);
     disk_free(at);
+    rig_forget_kept(&run.on);
     book_clear(&run.said);
     return error != NULL ? error_words : NULL;
 }

@@ -10,11 +10,12 @@ typedef struct faults_result {
     char first[600];
 } faults_result;
 
-/* every: only each every-th call is made to fail (1: all). */
-faults_result faults_explore(bool is_buffered, unsigned every);
+/* every: only each every-th call is made to fail (1: all; of long scripts every second). only: the name of one script; NULL: all of them. */
+faults_result faults_explore(bool is_buffered, unsigned every, const char *only);
+bool faults_has_script(const char *name);
 
-/* The same scripts killed at every call, started again, and cut off from power after that. */
-faults_result faults_kill(bool is_buffered, unsigned every);
+/* The same scripts killed at every call (of long scripts: every so many), started again, and cut off from power after that. */
+faults_result faults_kill(bool is_buffered, unsigned every_of_long, const char *only);
 
 /* A disk of so many MiB, at most FAULTS_DISK_MIB_MOST. NULL or what went wrong. `words` receives what happened, in figures. */
 enum { FAULTS_DISK_MIB = 5, FAULTS_DISK_MIB_MOST = 80 };

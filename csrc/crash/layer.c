@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "crash/cut.h"
+#include "crash/mistakes.h"
 #include "crash/threads.h"
 
 enum { DESCRIPTORS = 512 };
@@ -453,6 +454,11 @@ ssize_t __wrap_write(int fd, const void *data, size_t length)
     return written;
 }
 
+static bool is_set_aside(const descriptor *what)
+{
+    return strstr(what->path, "/damaged/") != NULL;
+}
+
 static int sync_descriptor(const char *call, int fd)
 {
     lock();
@@ -464,7 +470,9 @@ static int sync_descriptor(const char *call, int fd)
         if (error != EINTR && !layer.is_dead)
             change_locked((log_event){.kind = LOG_SYNC_FAILED, .file = of_what->file});
         result = fail(error);
-    } else if (layer.mutation != (is_directory ? LAYER_NO_DIRECTORY_SYNC : LAYER_NO_DATA_SYNC))
+    } else if (mistake_is_made(MISTAKE_KEPT_NOT_SYNCED) && is_set_aside(of_what))
+        ;
+    else if (layer.mutation != (is_directory ? LAYER_NO_DIRECTORY_SYNC : LAYER_NO_DATA_SYNC))
         change_locked((log_event){.kind = LOG_SYNC, .file = of_what->file});
     unlock();
     return result;
@@ -555,6 +563,8 @@ int __wrap_fstat(int fd, struct stat *out)
     int result = strike("fstat", of(fd)->path, 0) != LAYER_NO_FAULT ? -1 : 0;
     if (result == 0)
         *out = (struct stat){.st_size = (off_t)disk_size(layer.on, of(fd)->file)};
+    if (result == 0 && out->st_size > 0 && mistake_is_made(MISTAKE_KEPT_NOT_REWRITTEN) && is_set_aside(of(fd)))
+        out->st_size = INT64_MAX;       /* what has more octets than were to be kept is left as it is */
     unlock();
     return result;
 }

@@ -4,12 +4,15 @@
  *           [--at-least DISTINCT]                       everything, or as much as is said
  *     crash [--short] --states [--compaction|--no-compaction]       only the states; of one of the two kinds of run
  *     crash [--short] --faults                            only the failing calls and the small disk
+ *     crash [--short] --script NAME                       only those of one script, as "a compaction"
  *     crash --small-disk MIB                              only a disk of that size, filled and emptied
  *     crash --state POSITION.INDEX --seed N ... [--trace]           one of them again, with the log that led to it
  *     crash --mutate no-data-sync|no-directory-sync|early-return        must fail: the layer lies
  *     crash --mutate free-before-copy|no-outcome-behind-copy|no-freed-again|freed-any-home|lazy-copies|
  *                    copy-into-home|copy-again-too-soon
  *                                                         must fail: compaction, or recovery's reading of it, is wrong
+ *     crash --mutate unread-index-is-empty|kept-not-synced|kept-not-rewritten|torn-not-kept
+ *                                                         must fail: so is the spool, in what a failing call or a kill shows
  *
  * Ends with 0 when all was as promised, 1 when not, 2 for a wrong command line, 3 for a hang.
  */
@@ -20,6 +23,7 @@
 
 #include "crash/explore.h"
 #include "crash/faults.h"
+#include "crash/mistakes.h"
 
 typedef struct command {
     explore_options one;
@@ -28,12 +32,28 @@ typedef struct command {
     bool has_states, has_faults;
     bool is_buffered_only;
     bool has_plain, has_compaction;
+    const char *script;                 /* NULL: all */
 } command;
 
 static void usage(const char *what)
 {
     fprintf(stderr, "crash: %s; see the head of csrc/crash/main.c\n", what);
     exit(2);
+}
+
+/* Only where it shows: the script, each of its calls. */
+static bool set_mistake(command *self, const char *name)
+{
+    for (int i = 1; i < MISTAKE_COUNT; i++)
+        if (strcmp(mistake_names[i], name) == 0) {
+            mistake_make((mistake)i);
+            if (i == MISTAKE_TORN_NOT_KEPT)         /* any cut shows it */
+                self->has_faults = self->has_compaction = false;
+            else
+                self->script = i == MISTAKE_UNREAD_INDEX_IS_EMPTY ? "a compaction" : "a start over damage";
+            return true;
+        }
+    return false;
 }
 
 static void set_mutation(explore_options *one, const char *name)
@@ -100,11 +120,18 @@ static command parse(int count, char **words)
             self.disk_mib = (unsigned)atoi(value);
             if (self.disk_mib < FAULTS_DISK_MIB || self.disk_mib > FAULTS_DISK_MIB_MOST)
                 usage("--small-disk: 5 to 80 MiB");
-        } else if (strcmp(word, "--mutate") == 0)
-            set_mutation(&self.one, value);
-        else if (strcmp(word, "--state") != 0 || sscanf(value, "%u.%u", &self.one.position, &self.one.index) != 2)
+        } else if (strcmp(word, "--script") == 0) {
+            self.script = value;
+            if (!faults_has_script(value))
+                usage("no such script");
+        } else if (strcmp(word, "--mutate") == 0) {
+            if (!set_mistake(&self, value))
+                set_mutation(&self.one, value);
+        } else if (strcmp(word, "--state") != 0 || sscanf(value, "%u.%u", &self.one.position, &self.one.index) != 2)
             usage(word);
     }
+    if (self.script != NULL)
+        self.has_states = false;
     if (self.one.position != UINT32_MAX)
         self.seeds = self.one.processes = 1;
     if (self.one.mover_mutation != MOVER_HONEST && self.one.position == UINT32_MAX) {
@@ -186,16 +213,18 @@ static bool explore_faults(const command *self)
     bool is_right = true;
     for (int is_buffered = 0; is_buffered < 2; is_buffered++) {
         const char *mode = is_buffered ? "buffered" : "direct";
-        faults_result result = faults_explore(is_buffered, self->every);
+        faults_result result = faults_explore(is_buffered, self->every, self->script);
         printf("faults %s: %u cases, %u struck, %u ops refused, %u failed\n", mode, result.cases, result.struck, result.refused,
                result.failures);
         if (result.failures != 0)
             printf("FAILED: %s\n", result.first);
-        faults_result kills = faults_kill(is_buffered, 1);
+        faults_result kills = faults_kill(is_buffered, self->every == 1 ? 2 : 2 * self->every, self->script);
         printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
         if (kills.failures != 0)
             printf("FAILED: %s\n", kills.first);
-        is_right = fill_small_disk(is_buffered, FAULTS_DISK_MIB) && is_right && result.failures == 0 && kills.failures == 0;
+        is_right = is_right && result.failures == 0 && kills.failures == 0;
+        if (self->script == NULL)
+            is_right = fill_small_disk(is_buffered, FAULTS_DISK_MIB) && is_right;
     }
     return is_right;
 }

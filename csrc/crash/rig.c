@@ -122,8 +122,8 @@ static const char *judge_outcome(rig *self, const book *promised, bool may_repor
         if (!is_same)
             return wrong(self, "message %llx: its outcome has other octets", (unsigned long long)id);
     }
-    if (state == NULL && may_report)
-        return NULL;
+    if (may_report && found->outcome_version < about->outcome_durable)
+        return NULL;                        /* the newest could not be read this time */
     if (found->outcome_version < about->outcome_durable || found->outcome_version > about->outcome_submitted)
         return wrong(self, "message %llx: outcome %u, but %u was durable and %u the last one", (unsigned long long)id,
                      found->outcome_version, about->outcome_durable, about->outcome_submitted);
@@ -138,7 +138,7 @@ static const char *judge_found(rig *self, const book *promised, bool may_report,
     if (found->message == UINT32_MAX)
         return wrong(self, "message %llx was never submitted", (unsigned long long)recovered->id);
     const promise *about = &promised->promises[found->message];
-    if (about->is_gone)
+    if (about->is_gone && !may_report)
         return wrong(self, "message %llx is back, though it was durably over", (unsigned long long)recovered->id);
     if (!about->is_submitted)
         return wrong(self, "message %llx is there without having been submitted", (unsigned long long)recovered->id);
@@ -160,14 +160,17 @@ static void read_done(spool_read_op *op, void *context)
     ((reading *)context)->is_done = true;
 }
 
-static const char *judge_chunks(rig *self, const book_message *expected, bool may_report, reading *readings, uint32_t count)
+/* *failed: the errno of a chunk that cannot be read now; then nothing is wrong. NULL: it must be readable. */
+static const char *judge_chunks(rig *self, const book_message *expected, int *failed, reading *readings, uint32_t count)
 {
     size_t at = 0;
     const char *error = NULL;
     for (uint32_t i = 0; i < count && error == NULL; i++) {
         const octets *out = readings[i].op.out;
-        if (may_report && readings[i].is_done && readings[i].op.error != 0 && readings[i].op.error != EBADMSG)
+        if (failed != NULL && readings[i].is_done && readings[i].op.error != 0 && readings[i].op.error != EBADMSG) {
+            *failed = readings[i].op.error;
             return NULL;                /* tried again later */
+        }
         if (!readings[i].is_done || readings[i].op.error != 0)
             error = wrong(self, "message %llx: chunk %u cannot be read: %s", (unsigned long long)expected->id, i,
                           readings[i].is_done ? strerror(readings[i].op.error) : "no answer");
@@ -181,7 +184,7 @@ static const char *judge_chunks(rig *self, const book_message *expected, bool ma
     return error;
 }
 
-static const char *judge_bodies(rig *self, const book *promised, bool may_report, const rig_findings *out)
+static const char *read_bodies(rig *self, const book *promised, const rig_findings *out, int *failed)
 {
     uint32_t total = 0, at = 0;
     spool_envelope view;
@@ -203,13 +206,31 @@ static const char *judge_bodies(rig *self, const book *promised, bool may_report
     at = 0;
     for (uint32_t i = 0; i < out->count && error == NULL; i++) {
         spool_envelope_open(out->items[i].envelope->data, out->items[i].envelope->length, &view);
-        error = judge_chunks(self, &promised->messages[out->items[i].message], may_report, readings + at, view.chunk_count);
+        error = judge_chunks(self, &promised->messages[out->items[i].message], failed, readings + at, view.chunk_count);
         at += view.chunk_count;
     }
     for (uint32_t i = 0; i < total; i++)
         octets_unref(readings[i].op.out);
     free(readings);
     return error;
+}
+
+const char *rig_read_message(rig *self, const book *promised, uint32_t message, spool_place home, int *error)
+{
+    const book_message *expected = &promised->messages[message];
+    reading first = {.op = {.place = home, .wanted = {SPOOL_ENVELOPE, expected->id, 0}, .done = read_done, .context = &first}};
+    rig_findings one = {&(rig_found){.message = message}, 1};
+    spool_shard_read(self->shard, &first.op);
+    rig_turn(self, 0);
+    *error = first.op.error;
+    if (*error != 0)
+        return *error == EBADMSG ? wrong(self, "message %llx: its envelope is damaged", (unsigned long long)expected->id) : NULL;
+    const char *words = judge_envelope(self, expected, promised->promises[message].is_copied, first.op.out);
+    one.items[0].envelope = first.op.out;
+    if (words == NULL)
+        words = read_bodies(self, promised, &one, error);
+    octets_unref(first.op.out);
+    return words;
 }
 
 static const char *judge_missing(rig *self, const book *promised, const rig_findings *out)
@@ -227,11 +248,63 @@ static const char *judge_missing(rig *self, const book *promised, const rig_find
     return error;
 }
 
+/* --- what is set aside --- */
+
+static void note_kept(rig *self, const spool_notice *told)
+{
+    const char *name = strstr(told->text, "kept in damaged/");
+    const spool_segment *segment = spool_shard_segment(self->shard, told->at.serial);
+    spool_segment_face face;
+    if (name == NULL || segment == NULL || told->at.octets == 0 || self->kept_count == RIG_KEPT_LIMIT)
+        return;
+    rig_kept *made = &self->kept[self->kept_count];
+    spool_segment_describe(segment, &face);
+    char path[DISK_PATH_OCTETS];
+    snprintf(path, sizeof path, "00/seg-%04u.ang", face.slot);
+    int file = disk_find(layer_disk(), path);
+    if (file == DISK_NONE)
+        return;
+    snprintf(made->path, sizeof made->path, "00/damaged/%u-%llu.bin", told->at.serial, (unsigned long long)told->at.offset);
+    made->expected = octets_new(told->at.octets);
+    made->expected->length = disk_read(layer_disk(), file, told->at.offset, made->expected->data, told->at.octets);
+    self->kept_count++;
+}
+
+const char *rig_judge_kept(rig *self, const disk *after)
+{
+    const char *error = NULL;
+    for (unsigned i = 0; i < self->kept_count && error == NULL; i++) {
+        const rig_kept *one = &self->kept[i];
+        int file = disk_find(after, one->path);
+        octets *there = octets_new(one->expected->length);
+        if (file == DISK_NONE)
+            error = wrong(self, "%s is said to be kept and is not there", one->path);
+        else if (disk_size(after, file) < one->expected->length
+                 || disk_read(after, file, 0, there->data, one->expected->length) != one->expected->length
+                 || memcmp(there->data, one->expected->data, one->expected->length) != 0)
+            error = wrong(self, "%s is said to be kept and has other octets", one->path);
+        octets_unref(there);
+    }
+    return error;
+}
+
+void rig_forget_kept(rig *self)
+{
+    for (unsigned i = 0; i < self->kept_count; i++)
+        octets_unref(self->kept[i].expected);
+    self->kept_count = 0;
+}
+
 bool rig_next_trouble(rig *self, spool_notice *out)
 {
     bool is_there;
-    while ((is_there = spool_shard_next_notice(self->shard, out)) && out->at.kind == SPOOL_NOTICE_TORN)
-        ;
+    while ((is_there = spool_shard_next_notice(self->shard, out))) {
+        note_kept(self, out);
+        if (out->at.kind != SPOOL_NOTICE_TORN)
+            break;
+        if (out->at.octets != 0 && strstr(out->text, "kept") == NULL)      /* or "not kept: ", with the reason */
+            break;                      /* octets that are there and nobody speaks of: that is trouble */
+    }
     return is_there;
 }
 
@@ -239,7 +312,7 @@ const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned
 {
     const char *error = NULL;
     spool_recovered recovered;
-    int result;
+    int result, failed = 0;
     *out = (rig_findings){calloc(promised->count + 1, sizeof *out->items), 0};
     rig_turn(self, 0);
     while ((result = spool_shard_recover_next(self->shard, &recovered)) == 1) {
@@ -252,7 +325,7 @@ const char *rig_judge(rig *self, const book *promised, bool may_report, unsigned
     if (result == 0)
         return wrong(self, "recovery does not end");
     if (error == NULL)
-        error = judge_bodies(self, promised, may_report, out);
+        error = read_bodies(self, promised, out, may_report ? &failed : NULL);
     spool_notice notice;
     for (; rig_next_trouble(self, &notice); ++*reports)
         if (error == NULL && !may_report)

@@ -131,7 +131,7 @@ static void chunk_done(spool_op *op, void *context)
 }
 
 /* One step of a streamed message: its next chunk, its envelope, or its being given up. */
-static void step_stream(workload *self, unsigned at)
+void workload_step_stream(workload *self, unsigned at)
 {
     workload_stream *stream = &self->streams[at];
     if (!stream->is_used) {
@@ -203,10 +203,12 @@ static void outcome_done(spool_op *op, void *context)
     if (!layer_is_dead()) {
         workload_live *live = workload_find_live(self, one->message);
         live->has_outcome_under_way = false;
-        if (op->error != 0)
+        if (op->error != 0) {               /* the next one writes all of it again: workload_write_again() */
             self->refused++;
-        else {
+            live->is_unwritten = true;
+        } else {
             workload_say(self, one->message, PROMISE_OUTCOME_DURABLE, one->version);
+            live->is_unwritten = false;
             live->state = op->place.segment;
             if (one->known_ms != 0)
                 check_window(self, one);
@@ -274,6 +276,14 @@ void workload_defer(workload *self, unsigned at)
         return;                         /* what a delivery learns is known when it gives the message back */
     learn_outcome(live);
     workload_settle_live(self, live);
+}
+
+void workload_write_again(workload *self)
+{
+    for (unsigned i = self->live_count; i-- > 0;) {
+        self->live[i].is_dirty |= self->live[i].is_unwritten;
+        workload_settle_live(self, &self->live[i]);
+    }
 }
 
 void workload_free(workload *self, unsigned at)
@@ -364,6 +374,8 @@ static void adopt(workload *self, const rig_findings *found, end_kind how)
         const rig_found *from = &found->items[i];
         const promise *about = &self->said.promises[from->message];
         is_found[from->message] = true;
+        if (about->is_gone)
+            continue;                       /* what says so could not be read just now; it will be, and keeps its segment until then */
         uint32_t durable = about->outcome_durable;      /* more than was found when its record could not be read just now */
         workload_say(self, from->message, PROMISE_KEPT, from->outcome_version > durable ? from->outcome_version : durable);
         workload_live *made = &self->live[self->live_count++];
@@ -482,7 +494,7 @@ static bool one_turn(workload *self)
     for (unsigned n = 1 + below(self, 4); n > 0 && self->live_count < WORKLOAD_LIVE_LIMIT - 16; n--)
         workload_receive(self, some_octets(self));
     if (below(self, 3) == 0 && self->live_count < WORKLOAD_LIVE_LIMIT - 16)
-        step_stream(self, below(self, 3));
+        workload_step_stream(self, below(self, 3));
     for (unsigned n = below(self, 3); n > 0 && self->live_count > 4; n--)
         workload_defer(self, below(self, self->live_count));
     workload_turn(self, below(self, 3) == 0 ? 100 : 10);
@@ -537,7 +549,7 @@ static bool one_turn_with_compaction(workload *self)
         for (unsigned n = below(self, 3); n > 0; n--)
             workload_receive(self, some_octets(self));
         for (unsigned i = 0; i < 2; i++)
-            step_stream(self, i);
+            workload_step_stream(self, i);
     }
     for (unsigned n = below(self, 3); n > 0 && self->live_count > 0; n--)
         workload_defer(self, below(self, self->live_count));
@@ -599,5 +611,6 @@ void workload_end(workload *self)
 {
     if (self->on.shard != NULL)
         rig_close(&self->on);
+    rig_forget_kept(&self->on);
     mover_forget(self);
 }

@@ -20,6 +20,7 @@ typedef struct workload_live {          /* a message the queue knows of */
     uint64_t known_ms;                  /* since when there is one that has not been handed to the shard; 0: none */
     unsigned hand_count;                /* who is busy with it: nothing is written about it or freed meanwhile */
     bool is_taken;                      /* one of them is a delivery */
+    bool is_unwritten;                  /* the last one that was handed to the shard came back with an error */
     bool is_dirty, is_over;             /* an outcome is to be written; it is to be freed: when nobody is busy with it */
     bool has_outcome_under_way;         /* then it is neither written again nor freed */
     bool stays;                         /* longer than others */
@@ -56,6 +57,7 @@ typedef struct workload {
     mover mover;
     unsigned reports;                   /* texts for the operator */
     bool was_full;                      /* the shard had no room at some time */
+    bool has_damage;                    /* octets were changed on the disk */
     bool may_report;                    /* faults are under way: reports are expected, and what a start cannot read */
     char error[400];                    /* a recovery inside the run was wrong; empty: none */
 } workload;
@@ -76,7 +78,9 @@ void workload_meddle(workload *self, uint32_t message);     /* at times a delive
 
 /* The single steps, for faults.c. None may be called after an error. */
 void workload_receive(workload *self, size_t octets);
+void workload_step_stream(workload *self, unsigned at);     /* its next chunk, its envelope, or, at times, its being given up */
 void workload_defer(workload *self, unsigned live);
+void workload_write_again(workload *self);      /* outcomes whose write has failed */
 void workload_free(workload *self, unsigned live);
 void workload_turn(workload *self, uint64_t advance_ms);
 void workload_settle(workload *self);           /* until all that was freed is durably gone */

@@ -91,6 +91,24 @@ def test_a_compaction_that_leaves_out_a_step_is_found_out(program: Path, wrong: 
     pytest.fail("".join(said))
 
 
+# What the spool's own code leaves out, or takes for something else, and what is then found; where no cut shows it, by a call that fails.
+WRONG_SPOOLS = {
+    "unread-index-is-empty": "durably over|was durable",
+    "kept-not-synced": "is said to be kept and",
+    "kept-not-rewritten": "is said to be kept and has other octets",
+    "torn-not-kept": "the operator is told: .* torn end",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SPOOLS)
+def test_a_spool_that_takes_what_it_cannot_read_for_nothing_or_keeps_no_octets_is_found_out(
+    program: Path, wrong: str
+) -> None:
+    done = run(program, "--mutate", wrong)
+    assert done.returncode == 1, done.stdout
+    assert re.search(f"^FAILED: .*({WRONG_SPOOLS[wrong]})", done.stdout, re.MULTILINE), done.stdout
+
+
 def test_compaction_really_moves_messages_between_the_cuts(program: Path) -> None:
     done = run(program, "--states", "--compaction", "--seeds", "2", "--turns", "80")
     assert done.returncode == 0, done.stdout
