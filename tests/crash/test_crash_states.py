@@ -91,7 +91,7 @@ def test_a_compaction_that_leaves_out_a_step_is_found_out(program: Path, wrong: 
     pytest.fail("".join(said))
 
 
-# What the spool's own code leaves out or takes for something else, and what is found then: at a cut, or at a call that fails.
+# What the spool's own code leaves out or mistakes, and what is found then: at a cut, or at a call that fails.
 WRONG_SPOOLS = {
     "unread-index-is-empty": "durably over|was durable",
     "kept-not-synced": "is said to be kept and",
