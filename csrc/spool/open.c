@@ -136,6 +136,30 @@ static spool_notice_place left_alone(spool_shard *self, uint32_t serial)
     return (spool_notice_place){SPOOL_NOTICE_UNREAD, serial, 0, 0};
 }
 
+/* What was pinned by a segment is given back because its header says FREE, so it must not become LIVE again with a power cut. What is
+ * read here may be in the page cache only: written by a process that was killed before its sync, or whose sync failed. After the latter
+ * the kernel takes the pages for clean, and another sync would succeed over what is not on the disk: they are written anew. */
+static int confirm_free(spool_shard *self, const char *name, spool_segment_header *header)
+{
+    uint8_t block[SPOOL_HEADER_OCTETS] = {0};
+    header->generation++;
+    spool_header_encode(block, header);
+    int fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW), error = fd < 0 ? errno : 0;
+    for (size_t done = 0; done < sizeof block && error == 0;) {
+        ssize_t written = pwrite(fd, block + done, sizeof block - done, (off_t)done);
+        if (written > 0)
+            done += (size_t)written;
+        else if (written == 0 || errno != EINTR)
+            error = written == 0 ? EIO : errno;
+    }
+    while (error == 0 && fdatasync(fd) != 0)
+        if (errno != EINTR)
+            error = errno;
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
 /* Looks at the header of one file and sorts it: free, old, or not ours to touch. */
 static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_incarnation, spool_error *error)
 {
@@ -148,12 +172,6 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     if (fd < 0)
         return fail(error, errno, "spool shard %s: cannot open %s: %s", self->name, name, strerror(errno));
     ssize_t got = read_start(fd, block, sizeof block);
-    /* A process that was killed may have left a FREE header written and not synced: what was pinned by this segment is given
-     * back because of it, so it must not become LIVE again with a power cut. */
-    int sync_error = 0;
-    if (got == SPOOL_HEADER_OCTETS && spool_header_decode(block, &header) == 0 && header.use == SPOOL_SEGMENT_FREE)
-        while (fdatasync(fd) != 0 && (sync_error = errno) == EINTR)
-            sync_error = 0;
     if (got < 0 || fstat(fd, &status) != 0) {
         spool_report_at(self, left_alone(self, 0),
                         "shard %s: %s: header cannot be read: %s; left alone, nothing old is recycled until a restart", self->name,
@@ -183,18 +201,19 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         return 0;
     }
 
+    int free_error = header.use == SPOOL_SEGMENT_FREE ? confirm_free(self, name, &header) : 0;
     if (header.incarnation > *last_incarnation)
         *last_incarnation = header.incarnation;
     if (header.generation > self->commit.generation)
         self->commit.generation = header.generation;
     if (header.serial > self->commit.serial)
         self->commit.serial = header.serial;
-    if (header.use == SPOOL_SEGMENT_FREE && sync_error != 0) {
+    if (free_error != 0) {
         self->reader.is_uncertain = true;
         SPOOL_COUNT(self, sync_errors, 1);
         spool_report_at(self, left_alone(self, header.serial),
-                        "shard %s: %s: cannot be synced: %s; left alone, nothing old is recycled until a restart", self->name, name,
-                        strerror(sync_error));
+                        "shard %s: %s: its header cannot be written: %s; left alone, nothing old is recycled until a restart", self->name, name,
+                        strerror(free_error));
         return 0;
     }
     if (header.use == SPOOL_SEGMENT_FREE) {

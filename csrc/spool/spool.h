@@ -98,7 +98,8 @@ typedef struct spool_error {    /* for the operator: what, where, what to do */
 } spool_error;
 
 /* Opens (creates) the shard directory `name` below dirfd, locks it (flock on its file "lock", pid inside), reads segment
- * headers only, starts the threads. New mail may be submitted at once; the old segments are scanned in the background. */
+ * headers only, writes those of free ones anew, starts the threads. New mail may be submitted at once; the old segments are
+ * scanned in the background. */
 int spool_shard_open(int dirfd, const char *name, uint8_t number, const spool_options *options,
                      spool_shard **out, spool_error *error);
 

@@ -363,6 +363,75 @@ static void segment_that_cannot_be_synced_at_start_is_kept(void)
     fixture_remove(&self);
 }
 
+enum { SLOTS = 12 };
+
+static unsigned read_headers(const fixture *self, spool_segment_header headers[SLOTS])
+{
+    unsigned free_count = 0;
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        char path[100];
+        uint8_t block[SPOOL_HEADER_OCTETS];
+        snprintf(path, sizeof path, "%s/00/seg-%04u.ang", self->path, slot);
+        int fd = open(path, O_RDONLY);
+        headers[slot] = (spool_segment_header){.use = SPOOL_SEGMENT_LIVE};
+        if (fd < 0)
+            continue;
+        CHECK(pread(fd, block, sizeof block, 0) == sizeof block && spool_header_decode(block, &headers[slot]) == 0, "%s", path);
+        free_count += headers[slot].use == SPOOL_SEGMENT_FREE;
+        close(fd);
+    }
+    return free_count;
+}
+
+/* After a sync that failed the kernel shows what was written, takes it for clean, and has nothing left to sync: whoever believes what
+ * it reads must write it. A segment that comes back LIVE has lost those that say what in it was over. */
+static void free_header_is_written_anew_at_start(void)
+{
+    static found_list found;
+    spool_segment_header before[SLOTS], after[SLOTS];
+    fixture self = fixture_make(MIB, SLOTS);
+    item *items[40];
+    for (int i = 0; i < 40; i++)
+        items[i] = append(&self, 100000);
+    for (int i = 0; i < 40; i++) {
+        spool_shard_free(self.shard, items[i]->op.id, items[i]->op.place.segment, NULL, 0);
+        item_free(items[i]);
+    }
+    settle(&self);
+    fixture_close(&self);
+    CHECK(read_headers(&self, before) >= 2, "one is used again at once, another stays");
+    fixture_open(&self);
+    recover_all(&self, &found);
+    settle(&self);
+    read_headers(&self, after);
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        if (before[slot].use == SPOOL_SEGMENT_FREE)
+            CHECK(after[slot].generation > before[slot].generation, "slot %u: as it was read", slot);
+    found_clear(&found);
+    fixture_close(&self);
+
+    unsigned free_count = read_headers(&self, before);
+    CHECK(free_count >= 2, "%u are free", free_count);
+    SET(fdatasync_errno, EIO);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(statistics(&self).is_scan_broken && statistics(&self).unread_segments == free_count, "none of them is believed");
+    CHECK(has_report(&self, "its header cannot be written"), "reported");
+    found_clear(&found);
+    SET(fdatasync_errno, 0);
+    item *message = append_when_served_again(&self, 100);
+    read_headers(&self, after);
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        CHECK(before[slot].use != SPOOL_SEGMENT_FREE || after[slot].use == SPOOL_SEGMENT_FREE, "slot %u: used in this run", slot);
+    fixture_close(&self);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 1 && !statistics(&self).is_scan_broken, "a restart believes them");
+    found_clear(&found);
+    item_free(message);
+    fixture_remove(&self);
+}
+
 /* An envelope that cannot be read just now: nobody pins the chunks it names, and they lie in segments that can be read. */
 static void chunks_wait_for_an_envelope_that_could_not_be_read(void)
 {
@@ -418,6 +487,7 @@ int main(void)
     damage_in_the_middle_is_reported_and_set_aside();
     a_file_without_a_header_is_no_trouble();
     segment_that_cannot_be_synced_at_start_is_kept();
+    free_header_is_written_anew_at_start();
     chunks_wait_for_an_envelope_that_could_not_be_read();
     CHECK(octets_live_count() == 0, "%ld buffers leaked", octets_live_count());
     return check_report();
