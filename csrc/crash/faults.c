@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "crash/explore.h"
+#include "crash/mistakes.h"
 
 /* --- scripts: each arms the fault where its own part begins --- */
 
@@ -448,8 +449,9 @@ faults_result faults_explore(bool is_buffered, unsigned every, const char *only)
                 unsigned stride = scripts[number].is_long && every == 1 ? 2 : every, calls = stride;
                 for (unsigned at = (unsigned)(fault + (int)variant) % stride; at < calls; at += stride) {
                     fault_case what = {number, {(layer_fault)fault, at, is_lasting, is_lasting ? 0 : 2 * variant}, is_buffered,
-                                       scripts[number].run == a_compaction && at / stride % 2 != 0};
-                    run_case(&what, &calls, &result);
+                                       scripts[number].is_long && at / stride % 2 != 0};
+                    if (!run_case(&what, &calls, &result) && !mistake_is_made(MISTAKE_NONE))
+                        return result;      /* it is noticed */
                 }
             }
     return result;

@@ -41,7 +41,7 @@ static void usage(const char *what)
     exit(2);
 }
 
-/* Only where it shows: the script, each of its calls. */
+/* Only where it shows: the script, each of its calls, until the first that shows it. */
 static bool set_mistake(command *self, const char *name)
 {
     for (int i = 1; i < MISTAKE_COUNT; i++)
@@ -49,8 +49,10 @@ static bool set_mistake(command *self, const char *name)
             mistake_make((mistake)i);
             if (i == MISTAKE_TORN_NOT_KEPT)         /* any cut shows it */
                 self->has_faults = self->has_compaction = false;
-            else
+            else {
+                self->every = 1;
                 self->script = i == MISTAKE_UNREAD_INDEX_IS_EMPTY ? "a compaction" : "a start over damage";
+            }
             return true;
         }
     return false;
