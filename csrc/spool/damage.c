@@ -52,22 +52,27 @@ static int sync_fd(int fd)
     return error;
 }
 
-static int copy_out(spool_shard *shard, spool_segment *segment, int fd, uint64_t start, uint64_t end)
+/* Of a file that has so many octets already. What cannot be read is counted, and left as an earlier start kept it, or as zeros. */
+static int copy_out(spool_shard *shard, spool_segment *segment, int fd, uint64_t has_octets, uint64_t start, uint64_t end,
+                    uint64_t *unread)
 {
     uint8_t block[4096];
     int error = 0;
-    while (start < end && error == 0) {
-        size_t part = end - start < sizeof block ? end - start : sizeof block;
-        if (spool_segment_pread(shard, segment, block, part, start) != 0)
+    for (uint64_t at = 0; at < end - start && error == 0;) {
+        size_t part = end - start - at < sizeof block ? end - start - at : sizeof block, done = 0;
+        if (spool_segment_pread(shard, segment, block, part, start + at) != 0) {
             memset(block, 0, part);
-        for (size_t done = 0; done < part && error == 0;) {
-            ssize_t written = write(fd, block + done, part - done);
+            *unread += part;
+            done = has_octets <= at ? 0 : has_octets - at < part ? has_octets - at : part;
+        }
+        while (done < part && error == 0) {
+            ssize_t written = pwrite(fd, block + done, part - done, (off_t)(at + done));
             if (written > 0)
                 done += (size_t)written;
             else if (written == 0 || errno != EINTR)
                 error = written == 0 ? EIO : errno;
         }
-        start += part;
+        at += part;
     }
     return error != 0 ? error : sync_fd(fd);
 }
@@ -84,7 +89,8 @@ static int sync_directory(spool_shard *shard, const char *name)
 
 /* 0 or an errno. Of one that is there already nothing says that it is whole or durable: it is written over, unless it has more. What
  * could not be written whole is not left behind. The names must be durable too: the segment may be recycled then. */
-static int set_aside(spool_shard *shard, spool_segment *segment, const char *name, uint64_t start, uint64_t end)
+static int set_aside(spool_shard *shard, spool_segment *segment, const char *name, uint64_t start, uint64_t end,
+                     uint64_t *unread)
 {
     if (end - start > SET_ASIDE_LIMIT_OCTETS)
         end = start + SET_ASIDE_LIMIT_OCTETS;
@@ -97,7 +103,8 @@ static int set_aside(spool_shard *shard, spool_segment *segment, const char *nam
     int error = fstat(fd, &before) == 0 ? 0 : errno;
     if (error == 0 && (uint64_t)before.st_size > end - start)
         error = sync_fd(fd);
-    else if (error == 0 && (error = copy_out(shard, segment, fd, start, end)) != 0 && before.st_size == 0)
+    else if (error == 0
+             && (error = copy_out(shard, segment, fd, (uint64_t)before.st_size, start, end, unread)) != 0 && before.st_size == 0)
         unlinkat(shard->dirfd, name, 0);
     close(fd);
     if (error == 0)
@@ -105,22 +112,25 @@ static int set_aside(spool_shard *shard, spool_segment *segment, const char *nam
     return error != 0 ? error : sync_directory(shard, ".");
 }
 
-/* What became of the octets, in words. */
+/* What became of the octets, in words. False: not all of them are kept. */
 static bool keep(spool_shard *shard, spool_segment *segment, uint64_t start, uint64_t end, char *words, size_t size)
 {
     char name[48];
     snprintf(name, sizeof name, "damaged/%u-%llu.bin", segment->serial, (unsigned long long)start);
-    int error = set_aside(shard, segment, name, start, end);
-    if (error == 0)
-        snprintf(words, size, "kept in %s", name);
-    else
+    uint64_t unread = 0;
+    int error = set_aside(shard, segment, name, start, end, &unread);
+    if (error != 0)
         snprintf(words, size, "not kept: %s", strerror(error));
-    return error == 0;
+    else if (unread != 0)
+        snprintf(words, size, "kept in %s, %llu octets unreadable", name, (unsigned long long)unread);
+    else
+        snprintf(words, size, "kept in %s", name);
+    return error == 0 && unread == 0;
 }
 
 void spool_torn_found(spool_shard *shard, spool_segment *segment, uint64_t start, uint64_t end, uint32_t pieces)
 {
-    char kept[80] = "none of their octets is there";
+    char kept[100] = "none of their octets is there";
     if (end > segment->octets)
         end = segment->octets;
     if (start < end)
@@ -133,7 +143,7 @@ void spool_torn_found(spool_shard *shard, spool_segment *segment, uint64_t start
 
 void spool_damage_found(spool_shard *shard, spool_segment *segment, uint64_t start, uint64_t end, const char *what)
 {
-    char kept[80];
+    char kept[100];
     if (end > segment->octets)
         end = segment->octets;
     if (start > end)
