@@ -334,10 +334,11 @@ int disk_write(disk *self, int number, uint64_t offset, const void *data, size_t
         if (part > length - done)
             part = length - done;
         const uint8_t *from = (const uint8_t *)data + done;
-        if (memcmp(page_data(&to->written, index) + inside, from, part) != 0) {
+        bool is_other = memcmp(page_data(&to->written, index) + inside, from, part) != 0;
+        if (is_other)
             memcpy(page_for_writing(&to->written, index) + inside, from, part);
+        if (is_other || to->version_count > 0)      /* the same octets again may be what a failed sync has lost */
             note_versions(to, offset + done, part);
-        }
         done += part;
     }
     if (offset + length > to->size)

@@ -94,6 +94,44 @@ int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, si
     return error;
 }
 
+static int open_for_writing(spool_shard *self, const char *name, int flags)
+{
+    int fd;
+    do
+        fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+int spool_segment_write_again(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end)
+{
+    char name[24];
+    uint8_t block[16384];
+    spool_segment_name(segment->slot, name);
+    int fd = open_for_writing(self, name, O_DIRECT);
+    if (fd >= 0) {                  /* written past the cache: what was read is on the device */
+        close(fd);
+        return 0;
+    }
+    if (errno != EINVAL || (fd = open_for_writing(self, name, 0)) < 0)
+        return errno;
+    int error = 0;
+    while (start < end && error == 0) {
+        size_t part = end - start < sizeof block ? end - start : sizeof block;
+        error = spool_segment_pread(self, segment, block, part, start);
+        for (size_t done = 0; done < part && error == 0;) {
+            ssize_t written = pwrite(fd, block + done, part - done, (off_t)(start + done));
+            if (written > 0)
+                done += (size_t)written;
+            else if (written == 0 || errno != EINTR)
+                error = written == 0 ? EIO : errno;
+        }
+        start += part;
+    }
+    close(fd);
+    return error;
+}
+
 int spool_segment_sync(spool_shard *self, spool_segment *segment)
 {
     int error = open_read(self, segment);

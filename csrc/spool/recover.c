@@ -1,8 +1,8 @@
 /* Recovery: what the segments found at start still hold. Reader thread, in the background of a shard that already serves.
  *
  * Newest segment first: whatever was said about a message (outcome, freed) lies in its home segment or a newer one, so when an
- * envelope is met everything about it is known and it can be handed out at once. Nothing is written but files under damaged/;
- * a crash during recovery changes nothing.
+ * envelope is met everything about it is known and it can be handed out at once. Nothing is written but files under damaged/
+ * and, where the page cache may be all that has them, octets as they are; a crash during recovery changes nothing.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -293,10 +293,15 @@ static int find_message(context *self, const spool_scan *scan, const spool_index
 }
 
 /* A process that was killed may have left a batch written and not synced. What is read of it decides what is recycled, so it
- * must not be lost to a power cut afterwards. A footer is written only when all before it is durable. */
-static void make_durable(context *self)
+ * must not be lost to a power cut afterwards. Nor a batch whose sync has failed, the last one of its segment: the page cache keeps it
+ * and takes it for clean, so it is written again. A footer is written only when all before it is durable. */
+static void make_durable(context *self, const spool_scan *scan)
 {
-    int error = spool_segment_sync(self->shard, self->segment);
+    int error = 0;
+    if (scan->last_batch != 0)
+        error = spool_segment_write_again(self->shard, self->segment, scan->last_batch, scan->end);
+    if (error == 0)
+        error = spool_segment_sync(self->shard, self->segment);
     if (error == 0)
         return;
     self->segment->is_unread = true;
@@ -327,7 +332,7 @@ static int recover_segment(context *self)
     int error = spool_scan_segment(&source, source_is_stopping, &scan);
     self->segment->record_count = scan.count;
     if (!scan.has_footer)
-        make_durable(self);
+        make_durable(self, &scan);
     for (uint32_t i = 0; i < scan.damaged_count && error == 0; i++)
         spool_damage_found(self->shard, self->segment, scan.damaged[i].start, scan.damaged[i].end, "no valid record");
     if (scan.damaged_count != 0)
