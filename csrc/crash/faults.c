@@ -258,11 +258,15 @@ enum { SCRIPTS = sizeof scripts / sizeof scripts[0] };
 
 /* --- one case --- */
 
+/* Before the power goes: the fault ends and all heals; nothing; the process is killed and started again, and much becomes of what it
+ * finds. What a start believes must not hang on pages whose sync has failed. */
+typedef enum fault_end { ENDS_HEALED, ENDS_AT_ONCE, ENDS_KILLED, ENDS_COUNT } fault_end;
+
 typedef struct fault_case {
     unsigned script;
     layer_plan plan;
     bool is_buffered;
-    bool ends_at_once;                  /* the power goes before anything could heal */
+    fault_end end;
 } fault_case;
 
 static bool begin(const fault_case *what, workload *run)
@@ -363,6 +367,27 @@ static const char *judge_stop(workload *run)
     return run->error[0] != 0 ? run->error : NULL;
 }
 
+/* Every second message ends, and segments are given back, whatever a compaction left in them. */
+static const char *judge_start_after_kill(workload *run)
+{
+    workload_die(run);
+    run->may_report = run->has_damage;
+    run->error[0] = 0;
+    if (!workload_start_after_kill(run))
+        return run->error;
+    for (unsigned i = run->live_count; i-- > 0;)
+        if (i % 2 == 0)
+            workload_free(run, i);
+    workload_receive(run, 4000);
+    workload_turn(run, 1);
+    workload_settle(run);
+    if (run->mover.is_on && run->error[0] == 0 && !compacts_again(run) && run->error[0] == 0)
+        return "no compaction after a kill";
+    mover_stop(run);
+    workload_settle(run);
+    return run->error[0] != 0 ? run->error : NULL;
+}
+
 /* What is left if the power goes now: nothing but the durable, everything, and some between. */
 static const char *judge_cuts(workload *run, const fault_case *what, disk *at)
 {
@@ -380,6 +405,8 @@ static const char *judge_cuts(workload *run, const fault_case *what, disk *at)
     return error;
 }
 
+static const char *const end_words[ENDS_COUNT] = {"", ", the end", ", a kill"};
+
 /* False: *result tells. *calls: how many there were to fail. */
 static bool run_case(const fault_case *what, unsigned *calls, faults_result *result)
 {
@@ -387,8 +414,8 @@ static bool run_case(const fault_case *what, unsigned *calls, faults_result *res
     unsigned left = 0;
     char words[100], call[128];
     const layer_plan plan = what->plan;
-    snprintf(words, sizeof words, "%s%s, call %u %s%s, %u/4 arrive", scripts[what->script].name, what->is_buffered ? " (buffered)" : "",
-             plan.at, plan.is_lasting ? "and all after it " : "", layer_fault_names[plan.fault], plan.arrives);
+    snprintf(words, sizeof words, "%s%s, call %u %s%s, %u/4 arrive%s", scripts[what->script].name, what->is_buffered ? " (buffered)" : "",
+             plan.at, plan.is_lasting ? "and all after it " : "", layer_fault_names[plan.fault], plan.arrives, end_words[what->end]);
     rig_set_place("%s", words);
     layer_begin(disk_new(0), NULL, what->is_buffered, LAYER_HONEST);
     const char *error = begin(what, &run) && scripts[what->script].run(&run, plan) ? NULL : run.error;
@@ -400,10 +427,10 @@ static bool run_case(const fault_case *what, unsigned *calls, faults_result *res
     layer_disarm();
     if (error == NULL && run.error[0] != 0)
         error = run.error;
-    if (error == NULL && !what->ends_at_once)
-        error = judge_service(&run);
-    if (error == NULL && !what->ends_at_once)
+    if (error == NULL && what->end == ENDS_HEALED && (error = judge_service(&run)) == NULL)
         error = judge_stop(&run);
+    if (error == NULL && what->end == ENDS_KILLED)
+        error = judge_start_after_kill(&run);
     if (run.on.shard != NULL)
         workload_die(&run);
     mover_forget(&run);
@@ -449,7 +476,7 @@ faults_result faults_explore(bool is_buffered, unsigned every, const char *only)
                 unsigned stride = scripts[number].is_long && every == 1 ? 2 : every, calls = stride;
                 for (unsigned at = (unsigned)(fault + (int)variant) % stride; at < calls; at += stride) {
                     fault_case what = {number, {(layer_fault)fault, at, is_lasting, is_lasting ? 0 : 2 * variant}, is_buffered,
-                                       scripts[number].is_long && at / stride % 2 != 0};
+                                       (fault_end)(at / stride % ENDS_COUNT)};
                     if (!run_case(&what, &calls, &result) && !mistake_is_made(MISTAKE_NONE))
                         return result;      /* it is noticed */
                 }
@@ -513,7 +540,7 @@ faults_result faults_kill(bool is_buffered, unsigned every_of_long, const char *
             /* Until it ends unkilled. */
             for (unsigned at = scripts[number].is_long ? arrives / 2 % every : 0, tried = 0; struck + tried == result.struck;
                  at += every, tried++) {
-                fault_case what = {number, {LAYER_KILL, at, true, arrives}, is_buffered, false};
+                fault_case what = {number, {LAYER_KILL, at, true, arrives}, is_buffered, ENDS_KILLED};
                 run_kill_case(&what, &result);
             }
         }

@@ -255,7 +255,7 @@ static void note_kept(rig *self, const spool_notice *told)
     const char *name = strstr(told->text, "kept in damaged/");
     const spool_segment *segment = spool_shard_segment(self->shard, told->at.serial);
     spool_segment_face face;
-    if (name == NULL || segment == NULL || told->at.octets == 0 || self->kept_count == RIG_KEPT_LIMIT)
+    if (name == NULL || strstr(name, "unreadable") != NULL || segment == NULL || told->at.octets == 0 || self->kept_count == RIG_KEPT_LIMIT)
         return;
     rig_kept *made = &self->kept[self->kept_count];
     spool_segment_describe(segment, &face);
