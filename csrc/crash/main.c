@@ -3,7 +3,7 @@
  *     crash [--short] [--seed N] [--seeds N] [--turns N] [--samples N] [--processes N] [--buffered]
  *           [--at-least DISTINCT]                       everything, or as much as is said
  *     crash [--short] --states [--compaction|--no-compaction]       only the states; of one of the two kinds of run
- *     crash [--short] --faults                            only the failing calls and the small disk
+ *     crash [--short] --faults [--direct|--buffered]      only the failing calls and the small disk; of one of the two modes
  *     crash [--short] --script NAME                       only those of one script, as "a compaction"
  *     crash --small-disk MIB                              only a disk of that size, filled and emptied
  *     crash --state POSITION.INDEX --seed N ... [--trace]           one of them again, with the log that led to it
@@ -30,7 +30,7 @@ typedef struct command {
     unsigned seeds, every, disk_mib;    /* disk_mib: 0, unless that alone is wanted */
     uint64_t distinct_wanted;
     bool has_states, has_faults;
-    bool is_buffered_only;
+    bool is_buffered_only, is_direct_only;      /* the latter for the failing calls */
     bool has_plain, has_compaction;
     const char *script;                 /* NULL: all */
 } command;
@@ -93,6 +93,10 @@ static command parse(int count, char **words)
         }
         if (strcmp(word, "--buffered") == 0) {
             self.is_buffered_only = true;
+            continue;
+        }
+        if (strcmp(word, "--direct") == 0) {
+            self.is_direct_only = true;
             continue;
         }
         if (strcmp(word, "--compaction") == 0 || strcmp(word, "--no-compaction") == 0) {
@@ -213,7 +217,7 @@ static bool fill_small_disk(bool is_buffered, unsigned mib)
 static bool explore_faults(const command *self)
 {
     bool is_right = true;
-    for (int is_buffered = 0; is_buffered < 2; is_buffered++) {
+    for (int is_buffered = self->is_buffered_only; is_buffered < (self->is_direct_only ? 1 : 2); is_buffered++) {
         const char *mode = is_buffered ? "buffered" : "direct";
         faults_result result = faults_explore(is_buffered, self->every, self->script);
         printf("faults %s: %u cases, %u struck, %u ops refused, %u failed\n", mode, result.cases, result.struck, result.refused,
