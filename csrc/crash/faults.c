@@ -305,9 +305,11 @@ static bool serves_again(workload *self)
 /* Nobody is harmed by what has failed: what is worth emptying is emptied. */
 static bool compacts_again(workload *run)
 {
+    spool_statistics figures;
     for (unsigned i = 0; i < 200 && run->error[0] == 0; i++) {
         workload_turn(run, 20);
-        if (i > 10 && run->mover.victim == NULL && spool_shard_excess(run->on.shard) == 0)
+        spool_shard_statistics(run->on.shard, &figures);
+        if (i > 10 && run->mover.victim == NULL && figures.excess_segments == 0)
             return true;
     }
     return false;

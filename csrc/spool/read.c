@@ -94,11 +94,11 @@ int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, si
     return error;
 }
 
-static int open_for_writing(spool_shard *self, const char *name, int flags)
+static int open_for_writing(spool_shard *self, const char *name)
 {
     int fd;
     do
-        fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags);
+        fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     while (fd < 0 && errno == EINTR);
     return fd;
 }
@@ -108,12 +108,8 @@ int spool_segment_write_again(spool_shard *self, spool_segment *segment, uint64_
     char name[24];
     uint8_t block[16384];
     spool_segment_name(segment->slot, name);
-    int fd = open_for_writing(self, name, O_DIRECT);
-    if (fd >= 0) {                  /* written past the cache: what was read is on the device */
-        close(fd);
-        return 0;
-    }
-    if (errno != EINVAL || (fd = open_for_writing(self, name, 0)) < 0)
+    int fd = open_for_writing(self, name);      /* that a direct open works would say nothing of how it was written */
+    if (fd < 0)
         return errno;
     int error = 0;
     while (start < end && error == 0) {

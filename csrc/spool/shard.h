@@ -244,7 +244,7 @@ void spool_reader_serve(spool_shard *self);     /* reader thread: whatever reads
 bool spool_reader_is_stopping(spool_shard *self);
 int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, size_t length, uint64_t offset);
 int spool_segment_sync(spool_shard *self, spool_segment *segment);
-/* Where writes go through the page cache: the octets as they are read, so that the next sync has them to write. */
+/* The octets as they are read: should the page cache alone have them, the next sync has them to write. */
 int spool_segment_write_again(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end);
 /* One checked record; 0, EBADMSG or an errno. */
 int spool_segment_read_record(spool_shard *self, spool_segment *segment, uint32_t offset, uint32_t length,
