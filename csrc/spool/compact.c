@@ -35,12 +35,19 @@ static bool has_only_freed(const spool_segment *segment)
     return !segment->is_old && segment->live == 0 && segment->live_octets == 0 && segment->outcomes == 0;
 }
 
+/* For so long what was just sealed is left alone. */
+static uint64_t young_ms(const spool_shard *self, bool is_quick)
+{
+    uint64_t young = YOUNG_MS / spool_shard_haste(self);
+    return is_quick && young > CHAIN_MS ? CHAIN_MS : young;
+}
+
 static bool may_be_victim(const spool_shard *self, const spool_segment *segment, uint64_t now_ms, bool is_resting)
 {
     bool is_quick = has_only_freed(segment);
     return segment->is_sealed && !segment->is_retiring && !segment->is_broken && !segment->is_unread && !segment->is_victim
         && (is_quick || !is_resting)
-        && now_ms >= segment->sealed_ms + (is_quick ? CHAIN_MS : YOUNG_MS / spool_shard_haste(self))
+        && now_ms >= segment->sealed_ms + young_ms(self, is_quick)
         && now_ms >= segment->compact_after_ms
         && (!spool_shard_has_room(self) ? segment->live_octets <= FULL_LIMIT_OCTETS
                                         : segment->live_octets * 2 < (int64_t)segment->octets);

@@ -207,7 +207,7 @@ cdef class Compactor:
     cdef spool_segment *victim
     cdef octets *index
     cdef uint32_t count, cursor
-    cdef uint32_t under_way                 # moves and reads
+    cdef uint32_t under_way, moves          # moves and reads; and as many may be
     cdef uint64_t octets_under_way
     cdef uint64_t rest_from_us, debt_us     # since when a rest is owed, and how long a one at the bound; 0: none yet
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
@@ -345,7 +345,7 @@ cdef class Compactor:
 
     cdef int one_less(self) noexcept:
         self.under_way -= 1
-        if self.victim != NULL and self.under_way <= MOVES / 2:
+        if self.victim != NULL and self.under_way <= self.moves / 2:
             self.schedule_step()
         return 0
 
@@ -366,13 +366,14 @@ cdef class Compactor:
 
     def _step(self):
         cdef const uint8_t *entry
-        cdef uint32_t kind, looked = 0, moves = MOVES * min(self.shard.haste(), <uint32_t>4)
+        cdef uint32_t kind, looked = 0
         cdef message *m
         self.step_is_due = False
+        self.moves = MOVES * min(self.shard.haste(), <uint32_t>4)
         if self.victim == NULL or self.index == NULL or self.is_stopping or self.is_settling:
             return
         while self.cursor < self.count:
-            if self.under_way >= moves or self.octets_under_way >= MOVES_OCTETS:
+            if self.under_way >= self.moves or self.octets_under_way >= MOVES_OCTETS:
                 return                              # one_less() goes on
             looked += 1
             if looked > SLICE:
