@@ -90,6 +90,15 @@ def test_a_clock_that_was_set_back_keeps_nobody_out_for_longer_than_a_day(folder
     assert arrival_ns <= time.monotonic_ns() + DAY_NS
 
 
+def test_a_clock_that_is_not_set_yet_uses_up_no_more_than_was_used(folder: int, tmp_path: Path, monkeypatch) -> None:
+    """A machine without one of its own starts the relay in 1970."""
+    counts = restarted(folder)
+    assert Quota(counts.sent, "alice@x.example", ALLOWED).take_message()
+    QuotaFile(folder, counts.sent).save()
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert left(restarted(folder)) == 2
+
+
 def test_nothing_is_written_when_nothing_was_sent(folder: int, tmp_path: Path) -> None:
     counts = restarted(folder)
     file = QuotaFile(folder, counts.sent)

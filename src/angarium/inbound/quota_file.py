@@ -26,6 +26,7 @@ class _Kept(msgspec.Struct):
     version: int
     secret: bytes
     whole: list[tuple[int, int]]
+    written_utc_ms: int = 0
 
 
 class QuotaFile:
@@ -45,7 +46,8 @@ class QuotaFile:
         kept = msgspec.json.decode(octets, type=_Kept)  # its errors are ValueErrors
         if kept.version != 1:
             raise ValueError(f"version {kept.version}")
-        now_utc_ns, now_mono_ns = time.time_ns(), time.monotonic_ns()
+        # The clock may be behind until it is set: it is not earlier than when this was written.
+        now_utc_ns, now_mono_ns = max(time.time_ns(), kept.written_utc_ms * 1_000_000), time.monotonic_ns()
         arrivals = {}
         for key, whole_utc_ms in kept.whole:
             if not 0 < key < 1 << 64:
@@ -64,5 +66,5 @@ class QuotaFile:
             return
         ahead_ns = time.time_ns() - time.monotonic_ns()
         whole = [(key, (arrival_ns + ahead_ns) // 1_000_000) for key, arrival_ns in arrivals.items()]
-        self._file.write(msgspec.json.encode(_Kept(1, self._sent.secret, whole)))
+        self._file.write(msgspec.json.encode(_Kept(1, self._sent.secret, whole, time.time_ns() // 1_000_000)))
         self._written = arrivals
