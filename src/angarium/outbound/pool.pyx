@@ -201,7 +201,10 @@ cdef class Pool(ConnectionOwner):
             self.ready.way.leave_dial_lines(self.ready)
             if self.ready.way.others_wait():
                 return True
-        return self.ready.way.must_yield(connection.taken_count >= TURN_TRANSACTIONS)
+        if not self.ready.way.must_yield(connection.taken_count >= TURN_TRANSACTIONS):
+            return False
+        connection.is_worn_out = True                   # it is asked again before it ends, and others may be first in line then
+        return True
 
     cdef void idle(self, Connection connection) noexcept:
         self.put(connection, IDLE)

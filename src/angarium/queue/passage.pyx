@@ -86,7 +86,7 @@ cdef class Gate:
         while count and self.line:
             ready = self.line.popleft()
             passage = self.passage_of(ready)
-            if passage is None:                 # it goes past here no more
+            if passage is None or not passage.is_in_line:       # it goes past here no more, or anew
                 continue
             passage.is_in_line = False
             if ready.count:
@@ -104,7 +104,8 @@ cdef class Gate:
         try:
             self.dial_line.stand(ready, passage.held != 0, is_first)
             if not self.is_dial_armed:          # else next_to_dial() does so: it looks at all pools, and many sites may come
-                (<ReadyQueue>ready).egress.spare(self)
+                if self.queue_count > 1:        # else the only one with idle connections here would be this one
+                    (<ReadyQueue>ready).egress.spare(self)
                 self.arm_dial(wait_ns)
         except Exception:
             pass                    # likewise
@@ -140,7 +141,7 @@ cdef class Gate:
         self.is_dial_armed = False
         self.serve()
         ready = self.dial_line.foremost()
-        if ready is not None:
+        if ready is not None and self.queue_count > 1:
             ready.egress.spare(self)
 
     def see_turns(self, list given):
@@ -214,6 +215,8 @@ cdef class Gate:
             return False
         ready = self.dial_line.foremost()
         if ready.way is None or not ready.way.keeps_places or self.hastened_for is ready:
+            return False
+        if self.free_places():                  # it waits for the rate of connections: one that ends would only use that up
             return False
         self.hastened_for = ready
         return True

@@ -8,6 +8,7 @@ cdef class Way:
     cdef readonly list passages         # of Passage, one at least, in the order in which the gates are asked
     cdef bint is_metered                # one of the gates has a rate of messages
     cdef uint32_t missed                # times in a row that one gate had no place while another had
+    cdef uint32_t times_kept
     cdef bint keeps_places              # it waits at one gate with places at others in hand
 
     cdef Passage passage_of(self, Gate gate)                    # None: it does not pass there

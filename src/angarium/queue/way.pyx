@@ -77,14 +77,16 @@ cdef class Way:
 
     cdef int keep(self, object ready, int count) except -1:
         cdef int i
-        (<ReadyQueue>ready).ledger.loop.call_later(KEEP_S, self.kept_long_enough, ready)
+        self.times_kept += 1
+        (<ReadyQueue>ready).ledger.loop.call_later(KEEP_S, self.kept_long_enough, ready, self.times_kept)
         for i in range(count):
             (<Passage>self.passages[i]).is_kept = True
         self.keeps_places = True
         return 0
 
-    def kept_long_enough(self, ready):
-        self.let_go(ready)
+    def kept_long_enough(self, ready, times_kept):
+        if times_kept == self.times_kept and (<ReadyQueue>ready).way is self:       # else they were used, and are kept anew
+            self.let_go(ready)
 
     cdef void let_go(self, object ready) noexcept:
         cdef Passage passage
