@@ -475,7 +475,7 @@ faults_result faults_explore(bool is_buffered, unsigned every, const char *only)
                 if (is_lasting && (fault == LAYER_EINTR || fault == LAYER_SHORT))
                     continue;           /* for ever interrupted is not a fault that ends */
                 /* Not the same calls for every error, where not all are struck. */
-                unsigned stride = scripts[number].is_long && every == 1 ? 2 : every, calls = stride;
+                unsigned stride = !scripts[number].is_long ? every : every == 1 ? 2 : 3 * every, calls = stride;
                 for (unsigned at = (unsigned)(fault + (int)variant) % stride; at < calls; at += stride) {
                     fault_case what = {number, {(layer_fault)fault, at, is_lasting, is_lasting ? 0 : 2 * variant}, is_buffered,
                                        (fault_end)(at / stride % ENDS_COUNT)};
