@@ -107,7 +107,8 @@ class PublicRelay(Angarium):
         self._tables = tables
 
     def configuration(self) -> str:
-        text = CONFIGURATION.replace('relay_from = ["127.0.0.0/8"]', 'relay_to = ["sink.example"]')
+        strangers = 'relay_to = ["sink.example"]\nmax_sessions = 100_000'  # the default is as many as the crowd
+        text = CONFIGURATION.replace('relay_from = ["127.0.0.0/8"]', strangers)
         return text + self._tables.replace("{", "{{").replace("}", "}}")
 
 

@@ -6,10 +6,10 @@
 
 The backlog is written into an empty spool: messages of one recipient each, with an outcome that puts the next attempt
 hours ahead. Then the relay starts over it, as after a crash: the last segments have no index and are scanned.
-`accepts` is the time until a client is greeted, `scheduled` until every message is in the queue; memory is the growth
-of RSS of the process tree against the same relay without a backlog, after it has come to rest. Then the relay's first
-row (4 KiB, 100 sessions) with the backlog and without, in turn. Writes results/backlog.json, an entry for each size
-from a million on.
+`greeted` is the time until a client is greeted, `accepts` until a message that it sends at once has its 250,
+`scheduled` until every message is in the queue; memory is the growth of RSS of the process tree against the same relay
+without a backlog, after it has come to rest. Then the relay's first row (4 KiB, 100 sessions) with the backlog and
+without, in turn. Writes results/backlog.json, an entry for each size from 100,000 on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import json
 import os
 import shutil
+import smtplib
 import statistics
 import struct
 import sys
@@ -44,6 +45,7 @@ LATER_S = 6 * 3600
 BODY = b"From: a@source.example\r\nSubject: backlog\r\n\r\n" + b"x" * 70 + b"\r\n"
 REPLY, REMOTE = b"4.2.1 try again later", b"mx.busy.example[192.0.2.1]:25"
 AT_ONCE = 2000
+KEPT_FROM = 100_000  # of fewer the relay itself is what is measured
 ACCEPT_BAR_S, SCHEDULED_BAR_S, MEMORY_BAR_OCTETS, RATE_BAR = 1.0, 5.0, 200, 0.9
 WriteShard = Callable[[Path, int, int], Coroutine[Any, Any, None]]
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "backlog.json"
@@ -132,14 +134,17 @@ def workers_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def resident(relay: Angarium) -> int:
-    """RSS of the workers, without the supervisor."""
+    """RSS of the process tree."""
     return process_tree.memory(relay.pid).rss_octets
 
 
 def start(relay: Angarium, messages: int) -> dict[str, float]:
     began = time.monotonic()
     relay.start()
-    accepts_s = time.monotonic() - began
+    greeted_s = time.monotonic() - began
+    with smtplib.SMTP("127.0.0.1", relay.port, timeout=60) as client:  # raises unless it is taken
+        client.sendmail("a@source.example", ["first@relay.example"], "Subject: first\r\n\r\nfirst\r\n")
+        accepts_s = time.monotonic() - began
     while True:
         figures = workers_of(status(relay))
         is_loading = not figures or any(each.get("loading", 1) for each in figures)
@@ -150,7 +155,7 @@ def start(relay: Angarium, messages: int) -> dict[str, float]:
         time.sleep(0.05)
     scheduled_s = time.monotonic() - began
     time.sleep(1.0)
-    return {"accepts_s": accepts_s, "scheduled_s": scheduled_s, "rss": float(resident(relay))}
+    return {"greeted_s": greeted_s, "accepts_s": accepts_s, "scheduled_s": scheduled_s, "rss": float(resident(relay))}
 
 
 def main() -> int:
@@ -186,6 +191,7 @@ def main() -> int:
     result = {
         "messages": chosen.messages,
         "domains": DOMAINS,
+        "greeted_s": round(loaded["greeted_s"], 2),
         "accepts_s": round(loaded["accepts_s"], 2),
         "scheduled_s": round(loaded["scheduled_s"], 2),
         "octets_per_recipient": round(memory, 1),
@@ -204,7 +210,7 @@ def main() -> int:
         f"{memory:.0f} octets of memory each (bar {MEMORY_BAR_OCTETS}); new mail at {ratio:.0%} of the rate without "
         f"(bar {RATE_BAR:.0%}): {rates}"
     )
-    if chosen.messages >= parser.get_default("messages"):
+    if chosen.messages >= KEPT_FROM:
         runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         runs[str(chosen.messages)] = {"machine": facts, **result}
         RESULTS.write_text(json.dumps(runs, indent=1) + "\n")

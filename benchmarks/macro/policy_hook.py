@@ -40,6 +40,8 @@ from angarium.policy import Rcpt, Reject
         return Reject("Closed")
     return None
 """
+# RSET counts as junk.
+LISTENER = 'address = "127.0.0.1:0"\nrelay_from = ["127.0.0.0/8"]\nmax_junk = 1_000_000\n'
 KINDS = {"no hook": None, "function": "", "async function": "async "}
 RCPTS = 100
 
@@ -80,7 +82,7 @@ def measured_us(kind: str | None, groups: int) -> float:
         if kind is not None:
             (folder / "policy.py").write_text(HOOK.format(kind=kind))
             config = f'[policy]\nfile = "{folder}/policy.py"\n'
-        with RelayProcess(folder, config) as relay:
+        with RelayProcess(folder, config, listener=LISTENER) as relay:
             (pid,) = relay.workers()
             client = Client(relay.port)
             client.play(max(10, groups // 10))

@@ -27,6 +27,7 @@ import process_tree
 import scale
 
 SITES, BAR = 11, 0.05
+MESSAGES = 88_000  # of fewer most is the beginning, in which the site that refuses is not known to
 RECEIVERS = {
     "takes": "",
     "turns-away": '[receiver.r]\naddress = ["127.43.0.0/32"]\nreply = ["connect=421 4.3.2 Not now"]\n',
@@ -95,7 +96,7 @@ def measure(directory: Path, rounds: int, messages: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--messages", type=int, default=88_000)
+    parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"))
     chosen = parser.parse_args()

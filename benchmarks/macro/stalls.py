@@ -44,6 +44,7 @@ BAR_MS = 20.0
 MAX_AGE_S = 5 * 86400  # the default
 WRITTEN_S, WRITTEN_PER_S = 60, 6000  # the backlog is written and taken over, and what comes before expiry is done
 EXPIRED_WITHIN_S = 120
+BEHIND_S = 3.0  # what a deletion leaves to be written and given back
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 DELETIONS = {
     "deletion of a domain": ("--domain", "domain8.example"),
@@ -187,6 +188,7 @@ def main() -> int:
             time.sleep(3)
             phase("nothing")
             phase("listing, nobody found", angarium(relay, "queue", "list", "--domain", "nobody.example"))
+            phase("listing, a thousand", angarium(relay, "queue", "list", "--limit", "1000"), lambda relay: None)
             phase("retry of a domain", angarium(relay, "queue", "retry", "--domain", "domain7.example"))
             phase("retry of all, one site", angarium(relay, "queue", "retry", "--all"))
             phase("suspension of all", angarium(relay, "queue", "suspend", "--all", "--name", "stalls"))
@@ -197,7 +199,7 @@ def main() -> int:
             time.sleep(1)
             phase("reload", until=lambda relay: None)
             for name, filters in DELETIONS.items():
-                phase(name, angarium(relay, "queue", "delete", *filters), lambda relay: None)
+                phase(name, angarium(relay, "queue", "delete", *filters), lambda relay: time.sleep(BEHIND_S))
             client.end()
         finally:
             relay.stop()

@@ -4,7 +4,7 @@
 
 64 writers commit 4 KiB messages as fast as they can, each over at once; beside them a share of as many messages goes
 through the queue and is deferred for hours, so that every segment is left with a few that hold it. Twenty times a
-second the octets of all segment files are compared with twice what lives in them: what they are beyond that is given
+second the octets of all segments in use are compared with twice what lives in them: what they are beyond that is given
 in segments, at most and at the end. Bar: never more than 24 segments (1.5 GiB by default), in every run. With it the
 messages a second, which compaction shares the disk with. Exit status: 0 when it is met, 1 when not.
 """

@@ -35,7 +35,7 @@ def bar_of(writers: int) -> float:
 
 
 def cell(parent: Path, size: int, writers: int, seconds: float) -> dict[str, stores.Outcome]:
-    """One round. The raw disk before and after ours: what the machine does meanwhile weighs on both alike."""
+    """One round. The raw disk right behind ours: what the machine does meanwhile weighs on both alike."""
     ours = stores.in_new_directory(parent, partial(stores.angarium, writers=writers, size=size, seconds=seconds))
     raw = stores.in_new_directory(
         parent, partial(stores.raw, octets=max(ours.octets_per_sync, 512), seconds=seconds)
