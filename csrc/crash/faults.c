@@ -533,15 +533,14 @@ static bool run_kill_case(const fault_case *what, faults_result *result)
     return error == NULL;
 }
 
-faults_result faults_kill(bool is_buffered, unsigned every_of_long, const char *only)
+faults_result faults_kill(bool is_buffered, unsigned every, const char *only)
 {
     faults_result result = {0};
     for (unsigned number = 0; number < SCRIPTS; number++)
         for (unsigned arrives = 0; arrives <= 4 && is_wanted(only, number); arrives += 2) {
-            unsigned struck = result.struck, every = scripts[number].is_long ? every_of_long : 1;
+            unsigned struck = result.struck, stride = scripts[number].is_long ? 2 * every : every == 1 ? 1 : 2;
             /* Until it ends unkilled. */
-            for (unsigned at = scripts[number].is_long ? arrives / 2 % every : 0, tried = 0; struck + tried == result.struck;
-                 at += every, tried++) {
+            for (unsigned at = arrives / 2 % stride, tried = 0; struck + tried == result.struck; at += stride, tried++) {
                 fault_case what = {number, {LAYER_KILL, at, true, arrives}, is_buffered, ENDS_KILLED};
                 run_kill_case(&what, &result);
             }

@@ -14,8 +14,9 @@ typedef struct faults_result {
 faults_result faults_explore(bool is_buffered, unsigned every, const char *only);
 bool faults_has_script(const char *name);
 
-/* The same scripts killed at every call (of long scripts: every so many), started again, and cut off from power after that. */
-faults_result faults_kill(bool is_buffered, unsigned every_of_long, const char *only);
+/* The same scripts killed at every call (`every` not 1: at every second, and of long scripts at half as many as fail), started again,
+ * and cut off from power after that. */
+faults_result faults_kill(bool is_buffered, unsigned every, const char *only);
 
 /* A disk of so many MiB, at most FAULTS_DISK_MIB_MOST. NULL or what went wrong. `words` receives what happened, in figures. */
 enum { FAULTS_DISK_MIB = 5, FAULTS_DISK_MIB_MOST = 80 };

@@ -224,7 +224,7 @@ static bool explore_faults(const command *self)
                result.failures);
         if (result.failures != 0)
             printf("FAILED: %s\n", result.first);
-        faults_result kills = faults_kill(is_buffered, self->every == 1 ? 2 : 2 * self->every, self->script);
+        faults_result kills = faults_kill(is_buffered, self->every, self->script);
         printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
         if (kills.failures != 0)
             printf("FAILED: %s\n", kills.first);

@@ -75,7 +75,7 @@ async def test_draining_finishes_what_is_in_hand_and_says_quit(tmp_path: pathlib
         assert all(b"QUIT\r\n" in b"".join(server.reads[number - 1]) for number in used)
         delivered = len(relay.events("delivered"))
         assert delivered == len(server.received)
-        assert relay.scheduler.depth()["recipients"] == 20 - delivered
+        await until(lambda: relay.scheduler.depth()["messages"] == 20 - delivered)
 
 
 @on_uvloop
