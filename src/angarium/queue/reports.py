@@ -8,8 +8,10 @@ attempt, and never loses the report.
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
 from collections.abc import Callable
+from typing import Final
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
@@ -32,6 +34,8 @@ _BODY_8BITMIME = 4
 _DOT_LINE = 8
 _REQUIRETLS = 2048
 
+AT_ONCE: Final = 16  # a third of a millisecond each
+
 
 class Reporter:
     """One per worker. `hostname` is what reports say they come from.
@@ -46,12 +50,24 @@ class Reporter:
         self._hostname = hostname
         self._journal = journal
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: collections.deque[tuple[Scheduler, int]] = collections.deque()
 
     def report(self, scheduler: Scheduler, pointer: int) -> None:
         """Called by the scheduler, which holds the message until it hears Scheduler.reported()."""
-        task = scheduler.loop.create_task(self._report(scheduler, pointer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting.append((scheduler, pointer))
+        self._begin()
+
+    def _begin(self) -> None:
+        # Of a backlog that expires, reports would be composed in one turn of the loop as fast as it is read back.
+        while self._waiting and len(self._tasks) < AT_ONCE:
+            scheduler, pointer = self._waiting.popleft()
+            task = scheduler.loop.create_task(self._report(scheduler, pointer))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._begin()
 
     async def drain(self) -> None:
         """Waits for reports under way: at shutdown, before the spool closes."""
