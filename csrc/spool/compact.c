@@ -25,7 +25,7 @@ enum {
     EXCESS_LIMIT = 64,              /* counted; beyond, the disk or the moves themselves are what is slow */
     DENSE_PARTS = 32,               /* live octets that are more than such a part are read with what lies between */
     CALM_SEGMENTS = 12,             /* so many beyond are no reason to take the disk from commits */
-    HASTE_PER_SEGMENT = 4,          /* with each segment more */
+    HASTE_PER_SEGMENT = 8,          /* with each segment more */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
 

@@ -46,14 +46,14 @@ cdef enum:
     BUSY_AGAIN_MS = 5000
     DAMAGED_AGAIN_MS = 3600000
     # The pace, so that commits lose little: so much time for each move and octet, from the beginning of one victim to the next, is
-    # a thousand moves or 16 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
+    # five hundred moves or 8 MB a second. Not from move to move: a trickle of copies would leave some in every segment that new mail
     # fills, and none of those could be used again without a move of its own. While it rests from moving, segments that hold nothing
     # but freed entries are emptied all the same: the copies of each victim pin a chain of those (csrc/spool/compact.c).
     # The pace follows what the disk takes beyond its bound (haste, csrc/spool/compact.c): a few segments beyond are left to it, and
     # commits lose next to nothing; with each one more it grows by a multiple. So it settles where as many segments are emptied as
     # mail leaves behind, however fast that comes.
-    MOVE_US = 1000
-    OCTETS_PER_US = 16
+    MOVE_US = 2000
+    OCTETS_PER_US = 8
 
 cdef double LOOK_S = 0.5            # between looks for a victim
 cdef double RESTING_LOOK_S = 0.02
