@@ -458,9 +458,7 @@ static int commit_freed(spool_shard *self, spool_freed *freed, int earlier_error
 static void retire(spool_shard *self, spool_segment *segment)
 {
     spool_committer *commit = &self->commit;
-    char name[24];
-    spool_segment_name(segment->slot, name);
-    segment->fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    segment->fd = spool_slot_open(self, segment->slot);
     int error = segment->fd < 0 ? errno : spool_segment_write_header(self, segment, SPOOL_SEGMENT_FREE);
     if (segment->fd >= 0)
         close(segment->fd);

@@ -23,7 +23,6 @@ enum {
     YOUNG_MS = 2000,                /* sealed since: what is in it is most likely just being delivered; less the more there is beyond */
     CHAIN_MS = 100,                 /* likewise, of a segment with freed entries only: a few more let go of the chain by one */
     EXCESS_LIMIT = 64,              /* counted; beyond, the disk or the moves themselves are what is slow */
-    DENSE_PARTS = 32,               /* live octets that are more than such a part are read with what lies between */
     CALM_SEGMENTS = 12,             /* so many beyond are no reason to take the disk from commits */
     HASTE_PER_SEGMENT = 8,          /* with each segment more */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
@@ -95,11 +94,6 @@ uint32_t spool_shard_haste(const spool_shard *self)
 bool spool_segment_has_live(const spool_segment *segment)
 {
     return segment->live != 0;
-}
-
-bool spool_segment_is_dense(const spool_segment *segment)
-{
-    return segment->live_octets * DENSE_PARTS > (int64_t)segment->octets;
 }
 
 bool spool_segment_frees_others(const spool_segment *segment, uint32_t offset)

@@ -65,13 +65,7 @@ static int copy_out(spool_shard *shard, spool_segment *segment, int fd, uint64_t
             *unread += part;
             done = has_octets <= at ? 0 : has_octets - at < part ? has_octets - at : part;
         }
-        while (done < part && error == 0) {
-            ssize_t written = pwrite(fd, block + done, part - done, (off_t)(at + done));
-            if (written > 0)
-                done += (size_t)written;
-            else if (written == 0 || errno != EINTR)
-                error = written == 0 ? EIO : errno;
-        }
+        error = spool_write_at(fd, block + done, part - done, at + done);
         at += part;
     }
     return error != 0 ? error : sync_fd(fd);

@@ -139,24 +139,19 @@ static spool_notice_place left_alone(spool_shard *self, uint32_t serial)
 /* What was pinned by a segment is given back because its header says FREE, so it must not become LIVE again with a power cut. What is
  * read here may be in the page cache only: written by a process that was killed before its sync, or whose sync failed. After the latter
  * the kernel takes the pages for clean, and another sync would succeed over what is not on the disk: they are written anew. */
-static int confirm_free(spool_shard *self, const char *name, spool_segment_header *header)
+static int confirm_free(spool_shard *self, uint32_t slot, spool_segment_header *header)
 {
     uint8_t block[SPOOL_HEADER_OCTETS] = {0};
     header->generation++;
     spool_header_encode(block, header);
-    int fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW), error = fd < 0 ? errno : 0;
-    for (size_t done = 0; done < sizeof block && error == 0;) {
-        ssize_t written = pwrite(fd, block + done, sizeof block - done, (off_t)done);
-        if (written > 0)
-            done += (size_t)written;
-        else if (written == 0 || errno != EINTR)
-            error = written == 0 ? EIO : errno;
-    }
+    int fd = spool_slot_open(self, slot);
+    if (fd < 0)
+        return errno;
+    int error = spool_write_at(fd, block, sizeof block, 0);
     while (error == 0 && fdatasync(fd) != 0)
         if (errno != EINTR)
             error = errno;
-    if (fd >= 0)
-        close(fd);
+    close(fd);
     return error;
 }
 
@@ -201,7 +196,7 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         return 0;
     }
 
-    int free_error = header.use == SPOOL_SEGMENT_FREE ? confirm_free(self, name, &header) : 0;
+    int free_error = header.use == SPOOL_SEGMENT_FREE ? confirm_free(self, slot, &header) : 0;
     if (header.incarnation > *last_incarnation)
         *last_incarnation = header.incarnation;
     if (header.generation > self->commit.generation)

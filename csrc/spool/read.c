@@ -10,7 +10,7 @@
 #include "spool/crc32c.h"
 #include "spool/shard.h"
 
-enum { OPEN_LIMIT = 128, AHEAD_OCTETS = 1 << 20 };
+enum { OPEN_LIMIT = 128 };
 
 /* --- descriptors, least recently used first out --- */
 
@@ -94,34 +94,18 @@ int spool_segment_pread(spool_shard *self, spool_segment *segment, void *out, si
     return error;
 }
 
-static int open_for_writing(spool_shard *self, const char *name)
-{
-    int fd;
-    do
-        fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
 int spool_segment_write_again(spool_shard *self, spool_segment *segment, uint64_t start, uint64_t end)
 {
-    char name[24];
     uint8_t block[16384];
-    spool_segment_name(segment->slot, name);
-    int fd = open_for_writing(self, name);      /* that a direct open works would say nothing of how it was written */
+    int fd = spool_slot_open(self, segment->slot);      /* that a direct open works would say nothing of how it was written */
     if (fd < 0)
         return errno;
     int error = 0;
     while (start < end && error == 0) {
         size_t part = end - start < sizeof block ? end - start : sizeof block;
         error = spool_segment_pread(self, segment, block, part, start);
-        for (size_t done = 0; done < part && error == 0;) {
-            ssize_t written = pwrite(fd, block + done, part - done, (off_t)(start + done));
-            if (written > 0)
-                done += (size_t)written;
-            else if (written == 0 || errno != EINTR)
-                error = written == 0 ? EIO : errno;
-        }
+        if (error == 0)
+            error = spool_write_at(fd, block, part, start);
         start += part;
     }
     close(fd);
@@ -214,18 +198,6 @@ static bool is_still_there(spool_shard *self, spool_segment *segment)
         && header.serial == segment->serial && header.salt == segment->salt && header.use == SPOOL_SEGMENT_LIVE;
 }
 
-/* A victim's live records are a few KiB here and there: read one by one, each is a request that the next commit stands behind. */
-static void read_ahead(spool_shard *self, spool_segment *segment, uint64_t offset)
-{
-    if (segment == NULL || open_read(self, segment) != 0)
-        return;
-    uint64_t end = offset / AHEAD_OCTETS * AHEAD_OCTETS + AHEAD_OCTETS;
-    if (end == segment->read_ahead_end)
-        return;
-    segment->read_ahead_end = end;
-    posix_fadvise(segment->read_fd, (off_t)(end - AHEAD_OCTETS), AHEAD_OCTETS, POSIX_FADV_WILLNEED);
-}
-
 static void read_all(spool_shard *self, spool_read_op *reads)
 {
     while (reads != NULL) {
@@ -233,8 +205,6 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         reads = op->next;
         op->next = NULL;
         op->out = NULL;
-        if (op->is_in_order)
-            read_ahead(self, op->place.segment, op->place.offset);
         if (op->wants_index)
             op->error = spool_segment_read_index(self, op->place.segment, &op->out);
         else

@@ -115,6 +115,32 @@ int spool_segment_write_header(spool_shard *self, spool_segment *segment, spool_
     return error;
 }
 
+int spool_write_at(int fd, const uint8_t *data, size_t length, uint64_t offset)
+{
+    while (length > 0) {
+        ssize_t written = pwrite(fd, data, length, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return written < 0 ? errno : EIO;
+        data += written;
+        length -= (size_t)written;
+        offset += (uint64_t)written;
+    }
+    return 0;
+}
+
+int spool_slot_open(const spool_shard *self, uint32_t slot)
+{
+    char name[24];
+    int fd;
+    spool_segment_name(slot, name);
+    do
+        fd = openat(self->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 /* O_DIRECT where the file system has it; *is_new tells whether the file was made. */
 static int open_slot(spool_shard *self, uint32_t slot, int flags, int *fd)
 {

@@ -61,7 +61,6 @@ struct spool_segment {
 
     /* reader thread */
     int read_fd;                            /* -1 when closed */
-    uint64_t read_ahead_end;                /* of what was asked for last for reads in order */
     spool_segment *newer_read, *older_read; /* list of open read_fd by last use */
     spool_counts scan_about;                /* found by recovery; merged into `about` when the scan is over */
 
@@ -228,6 +227,8 @@ void spool_segment_name(uint32_t slot, char out[24]);
 spool_segment *spool_segment_new(void);
 void spool_segment_destroy(spool_segment *segment);
 int spool_write_durable(spool_shard *self, int fd, const uint8_t *data, size_t length, uint64_t offset);
+int spool_write_at(int fd, const uint8_t *data, size_t length, uint64_t offset);    /* everything or an error; not durable */
+int spool_slot_open(const spool_shard *self, uint32_t slot);    /* for writing through the page cache; -1 and errno */
 int spool_segment_prepare_begin(spool_shard *self);     /* next_state NONE -> FILLING or READY */
 int spool_segment_prepare_fill(spool_shard *self);      /* one slice of zeros; -> READY at the end */
 int spool_segment_prepare_finish(spool_shard *self);    /* -> READY at once, without the rest of the zeros */

@@ -73,7 +73,6 @@ struct spool_read_op {
     spool_read_op *next;        /* private */
     spool_place place;          /* of a record (length of payload known) */
     bool wants_index;           /* instead: all records of place.segment, as in a footer's payload (spool_index_check) */
-    bool is_in_order;           /* more are about to be read behind this one: one large read of the disk for many of them */
     spool_identity wanted;
     octets *out;                /* result: payload, one reference for the submitter; NULL on error */
     int error;                  /* 0, EIO, EBADMSG (CRC or header wrong, another record: the message is damaged) */
@@ -177,8 +176,6 @@ spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bool 
 uint32_t spool_shard_haste(const spool_shard *self);
 /* Whether an envelope or a chunk in it is of a live message, or the end of one is on its way. */
 bool spool_segment_has_live(const spool_segment *segment);
-/* Whether enough in it is live that much of it is read when those are. */
-bool spool_segment_is_dense(const spool_segment *segment);
 /* Whether entries of the FREED record there may be about messages of others: such need to be repeated, those about its own go with it. */
 bool spool_segment_frees_others(const spool_segment *segment, uint32_t offset);
 /* Repeats an entry of a FREED record of `victim` in a new one; nothing when the home is gone or is the victim. */

@@ -212,7 +212,6 @@ cdef class Compactor:
     cdef uint64_t rest_from_us, debt_us     # since when a rest is owed, and how long a one at the bound; 0: none yet
     cdef bint is_stopping, is_damaged, is_left_over, step_is_due
     cdef bint is_settling                   # the whole index was gone through
-    cdef bint is_dense                      # the victim
     cdef bint has_no_mail                   # of the victim: only outcomes and freed entries matter
     # Copies given up: message id -> serial of the copy's home. Freed records name no more than that, so no later copy of the message
     # may lie there. Forgotten once the segment is sealed.
@@ -277,7 +276,6 @@ cdef class Compactor:
             return
         self.is_damaged = self.is_left_over = self.is_settling = False
         self.has_no_mail = not self.shard.has_live(self.victim)      # it is sealed: it will have none
-        self.is_dense = self.shard.is_dense(self.victim)
         op = <spool_read_op *>calloc(1, sizeof(spool_read_op))
         if op == NULL:
             self.end(False)
@@ -512,7 +510,6 @@ cdef class Compactor:
         one.read.wanted.kind = kind
         one.read.wanted.id = one.message.id
         one.read.wanted.run_offset = run_offset
-        one.read.is_in_order = self.is_dense and segment == self.victim
         one.read.done = done
         one.read.context = one
         self.shard.read(&one.read)

@@ -136,7 +136,6 @@ cdef extern from "spool/spool.h":
     ctypedef struct spool_read_op:
         spool_place place
         bint wants_index
-        bint is_in_order
         spool_identity wanted
         octets *out
         int error
@@ -178,7 +177,6 @@ cdef extern from "spool/spool.h" nogil:
     uint32_t spool_shard_haste(const spool_shard *self)
     spool_segment *spool_shard_victim(spool_shard *self, uint64_t now_mono_ms, bint is_resting)
     bint spool_segment_frees_others(const spool_segment *segment, uint32_t offset)
-    bint spool_segment_is_dense(const spool_segment *segment)
     bint spool_segment_has_live(const spool_segment *segment)
     void spool_shard_free_again(spool_shard *self, uint64_t id, uint32_t home_serial, spool_segment *victim)
     int64_t spool_shard_repeats_under_way(const spool_segment *victim)

@@ -34,7 +34,6 @@ cdef class Shard:
     cdef spool_segment *victim(self, bint is_resting) noexcept
     cdef bint has_live(self, const spool_segment *segment) noexcept
     cdef bint frees_others(self, const spool_segment *segment, uint32_t offset) noexcept
-    cdef bint is_dense(self, const spool_segment *segment) noexcept
     cdef void free_again(self, uint64_t message_id, uint32_t home_serial, spool_segment *victim) noexcept
     cdef int64_t repeats_under_way(self, spool_segment *victim) noexcept
     cdef void victim_done(self, spool_segment *victim, bint is_moved, uint64_t again_mono_ms) noexcept

@@ -15,7 +15,7 @@ from angarium.spool.cspool cimport (
     spool_shard_expect, spool_shard_free, spool_shard_free_again, spool_shard_has_room, spool_shard_hurry, spool_shard_kick, spool_shard_kick_due_ms,
     spool_shard_next_id, spool_shard_next_notice, spool_shard_open, spool_shard_read, spool_shard_reap,
     spool_shard_recover_next, spool_shard_segment, spool_shard_statistics, spool_shard_stop, spool_shard_submit,
-    spool_segment_frees_others, spool_segment_has_live, spool_segment_is_dense, spool_segment_is_sealed, spool_shard_haste, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
+    spool_segment_frees_others, spool_segment_has_live, spool_segment_is_sealed, spool_shard_haste, spool_shard_repeats_under_way, spool_shard_victim, spool_shard_victim_done, spool_span, spool_statistics,
 )
 
 import os
@@ -236,9 +236,6 @@ cdef class Shard:
 
     cdef bint frees_others(self, const spool_segment *segment, uint32_t offset) noexcept:
         return spool_segment_frees_others(segment, offset)
-
-    cdef bint is_dense(self, const spool_segment *segment) noexcept:
-        return spool_segment_is_dense(segment)
 
     cdef bint has_live(self, const spool_segment *segment) noexcept:
         return spool_segment_has_live(segment)
