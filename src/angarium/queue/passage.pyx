@@ -1,8 +1,9 @@
 # Limits of egress sources over all sites ([shaping.source.NAME] all_sites), and of tenants' connections ([shaping.tenant.NAME], at
-# each site or over all); connections that sites share (`share = true`); and of those whom automation slows down (adjustments.py). Which of them a ready queue
-# passes: way.pyx.
+# each site or over all); connections that sites share (`share = true`); and of those whom automation slows down (adjustments.py).
+# Which of them a ready queue passes: way.pyx.
 #
-# Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by such a limit stands in line at the Gate. With ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
+# Who is kept waiting by its site pauses by itself (ready.pyx); who is kept waiting by such a limit stands in line at the Gate. With
+# ten thousand sites and a hundred messages a second, a timer each would be a million wake-ups a second for nothing.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 

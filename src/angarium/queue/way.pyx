@@ -50,7 +50,8 @@ cdef class Way:
 
     # Two gates that others keep busy are hardly ever free at once: who waits at one would lose its turn at the other, and find that
     # taken when it comes back, for ever. Who has no connection and has missed a few times keeps the place that it found, while at the
-    # gate where it waits, now in front, one ends behind its message. Gates are asked in the same order by all, so that no two wait for each other.
+    # gate where it waits, now in front, one ends behind its message. Gates are asked in the same order by all, so that no two wait for
+    # each other.
 
     cdef bint take_connection(self, object ready) noexcept:
         cdef Passage passage
