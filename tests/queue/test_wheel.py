@@ -1,5 +1,6 @@
 """The timer wheel against a sorted list: every alarm fires once, never early, at most two ticks late."""
 
+import gc
 from functools import partial
 
 from hypothesis import given, settings
@@ -115,3 +116,18 @@ def test_many_alarms_due_at_once_are_spread_over_turns():
         assert largest <= 2000
         assert len(alarms) - len(disarmed) <= len(fired) <= len(alarms)
         assert wheel.count == 0
+
+
+def test_an_armed_alarm_that_is_garbage_leaves_its_wheel() -> None:
+    wheel = Wheel()
+    owners: list[dict[str, Alarm]] = [{} for _ in range(100)]
+    for owner in owners:
+        # The collector sees a dict from when it holds something: behind its alarm, which is therefore cleared first.
+        owner["alarm"] = Alarm(wheel, owner.clear)
+        owner["alarm"].arm(10)
+    assert wheel.count == 100
+    del owner
+    owners.clear()
+    gc.collect()
+    assert wheel.count == 0
+    wheel.advance_by_ms(20_000)

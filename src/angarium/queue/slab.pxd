@@ -7,7 +7,7 @@ cdef class Slab:
     cdef void *free_pieces              # list through their first word
     cdef unsigned char *page
     cdef size_t page_left
-    cdef list pages                     # addresses
+    cdef void *pages                    # list through their first word
     cdef readonly uint64_t taken
 
     cdef void *take(self) noexcept      # zeroed; NULL when memory is out

@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 cdef enum:
     PAGE_OCTETS = 64 << 10
+    LINK_OCTETS = 16                # at a page's beginning: the page before it
 
 
 @cython.final
@@ -13,24 +14,28 @@ cdef class Slab:
 
     def __cinit__(self, size_t piece_octets):
         self.piece_octets = (piece_octets + 7) & ~<size_t>7
-        self.pages = []
 
     def __dealloc__(self):
-        for page in self.pages:
-            free(<void *><size_t>page)
+        cdef void *page
+        while self.pages != NULL:
+            page = self.pages
+            self.pages = (<void **>page)[0]
+            free(page)
 
     cdef void *take(self) noexcept:
         cdef void *piece = self.free_pieces
+        cdef void *page
         if piece != NULL:
             self.free_pieces = (<void **>piece)[0]
         else:
             if self.page_left < self.piece_octets:
-                self.page = <unsigned char *>malloc(PAGE_OCTETS)
-                if self.page == NULL:
-                    self.page_left = 0
+                page = malloc(PAGE_OCTETS)
+                if page == NULL:
                     return NULL
-                self.page_left = PAGE_OCTETS
-                self.pages.append(<size_t>self.page)
+                (<void **>page)[0] = self.pages
+                self.pages = page
+                self.page = <unsigned char *>page + LINK_OCTETS
+                self.page_left = PAGE_OCTETS - LINK_OCTETS
             piece = self.page
             self.page += self.piece_octets
             self.page_left -= self.piece_octets

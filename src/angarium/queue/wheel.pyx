@@ -198,7 +198,9 @@ cdef void alarm_due(wheel_node *node, void *context) noexcept:
 cdef size_t alarm_offset = 0
 
 
+# Not cleared by the collector: an armed alarm that is garbage still takes itself from its wheel.
 @cython.final
+@cython.no_gc_clear
 cdef class Alarm:
     """A node with a Python callback. Holds its wheel; the wheel does not hold it: keep it while it is armed."""
 
