@@ -69,6 +69,7 @@ void spool_pins_consider(spool_shard *self, spool_segment *segment)
     if (self->shared.wake_at != 0)
         pthread_cond_signal(&self->commit_wake);
     pthread_mutex_unlock(&self->mutex);
+    spool_show(self);
 }
 
 void spool_freed_destroy(spool_freed *freed)

@@ -216,8 +216,7 @@ static void read_all(spool_shard *self, spool_read_op *reads)
         pthread_mutex_lock(&self->mutex);       /* one by one: a large body must not hold up the small one before it */
         *self->shared.reads_done_last = op;
         self->shared.reads_done_last = &op->next;
-        spool_signal_locked(self);
-        pthread_mutex_unlock(&self->mutex);
+        spool_unlock_and_signal(self);
     }
 }
 

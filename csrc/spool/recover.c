@@ -156,7 +156,8 @@ static void hand_out(context *self)
     *shard->shared.found_last = self->found;
     shard->shared.found_last = self->found_last;
     shard->shared.found_count += self->found_count;
-    spool_signal_locked(shard);
+    spool_unlock_and_signal(shard);
+    pthread_mutex_lock(&shard->mutex);
     /* The loop takes them in slices; reads go on meanwhile. */
     while (shard->shared.found_count > FOUND_LIMIT && !shard->shared.is_stopping) {
         bool has_work = shard->shared.reads != NULL || shard->shared.closing != NULL;
@@ -398,6 +399,5 @@ void spool_recover(spool_shard *shard)
     pthread_mutex_lock(&shard->mutex);
     shard->shared.is_scan_over = error == 0 && !shard->reader.is_uncertain;
     shard->shared.is_scan_broken = !shard->shared.is_scan_over;
-    spool_signal_locked(shard);
-    pthread_mutex_unlock(&shard->mutex);
+    spool_unlock_and_signal(shard);
 }

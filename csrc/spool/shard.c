@@ -66,11 +66,19 @@ bool spool_shard_next_notice(spool_shard *self, spool_notice *out)
     return is_there;
 }
 
-void spool_signal_locked(spool_shard *self)
+void spool_show(spool_shard *self)
 {
-    if (self->shared.is_signalled)
-        return;
+    __atomic_add_fetch(&self->handed_over, 1, __ATOMIC_RELEASE);
+}
+
+/* The write is a system call that wakes a thread: some 10 us, in which that thread would meet a mutex that is still held. */
+void spool_unlock_and_signal(spool_shard *self)
+{
+    bool is_first = !self->shared.is_signalled;
     self->shared.is_signalled = true;
+    pthread_mutex_unlock(&self->mutex);
+    if (!is_first)
+        return;
     uint64_t one = 1;
     while (write(self->event_fd, &one, sizeof one) < 0 && errno == EINTR)
         ;
@@ -196,11 +204,13 @@ void spool_shard_kick(spool_shard *self, uint64_t now_mono_ms)
     hand_over_locked(self);
     uint32_t waiting = self->shared.op_count + (self->shared.freed != NULL);
     bool is_idle = self->shared.wake_at == 1;
-    if (self->shared.wake_at != 0 && (is_idle || waiting >= self->shared.wake_at)) {
+    bool wakes = self->shared.wake_at != 0 && (is_idle || waiting >= self->shared.wake_at);
+    if (wakes)
         self->shared.wake_at = 0;               /* once is enough */
-        pthread_cond_signal(&self->commit_wake);
-    }
     pthread_mutex_unlock(&self->mutex);
+    spool_show(self);
+    if (wakes)                                  /* unlocked, as in spool_unlock_and_signal() */
+        pthread_cond_signal(&self->commit_wake);
 }
 
 void spool_shard_expect(spool_shard *self, uint32_t active_transactions)
@@ -320,6 +330,7 @@ void spool_shard_stop(spool_shard *self)
     pthread_cond_signal(&self->commit_wake);
     pthread_cond_signal(&self->reader_wake);
     pthread_mutex_unlock(&self->mutex);
+    spool_show(self);
     if (!self->is_foreign)
         pthread_join(self->commit_thread, NULL);
     pthread_join(self->reader_thread, NULL);

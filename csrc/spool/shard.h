@@ -141,6 +141,8 @@ typedef struct spool_committer {            /* commit thread only */
     spool_op_list batch, finished;
     spool_freed *batch_freed;
     uint64_t last_sync_ns;                  /* when the last one ended */
+    uint64_t idle_since_ns;                 /* 0: it is not */
+    uint64_t usual_gap_ns;                  /* a moving mean of the times it was idle */
 } spool_committer;
 
 struct spool_shard {
@@ -170,6 +172,7 @@ struct spool_shard {
 
     /* any thread, __atomic only */
     uint32_t expected;                      /* active transactions */
+    uint32_t handed_over;                   /* how often the loop gave the commit thread something; wraps */
     bool is_full;
     spool_statistics counts;
 
@@ -216,7 +219,8 @@ uint64_t spool_mono_ns(void);
 /* shard.c */
 void spool_report(spool_shard *self, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void spool_report_at(spool_shard *self, spool_notice_place at, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void spool_signal_locked(spool_shard *self);    /* wakes the loop; mutex held */
+void spool_show(spool_shard *self);                 /* unlocked: to a commit thread that looks out for what is handed over */
+void spool_unlock_and_signal(spool_shard *self);    /* gives the mutex back and wakes the loop */
 
 /* open.c */
 spool_shard *spool_shard_new(const char *name, uint8_t number);     /* without directory or threads; NULL: no memory */

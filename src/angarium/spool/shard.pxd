@@ -9,6 +9,7 @@ cdef class Shard:
     cdef readonly str name
     cdef object loop
     cdef bint kick_is_due
+    cdef bint is_reaping                                    # the kick follows when the callbacks are through
     cdef bint is_stopped
     cdef uint64_t timer_due_ms                              # mono; 0: no timer is set
     cdef object timer

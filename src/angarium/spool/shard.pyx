@@ -259,7 +259,8 @@ cdef class Shard:
     cdef int schedule_kick(self) except -1:
         if self.loop is not None:
             self.kick_is_due = True
-            self.loop.call_soon(self.bound_kick)
+            if not self.is_reaping:
+                self.loop.call_soon(self.bound_kick)
         return 0
 
     def attach(self, loop):
@@ -297,10 +298,16 @@ cdef class Shard:
 
     def _reap(self):
         cdef uint64_t end = mono_ns() + TURN_NS
-        while self.c != NULL and spool_shard_reap(self.c, REAP_LIMIT):
-            if mono_ns() > end:
-                self.loop.call_soon(self.bound_reap)
-                return
+        cdef bint was_due = self.kick_is_due
+        cdef bint is_over = False
+        self.is_reaping = True
+        while not is_over and self.c != NULL and spool_shard_reap(self.c, REAP_LIMIT):
+            is_over = mono_ns() > end
+        self.is_reaping = False
+        if is_over:
+            self.loop.call_soon(self.bound_reap)
+        if self.kick_is_due and not was_due:
+            self._kick()
 
     def stop(self):
         cdef spool_shard *c = self.c
