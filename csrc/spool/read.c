@@ -10,7 +10,11 @@
 #include "spool/crc32c.h"
 #include "spool/shard.h"
 
-enum { OPEN_LIMIT = 128 };
+enum {
+    OPEN_LIMIT = 128,
+    AHEAD_READS = 8,                        /* of those that wait: one at a time leaves the disk idle while it answers */
+    AHEAD_OCTETS = 256 << 10,               /* of each of them */
+};
 
 /* --- descriptors, least recently used first out --- */
 
@@ -198,9 +202,26 @@ static bool is_still_there(spool_shard *self, spool_segment *segment)
         && header.serial == segment->serial && header.salt == segment->salt && header.use == SPOOL_SEGMENT_LIVE;
 }
 
+/* The disk begins with it while those before it are read. No more than a hint: what fails here is told by the read itself. */
+static void begin_read(const spool_read_op *op)
+{
+    spool_segment *segment = op->place.segment;
+    if (segment == NULL || op->wants_index || segment->read_fd < 0)
+        return;
+    size_t size = spool_record_size(op->place.length);
+    posix_fadvise(segment->read_fd, op->place.offset, (off_t)(size < AHEAD_OCTETS ? size : AHEAD_OCTETS), POSIX_FADV_WILLNEED);
+}
+
 static void read_all(spool_shard *self, spool_read_op *reads)
 {
+    spool_read_op *ahead = reads != NULL ? reads->next : NULL;
+    for (unsigned i = 1; i < AHEAD_READS && ahead != NULL; i++, ahead = ahead->next)
+        begin_read(ahead);
     while (reads != NULL) {
+        if (ahead != NULL) {
+            begin_read(ahead);
+            ahead = ahead->next;
+        }
         spool_read_op *op = reads;
         reads = op->next;
         op->next = NULL;
