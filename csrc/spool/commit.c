@@ -56,6 +56,44 @@ static uint32_t company_wanted(spool_shard *self, uint32_t op_count, uint64_t *u
     return spool_mono_ns() < *until_ns ? active / 4 : 0;
 }
 
+/* Until when new mail waits, so that compaction keeps up: as long after the sync of the last one as its octets take at the pace
+ * of spool_shard_hold_ns(). One session's messages come no faster than that; a flood's do. */
+static uint64_t held_until_ns(const spool_shard *self)
+{
+    return self->commit.mail_sync_ns + self->commit.mail_octets * spool_shard_hold_ns(self);
+}
+
+static bool is_new_mail(const spool_op *op)
+{
+    return op->kind != SPOOL_OUTCOME && !op->is_copy;
+}
+
+/* Mutex held. What compaction moves, and outcomes, wait for nobody: they are what makes room. */
+static void take_others(spool_shard *self, spool_op_list *others)
+{
+    spool_op_list mail;
+    spool_ops_clear(&mail);
+    self->shared.op_count = 0;
+    for (spool_op *op = self->shared.ops.first, *next; op != NULL; op = next) {
+        next = op->next;
+        spool_ops_append(is_new_mail(op) ? &mail : others, op);
+        self->shared.op_count += is_new_mail(op);
+    }
+    spool_ops_clear(&self->shared.ops);
+    spool_ops_join(&self->shared.ops, &mail);
+}
+
+static void take_all(spool_shard *self, spool_op_list *all)
+{
+    spool_ops_join(all, &self->shared.ops);
+    self->shared.op_count = 0;
+    self->commit.mail_octets = 0;
+    if (self->commit.held_since_ns != 0) {
+        SPOOL_COUNT(self, held_us, (spool_mono_ns() - self->commit.held_since_ns) / 1000);
+        self->commit.held_since_ns = 0;
+    }
+}
+
 static bool wants_next(spool_shard *self)
 {
     spool_committer *commit = &self->commit;
@@ -107,6 +145,7 @@ static void learn_gap(spool_committer *commit)
 static work take_work(spool_shard *self)
 {
     work taken = {0};
+    spool_ops_clear(&taken.ops);
     bool wants = wants_next(self);
     pthread_mutex_lock(&self->mutex);
     while (!self->shared.is_stopping) {
@@ -114,8 +153,19 @@ static work take_work(spool_shard *self)
         uint32_t wanted = 0;
         if (self->shared.ops.first != NULL) {
             wanted = company_wanted(self, self->shared.op_count, &until_ns);
-            if (wanted == 0)
+            uint64_t held_ns = held_until_ns(self), now_ns = spool_mono_ns();
+            if (held_ns > now_ns) {
+                take_others(self, &taken.ops);
+                if (self->commit.held_since_ns == 0 && self->shared.ops.first != NULL)
+                    self->commit.held_since_ns = now_ns;
+                if (taken.ops.first != NULL)
+                    break;
+                until_ns = held_ns;
+                wanted = 1;                     /* one of the others may come */
+            } else if (wanted == 0) {
+                take_all(self, &taken.ops);
                 break;
+            }
         } else if (self->shared.freed != NULL || self->shared.retire != NULL || wants)
             break;
         if (wanted == 0 && self->commit.next_retry_ms == 0 && self->commit.idle_since_ns == 0) {
@@ -133,9 +183,8 @@ static work take_work(spool_shard *self)
             pthread_cond_wait(&self->commit_wake, &self->mutex);
     }
     self->shared.wake_at = 0;
-    spool_ops_clear(&taken.ops);
-    spool_ops_join(&taken.ops, &self->shared.ops);
-    self->shared.op_count = 0;
+    if (self->shared.is_stopping)
+        take_all(self, &taken.ops);
     taken.freed = self->shared.freed;
     self->shared.freed = NULL;
     self->shared.freed_last = &self->shared.freed;
@@ -251,8 +300,13 @@ static void flush(spool_shard *self)
         commit->staged = 0;
     }
 
-    for (spool_op *op = commit->batch.first; op != NULL; op = op->next)
+    for (spool_op *op = commit->batch.first; op != NULL; op = op->next) {
         op->error = error;
+        if (!is_new_mail(op))
+            continue;
+        commit->mail_octets += op->payload->length + (op->body != NULL ? op->body->length : 0);
+        commit->mail_sync_ns = commit->last_sync_ns;
+    }
     spool_ops_join(&commit->finished, &commit->batch);
     while (commit->batch_freed != NULL) {
         spool_freed *freed = commit->batch_freed;

@@ -25,6 +25,9 @@ enum {
     EXCESS_LIMIT = 64,              /* counted; beyond, the disk or the moves themselves are what is slow */
     CALM_SEGMENTS = 12,             /* so many beyond are no reason to take the disk from commits */
     HASTE_PER_SEGMENT = 8,          /* with each segment more */
+    HOLD_SEGMENTS = 14,             /* and from here on haste alone does not do: mail must not come faster than segments are emptied */
+    HOLD_NS = 4,                    /* an octet, with each segment more: 256 MB/s, 128, 85 ... */
+    HOLD_LIMIT_NS = 64,             /* 16 MB/s: what many segments are beyond the bound for is then not new mail */
     FULL_LIMIT_OCTETS = 256 << 10,  /* on a full disk only what surely fits into the reserve is moved */
 };
 
@@ -89,6 +92,15 @@ uint32_t spool_shard_haste(const spool_shard *self)
 {
     uint32_t excess = self->counts.excess_segments;
     return excess <= CALM_SEGMENTS ? 1 : 1 + (excess - CALM_SEGMENTS) * HASTE_PER_SEGMENT;
+}
+
+uint64_t spool_shard_hold_ns(const spool_shard *self)
+{
+    uint32_t excess = __atomic_load_n(&self->counts.excess_segments, __ATOMIC_RELAXED);
+    if (excess <= HOLD_SEGMENTS)
+        return 0;
+    uint64_t hold_ns = (uint64_t)(excess - HOLD_SEGMENTS) * HOLD_NS;
+    return hold_ns < HOLD_LIMIT_NS ? hold_ns : HOLD_LIMIT_NS;
 }
 
 bool spool_segment_has_live(const spool_segment *segment)

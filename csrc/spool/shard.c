@@ -389,6 +389,7 @@ void spool_shard_statistics(spool_shard *self, spool_statistics *out)
     TAKE(recovered_messages); TAKE(torn_records); TAKE(damaged_records); TAKE(damaged_octets); TAKE(unread_segments);
     TAKE(live_octets); TAKE(segment_octets); TAKE(compactions);
     TAKE(segments); TAKE(free_segments); TAKE(sealed_segments); TAKE(excess_segments); TAKE(commit_us_last); TAKE(commit_us_max);
+    TAKE(held_us);
     TAKE(is_scan_broken);
 #undef TAKE
     out->is_full = __atomic_load_n(&self->is_full, __ATOMIC_RELAXED);

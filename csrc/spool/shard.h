@@ -141,6 +141,8 @@ typedef struct spool_committer {            /* commit thread only */
     spool_op_list batch, finished;
     spool_freed *batch_freed;
     uint64_t last_sync_ns;                  /* when the last one ended */
+    uint64_t mail_octets, mail_sync_ns;     /* new mail as last taken, and when it was durable */
+    uint64_t held_since_ns;                 /* new mail waits for compaction; 0: none does */
     uint64_t idle_since_ns;                 /* 0: it is not */
     uint64_t usual_gap_ns;                  /* a moving mean of the times it was idle */
 } spool_committer;
@@ -264,6 +266,9 @@ void spool_torn_found(spool_shard *self, spool_segment *segment, uint64_t start,
 
 /* recover.c */
 void spool_recover(spool_shard *self);          /* reader thread: scans reader.old, hands out, then returns */
+
+/* compact.c: commit thread. For each octet of new mail it has to wait so long, since more is in use than compaction keeps to. */
+uint64_t spool_shard_hold_ns(const spool_shard *self);
 
 /* pins.c: loop thread */
 void spool_pins_take(spool_shard *self, spool_op *op);      /* a finished op or event, before its done() */

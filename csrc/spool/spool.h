@@ -207,6 +207,7 @@ typedef struct spool_statistics {
     uint64_t compactions;       /* segments that were emptied by moving what mattered in them */
     uint32_t segments, free_segments, sealed_segments;
     uint32_t excess_segments;   /* beyond what compaction strives for, when it last looked */
+    uint64_t held_us;           /* commits of new mail waited so long in all, for compaction to keep up */
     uint32_t commit_us_last, commit_us_max;
     bool is_full;               /* no room for new mail: 452 4.3.1 at MAIL */
     bool is_scan_broken;        /* recovery ended before it had seen all: some of the backlog is not known in this run */

@@ -397,6 +397,37 @@ static void the_more_segments_are_beyond_the_bound_the_younger_they_may_be(void)
     fixture_remove(&self);
 }
 
+/* Mail that comes faster than segments are emptied: it waits, each commit for its own octets, until there are fewer. */
+static void new_mail_waits_while_compaction_does_not_keep_up(void)
+{
+    enum { HOLD_SEGMENTS = 14 };
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    recover_all(&self, &found);
+    for (int i = 0; i < 20; i++) {
+        arrive(&self, 1000);
+        churn(&self, 1);
+    }
+    settle(&self);
+    CHECK(statistics(&self).held_us == 0, "held before anybody looked: %llu us", (unsigned long long)statistics(&self).held_us);
+    CHECK(spool_shard_victim(self.shard, now_ms(), false) == NULL, "a young one");
+    uint32_t excess = statistics(&self).excess_segments;
+    CHECK(excess > HOLD_SEGMENTS, "%u beyond", excess);
+    churn(&self, 1);
+    uint64_t held_us = statistics(&self).held_us;
+    CHECK(held_us > 0, "not held, with %u beyond", excess);
+
+    mail kept = arrive(&self, 1000);            /* one message long after the last sync */
+    pause_ms(100);
+    held_us = statistics(&self).held_us;
+    kept = arrive(&self, 1000);
+    CHECK(statistics(&self).held_us == held_us, "a lone message was held %llu us",
+          (unsigned long long)(statistics(&self).held_us - held_us));
+    mail all[1] = {kept};
+    check_disk(&self, all, 1, "after it was held");
+    fixture_remove(&self);
+}
+
 static void file_of(fixture *self, char *out, size_t size, uint32_t serial)
 {
     char path[128];
@@ -677,6 +708,7 @@ int main(void)
     one_message_that_stays_keeps_a_fixed_number_of_segments();
     a_chain_is_let_go_of_while_the_compaction_rests();
     the_more_segments_are_beyond_the_bound_the_younger_they_may_be();
+    new_mail_waits_while_compaction_does_not_keep_up();
     an_index_that_cannot_be_read_whole_is_none();
     random_mail_with_compaction_survives_a_crash_at_any_step();
     CHECK(only_own > 0 && of_others > 0, "%u freed records about their own only, %u about others", only_own, of_others);

@@ -220,6 +220,7 @@ cdef extern from "spool/spool.h" nogil:
         uint32_t free_segments
         uint32_t sealed_segments
         uint32_t excess_segments
+        uint64_t held_us
         uint32_t commit_us_last
         uint32_t commit_us_max
         bint is_full

@@ -42,7 +42,12 @@ _FIGURES: Final = {
     "segments": gauge("angarium_spool_segments", "Segments with live mail."),
     "excess_segments": gauge(
         "angarium_spool_excess_segments",
-        "Segments beyond twice the live octets and four a shard: beyond twelve, compaction is the faster for each.",
+        "Segments beyond twice the live octets and four a shard: beyond twelve, compaction is the faster for each; "
+        "beyond fourteen, new mail waits for it.",
+    ),
+    "held_us": counter(
+        "angarium_spool_held_microseconds_total",
+        "Commits of new mail waited so long, since it came faster than segments are emptied.",
     ),
     "free_segments": gauge("angarium_spool_free_segments", "Segments kept for reuse."),
     "is_full": gauge("angarium_spool_full", "1 while a shard has no room: new mail is answered 452."),
