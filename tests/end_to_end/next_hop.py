@@ -6,10 +6,12 @@
 Written apart from the package and from its sink: it is the other side of the agreement. It speaks PIPELINING,
 CHUNKING in any number of chunks, 8BITMIME, SMTPUTF8, SIZE and DSN as far as `extensions` says.
 
-A fault is looked up by verb ("greeting", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "END", "RSET", "QUIT"): bytes
-are the reply (without CRLF; 421 also closes), CLOSE ends the connection, SILENCE answers nothing any more, a
-list is used up one by one, a function gets the line (for "END" the RCPT line in LMTP, else b"") and gives one
-of these.
+A fault is looked up by verb ("greeting", "EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "CHUNK", "END",
+"RSET", "QUIT"): bytes are the reply (without CRLF; 421 also closes), CLOSE ends the connection, SILENCE answers nothing
+any more, a list is used up one by one, a function gets the line (for "END" the RCPT line in LMTP, else b"") and gives
+one of these.
+"BDAT" is when that command has come, "CHUNK" in the middle of its octets; of a chunk with a fault the rest is read, and
+nothing more said.
 """
 
 from __future__ import annotations
@@ -243,13 +245,19 @@ class _Dialogue:
                     await self.end(await self.data(), "DATA")
             case "BDAT":
                 words = line.split()
-                self.chunks.append(await self.reader.readexactly(int(words[1])))
+                size = int(words[1])
+                is_struck = await self.strike("BDAT", line)
+                chunk = await self.reader.readexactly(size // 2)
+                is_struck = is_struck or await self.strike("CHUNK", line)
+                self.chunks.append(chunk + await self.reader.readexactly(size - len(chunk)))
+                if is_struck:
+                    return
                 if not self.rcpts:
                     self.writer.write(b"503 5.5.1 no RCPT\r\n")
                 elif len(words) == 3:
                     await self.end(b"".join(self.chunks), "BDAT")
                 else:
-                    await self.say("BDAT", line, b"250 2.0.0 more")
+                    self.writer.write(b"250 2.0.0 more\r\n")
             case "QUIT":
                 await self.say(verb, line, b"221 2.0.0 bye")
                 raise _OverError
@@ -287,6 +295,13 @@ class _Dialogue:
                 Delivery(self.number, self.mail, tuple(taken), message, by, time.monotonic())
             )
         self.forget()
+
+    async def strike(self, verb: str, line: bytes) -> bool:
+        """Where there is nothing to say but a fault; False: there is none."""
+        fault = self.hop.fault(verb, line)
+        if fault is not None:
+            await self.refuse(fault)
+        return fault is not None
 
     async def refuse(self, fault: bytes | str) -> None:
         if fault == SILENCE:

@@ -36,16 +36,23 @@ def test_mail_refused_for_now_is_tried_again(tmp_path: Path) -> None:
         assert (first["code"], first["status"], first["attempt"], second["attempt"]) == (450, "4.2.0", 1, 2)
 
 
-@pytest.mark.parametrize("verb", ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "END"])
+VERBS = ["greeting", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "BDAT", "CHUNK", "END", "RSET", "QUIT"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("fault", [b"421 4.3.2 closing", b"450 4.3.2 later", CLOSE], ids=["421", "450", "close"])
 def test_no_passing_fault_loses_or_doubles_mail(tmp_path: Path, verb: str, fault: bytes | str) -> None:
     """Two of them in a row, three recipients, two messages: all arrive, once, however the dialogue was cut."""
-    chunking = () if verb == "DATA" else (b"CHUNKING",)
-    extensions = (b"PIPELINING", b"8BITMIME", *chunking)
+    chunking = () if verb in ("DATA", "RSET") else (b"CHUNKING",)
+    extensions = None if verb == "HELO" else (b"PIPELINING", b"8BITMIME", *chunking)
     config = QUICK_RETRY
-    with NextHop(faults={verb: [fault, fault]}, extensions=extensions) as hop, clean_relay(
-        tmp_path, hop.route + config
-    ) as relay:
+    faults = {verb: [fault, fault]}
+    if verb == "RSET":                  # it is said behind a transaction that was refused
+        faults["DATA"] = [b"451 4.3.0 later"] * 4
+        config += "[shaping.default]\nconnections = 1\n"
+    if verb == "QUIT":
+        config += "[shaping.default]\nmessages_per_connection = 1\n"
+    with NextHop(faults=faults, extensions=extensions) as hop, clean_relay(tmp_path, hop.route + config) as relay:
         with SmtpClient(relay.port) as client:
             client.send(MESSAGE, "a@y.example", "b@y.example", "c@z.example")
             client.send(MESSAGE, "d@y.example")
@@ -55,6 +62,9 @@ def test_no_passing_fault_loses_or_doubles_mail(tmp_path: Path, verb: str, fault
         ]  # fmt: skip
         assert not relay.events("failed")
         wait_until_empty(relay)
+        wait_for(lambda: not hop.faults[verb], "both have struck")
+        if verb == "QUIT":
+            assert not relay.events("deferred")
 
 
 def test_queued_mail_survives_a_restart_with_its_attempts_and_times(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 A fault is what to do when a command comes: bytes are the reply; CLOSE drops the connection, SILENCE never
 answers, RESET drops it with RST, GARBLE answers under TLS and sends what is no record of
-it in the same segment. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"
-(end of data and BDAT LAST), "RSET", "QUIT", "AUTH". A list of faults is used up one by one; None in it means: behave.
+it in the same segment. Verbs: "greeting", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT" (the
+command has come), "CHUNK" (half of its octets have come), "END" (end of data and BDAT LAST), "RSET", "QUIT", "AUTH". A
+list of faults is used up one by one; None in it means: behave. With a reply in mid-chunk the rest of the chunk is read,
+and not answered again.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class FaultServer:
     commands: list[bytes] = dataclasses.field(default_factory=list)
     reads: list[list[bytes]] = dataclasses.field(default_factory=list)
     quits: int = 0
+    struck: int = 0                 # faults that were given
     peers: list[str] = dataclasses.field(default_factory=list)      # addresses, of each connection
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,8 +165,10 @@ class Dialogue:
             self.writer.write(reply)
             await self.writer.drain()
             return True
+        self.server.struck += 1
         if fault == SILENCE:
-            await self.reader.read()
+            while await self.reader.read(1 << 20):
+                pass
             raise Gone
         if fault == RESET:
             connection = self.writer.get_extra_info("socket")
@@ -303,9 +308,15 @@ class Dialogue:
 
     async def chunk(self, line: bytes) -> None:
         size = int(line.split()[1])
+        is_good = await self.say("BDAT", line, b"")
+        while len(self.buffer) < size // 2:
+            await self.more()
+        is_good = is_good and await self.say("CHUNK", line, b"")
         while len(self.buffer) < size:
             await self.more()
         message, self.buffer = self.buffer[:size], self.buffer[size:]
+        if not is_good:
+            return
         if not self.rcpts:
             self.writer.write(b"503 5.5.1 no valid recipients\r\n")
             return

@@ -90,6 +90,10 @@ REPLIES = [
     (Stage.DATA, 550, NONE, 1, 0, Scope.TRANSACTION, True, False, (5, 0, 0)),
     (Stage.DATA, 552, NONE, 1, 0, Scope.TRANSACTION, True, False, (5, 3, 4)),
     (Stage.DATA, 554, NONE, 1, 0, Scope.TRANSACTION, True, False, (5, 0, 0)),
+    # RSET: it is of the transaction before, and only the connection is of no more use
+    (Stage.RSET, 451, NONE, 0, 1, Scope.CONNECTION, False, True, (4, 3, 0)),
+    (Stage.RSET, 502, NONE, 0, 1, Scope.CONNECTION, False, True, (4, 5, 1)),
+    (Stage.RSET, 530, NONE, 0, 1, Scope.CONNECTION, False, True, (4, 7, 0)),
     # end of data
     (Stage.END, 450, NONE, 1, 0, Scope.TRANSACTION, False, False, (4, 0, 0)),
     (Stage.END, 451, NONE, 1, 0, Scope.TRANSACTION, False, False, (4, 3, 0)),

@@ -29,7 +29,7 @@ from angarium.smtp.client_dialogue cimport (
     CLIENT_HANDSHAKE, CLIENT_QUIT, CLIENT_READY, EVENT_AUTH_CHALLENGE, EVENT_AUTH_REFUSED, EVENT_AUTHENTICATED, EVENT_BYE, EVENT_CLOSING, EVENT_DELIVERED,
     EVENT_HELLO_REFUSED, EVENT_LOOP, EVENT_MESSAGE_REFUSED, EVENT_NONE, EVENT_READY, EVENT_RECIPIENT_DELIVERED,
     EVENT_RECIPIENT_REFUSED, EVENT_SEND_BODY, EVENT_STARTTLS, EVENT_STARTTLS_REFUSED, EXTENSION_PIPELINING, EXTENSION_REQUIRETLS, STAGE_IDLE,
-    STAGE_STARTTLS, client_event)
+    STAGE_QUIT, STAGE_STARTTLS, client_event)
 from angarium.smtp.client_hello cimport hello_under_tls
 from angarium.smtp.client_session cimport (
     CLIENT_SLOTS, PHASE_FREE, RECIPIENT_ACCEPTED, ClientSession, PhaseTimeouts, client_slot)
@@ -593,10 +593,13 @@ cdef class Connection(Carrier):
 
     cdef void end(self, object judgement) noexcept:
         """The connection is over; `judgement` None: in good order, with nothing in hand."""
+        cdef bint is_in_order
         if self.is_closed:
             return
+        # QUIT is said with nothing in hand: whatever comes of it then is nobody's trouble, and no sign of a site in trouble.
+        is_in_order = judgement is None or self.is_in_pool and self.stage_now() == STAGE_QUIT
         self.is_closed = True
-        self.loss = judgement
+        self.loss = None if is_in_order else judgement
         if self.session.witness is not None:
             self.tell_observer("closed", "" if judgement is None else judgement.trouble.text)
         self.scheduler.wheel.disarm(&self.deadline.node)
@@ -609,7 +612,7 @@ cdef class Connection(Carrier):
             except Exception:
                 pass                            # as good as it gets
         self.piece_length = 0
-        if judgement is not None:
+        if not is_in_order:
             connections_lost.cell[0] += 1
         try:
             if self.wire.fd >= 0:

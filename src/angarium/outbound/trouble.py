@@ -172,6 +172,10 @@ def of_reply(
         # mail; before end of data nothing of this one was tried.
         is_untried = at != Stage.END and finished_count > 0
         return Judgement(Scope.CONNECTION, False, trouble, is_untried)
+    if at == Stage.RSET:
+        # Said for the sake of the transaction before; behind a refusal nobody knows what a MAIL would belong to.
+        trouble = msgspec.structs.replace(trouble, status=(4, *status[1:]))
+        return Judgement(Scope.CONNECTION, False, trouble, is_untried=finished_count > 0)
     if code == 530 and is_next_hop:
         # RFC 4954 §6: "authentication required", which is the operator's to see to and no fault of the message.
         words = f"{text} (the host wants AUTH: see login in [[route]])"

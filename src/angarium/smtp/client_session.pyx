@@ -24,6 +24,7 @@
 #   OPEN, none accepted  DATA    -          lone "." (RFC 2920 §3.1)    FREE
 #   SENT              END        FREE, delivered   -   FREE, message refused
 #   REFUSED           whatever was still in the group means nothing; FREE behind its last reply
+#   any               RSET       (go on)    -      CLOSED, EVENT_CLOSING
 #
 # Two slots exist so that `body "." MAIL RCPT DATA` can be one write (RFC 2920 §3.1 allows message content as the
 # first thing of a group): slot a waits for its last reply while slot b is OPEN.
@@ -60,7 +61,7 @@ cdef uint8_t *LEGAL = [
     0b1101,                 # STAGE_RCPT
     0b1110,                 # STAGE_DATA
     0b1101,                 # STAGE_END
-    0b0001,                 # STAGE_RSET
+    0b1101,                 # STAGE_RSET
     0b1111,                 # STAGE_QUIT
     0b0000,                 # STAGE_IDLE
     0b1101,                 # STAGE_STARTTLS
@@ -218,12 +219,14 @@ cdef class ClientSession(ClientDialogue):
         head = &self.ring[self.ring_head]
         event.stage = head.stage
         event.slot = head.slot
-        if self.reply.code == 421 and head.stage != STAGE_QUIT:
+        if not (LEGAL[head.stage] >> (reply_class - 2)) & 1:
+            self.broken(f"reply {self.reply.code} to {STAGE_NAMES[head.stage]}")
+        # RFC 5321 §4.1.1.5 knows no refusal of RSET. Whoever refuses it may still hold the transaction before: what follows would
+        # go with that one, and the connection ends as with 421.
+        if self.reply.code == 421 and head.stage != STAGE_QUIT or head.stage == STAGE_RSET and reply_class != 2:
             self.state = CLIENT_CLOSED
             event.kind = EVENT_CLOSING
             return 0
-        if not (LEGAL[head.stage] >> (reply_class - 2)) & 1:
-            self.broken(f"reply {self.reply.code} to {STAGE_NAMES[head.stage]}")
         s = &self.slots[head.slot]
         if self.is_too_early and head.stage == STAGE_END and reply_class == 2 and s.accepted:
             self.broken("a message taken that was not sent yet")    # what else it says is out of step, too
