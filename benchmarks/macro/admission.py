@@ -107,7 +107,7 @@ class PublicRelay(Angarium):
         self._tables = tables
 
     def configuration(self) -> str:
-        strangers = 'relay_to = ["sink.example"]\nmax_sessions = 100_000'  # the default is as many as the crowd
+        strangers = 'relay_to = ["sink.example"]'  # with as many places as a listener has that says nothing
         text = CONFIGURATION.replace('relay_from = ["127.0.0.0/8"]', strangers)
         return text + self._tables.replace("{", "{{").replace("}", "}}")
 

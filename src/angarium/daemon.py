@@ -98,7 +98,7 @@ class Daemon:
         self._lines = RunningLines(self._config, tree)
         node = self._config.node
         account = privileges.account_of(node.user)
-        privileges.raise_descriptor_limit()
+        self._descriptors = privileges.raise_descriptor_limit()
         self._listening = Listening(node.worker_count(), passed_sockets())
         undo.callback(self._listening.close_all)
         self._listening.open(_addresses(self._config), _sockets(self._config))
@@ -222,6 +222,7 @@ class Daemon:
             self.log("socket-unused", name=passed.name, address=str(passed.address))
         listeners = ", ".join(listener.actual for listener in self._listeners())
         self.log("started", version=__version__, workers=self._supervisor.count, listeners=listeners)
+        self._tell_few_descriptors()
         print(
             f"angarium {__version__} listens on {listeners}: {self._supervisor.count} workers, "
             f"spool {self._config.node.spool}",
@@ -317,6 +318,7 @@ class Daemon:
                 raise
         reloads.add(1)
         self.log("reloaded", file=str(self._path))
+        self._tell_few_descriptors()
 
     async def _reload(self) -> None:
         try:
@@ -372,6 +374,13 @@ class Daemon:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
+
+    def _tell_few_descriptors(self) -> None:
+        """No reason not to run: max_sessions is a bound, and most relays never come near it."""
+        sessions = sum(listener.max_sessions for listener in self._config.listener)
+        wanted = privileges.descriptors_wanted(sessions, self._supervisor.count)
+        if self._descriptors < wanted:
+            self.log("descriptors-few", limit=self._descriptors, wanted=wanted, sessions=sessions)
 
     def _listeners(self) -> list[Listener]:
         return [

@@ -39,6 +39,27 @@ def test_a_message_goes_through_and_sigterm_ends_with_0(tmp_path: Path) -> None:
         assert not (tmp_path / "spool/admin.sock").exists()
 
 
+def test_too_few_descriptors_for_all_sessions_are_told_and_the_relay_runs(tmp_path: Path) -> None:
+    listener = 'address = "127.0.0.1:0"\nrelay_from = ["127.0.0.0/8"]\n'
+    relay = RelayProcess(tmp_path, maildir_route(tmp_path), workers=2, listener=listener)
+    relay.prefix = ("/bin/sh", "-c", 'ulimit -n 3000 && exec "$@"', "sh")
+    with relay:
+        (told,) = wait_for(lambda: relay.events("descriptors-few"), "it is told")
+        assert (told["limit"], told["wanted"], told["sessions"]) == (3000, 27_000, 50_000)
+        send(relay.port)
+        wait_for(lambda: mail_of(tmp_path), "mail in the Maildir")
+        relay.listener = listener + "max_sessions = 2000\n"  # a thousand for each worker: enough
+        relay.write_config(maildir_route(tmp_path))
+        assert relay.command("reload").returncode == 0
+        relay.listener += f'[[listener]]\naddress = "unix:{tmp_path}/socket"\n'
+        relay.write_config(maildir_route(tmp_path))
+        assert relay.command("reload").returncode == 0
+        wait_for(lambda: len(relay.events("reloaded")) == 2, "both reloads")
+        _, again = wait_for(lambda: len(found := relay.events("descriptors-few")) == 2 and found, "told again")
+        assert again["sessions"] == 52_000
+        assert relay.stop() == 0
+
+
 def test_ctrl_c_of_the_whole_group_ends_quietly(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path), workers=2) as relay:
         for pid in [*relay.workers(), relay.process.pid]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from angarium.admission.options import AdmissionOptions
 from angarium.inbound.options import ListenerOptions
 from angarium.model.units import decode_unit
 
@@ -50,6 +51,15 @@ def test_bad_tables_are_refused_with_their_key(table: dict[str, Any], said: str)
     with pytest.raises(msgspec.ValidationError) as refused:
         decode(**table)
     assert said in str(refused.value)
+
+
+def test_a_crowd_of_slow_clients_leaves_most_of_a_default_listener_to_others() -> None:
+    """The default was as many as the crowd that mail must pass beside: it took every place."""
+    crowd = 20_000
+    listener, admission = decode(address="127.0.0.1:25"), AdmissionOptions()
+    assert admission.max_sessions == 0, "no narrower bound of the machine"
+    ends_below = admission.tight.from_percent * 3 // 4  # of a high load
+    assert crowd * 100 // listener.max_sessions < ends_below
 
 
 def test_domains_are_compared_in_lower_case_and_both_forms() -> None:

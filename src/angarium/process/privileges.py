@@ -12,16 +12,24 @@ from angarium.model.errors import ConfigError
 # A session costs one descriptor. The hard limit is the administrator's; within it there is no reason to be
 # modest.
 _DESCRIPTORS_WANTED: Final = 1 << 20
+# Of a worker, for what is not a session of a client: connections to next hops, segments of the spool, look-ups. Judged.
+_DESCRIPTORS_BESIDE: Final = 2000
+
+
+def descriptors_wanted(sessions: int, workers: int) -> int:
+    """Of one worker, when that many sessions of all listeners are spread over all workers as the kernel spreads them."""
+    return -(-sessions // workers) + _DESCRIPTORS_BESIDE
 
 
 def raise_descriptor_limit() -> int:
-    """Raises the soft limit of open files as far as the hard one allows; returns it."""
+    """Raises the soft limit of open files as far as the hard one allows; returns it. The kernel's own bound may be lower
+    than an unlimited one says."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted
-    return soft
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def account_of(user: str) -> pwd.struct_passwd | None:
