@@ -45,6 +45,8 @@ def test_nothing_goes_out_by_less_tls_than_one_of_two_configurations_wants(
             await both.owner.send("a@y.example")
             await until(lambda: came_back() >= before + 2)          # and was handed over again, as often as it takes
             assert not hop.messages and not both.owner.events("deferred", "failed")
+            (declined,) = both.home.events("handover-declined")     # once, however often it comes back
+            assert (declined["peer"], declined["reason"]) == ("worker 0", "planned by another configuration than ours")
             assert not both.home.scheduler.ready_queues(), "nothing is taken over of what was planned otherwise"
             reload(both, HOME if first == OWNER else OWNER, new)
             if new is ANY:
@@ -54,6 +56,10 @@ def test_nothing_goes_out_by_less_tls_than_one_of_two_configurations_wants(
                 await until(lambda: both.owner.events("deferred"))
                 assert "TLS" in both.owner.events("deferred")[0]["reply"] and not hop.messages
             assert not both.owner.events("handover-broken", "error") and not both.home.events("error")
+            if new is ANY:
+                reload(both, first, STRICT)                 # it is told of again when it happens again
+                await both.owner.send("b@y.example")
+                await until(lambda: len(both.home.events("handover-declined")) == 2)
 
     run(test, tmp_path)
 

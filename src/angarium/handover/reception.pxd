@@ -23,6 +23,7 @@ cdef class HomeLink(Link):
     cdef dict lodgings                  # channel -> Lodging, as it was told last
     cdef dict heeded                    # likewise, the one by which its ready queue was found
     cdef uint32_t guest_count
+    cdef bint has_told_of_declining     # since it was last of one mind with us
 
     cdef int settle(self, uint32_t channel, Lodger lodger) except -1
     cdef int open_channel(self, frame_reader *fields) except -1

@@ -215,7 +215,11 @@ cdef class HomeLink(Link):
             raise RemoteProtocolError("too many references")
         if self.lodgings[channel].planned_by != self.reception.configuration:
             read_octets(fields, <size_t>(fields.end - fields.at))
+            if not self.has_told_of_declining:      # it comes again five times a second until both have the same
+                self.has_told_of_declining = True
+                self.journal.log("handover-declined", peer=self.peer(), reason="planned by another configuration than ours")
             return self.decline(channel, slot, generation)
+        self.has_told_of_declining = False
         if lodger.ready is None or (<ReadyQueue>lodger.ready).is_gone or self.heeded.get(channel) is not self.lodgings[channel]:
             self.settle(channel, lodger)
         ready = lodger.ready
