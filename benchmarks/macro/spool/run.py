@@ -1,6 +1,6 @@
 """The spool beside the raw disk, SQLite, and a file per message: durable messages a second, by size and by writers.
 
-    python benchmarks/macro/spool/run.py             every cell, three rounds (about six minutes); results/spool.json
+    python benchmarks/macro/spool/run.py             every cell, seven rounds (about ten minutes); results/spool.json
     python benchmarks/macro/spool/run.py --quick     one round of shorter runs, kept nowhere
 
 `raw` is pwrite + fdatasync of exactly as many octets as one of our commits had, in the same round: what the disk
@@ -94,8 +94,8 @@ def show(line: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="one short round of each, kept nowhere")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each run")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="octets, with commas")
     parser.add_argument("--writers", default=",".join(map(str, WRITERS)))
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"), help="on the disk to be measured")

@@ -22,6 +22,7 @@ from angarium.spool.shard import Shard
 
 RING = 1000  # messages that a store keeps: older ones are overwritten or removed, as a spool does
 RAW_FILE_OCTETS = 256 << 20
+FIRST_OCTETS = 8 * (64 << 20)  # segments: a shard keeps four free ones beside the two in hand
 ENVELOPE = b"from@source.example to@sink.example source.example 127.0.0.1"
 
 
@@ -36,6 +37,25 @@ class Outcome:
         return round(self.octets_per_s / self.syncs_per_s) if self.syncs_per_s else 0
 
 
+async def use_all_segments(shard: Shard) -> None:
+    """Until every segment is one that was in use before, as after a relay's first seconds. New files are filled with
+    zeros between commits, and what `raw` is held against is allocated and written already too.
+    """
+    load = SpoolLoad(shard, 64, 100 << 10)
+    load.start()
+    while shard.statistics()["octets_written"] < FIRST_OCTETS and not load.error:
+        await asyncio.sleep(0.01)
+    await ended(load)
+
+
+async def ended(load: SpoolLoad) -> None:
+    load.stop()
+    while load.under_way and not load.error:
+        await asyncio.sleep(0.01)
+    if load.error:
+        raise OSError(load.error, os.strerror(load.error))
+
+
 def angarium(directory: Path, writers: int, size: int, seconds: float) -> Outcome:
     """One shard, its commit thread, and the writers as callbacks on one event loop."""
 
@@ -45,19 +65,16 @@ def angarium(directory: Path, writers: int, size: int, seconds: float) -> Outcom
         shard.attach(asyncio.get_running_loop())
         while shard.recover() is not None:
             await asyncio.sleep(0.01)
+        await use_all_segments(shard)
         load = SpoolLoad(shard, writers, size)
         load.start()
-        await asyncio.sleep(0.3)  # the first segment is allocated and written for the first time
+        await asyncio.sleep(0.1)
         before, messages, start = shard.statistics(), load.messages, time.perf_counter()
         await asyncio.sleep(seconds)
         took, after, done = time.perf_counter() - start, shard.statistics(), load.messages - messages
-        load.stop()
-        while load.under_way and not load.error:
-            await asyncio.sleep(0.01)
+        await ended(load)
         shard.close()
         os.close(fd)
-        if load.error:
-            raise OSError(load.error, os.strerror(load.error))
         return Outcome(
             done / took,
             (after["commits"] - before["commits"]) / took,

@@ -69,8 +69,8 @@ class ListenerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     relay_to            domains that anybody may send to: "example.com", ".example.com" (all below it).
     max_message_octets  announced as SIZE (RFC 1870).
     max_recipients      in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least.
-    max_sessions        at once on the machine; more are answered 421. 20,000 slow clients leave the load of a listener that says
-                        nothing below tight.from_percent, and below where a high load ends.
+    max_sessions        at once on the machine; more are answered 421. 20,000 slow clients leave the load of a
+                        listener that says nothing below tight.from_percent, and below where a high load ends.
     max_line_octets     in messages, with CRLF. RFC 5321 §4.5.3.1.6: 1000 must be taken, more may be;
                         programs that forget to fold are common, so the default leaves them twice that.
     max_errors          commands refused in one session before 421.

@@ -17,13 +17,14 @@ _DESCRIPTORS_BESIDE: Final = 2000
 
 
 def descriptors_wanted(sessions: int, workers: int) -> int:
-    """Of one worker, when that many sessions of all listeners are spread over all workers as the kernel spreads them."""
+    """Of one worker, when so many sessions of all listeners are spread over all workers as the kernel does it."""
     return -(-sessions // workers) + _DESCRIPTORS_BESIDE
 
 
 def raise_descriptor_limit() -> int:
-    """Raises the soft limit of open files as far as the hard one allows; returns it. The kernel's own bound may be lower
-    than an unlimited one says."""
+    """Raises the soft limit of open files as far as the hard one allows; returns it. The kernel's own bound may be
+    lower than an unlimited one says.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
