@@ -6,13 +6,15 @@ The invariants, for any octets:
 
 - events and well-formed replies, never an exception; each reply line of 512 octets at the most, and no bare CR or LF
   (RFC 5321 §4.5.3.1.5);
-- the same ones for every cut into reads;
+- the same ones for every cut into reads, one a line among them, as a client sends that waits for each reply;
 - one reply for each command and each chunk, in their order, and one behind message data, as a client counts that knows
   the RFCs and nothing else (trusting_client.py);
 - a message is taken only behind a MAIL, a RCPT and a DATA or BDAT that were all accepted in one transaction, with
   exactly the recipients and the octets that this client takes for accepted; nothing after the session has ended;
 - it is answered 250 when, and only when, the application has committed it;
 - of an extension that is switched off nothing is offered, accepted or told (smtp/switches.py);
+- nobody is authenticated but by credentials that are good: sasl_judge.py says what is asked of an exchange; and where
+  AUTH is required no mail begins before it, unless a node that may (XCLIENT) said who the client is;
 - what is taken holds no bare CR or LF and no NUL, unless it was announced as binary;
 - the memory of a session stays below MOST_MEMORY_OCTETS.
 
@@ -24,6 +26,7 @@ directory. A test does the same briefly (test_session.py).
 from __future__ import annotations
 
 import argparse
+import base64
 import functools
 import random
 import re
@@ -32,10 +35,12 @@ import time
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from fuzz.sasl_judge import JudgedSasl
 from fuzz.trusting_client import TrustingClient
 from smtp import switches
-from smtp.sasl_peer import SaslPeer
+from smtp.sasl_peer import SERVER_NONCE, TOKENS
 from smtp.server_dialogue import Dialogue
 
 from angarium.smtp import limits, replies, server_events
@@ -107,6 +112,15 @@ WORDS = [
     b"AUTH PLAIN\r\n",
     b"AUTH PLAIN =\r\n",
     b"AUTH SCRAM-SHA-256 biws\r\n",
+    b"AUTH SCRAM-SHA-256-PLUS ",
+    b"AUTH EXTERNAL\r\n",
+    b"AUTH EXTERNAL =\r\n",
+    b"AUTH EXTERNAL dXNlcg==\r\n",
+    b"AUTH OAUTHBEARER ",
+    b"AUTH OAUTHBEARER\r\n",
+    b"AUTH XOAUTH2 ",
+    b"AQ==\r\n",
+    b"=\r\n",
     b"*\r\n",
     b"\r",
     b"\n",
@@ -152,6 +166,15 @@ WORDS = [
 ]
 
 
+# What the octets behind the base64 of AUTH are made of.
+SASL_WORDS = [
+    b"n,,", b"y,,", b"p=tls-exporter,,", b"p=tls-server-end-point,,", b"n,a=user,", b"n=user", b",r=", b"a=", b"m=x,", b",", b"=2C", b"=3D",
+    b"c=biws", b",p=", b"\0", b"user", b"pencil", b"user=", b"user@example.com", b"\1", b"\1\1", b"auth=Bearer ", b"host=h\1", b"\r\n", b"\n",
+    b"\x7f", b"\xff", b"\xc2\xad", b"\xc2\x85", b"\xe2\x80\xa8", SERVER_NONCE, *(token.encode() for token in TOKENS),
+]  # fmt: skip
+_RESPONSE = re.compile(rb"(?:(?<=\n)|(?<= ))[A-Za-z0-9+/]{4,}={0,2}(?=\r\n)")
+
+
 class Application(Dialogue):
     """Answers as the choices say, and keeps what it has committed."""
 
@@ -160,7 +183,7 @@ class Application(Dialogue):
             settings,
             denied=[b"no@y.example"],
             is_full=choice & 31 == 31,
-            sasl=SaslPeer(b"PLAIN LOGIN SCRAM-SHA-256") if choice & 1 else None,
+            sasl=JudgedSasl(is_bound=bool(choice & 32), has_certificate=bool(choice & 16)) if choice & 1 else None,
             takes=("xclient", "xforward", "etrn") if choice & 2 else (),
         )
         self.settings = settings
@@ -170,10 +193,12 @@ class Application(Dialogue):
         self.ends_at_denied = choice & 48 == 16
         self.recipients: list[bytes] = []
         self.committed: list[tuple[list[bytes], bytes]] = []
+        self.is_introduced = False
 
     def _answer(self, event: server_events.ServerEvent) -> None:
         match event:
             case server_events.Mail():
+                assert self.is_known() or not self.settings.auth_required
                 self.recipients = []
             case server_events.Rcpt(forward_path=path) if path not in self.denied:
                 self.recipients.append(path)
@@ -192,23 +217,36 @@ class Application(Dialogue):
                 self.events.append(event)
                 return
         super()._answer(event)
-        if isinstance(event, server_events.Message):
-            self.committed.append((self.recipients, self.messages[-1]))
+        match event:
+            case server_events.Message():
+                self.committed.append((self.recipients, self.messages[-1]))
+            case server_events.XClient() | server_events.StartTls():
+                self.is_introduced = isinstance(event, server_events.XClient)
+                if isinstance(self.sasl, JudgedSasl):
+                    self.sasl.is_in = False
+
+    def is_known(self) -> bool:
+        return self.is_introduced or (isinstance(self.sasl, JudgedSasl) and self.sasl.is_in)
 
 
 def check(octets: bytes) -> None:
-    """Plays a session whole, in pieces and octet by octet."""
-    if len(octets) < CHOICES:
-        return
+    """Plays a session whole, in pieces, a line at a time and octet by octet."""
+    if len(octets) >= CHOICES:
+        with mock.patch("angarium.sasl.scram.make_nonce", return_value=SERVER_NONCE):
+            _check(octets)
+
+
+def _check(octets: bytes) -> None:
     chance = random.Random(zlib.crc32(octets))
     number, choice, octets = octets[0], octets[1], octets[CHOICES:]
     whole = _played(number, octets, [], choice)
     cuts = [chance.randrange(len(octets) + 1) for _ in range(chance.randrange(1, 12))] if octets else []
     pieces = _played(number, octets, cuts, choice)
     each = _played(number, octets, list(range(1, len(octets))), choice) if len(octets) < 400 else pieces
-    for dialogue in (whole, pieces, each):
+    lines = _played(number, octets, line_ends(octets), choice)
+    for dialogue in (whole, pieces, lines, each):
         _judge(dialogue, octets)
-    for cut in (pieces, each):
+    for cut in (pieces, lines, each):
         if b"Improper pipelining" in whole.output or b"Octets in clear behind" in whole.output:
             # Octets behind a command that ends a group are seen as such only when they arrive with it.
             assert cut.messages[: len(whole.messages)] == whole.messages
@@ -218,6 +256,10 @@ def check(octets: bytes) -> None:
         assert cut.events == whole.events
         assert cut.messages == whole.messages
         assert _REFUSAL_ID.sub(b"\r\n", cut.output) == _REFUSAL_ID.sub(b"\r\n", whole.output)
+
+
+def line_ends(octets: bytes) -> list[int]:
+    return [match.end() for match in re.finditer(rb"\r\n", octets)]
 
 
 def _played(number: int, octets: bytes, cuts: list[int], choice: int) -> Application:
@@ -306,7 +348,7 @@ def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
     octets = bytearray(chance.choice(seeds))
     for _ in range(chance.randrange(1, 6)):
         at = chance.randrange(len(octets) + 1)
-        kind = chance.randrange(6)
+        kind = chance.randrange(7)
         if kind == 0:
             del octets[at : at + chance.randrange(1, 30)]
         elif kind == 1:
@@ -319,11 +361,30 @@ def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
             other = chance.choice(seeds)
             start = chance.randrange(len(other) + 1)
             octets[at:] = other[start:]
+        elif kind == 5 and (found := list(_RESPONSE.finditer(octets))):
+            response = chance.choice(found)
+            octets[response.start() : response.end()] = _mutated_response(chance, response[0])
         else:
             octets[at:at] = chance.choice(WORDS) + chance.choice(WORDS)
     if len(octets) >= CHOICES and chance.randrange(3) == 0:
         octets[:CHOICES] = chance.randbytes(CHOICES)  # other settings, most of them with extensions switched off
     return bytes(octets[:20_000])
+
+
+def _mutated_response(chance: random.Random, base64_text: bytes) -> bytes:
+    data = base64_text.rstrip(b"=")
+    octets = bytearray(base64.b64decode(data[: len(data) - (len(data) % 4 == 1)] + b"=="))
+    at = chance.randrange(len(octets) + 1)
+    kind = chance.randrange(4)
+    if kind == 0:
+        del octets[at : at + chance.randrange(1, 8)]
+    elif kind == 1:
+        octets[at:at] = chance.choice(SASL_WORDS)
+    elif kind == 2 and octets:
+        octets[at % len(octets)] = chance.randrange(256)
+    else:
+        octets[at:] = chance.choice(SASL_WORDS)
+    return base64.b64encode(octets)
 
 
 def corpus() -> list[bytes]:

@@ -5,13 +5,20 @@ Under `make debug` the same runs with sanitizers. For longer, and guided by cove
 
 from __future__ import annotations
 
+import base64
 import random
+from unittest import mock
 
 import pytest
 from fuzz import session_target
+from fuzz.sasl_judge import JudgedSasl
 from smtp import switches
+from smtp.sasl_peer import SERVER_NONCE
 
-from angarium.smtp import server_events
+from angarium.sasl.exchange import MECHANISMS
+from angarium.sasl.mechanism import Begin, Mechanism, first, respond
+from angarium.sasl.steps import Accepted, Channel, Refused
+from angarium.smtp import replies, server_events
 
 
 @pytest.mark.parametrize("path", sorted(session_target.CORPUS.iterdir()), ids=lambda path: path.name)
@@ -19,8 +26,55 @@ def test_the_corpus_breaks_no_invariant(path) -> None:
     octets = path.read_bytes()
     session_target.check(octets)
     for settings in range(len(session_target.SETTINGS)):
-        for choice in (0, 1, 2, 4, 8, 16, 31):
+        for choice in (0, 1, 2, 4, 8, 16, 31, 49):
             session_target.check(bytes([settings, choice]) + octets[session_target.CHOICES :])
+
+
+def test_by_each_mechanism_somebody_comes_in_and_somebody_does_not() -> None:
+    """The corpus reaches the end of every exchange, either way, so that what is mutated of it does."""
+    came_in, was_refused = set(), set()
+    with mock.patch("angarium.sasl.scram.make_nonce", return_value=SERVER_NONCE):
+        for octets in session_target.corpus():
+            number, choice, said = octets[0], octets[1], octets[session_target.CHOICES :]
+            dialogue = session_target._played(number, said, session_target.line_ends(said), choice)
+            if isinstance(dialogue.sasl, JudgedSasl):
+                came_in.update(dialogue.sasl.came_in_by)
+                if replies.AUTH_FAILED in dialogue.output:
+                    was_refused.add(dialogue.sasl.mechanism)
+    assert came_in == was_refused == set(MECHANISMS)
+
+
+def anybody(initial: bytes | None, channel: Channel, offers_plus: bool) -> Mechanism:
+    yield from first(initial)
+    return Accepted("user")
+
+
+def whoever_says_so(initial: bytes | None, channel: Channel, offers_plus: bool) -> Mechanism:
+    return Refused("bad-credentials", (yield from first(initial)).decode())
+
+
+def proving_it_to_all(initial: bytes | None, channel: Channel, offers_plus: bool) -> Mechanism:
+    yield from first(initial)
+    yield from respond(b"r=x" + SERVER_NONCE + b",s=QQ==,i=4096")
+    yield from respond(b"v=AAAA")
+    return Refused("bad-credentials")
+
+
+@pytest.mark.parametrize("mechanism, broken", [
+    *((name, anybody) for name in MECHANISMS), ("XOAUTH2", whoever_says_so), ("SCRAM-SHA-256", proving_it_to_all),
+])  # fmt: skip
+def test_the_judge_of_logins_sees_a_mechanism_that_is_broken(
+    monkeypatch: pytest.MonkeyPatch, mechanism: str, broken: Begin
+) -> None:
+    monkeypatch.setitem(MECHANISMS, mechanism, broken)
+    flag = b"p=tls-exporter" if mechanism.endswith("PLUS") else b"n"
+    first_response = b"line\n" if broken is whoever_says_so else flag + b",,n=user,r=x"
+    if mechanism == "EXTERNAL":
+        first_response = b"other"
+    lines = [b"EHLO c.example", f"AUTH {mechanism} ".encode() + base64.b64encode(first_response)]
+    octets = b"".join(line + b"\r\n" for line in [*lines, base64.b64encode(b"c=biws,r=x,p=AAAA")])
+    with pytest.raises(AssertionError):
+        session_target._played(0, octets, session_target.line_ends(octets), 49)
 
 
 @pytest.mark.parametrize("choice", [64, 65, 130, 192, 195])

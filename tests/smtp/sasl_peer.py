@@ -14,6 +14,7 @@ from angarium.sasl.steps import (
     CheckPassword,
     CheckToken,
     FetchScramKeys,
+    Outcome,
     Refused,
     Step,
 )
@@ -63,7 +64,10 @@ class SaslPeer:
             step = self.exchange.respond(event.octets)
         while not isinstance(step, Challenge | Accepted | Refused):
             step = self.exchange.answer(known(step))
-        match step:
+        self.settle(session, step)
+
+    def settle(self, session: ServerSession, outcome: Outcome) -> None:
+        match outcome:
             case Challenge(octets):
                 session.challenge(octets)
             case Accepted(identity):
