@@ -37,7 +37,7 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 {
     (void)ssl;
     (void)arg;
-    for (unsigned at = 0; at + 1 + in[at] <= in_length; at += 1 + in[at]) {
+    for (unsigned at = 0; at < in_length && at + 1 + in[at] <= in_length; at += 1 + in[at]) {
         if (in[at] == 4 && memcmp(in + at + 1, "smtp", 4) == 0) {
             *out = in + at + 1;
             *out_length = 4;

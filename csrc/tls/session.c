@@ -135,6 +135,9 @@ tls_receive_result tls_session_receive(tls_session *self, const uint8_t *in, siz
 {
     size_t got;
     *plain_length = 0;
+    /* OpenSSL takes more octets behind some failures, and would wait for the rest of them. */
+    if (self->failure[0] != 0)
+        return TLS_RECEIVE_FAILED;
     self->in = in;
     self->in_length = length;
     forget_errors();

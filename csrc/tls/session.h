@@ -22,7 +22,7 @@ typedef struct tls_session tls_session;
 typedef enum tls_receive_result {
     TLS_RECEIVE_MORE = 0,       /* all of it was used; more is wanted */
     TLS_RECEIVE_CLOSED,         /* the peer said close_notify: nothing follows */
-    TLS_RECEIVE_FAILED,         /* over; an alert may be in the output. Why: tls_session_failure() */
+    TLS_RECEIVE_FAILED,         /* over for good; an alert may be in the output. Why: tls_session_failure() */
 } tls_receive_result;
 
 /* NULL when memory is out. */
