@@ -3,6 +3,7 @@
 import json
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,70 @@ def test_a_reader_that_stalls_never_blocks_and_loses_whole_lines_only():
     numbers = [json.loads(line)["number"] for line in received.decode().splitlines()]
     assert numbers == sorted(numbers)
     assert 10_000 < len(numbers) < 60_000
+
+
+class Talkative:
+    """An operator's object: its text is made by code that logs."""
+
+    def __init__(self, journal):
+        self.journal = journal
+
+    def __str__(self):
+        self.journal.log("inner", value="of the inner")
+        return "of the outer"
+
+
+class TalkativeText(str):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def encode(self, *_):
+        raise RuntimeError("no octets")
+
+
+def test_a_value_that_logs_while_its_text_is_made_tears_no_line(tmp_path):
+    """The inner line stood in the middle of the outer one, and neither was JSON."""
+    journal = open_journal(tmp_path / "log")
+    journal.log("outer", first="1", value=Talkative(journal), names=[Talkative(journal), "x"], last=2)
+    inner, again, outer = lines_of(tmp_path / "log")
+    assert inner["event"] == again["event"] == "inner" and inner["value"] == "of the inner"
+    del outer["time"]
+    assert outer == {"event": "outer", "first": "1", "value": "of the outer", "names": ["of the outer", "x"], "last": 2}
+
+
+def test_a_value_that_logs_itself_without_end_is_one_line(tmp_path):
+    journal = open_journal(tmp_path / "log")
+
+    class Endless:
+        def __str__(self):
+            journal.log("endless", value=self)
+            return "never"
+
+    journal.log("outer", value=Endless(), last=1)
+    found = lines_of(tmp_path / "log")
+    assert [line["event"] for line in found[-2:]] == ["endless", "outer"] and found[-1]["last"] == 1
+    assert found[0]["value"] == "no text of Endless"  # the innermost: recursion ended there
+
+
+@pytest.mark.parametrize(
+    "value, told",
+    [
+        (TalkativeText("x"), "no text of TalkativeText"),
+        ([TalkativeText("x"), "y"], ["no text of TalkativeText", "y"]),
+        (1 << 64, str(1 << 64)),
+        (-(1 << 63), str(-(1 << 63))),
+        (10**5000, "no text of int"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
+        (float("-inf"), 0),
+        (1e300, "1e+300"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_cannot_be_written_loses_no_line(tmp_path, value, told):
+    """Each raised in the middle of a line, whose begin stayed in the buffer."""
+    journal = open_journal(tmp_path / "log")
+    journal.log("first", value=value, last=1)
+    journal.log("second")
+    first, second = lines_of(tmp_path / "log")
+    assert (first["value"], first["last"], second["event"]) == (told, 1, "second")

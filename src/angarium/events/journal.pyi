@@ -19,6 +19,10 @@ class Journal:
 
     def __init__(self, fd: int, loop: AbstractEventLoop | None = None) -> None: ...
     def log(self, event: str, **fields: _Field) -> None:
-        """One line. Floats are seconds with three decimals; octets that are not UTF-8 become U+FFFD. Never raises."""
+        """One line. Floats are seconds with three decimals; octets that are not UTF-8 become U+FFFD.
+
+        Never raises: a value whose text cannot be made is told by its type. A value may log while its text is made:
+        what it logs is a line before this one.
+        """
     def flush(self) -> None:
         """Writes what is buffered, as far as it goes without waiting."""

@@ -38,6 +38,8 @@ cdef enum:
     FLUSH_AT = 64 << 10     # do not wait for the end of the turn past this
     BACKLOG = 4 << 20       # octets kept for a reader that stalls
 
+cdef double SECONDS_MOST = 1e15     # more, and what is no number, is written as text
+
 cdef Counter lines_dropped = counter(
     "angarium_log_lines_dropped_total", "Event lines lost because the log could not be written.")
 
@@ -293,30 +295,56 @@ cdef class Journal:
 
     def log(self, str event, **fields):
         """For Python callers, a few a second: every field becomes text, number or list of texts."""
-        cdef bytes name = event.encode()
-        cdef bytes octets_
-        cdef list keys = []
-        self.begin(name)
+        cdef bytes name = event.encode("utf-8", "replace"), octets_
+        cdef list values = []
+        # All of it first: a value of an operator's may do anything while its text is made, also log.
         for key, value in fields.items():
-            octets_ = key.encode()
-            keys.append(octets_)
-            if isinstance(value, bool):
+            values.append((key.encode("utf-8", "replace"), plain(value)))
+        # No Python code runs from here to end(): its line would come into the middle of this one.
+        self.begin(name)
+        for octets_, value in values:
+            if type(value) is bytes:
+                self.text(octets_, <const uint8_t *><const char *>value, len(value))
+            elif type(value) is int:
+                self.number(octets_, value)
+            elif type(value) is float:
+                self.seconds(octets_, <uint64_t><double>(value * 1000))
+            elif type(value) is bool:
                 self.key(octets_)
                 self.raw(b"true" if value else b"false", 4 if value else 5)
-            elif isinstance(value, int):
-                self.number(octets_, value)
-            elif isinstance(value, float):
-                self.seconds(octets_, <uint64_t>(max(value, 0.0) * 1000))
-            elif isinstance(value, (list, tuple)):
-                self.texts_begin(octets_)
-                for item in value:
-                    encoded = str(item).encode("utf-8", "replace")
-                    self.texts_item(encoded, len(encoded))
-                self.texts_end()
             else:
-                encoded = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
-                self.text(octets_, encoded, len(encoded))
+                self.texts_begin(octets_)
+                for item in <list>value:
+                    self.texts_item(<const uint8_t *><const char *>item, len(item))
+                self.texts_end()
         self.end()
+
+
+cdef object plain(value):
+    """A value that log() can write without asking anybody: bool, int of 64 bits, float of seconds, octets, or a list of octets."""
+    try:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            whole = int.__index__(value)            # of a subclass, too: its own methods are not asked
+            return whole if -(1 << 63) < whole < 1 << 63 else str(whole).encode()
+        if isinstance(value, float):
+            seconds = float.__add__(value, 0.0)
+            return max(seconds, 0.0) if seconds < SECONDS_MOST else octets_of(seconds)
+        if isinstance(value, (list, tuple)):
+            return [octets_of(item) for item in value]
+        return octets_of(value)
+    except Exception:                               # such as an int of more digits than Python writes
+        return b"no text of " + type(value).__name__.encode("utf-8", "replace")
+
+
+cdef bytes octets_of(value):
+    if isinstance(value, bytes):
+        return bytes(memoryview(value))
+    try:
+        return str.encode(str(value), "utf-8", "replace")
+    except Exception:
+        return b"no text of " + type(value).__name__.encode("utf-8", "replace")
 
 
 cdef size_t utf8_sequence(const uint8_t *data, size_t length) noexcept nogil:
