@@ -106,7 +106,7 @@ class JudgedSasl(SaslPeer):
     def _prover(self) -> str | None:
         """Whose password the proof of a SCRAM exchange was made of (RFC 5802 §3, §5)."""
         first, final = self.said[:2]
-        server_first = [octets for octets in self.told if octets][0]
+        server_first = next((octets for octets in self.told if octets), b"")
         flag, authorization, name, nonce = first.split(b",")[:4]
         is_plus = self.mechanism == "SCRAM-SHA-256-PLUS"
         if is_plus:

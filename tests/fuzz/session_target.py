@@ -168,9 +168,10 @@ WORDS = [
 
 # What the octets behind the base64 of AUTH are made of.
 SASL_WORDS = [
-    b"n,,", b"y,,", b"p=tls-exporter,,", b"p=tls-server-end-point,,", b"n,a=user,", b"n=user", b",r=", b"a=", b"m=x,", b",", b"=2C", b"=3D",
-    b"c=biws", b",p=", b"\0", b"user", b"pencil", b"user=", b"user@example.com", b"\1", b"\1\1", b"auth=Bearer ", b"host=h\1", b"\r\n", b"\n",
-    b"\x7f", b"\xff", b"\xc2\xad", b"\xc2\x85", b"\xe2\x80\xa8", SERVER_NONCE, *(token.encode() for token in TOKENS),
+    b"n,,", b"y,,", b"p=tls-exporter,,", b"p=tls-server-end-point,,", b"n,a=user,", b"n=user", b",r=", b"a=", b"m=x,",
+    b",", b"=2C", b"=3D", b"c=biws", b",p=", b"\0", b"user", b"pencil", b"user=", b"user@example.com", b"\1", b"\1\1",
+    b"auth=Bearer ", b"host=h\1", b"\r\n", b"\n", b"\x7f", b"\xff", b"\xc2\xad", b"\xc2\x85", b"\xe2\x80\xa8",
+    SERVER_NONCE, *(token.encode() for token in TOKENS),
 ]  # fmt: skip
 _RESPONSE = re.compile(rb"(?:(?<=\n)|(?<= ))[A-Za-z0-9+/]{4,}={0,2}(?=\r\n)")
 
