@@ -623,6 +623,7 @@ cdef class Connection(Carrier):
                     wire_abort(self)
             if self.hello is not None and not self.hello.done():
                 self.hello.set_exception(HelloFailed(judgement))
+                self.hello.exception()          # at a stop nobody may be left who waits for it: no reason for a complaint
         except Exception as error:
             self.scheduler.journal.log("error", where="closing", remote=self.remote, reason=repr(error))
         if not self.stream.is_reading and self.next.state != HAND_FETCHING:
