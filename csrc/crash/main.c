@@ -1,7 +1,8 @@
 /* crash: the proof of the spool's promise, from the command line. docs/durability.md tells what it proves.
  *
  *     crash [--short] [--seed N] [--seeds N] [--turns N] [--samples N] [--processes N] [--buffered]
- *           [--at-least DISTINCT]                       everything, or as much as is said
+ *           [--at-least DISTINCT] [--within SECONDS]    everything, or as much as is said; no seed is begun later than that
+ *                                                       but for the distinct states that are still missing
  *     crash [--short] --states [--compaction|--no-compaction]       only the states; of one of the two kinds of run
  *     crash [--short] --faults [--direct|--buffered]      only the failing calls and the small disk; of one of the two modes
  *     crash [--short] --script NAME                       only those of one script, as "a compaction"
@@ -19,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "crash/explore.h"
@@ -29,6 +32,8 @@ typedef struct command {
     explore_options one;
     unsigned seeds, every, disk_mib;    /* disk_mib: 0, unless that alone is wanted */
     uint64_t distinct_wanted;
+    unsigned within_s;                  /* 0: without an end */
+    time_t started_utc_s;
     bool has_states, has_faults;
     bool is_buffered_only, is_direct_only;      /* the latter for the failing calls */
     bool has_plain, has_compaction;
@@ -122,6 +127,8 @@ static command parse(int count, char **words)
             self.one.processes = (unsigned)atoi(value);
         else if (strcmp(word, "--at-least") == 0)
             self.distinct_wanted = strtoull(value, NULL, 10);
+        else if (strcmp(word, "--within") == 0)
+            self.within_s = (unsigned)atoi(value);
         else if (strcmp(word, "--small-disk") == 0) {
             self.disk_mib = (unsigned)atoi(value);
             if (self.disk_mib < FAULTS_DISK_MIB || self.disk_mib > FAULTS_DISK_MIB_MOST)
@@ -149,6 +156,14 @@ static command parse(int count, char **words)
     else if (self.one.mutation != LAYER_HONEST || self.one.position != UINT32_MAX)
         self.has_compaction = false;
     return self;
+}
+
+/* Not time(): that is the simulated clock. */
+static time_t real_utc_s(void)
+{
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return now.tv_sec;
 }
 
 static void print_result(const explore_options *options, const explore_result *result)
@@ -192,6 +207,11 @@ static bool explore_seeds(const command *self)
     explore_seen *seen = explore_seen_new();
     explore_result sum = {0};
     for (unsigned i = 0; i < self->seeds; i++) {
+        if (self->within_s != 0 && real_utc_s() - self->started_utc_s >= (time_t)self->within_s
+            && sum.distinct >= self->distinct_wanted) {
+            printf("%u s are over: %u of %u seeds\n", self->within_s, i, self->seeds);
+            break;
+        }
         if (self->has_plain)
             explore_seed(self, self->one.seed + i, false, seen, &sum);
         if (self->has_compaction)
@@ -214,30 +234,54 @@ static bool fill_small_disk(bool is_buffered, unsigned mib)
     return error == NULL;
 }
 
+static bool explore_faults_of(const command *self, bool is_buffered)
+{
+    const char *mode = is_buffered ? "buffered" : "direct";
+    faults_result result = faults_explore(is_buffered, self->every, self->script);
+    printf("faults %s: %u cases, %u struck, %u ops refused, %u failed\n", mode, result.cases, result.struck, result.refused,
+           result.failures);
+    if (result.failures != 0)
+        printf("FAILED: %s\n", result.first);
+    fflush(stdout);
+    faults_result kills = faults_kill(is_buffered, self->every, self->script);
+    printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
+    if (kills.failures != 0)
+        printf("FAILED: %s\n", kills.first);
+    fflush(stdout);
+    bool is_right = result.failures == 0 && kills.failures == 0;
+    if (self->script == NULL)
+        is_right = fill_small_disk(is_buffered, FAULTS_DISK_MIB) && is_right;
+    return is_right;
+}
+
+/* Both modes at once, where both are wanted and there may be two processes. */
 static bool explore_faults(const command *self)
 {
-    bool is_right = true;
-    for (int is_buffered = self->is_buffered_only; is_buffered < (self->is_direct_only ? 1 : 2); is_buffered++) {
-        const char *mode = is_buffered ? "buffered" : "direct";
-        faults_result result = faults_explore(is_buffered, self->every, self->script);
-        printf("faults %s: %u cases, %u struck, %u ops refused, %u failed\n", mode, result.cases, result.struck, result.refused,
-               result.failures);
-        if (result.failures != 0)
-            printf("FAILED: %s\n", result.first);
-        faults_result kills = faults_kill(is_buffered, self->every, self->script);
-        printf("kills %s: %u cases, %u struck, %u failed\n", mode, kills.cases, kills.struck, kills.failures);
-        if (kills.failures != 0)
-            printf("FAILED: %s\n", kills.first);
-        is_right = is_right && result.failures == 0 && kills.failures == 0;
-        if (self->script == NULL)
-            is_right = fill_small_disk(is_buffered, FAULTS_DISK_MIB) && is_right;
+    bool has_direct = !self->is_buffered_only, has_buffered = !self->is_direct_only, is_right = true;
+    pid_t child = -1;
+    if (has_direct && has_buffered && self->one.processes > 1) {
+        fflush(stdout);
+        child = fork();
+        if (child == 0) {
+            is_right = explore_faults_of(self, false);
+            fflush(stdout);
+            _exit(is_right ? 0 : 1);
+        }
     }
+    if (has_direct && child < 0)
+        is_right = explore_faults_of(self, false);
+    if (has_buffered)
+        is_right = explore_faults_of(self, true) && is_right;
+    int status = 0;
+    if (child > 0)
+        is_right = waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0 && is_right;
     return is_right;
 }
 
 int main(int count, char **words)
 {
     command self = parse(count, words);
+    self.started_utc_s = real_utc_s();
     if (self.one.mutation != LAYER_HONEST || self.one.mover_mutation != MOVER_HONEST || self.one.position != UINT32_MAX)
         self.has_faults = false;
     bool is_right = true;
