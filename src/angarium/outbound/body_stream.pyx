@@ -1,8 +1,9 @@
 # A body in chunks, or too large to be held whole: read from the spool and sent chunk by chunk. At most two chunks are
 # held: one in the transport's buffer, one read ahead.
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EBADMSG, EIO
+from libc.errno cimport EBADMSG, EIO, ENOMEM
 from libc.stdint cimport uint8_t
+from libc.stdlib cimport malloc
 from libc.string cimport memset
 
 from angarium.model.octets cimport octets, octets_unref
@@ -33,6 +34,10 @@ cdef int stream_begin(Carrier self, int slot) except -1:
     self.stream.index = 0
     self.stream.count = h.envelope.chunk_count
     self.stream.octets_left = h.envelope.message_octets
+    if self.stream.op == NULL:
+        self.stream.op = <spool_read_op *>malloc(sizeof(spool_read_op))
+        if self.stream.op == NULL:
+            return stream_failed(self, ENOMEM)
     return stream_read(self)
 
 
@@ -40,11 +45,11 @@ cdef int stream_read(Carrier self) except -1:
     cdef hand *h = &self.hands[self.stream.slot]
     cdef message *m = h.t.message
     cdef spool_chunk chunk
-    cdef spool_read_op *op = &self.stream.op
+    cdef spool_read_op *op = self.stream.op
     if self.stream.index >= self.stream.count:
         return stream_failed(self, EBADMSG)
     memset(op, 0, sizeof(spool_read_op))
-    chunk = spool_envelope_chunk(&h.envelope, self.stream.index)
+    chunk = spool_envelope_chunk(h.envelope, self.stream.index)
     if self.stream.index < chunk_count_of(m):
         op.place.segment = m.where.chunks.segments[self.stream.index]
         op.place.offset = chunk.offset
@@ -53,7 +58,7 @@ cdef int stream_read(Carrier self) except -1:
         op.place = body_place(m)
     op.wanted.kind = SPOOL_BODY
     op.wanted.id = m.id
-    op.wanted.run_offset = spool_envelope_chunk_position(&h.envelope, self.stream.index)
+    op.wanted.run_offset = spool_envelope_chunk_position(h.envelope, self.stream.index)
     if op.place.segment == NULL:
         return stream_failed(self, EIO)
     op.done = <read_done><void *>chunk_arrived     # called by reap(), with the GIL

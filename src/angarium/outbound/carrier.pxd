@@ -16,7 +16,7 @@ cdef enum hand_state:
 
 cdef struct hand:                       # a transaction in hand
     transaction t
-    spool_envelope envelope             # view into `envelope_octets`
+    spool_envelope *envelope            # view into `envelope_octets`; malloc, NULL when empty: few of a connection's hands are full at once
     octets *envelope_octets             # own references, NULL when empty
     octets *body                        # NULL: streamed
     uint64_t started_ms                 # mono; when MAIL went out
@@ -25,7 +25,7 @@ cdef struct hand:                       # a transaction in hand
     uint8_t untried[(CLIENT_RECIPIENTS_MAX + 7) >> 3]    # bits: those told "too many", given back at the end
 
 cdef struct body_stream:                # a body sent chunk by chunk; one at a time
-    spool_read_op op
+    spool_read_op *op                   # malloc, with the first body that is streamed
     octets *chunk                       # read, waits until the socket takes more
     uint32_t index                      # of the chunk in `op` or `chunk`
     uint32_t count

@@ -23,13 +23,12 @@ cdef class Carrier:
     def __dealloc__(self):
         cdef int i
         for i in range(CLIENT_SLOTS):
-            octets_unref(self.hands[i].envelope_octets)
-            octets_unref(self.hands[i].body)
+            forget(&self.hands[i])
             free(self.hands[i].t.recipients)
-        octets_unref(self.next.envelope_octets)
-        octets_unref(self.next.body)
+        forget(&self.next)
         free(self.next.t.recipients)
         octets_unref(self.stream.chunk)
+        free(self.stream.op)
 
     # ---------------------------------------------------------------- for Connection to override
 
@@ -85,7 +84,7 @@ cdef class Carrier:
         cdef uint64_t now = mono_ms()
         self.ready.delivered_ms = now
         s.slots[slot].recipients[i] = RECIPIENT_TOLD
-        if has_attributes(&h.envelope):
+        if has_attributes(h.envelope):
             note_trace(self, h, i)
         self.scheduler.delivered(self.ready, &h.t, i, s.reply.code, s.reply.text, s.reply.text_length,
                                  <const uint8_t *><const char *>self.remote_octets, len(self.remote_octets),
@@ -172,6 +171,8 @@ cdef void leave_untried(hand *h, uint32_t i) noexcept:
 
 
 cdef int forget(hand *h) noexcept:
+    free(h.envelope)
+    h.envelope = NULL
     octets_unref(h.envelope_octets)
     octets_unref(h.body)
     h.envelope_octets = NULL
@@ -184,7 +185,7 @@ cdef int forget(hand *h) noexcept:
 cdef void note_trace(Carrier self, hand *h, uint32_t i) noexcept:
     """RFC 2852 §4.1.4: trace, and in time a relay that knows nothing of by-times, are told as "relayed"."""
     cdef message_terms terms
-    terms_read(&h.envelope, &terms)
+    terms_read(h.envelope, &terms)
     if not self.session.is_lmtp and terms.by_mode and (
             terms.by_is_traced or not self.session.extensions & EXTENSION_DELIVERBY
             and terms.by_utc_s > <int64_t>(utc_ms() // 1000)):

@@ -1,8 +1,9 @@
 # One transaction out, step by step: its envelope and body at hand, what the peer cannot take, MAIL RCPT DATA, the body.
 # Which transaction comes next, and the socket, are connection.pyx's; bodies in chunks body_stream.pyx's.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.errno cimport EBADMSG
+from libc.errno cimport EBADMSG, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 
 from angarium.metrics.counters cimport Counter
 from angarium.model.clock cimport mono_ms, utc_ms
@@ -60,7 +61,10 @@ cdef int prepare(Carrier self) except -1:
             h.t.recipients[k] = h.t.recipients[k - 1]
             k -= 1
         h.t.recipients[k] = r
-    if spool_envelope_open(h.envelope_octets.data, h.envelope_octets.length, &h.envelope) != 0:
+    h.envelope = <spool_envelope *>malloc(sizeof(spool_envelope))
+    if h.envelope == NULL:
+        judgement = trouble.of_spool(ENOMEM)
+    elif spool_envelope_open(h.envelope_octets.data, h.envelope_octets.length, h.envelope) != 0:
         judgement = trouble.of_spool(EBADMSG)
     elif h.body != NULL and h.body.length != h.envelope.message_octets:
         judgement = trouble.of_spool(EBADMSG)
@@ -90,7 +94,7 @@ cdef int check(Carrier self, hand *h) except -1:
             judgement = trouble.needs_smtputf8(self.remote)
         else:
             cursor = h.envelope.recipients
-            while i < h.t.count and spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+            while i < h.t.count and spool_envelope_next_recipient(h.envelope, &cursor, &r):
                 if index == h.t.recipients[i].index:
                     if not is_ascii(r.forward_path):
                         self.scheduler.failed(self.ready, &h.t, i, trouble.needs_smtputf8(self.remote).trouble, 0)
@@ -111,7 +115,7 @@ cdef int check(Carrier self, hand *h) except -1:
         judgement = trouble.no_requiretls(self.remote)      # it lies in the wrong queue: never sent all the same
     if judgement is None and flags & SPOOL_ENVELOPE_BINARYMIME and s.extensions & BINARY_EXTENSIONS != BINARY_EXTENSIONS:
         judgement = trouble.needs_binarymime(self.remote)
-    if judgement is None and h.t.count and has_attributes(&h.envelope):
+    if judgement is None and h.t.count and has_attributes(h.envelope):
         judgement = check_by_time(self, h)
     if judgement is not None:
         self.tell_rest(h, NULL, judgement)
@@ -124,7 +128,7 @@ cdef object check_by_time(Carrier self, hand *h):
     the way: in time there is in time."""
     cdef message_terms terms
     cdef int64_t left_s
-    terms_read(&h.envelope, &terms)
+    terms_read(h.envelope, &terms)
     if terms.by_mode != c'R':
         return None
     left_s = terms.by_utc_s - <int64_t>(utc_ms() // 1000)
@@ -208,13 +212,13 @@ cdef int transmit(Carrier self) except -1:
     p.is_binary = flags & SPOOL_ENVELOPE_BINARYMIME != 0
     p.terms = NULL
     p.submitter_length = 0
-    if has_attributes(&self.next.envelope):
+    if has_attributes(self.next.envelope):
         if self.submits:
-            submitter = submitter_of(&self.next.envelope)
+            submitter = submitter_of(self.next.envelope)
             if submitter is not None:
                 p.submitter = <const uint8_t *>PyBytes_AS_STRING(submitter)
                 p.submitter_length = <uint32_t>PyBytes_GET_SIZE(submitter)
-        terms_to_say(&self.next.envelope, &terms)
+        terms_to_say(self.next.envelope, &terms)
         p.terms = &terms
         # RFC 2852 §4.1.4.2: who does not know of the by-time is asked to tell of a delay instead.
         asks_for_delay = (terms.has_by and terms.by_mode == c'N' and terms.by_seconds > 0
@@ -233,7 +237,7 @@ cdef int transmit(Carrier self) except -1:
     h.state = HAND_OPEN
     h.started_ms = mono_ms()
     cursor = h.envelope.recipients
-    while i < h.t.count and spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+    while i < h.t.count and spool_envelope_next_recipient(h.envelope, &cursor, &r):
         if index == h.t.recipients[i].index:
             s.rcpt(slot, r.forward_path.data, r.forward_path.length, with_delay(r.notify) if asks_for_delay else r.notify,
                    r.orcpt.data, r.orcpt.length)
@@ -277,11 +281,11 @@ cdef bytes traced_path(Carrier self, hand *h):
     cdef uint32_t index = 0
     if h.t.count != 1:                      # taken before the option was set
         return None
-    while spool_envelope_next_recipient(&h.envelope, &cursor, &r):
+    while spool_envelope_next_recipient(h.envelope, &cursor, &r):
         if index == h.t.recipients[0].index:
             try:
                 return self.scheduler.verp(h.t.message.id, h.envelope.reverse_path.data[:h.envelope.reverse_path.length],
-                                           r.forward_path.data[:r.forward_path.length], tenant_in(&h.envelope))
+                                           r.forward_path.data[:r.forward_path.length], tenant_in(h.envelope))
             except Exception as error:
                 self.scheduler.journal.log("error", where="verp", reason=repr(error))
                 return None
@@ -301,6 +305,8 @@ cdef int send_body(Carrier self, int slot) except -1:
     else:
         if self.piece_length:
             self.flush()
+            if self.is_closed:          # TLS failed: what was in hand has been given back
+                return 0
         self.piece = h.body.data
         self.piece_length = h.body.length
         self.piece_at = s.out.length

@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Callable, Collection
 from typing import Final
 
+from angarium.model.memory import return_free_memory
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -60,9 +62,13 @@ def fork(name: str, keep: Collection[int], main: Callable[[], int]) -> int:
 
 
 def freeze() -> None:
-    """Puts all that exists beyond the garbage collector's reach: it touches the shared pages no more."""
+    """Puts all that exists beyond the garbage collector's reach: it touches the shared pages no more.
+
+    What is free goes back to the system: each process that used it again would have its own copy of the page.
+    """
     gc.collect()
     gc.freeze()
+    return_free_memory()
 
 
 def _forget_parent(keep: Collection[int]) -> None:

@@ -6,7 +6,8 @@ from libc.string cimport memchr, memcmp, memcpy
 from angarium.model.errors import LocalProtocolError, RemoteProtocolError
 
 cdef enum:
-    FIRST_OCTETS = 512      # of a buffer: the commands of a transaction with a few recipients
+    FIRST_OCTETS = 512      # of `out`: the commands of a transaction with a few recipients. Gone when it is sent
+    FIRST_HELD_OCTETS = 128     # of `held`, which a connection without PIPELINING keeps: all but the first of them
 
 # Ten thousand sessions wait for replies most of the time, and have nothing to say meanwhile: the buffer of who has just been sent
 # is the next one's.
@@ -121,14 +122,15 @@ cdef class ClientDialogue:
         global spare
         cdef size_t capacity
         cdef uint8_t *grown
+        cdef bint is_held = buffer == &self.held
         if buffer.capacity - buffer.length >= more:
             return 0
-        if buffer.data == NULL and spare != NULL and more <= FIRST_OCTETS:
+        if buffer.data == NULL and spare != NULL and more <= FIRST_OCTETS and not is_held:
             buffer.data = spare
             buffer.capacity = FIRST_OCTETS
             spare = NULL
             return 0
-        capacity = buffer.capacity * 2 if buffer.capacity else FIRST_OCTETS
+        capacity = buffer.capacity * 2 if buffer.capacity else FIRST_HELD_OCTETS if is_held else FIRST_OCTETS
         while capacity - buffer.length < more:
             capacity *= 2
         grown = <uint8_t *>realloc(buffer.data, capacity)
