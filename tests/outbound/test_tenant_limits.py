@@ -39,6 +39,11 @@ def in_line(relay: Outgoing) -> list[QueueFacts]:
     return [each for each in found if each.is_in_dial_line]
 
 
+def waiting(relay: Outgoing) -> int:
+    """How many recipients without a tenant no connection has taken."""
+    return sum(ready.count for ready in relay.scheduler.ready_queues() if ready.kind is None)
+
+
 def held_of(ready: ReadyQueue, whose: str) -> int:
     passage = passage_of(ready, whose)
     assert passage is not None
@@ -54,8 +59,9 @@ async def test_connections_of_a_tenant_are_counted_at_each_site_and_hold_up_nobo
                 await send(relay, 10, site)
             await until(lambda: len(in_line(relay)) == 2 and server.peak == 4)
             await send(relay, 3, tenant=b"")
-            # Who waits is let look again now and then, and stands in no line for that turn of the loop.
-            await until(lambda: server.open_now == 7 and len(in_line(relay)) == 2)
+            # Who waits is let look again now and then, and stands in no line for that turn of the loop. A connection
+            # may have taken the third, to send it behind the end of another.
+            await until(lambda: server.open_now in (6, 7) and waiting(relay) == 0 and len(in_line(relay)) == 2)
             ways = {ready.kind: ready.way for ready in relay.scheduler.ready_queues()}
             assert ways[None] is None
 
