@@ -465,7 +465,7 @@ cdef class Connection(Carrier):
         if self.is_closed:
             return 0
         while (not self.stream.is_active and self.next.state != HAND_FETCHING
-               and self.session.free_slot() >= 0 and self.is_in_pool):
+               and self.session.free_slot() >= 0 and self.is_in_pool and not self.is_closed):
             if self.next.state == HAND_EMPTY:
                 if is_out_of_domains(self) or not self.owner.may_take(self):
                     break
@@ -475,6 +475,8 @@ cdef class Connection(Carrier):
                 prepare(self)
             if self.next.state == HAND_READY:
                 transmit(self)
+        if self.is_closed:              # by what was sent on the way
+            return 0
         if (self.is_in_pool and self.next.state == HAND_EMPTY and self.session.state == CLIENT_READY
                 and self.session.slots[0].phase == PHASE_FREE and self.session.slots[1].phase == PHASE_FREE):
             if not is_out_of_domains(self) and self.owner.may_take(self):
