@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from outbound.fault_server import FaultServer, fault_server
-from outbound.outgoing import Outgoing, on_uvloop, outgoing
+from outbound.outgoing import Outgoing, on_uvloop, outgoing, until
 
 from angarium.model.plan import Host, Site
 from angarium.outbound.options import OutboundOptions
@@ -92,6 +92,8 @@ async def test_without_a_warm_source_mail_waits_and_says_why(tmp_path: pathlib.P
             ("4.4.5", "source new is warmed up, and has sent its 5 messages of today to big")
         }
         assert len(server.received) == 5
+        (ready,) = relay.scheduler.ready_queues()
+        await until(lambda: ready.connections == server.open_now)       # begun for the twelve, and under way still
         connections = server.connections
         await relay.send(b"x@b.example")
         await relay.outcomes(13)
