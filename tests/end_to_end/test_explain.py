@@ -216,6 +216,29 @@ def test_what_automation_leaves_a_tenant_is_told_with_its_rule_and_use(tmp_path:
             assert re.search(r"automation.connections +1 +.*spam.*\(1 in use; counted for tenant shop alone", shown)
 
 
+def test_what_automation_leaves_a_whole_site_is_told_in_the_place_of_its_limit(tmp_path: Path) -> None:
+    faults = {
+        "RCPT": lambda line: b"451 4.7.1 Too much of it" if b"loud" in line else None,
+        "END": lambda line: SILENCE,
+    }
+    with NextHop(faults=faults) as hop:
+        config = f"{hop.route}{NO_RETRY}{CAP}".replace('"tenant"', '"site"')
+        with clean_relay(tmp_path, config, workers=1) as relay, SmtpClient(relay.port) as client:
+            client.send(MESSAGE, "loud@y.example")
+            wait_for(lambda: relay.events("automation"), "the site is held to one connection")
+            first = client.send(MESSAGE, "a@y.example")
+            wait_for(lambda: "in hand" in verdict(relay, first), "the first has it")
+            second = client.send(MESSAGE, "b@y.example")
+            answer = explained(relay, "b@y.example")
+            line = limit(answer, "automation.connections")
+            assert (line["value"], line["use"], line["whose"]) == ("1", "1 in use", "everybody")
+            assert line["set_by"] == "automation.rule.spam" and "in the place of the limit" in line["note"]
+            assert limit(answer, "connections")["value"] != "1"
+            reason = "the one connection that the site is allowed is in use"
+            place = f"({line['file']}:{line['line']} automation.rule.spam)"
+            wait_for(lambda: f"{reason} {place}" in verdict(relay, second), "the second waits for that")
+
+
 def test_sources_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     sources = '[source.here]\naddress = "127.0.0.31"\n[source.away]\naddress = "198.51.100.2"\n'
     sources += "[shaping.source.here]\nconnections = 3\nall_sites = { connections = 7 }\n"

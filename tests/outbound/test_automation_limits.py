@@ -11,7 +11,7 @@ from outbound.outgoing import Outgoing, outgoing, until
 from outbound.test_delivery import on_uvloop
 from outbound.test_source_limits import sites
 
-from angarium.model.units import Duration
+from angarium.model.units import Duration, Rate
 from angarium.outbound.reasons import of_queue
 from angarium.queue import explain
 from angarium.queue.adjustments import Adjustment, Adjustments
@@ -190,3 +190,43 @@ async def test_who_stands_in_line_at_a_rate_goes_on_when_it_ends(tmp_path: pathl
         await until(lambda: any(each.is_in_restrained_line for each in facts(relay, "tenant shop")))
         adjust(relay, Adjustment(tenant="shop", factor=2.0))                    # of the same queue, and no rate
         await until(lambda: len(relay.events("delivered")) == 10)
+
+
+@on_uvloop
+async def test_what_is_left_of_a_site_is_told_as_its_ready_queue_has_it(tmp_path: pathlib.Path) -> None:
+    """Also by a worker that has no ready queue for it."""
+    shaping = ShapingDefault(connections=20, connection_rate=Rate(40.0), message_rate=Rate(100.0))
+    async with (
+        fault_server() as server,
+        outgoing(tmp_path, sites(server, 1), shaping=Shaping(ShapingTables(default=shaping))) as relay,
+    ):
+        await send(relay, 1)
+        await relay.outcomes(1)
+        (ready,) = relay.scheduler.ready_queues()
+
+        def told() -> tuple[int, tuple[int, float, float] | None]:
+            used = explain.used_now(relay.scheduler, ready.site, ready.source, ready.kind)
+            left = used.left
+            assert used.connections_limit == explain.queue_facts(ready).connections_limit
+            assert left is None or (left.whose, left.connections) == ("everybody", used.connections)
+            return used.connections_limit, left and (left.connections_limit, left.connection_rate, left.rate)
+
+        site = ready.site.name
+        assert told() == (20, None)
+        for change, limit, left in (
+            (Adjustment(site=site, connections=3), 3, (3, 0.0, 0.0)),
+            (Adjustment(site=site, connections=30), 20, None),
+            (Adjustment(site=site, factor=4.0), 5, (5, 10.0, 25.0)),
+            (Adjustment(site=site, factor=100.0, connections=7), 1, (1, 0.4, 1.0)),
+            (Adjustment(site=site, factor=2.0, message_rate=30.0), 10, (10, 20.0, 30.0)),
+            (Adjustment(site=site, message_rate=200.0), 20, None),
+            (Adjustment(site="another", connections=1), 20, None),
+        ):
+            adjust(relay, change)
+            await until(lambda limit=limit: ready.connection_limit == limit)        # type: ignore[misc]
+            assert told() == (limit, left), change
+        adjust(relay, Adjustment(site=site, factor=1000.0))
+        await send(relay, 20)
+        await until(lambda: explain.queue_facts(ready).is_paced)
+        used = explain.used_now(relay.scheduler, ready.site, ready.source, ready.kind)
+        assert used.left is not None and used.left.rate_wait_s == used.message_rate_wait_s > 1.0

@@ -12,6 +12,7 @@ from angarium.config.explain_shaping import explain_shaping
 from angarium.config.files import KeyPath, Place, Tree
 from angarium.config.schema import Config
 from angarium.model.plan import Site
+from angarium.queue.adjustments import EVERYBODY
 from angarium.queue.in_force import InForce, spoken_kind
 
 
@@ -58,10 +59,15 @@ class RunningLines:
         )
 
     def of_automation(self, key: str, value: str, whose: str, by: Sequence[InForce]) -> LimitLine:
-        """A limit that automation sets for a time. by: what of it does, the first the most recent."""
+        """A limit that automation sets for a time.
+
+        whose  as adjustments.Restraint, or EVERYBODY. by: what of it does, the first the most recent.
+        """
         names = ", ".join(each.name for each in by)
         place = self._tree.place(("automation", "rule", by[0].rule)) if by and by[0].rule else None
-        note = f"counted for {whose} alone, besides what is counted for all"
+        note = "holds in the place of the limit below" if whose == EVERYBODY else (
+            f"counted for {whose} alone, besides what is counted for all"
+        )
         line = _line(f"automation.{key}", value, place, f"{note}; {names}" if place is not None else note)
         if place is None and by:
             line.set_by = ", ".join(f"{spoken_kind(each.kind)} {each.name}" for each in by)

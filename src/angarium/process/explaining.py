@@ -18,6 +18,7 @@ from angarium.model.units import Duration
 from angarium.outbound.explanation import Explanation, Question, RecipientView, Subject
 from angarium.outbound.reasons import Reason, of_queue
 from angarium.process.control import Explain, Look, Request
+from angarium.queue.adjustments import EVERYBODY
 from angarium.queue.facts import Allowed, QueueFacts
 from angarium.queue.in_force import Facts, InForce, as_notes
 
@@ -103,7 +104,7 @@ class Explaining:
         return lines
 
     def _of_automation(self, used: QueueFacts, held: list[InForce]) -> Iterator[LimitLine]:
-        for each in used.restrained:
+        for each in (*filter(None, [used.left]), *used.restrained):
             by = [one for one in held if one.slows == each.whose and not one.is_aside]
             for key, value, use in (
                 ("connections", each.connections_limit, f"{each.connections} in use"),
@@ -175,9 +176,11 @@ def _recipient(view: RecipientView, limits: list[list[LimitLine]]) -> dict[str, 
 
 
 def _place(reason: Reason, lines: list[LimitLine]) -> str:
-    return next(
-        (line.place for line in lines if reason.limit and (line.key, line.whose) == (reason.limit, reason.whose)), ""
-    )
+    if not reason.limit:
+        return ""
+    wanted = (reason.limit, reason.whose), (f"automation.{reason.limit}", EVERYBODY)     # which holds in its place
+    found = [line.place for line in lines if (line.key, line.whose) in wanted]
+    return found[0] if found else ""                # what automation does is told first
 
 
 def _verdict(found: Explanation, recipients: list[dict[str, Any]], limits: list[list[LimitLine]]) -> str:

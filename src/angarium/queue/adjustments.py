@@ -61,6 +61,8 @@ class Held(msgspec.Struct, frozen=True):
 
 _NOTHING: Final = Held()
 
+EVERYBODY: Final = "everybody"      # where a Restraint has `whose`: what is done to a site or a provider
+
 
 class Adjustments:
     """Asked when a ready queue is configured, and where a message has a choice of sources.
@@ -166,6 +168,21 @@ def restraints_of(
     return found
 
 
+def left_to_all(adjustments: Adjustments, site: Site, provider: str, options: ShapingOptions) -> AllSites | None:
+    """What is done to all mail of a site or a provider leaves this in the place of `options`, as ReadyQueue.adjust()
+    has it; of each key that stays as it is None. None: nothing is done."""
+    held = adjustments.of_source(site.name, provider, "")
+    connections = max(1, int(min(held.connections or options.connections, options.connections) / held.factor))
+    rates = [_slower(options.message_rate, held.factor), Rate(held.message_rate) if held.message_rate else None]
+    message_rate = min(filter(None, rates), default=None)
+    left = AllSites(
+        connections=connections if connections < options.connections else None,
+        connection_rate=_slower(options.connection_rate, held.factor) if held.factor > 1.0 else None,
+        message_rate=message_rate if _is_lower(message_rate, options.message_rate) else None,
+    )
+    return left if left != AllSites() else None
+
+
 def apart_text(apart: Apart | None) -> str:
     """For people: "tenant shop, campaign spring"; "" for other mail."""
     named = zip(("tenant", "campaign"), apart or (), strict=False)
@@ -191,6 +208,10 @@ def _divided(limits: AllSites | ShapingOptions, factor: float) -> AllSites:
         connection_rate=_slower(limits.connection_rate, factor),
         message_rate=_slower(limits.message_rate, factor),
     )
+
+
+def _is_lower(rate: Rate | None, other: Rate | None) -> bool:
+    return rate is not None and (other is None or rate < other)
 
 
 def _slower(rate: Rate | None, factor: float) -> Rate | None:

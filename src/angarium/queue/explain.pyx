@@ -17,7 +17,7 @@ from angarium.spool.cspool cimport (SPOOL_ENVELOPE_REQUIRETLS, SPOOL_ENVELOPE_TL
 
 import time
 
-from angarium.queue.adjustments import apart_text, restraints_of
+from angarium.queue.adjustments import EVERYBODY, apart_text, left_to_all, restraints_of
 from angarium.queue.facts import Allowed, MessageFacts, QueueFacts, RecipientFacts, Reply
 from angarium.queue.inspect import OUTCOMES, SHOWN_ATTRIBUTES, id_text
 from angarium.queue.shaping import DIALS, kind_text, scope_name, shared_scope, tenant_gate_scope
@@ -108,14 +108,20 @@ def used_now(Scheduler scheduler not None, site, source, kind, *, bytes tenant=b
     limits = scheduler.shaping.limits(site, source.name, kind)
     facts = QueueFacts(site=site.name, source=source.name)
     facts.kind = kind_text(kind)
-    facts.connections_limit = limits.options.connections
+    left = None
+    if scheduler.adjustments is not None:
+        left = left_to_all(scheduler.adjustments, site, scheduler.shaping.provider_of(site, kind), limits.options)
+    facts.connections_limit = left.connections if left is not None and left.connections else limits.options.connections
     facts.connections = shares.share_of(scope_name(site, limits.connection_scope)).machine_count
-    pace_of(limits.options.message_rate, &rate)
+    pace_of(left.message_rate if left is not None and left.message_rate else limits.options.message_rate, &rate)
     facts.message_rate_wait_s = wait_s(shares.share_of(scope_name(site, limits.rate_scope)), &rate)
     pace_of(limits.tenant_rate, &rate)
     facts.tenant_rate_wait_s = wait_s(shares.share_of(scope_name(site, limits.tenant_scope)), &rate)
-    pace_of(limits.options.connection_rate, &rate)
+    pace_of(left.connection_rate if left is not None and left.connection_rate else limits.options.connection_rate, &rate)
     facts.connection_rate_wait_s = wait_s(shares.share_of(DIALS + scope_name(site, limits.dial_scope)), &rate)
+    if left is not None:
+        facts.left = Allowed(facts.connections, left.connections or 0, facts.message_rate_wait_s, facts.connection_rate_wait_s,
+                             EVERYBODY, left.message_rate or 0.0, left.connection_rate or 0.0)
     if not site.hosts:
         return facts            # it leaves this machine by no network
     facts.source_used = used_under(scheduler, shared_scope("source", source.name), limits.all_sites)

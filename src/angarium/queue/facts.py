@@ -24,7 +24,8 @@ class Allowed(msgspec.Struct):
     """What of an egress source's limits over all sites is used, of a tenant's on connections, or of what automation
     allows, over all workers.
 
-    0: no limit. *_wait_s: until the next one may go. whose: of what automation allows, adjustments.Restraint.
+    0: no limit. *_wait_s: until the next one may go. whose: of what automation allows, adjustments.Restraint or
+    EVERYBODY.
     rate, connection_rate: a second; known of those only.
     """
 
@@ -51,6 +52,8 @@ class QueueFacts(msgspec.Struct):
                         connections.
     apart               whose mail automation keeps here (queue/adjustments.py); restrained: what of its limits is used,
                         each by itself. is_in_restrained_line: it waits for its turn at such a rate.
+    left                what automation leaves all mail of the site in the place of its limits; None: it changes none,
+                        or nobody has asked (explain.used_now() does).
     sent_today          of the warm-up; today_limit None: there is none.
     replies             the last troubles, oldest first.
     delivered_s         seconds since a message was delivered; None: none was, as long as this queue is remembered.
@@ -83,6 +86,7 @@ class QueueFacts(msgspec.Struct):
     apart: str = ""
     restrained: list[Allowed] = []
     is_in_restrained_line: bool = False
+    left: Allowed | None = None
     sent_today: int = 0
     today_limit: int | None = None
     replies: list[Reply] = []

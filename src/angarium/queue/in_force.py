@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from angarium.model.units import Duration
-from angarium.queue.adjustments import apart_text
+from angarium.queue.adjustments import EVERYBODY, apart_text
 from angarium.queue.automation_options import TREATMENTS
 from angarium.queue.measure import Measure
 from angarium.queue.notes import Note
@@ -45,7 +45,7 @@ class InForce(msgspec.Struct, frozen=True, omit_defaults=True):
     is_aside    it changes nothing for mail that waits: only what some replies are taken for, or (a dry run) nothing.
     until_utc_s  0: until it is cancelled.
     rule    of automation.
-    slows   whom it leaves fewer connections or a lower rate, as adjustments.Restraint.whose; "": nobody, or everybody.
+    slows   whom it leaves fewer connections or a lower rate: adjustments.Restraint.whose or EVERYBODY; "": nobody.
     """
 
     kind: str
@@ -148,7 +148,7 @@ def _changes_limits(measure: Measure, now: float) -> bool:
 
 
 def _counted_alone(where: Selection | Place) -> str:
-    return apart_text((where.tenant, where.campaign)) or (f"source {where.source}" if where.source else "")
+    return apart_text((where.tenant, where.campaign)) or (f"source {where.source}" if where.source else EVERYBODY)
 
 
 def concerns(where: Selection, facts: Facts) -> bool | None:
