@@ -17,7 +17,7 @@ from angarium.queue import explain
 from angarium.queue.adjustments import Adjustment, Adjustments
 from angarium.queue.facts import QueueFacts
 from angarium.queue.shaping import Shaping
-from angarium.queue.shaping_options import ShapingDefault, ShapingTables, TenantShaping
+from angarium.queue.shaping_options import AllSites, ShapingDefault, ShapingTables, SourceShaping, TenantShaping
 from angarium.spool.envelope import Attribute
 
 
@@ -230,3 +230,22 @@ async def test_what_is_left_of_a_site_is_told_as_its_ready_queue_has_it(tmp_path
         await until(lambda: explain.queue_facts(ready).is_paced)
         used = explain.used_now(relay.scheduler, ready.site, ready.source, ready.kind)
         assert used.left is not None and used.left.rate_wait_s == used.message_rate_wait_s > 1.0
+
+
+@on_uvloop
+async def test_who_passes_two_rates_gets_its_turns_at_both(tmp_path: pathlib.Path) -> None:
+    """Nine others want the source's all the time: a turn there that is lost while waiting for the tenant's would be
+    waited for behind all of them once more."""
+    source = SourceShaping(all_sites=AllSites(message_rate=Rate(60.0)))
+    shaping = Shaping(ShapingTables(source={"default": source}))
+    async with fault_server() as server, outgoing(tmp_path, sites(server, 10), shaping=shaping) as relay:
+        adjust(relay, Adjustment(tenant="shop", message_rate=5.0))
+        await send(relay, 40, 9, tenant="shop")
+        for site in range(9):
+            await send(relay, 40, site)
+        await until(lambda: len(relay.events("delivered")) >= 240, 20)
+        sent = Counter(event["to"] for event in relay.events("delivered")[:240])
+        assert 14 <= sent["b@s9.example"] <= 22, sent       # 20 in four seconds
+        adjust(relay)
+        relay.reload(limited())
+        await relay.outcomes(400)

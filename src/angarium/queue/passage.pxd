@@ -56,6 +56,7 @@ cdef class Passage:
 
     cdef bint take_message(self, object ready) noexcept         # False: it stands in line
     cdef void give_message(self) noexcept                       # what was taken last, unused
+    cdef void untake_message(self) noexcept                     # likewise, and with the turn in which it was taken
     cdef bint take_connection(self, object ready) noexcept      # False: it stands in line
     cdef void untake_connection(self, object ready) noexcept    # what was taken last was not dialled
     cdef void give_connection(self, object ready, bint was_leaving) noexcept

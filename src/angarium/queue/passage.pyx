@@ -258,6 +258,13 @@ cdef class Passage:
         gate.stand(ready, wait_ns, has_turn)    # the rate was used up in its turn: it comes first then
         return False
 
+    # Another gate refuses. Its turn here it has again when it comes back: who lost it would wait for each message at one gate and
+    # then at the other, and get but a part of what the slower of them allows.
+    cdef void untake_message(self) noexcept:
+        if self.turns:
+            self.turns += 1
+        self.give_message()
+
     cdef void give_message(self) noexcept:
         if self.gate.rate.interval_ns:
             self.gate.share.give_message(self.gate.rate.interval_ns)

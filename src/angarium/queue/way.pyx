@@ -38,7 +38,7 @@ cdef class Way:
         for passage in self.passages:
             if not passage.take_message(ready):
                 for i in range(count):
-                    (<Passage>self.passages[i]).give_message()
+                    (<Passage>self.passages[i]).untake_message()
                 return False
             count += 1
         return True
