@@ -53,12 +53,12 @@ class LimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ipv4_prefix, ipv6_prefix  how much of an address is one network: 32 is a host, 64 one subscriber's.
     connections       open at once; 0: no limit. Past it a connection is answered 421 4.7.0.
     connection_rate   that are let in; past it likewise.
-    messages          transactions begun; past it MAIL is answered 450 4.7.0.
-    recipients        past it RCPT is answered 450 4.7.0.
+    messages          MAIL accepted; past it MAIL is answered 450 4.7.0.
+    recipients        RCPT accepted; past it RCPT is answered 450 4.7.0.
     handshakes        of TLS; past it STARTTLS is answered 454 4.7.0, and a connection that begins with TLS closed.
     errors            commands answered 5xx; past it the session ends, and the next is turned away, with 421 4.7.0.
     auth_attempts     AUTH commands that begin an exchange, whatever comes of it; past it AUTH is answered 454 4.7.0.
-    own_clients       also counts clients that the listener's relay_from names.
+    own_clients       also counts clients that may relay.
     """
 
     ipv4_prefix: int = 32

@@ -55,7 +55,7 @@ ctypedef struct rule:
     unsigned ipv4_bits          # of the mapped address: 96 and more
     unsigned ipv6_bits
     uint32_t connections        # open at once; 0: no limit
-    bint has_own_clients        # also for clients of relay_from
+    bint has_own_clients        # also for clients that may relay
     tally_rate rates[TALLY_KINDS]
 
 
@@ -72,6 +72,8 @@ cdef class Visit:
     cdef uint32_t slots[RULES_MAX]
 
     cdef int take(self, tally_kind kind) noexcept       # OVER_NONE, or the kind
+    cdef int may_take(self, tally_kind kind) noexcept   # likewise, and nothing is taken
+    cdef void keep_own(self) noexcept                   # its client may relay, as turns out: the places of other rules go back
 
 
 cdef class Rules:

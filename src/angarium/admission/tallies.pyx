@@ -65,8 +65,14 @@ cdef class Visit:
                 tally_leave(self.rules.tallies.table, self.slots[i], self.rules.tallies.worker)
                 self.slots[i] = TALLY_NOWHERE
 
-    cdef int take(self, tally_kind kind) noexcept:
-        """One of each rule, or none of any but for two workers that race: what is taken in vain is given back in time."""
+    cdef void keep_own(self) noexcept:
+        cdef int i
+        for i in range(RULES_MAX):
+            if self.slots[i] != TALLY_NOWHERE and not self.rules.rules[i].has_own_clients:
+                tally_leave(self.rules.tallies.table, self.slots[i], self.rules.tallies.worker)
+                self.slots[i] = TALLY_NOWHERE
+
+    cdef int may_take(self, tally_kind kind) noexcept:
         cdef unsigned i
         cdef rule *each
         cdef uint64_t now
@@ -78,6 +84,18 @@ cdef class Visit:
             if self.slots[i] != TALLY_NOWHERE and each.rates[<int>kind].interval_ns and not tally_may_take(
                     self.rules.tallies.table, self.slots[i], kind, each.rates[<int>kind], now):
                 return kind
+        return OVER_NONE
+
+    cdef int take(self, tally_kind kind) noexcept:
+        """One of each rule, or none of any but for two workers that race: what is taken in vain is given back in time."""
+        cdef unsigned i
+        cdef rule *each
+        cdef uint64_t now
+        if self.rules is None:
+            return OVER_NONE
+        if self.may_take(kind) != OVER_NONE:
+            return kind
+        now = mono_ns()
         for i in range(self.rules.count):
             each = &self.rules.rules[i]
             if self.slots[i] != TALLY_NOWHERE and each.rates[<int>kind].interval_ns and not tally_take(

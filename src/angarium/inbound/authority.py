@@ -23,7 +23,8 @@ from angarium.sasl.dovecot import DovecotBackend
 from angarium.sasl.exchange import MECHANISMS
 from angarium.sasl.file_backend import FileBackend
 from angarium.sasl.http_backend import HttpBackend
-from angarium.sasl.options import AuthOptions
+from angarium.sasl.options import AuthOptions, QuotaOptions
+from angarium.sasl.preparation import counted_as
 from angarium.sasl.scram import BINDINGS
 from angarium.sasl.senders import Senders
 from angarium.sasl.steps import Accepted, Challenge, Outcome, Refused, Unavailable
@@ -75,11 +76,15 @@ class Rights:
         self.known_from: bytes | None = None    # submitted.pyx: what From said last, and might say
 
     def refuses_mail(self, reverse_path: bytes) -> bytes | None:
-        """The reply to MAIL when it must be no. Takes one message of the quota otherwise."""
+        """The reply to MAIL when it must be no, before anything costly is asked. Takes nothing."""
         if reverse_path not in self._known_paths:
             if not self._senders.may_use(reverse_path):
                 return replies.SENDER_NOT_OWN
             _remember(self._known_paths, reverse_path)
+        return None if self._quota is None or self._quota.has_message() else replies.QUOTA_EXCEEDED
+
+    def take_message(self) -> bytes | None:
+        """MAIL is about to be accepted: takes one message of the quota. The reply when another session was faster."""
         return None if self._quota is None or self._quota.take_message() else replies.QUOTA_EXCEEDED
 
     def may_send_as(self, address: bytes) -> bool:
@@ -92,7 +97,11 @@ class Rights:
         return True
 
     def refuses_rcpt(self) -> bytes | None:
-        """The reply to RCPT when it must be no. Takes one recipient of the quota otherwise."""
+        """As refuses_mail(), of RCPT and a recipient."""
+        return None if self._quota is None or self._quota.has_recipient() else replies.QUOTA_EXCEEDED
+
+    def take_recipient(self) -> bytes | None:
+        """As take_message()."""
         return None if self._quota is None or self._quota.take_recipient() else replies.QUOTA_EXCEEDED
 
 
@@ -117,6 +126,7 @@ class Authority:
         self.loop = loop
         self.journal = journal
         self.options = AuthOptions()
+        self._quotas: dict[str, QuotaOptions] = {}
         self._counts = counts
         self.stakes = Stakes(counts)
         self._hook = hook
@@ -136,6 +146,7 @@ class Authority:
             if isinstance(self._backend, DovecotBackend):
                 self._greeting = self.loop.create_task(self._greet(self._backend))
         self.options = options
+        self._quotas = {counted_as(identity): quota for identity, quota in options.quota.items()}
 
     def close(self) -> None:
         if self._greeting is not None:
@@ -162,8 +173,8 @@ class Authority:
         return Attempt(self, client, mechanism, conversation, stake)
 
     def rights_of(self, identity: str) -> Rights:
-        options = self.options.quota.get(identity) or self.options.quota.get("*")
-        quota = None if options is None else Quota(self._counts.sent, identity, options)
+        options = self._quotas.get(counted_as(identity)) or self._quotas.get("*")
+        quota = None if options is None else Quota(self._counts.sent, counted_as(identity), options)
         return Rights(Senders(identity, self.options.senders), quota)
 
     def _make(self, options: AuthOptions) -> Backend | None:

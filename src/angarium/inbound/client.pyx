@@ -7,6 +7,7 @@ from angarium.events.journal cimport Journal
 from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
+from angarium.inbound.limits cimport limits_own
 from angarium.inbound.networks cimport NetworkList
 from angarium.inbound.terms cimport future_release_offer
 from angarium.metrics.counters cimport Counter
@@ -113,6 +114,8 @@ cdef class Client:
         self.may_relay = (self.context.relay_from.has(self.binary_address) or self.rights is not None
                           or self.tls is not None and self.introduced is None     # the certificate is the peer's
                           and self.context.is_relay_certificate(self.tls))
+        if self.may_relay:
+            limits_own(self)
         self.session.is_trusted = self.context.is_submission and self.may_relay
         self.session.is_stranger = not self.may_relay
         if self.context.takes_claims or self.session.extensions is not None:
@@ -265,6 +268,7 @@ cdef class Client:
         if self.session.identity is not None:
             self.rights = rights
             self.may_relay = True
+            limits_own(self)
         elif self.session.refusal_id != 0:
             self.tell_rejected(self.session.refusal)
         self.resume()

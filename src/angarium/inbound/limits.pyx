@@ -109,9 +109,22 @@ cdef void limits_leave(Client client) noexcept:
         client.counted_by = None
 
 
+cdef void limits_own(Client client) noexcept:
+    client.is_stranger = False
+    client.tarpit_ms = 0
+    if client.counted is not None:
+        client.counted.keep_own()
+
+
 cdef bytes limits_refuse(Client client, tally_kind kind):
-    if client.counted.take(kind) == OVER_NONE:
-        return None
+    return None if client.counted.take(kind) == OVER_NONE else reply_over(kind)
+
+
+cdef bytes limits_over(Client client, tally_kind kind):
+    return None if client.counted.may_take(kind) == OVER_NONE else reply_over(kind)
+
+
+cdef bytes reply_over(tally_kind kind):
     if kind == TALLY_MESSAGES:
         messages_total.cell[0] += 1
         return NETWORK_MESSAGES

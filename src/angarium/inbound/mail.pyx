@@ -7,7 +7,7 @@ from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
 from angarium.inbound.inquiry cimport inquire
-from angarium.inbound.limits cimport limits_refuse
+from angarium.inbound.limits cimport limits_over, limits_refuse
 from angarium.inbound.terms cimport terms_take
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport lmtp_transmission_type, transmission_type
@@ -33,11 +33,13 @@ cdef bytes NO_MEMORY = replies.NO_MEMORY
 
 cdef void proceed_mail(Client client) noexcept:
     cdef ServerSession session = client.session
-    if client.rights is not None:
-        reply = refusal(client)
-        if reply is not None:
-            refuse(client, reply)
-            return
+    # What would be refused below anyway is refused before anybody is asked; it is taken when nothing else says no.
+    if client.rights is not None and (reply := refusal(client)) is not None:
+        refuse(client, reply)
+        return
+    if client.counted is not None and (reply := limits_over(client, TALLY_MESSAGES)) is not None:
+        refuse(client, reply)
+        return
     if client.context.intake.slowness is not None:
         judges = () if client.context.judges is None else client.context.judges.mail
         inquire(client, (*judges, client.context.intake.slowness), case_of(client), judged)
@@ -76,9 +78,6 @@ cdef void begin(Client client, dict attributes) noexcept:
         return
     if intake.is_queue_full:
         refuse(client, QUEUE_FULL)
-        return
-    if client.counted is not None and (reply := limits_refuse(client, TALLY_MESSAGES)) is not None:
-        refuse(client, reply)
         return
     transaction = transaction_new(
         session.path, session.path_length, session.mail.envid, session.mail.envid_length,
@@ -133,7 +132,25 @@ cdef void begin(Client client, dict attributes) noexcept:
         refuse(client, NO_MEMORY)
         commit_drop(client)
         return
+    if (client.counted is not None or client.rights is not None) and (reply := one_more(client)) is not None:
+        refuse(client, reply)
+        commit_drop(client)
+        return
     session.accept()
+
+
+cdef bytes one_more(Client client):
+    """Takes one message of what the client's network, and its identity, have left; or the reply."""
+    cdef bytes reply = None
+    if client.counted is not None:
+        reply = limits_refuse(client, TALLY_MESSAGES)
+    try:
+        if reply is None and client.rights is not None:
+            reply = client.rights.take_message()
+    except Exception as error:
+        client.context.intake.journal.log("error", where="rights", reason=repr(error))
+        return LOCAL_TROUBLE
+    return reply
 
 
 cdef bytes refusal(Client client):

@@ -67,6 +67,13 @@ class Quota:
         self._messages = allowances("messages", options.messages_per_hour, options.messages_per_day)
         self._recipients = allowances("recipients", options.recipients_per_hour, options.recipients_per_day)
 
+    def has_message(self) -> bool:
+        """One might be taken now."""
+        return _has(self._messages)
+
+    def has_recipient(self) -> bool:
+        return _has(self._recipients)
+
     def take_message(self) -> bool:
         return _take(self._messages)
 
@@ -74,8 +81,10 @@ class Quota:
         return _take(self._recipients)
 
 
+def _has(allowances: list[Allowance]) -> bool:
+    return not any(allowance.wait_ns() for allowance in allowances)
+
+
 def _take(allowances: list[Allowance]) -> bool:
     """One of each, or none of any. Two workers at once may take one of the first too many: it is given back in time."""
-    if any(allowance.wait_ns() for allowance in allowances):
-        return False
-    return all([allowance.take() for allowance in allowances])
+    return _has(allowances) and all([allowance.take() for allowance in allowances])

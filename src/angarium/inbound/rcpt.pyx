@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 from angarium.admission.tallies cimport TALLY_RECIPIENTS
 from angarium.inbound.client cimport Client
 from angarium.inbound.inquiry cimport inquire
-from angarium.inbound.limits cimport limits_refuse
+from angarium.inbound.limits cimport limits_over, limits_refuse
 from angarium.inbound.transaction cimport (
     inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_has_recipient,
     transaction_set_attributes,
@@ -50,10 +50,12 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, LOCAL_PART_ROUTES)
     elif client.rights is not None and (reply := refusal(client)) is not None:
         refuse(client, path, length, reply)
-    elif client.counted is not None and (reply := limits_refuse(client, TALLY_RECIPIENTS)) is not None:
+    elif client.counted is not None and (reply := limits_over(client, TALLY_RECIPIENTS)) is not None:
         refuse(client, path, length, reply)
     elif client.context.judges is not None and (judges := judges_of(client)):
         inquire(client, judges, case_of(client, path[:length]), judged)
+    elif (client.counted is not None or client.rights is not None) and (reply := one_more(client)) is not None:
+        refuse(client, path, length, reply)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
         refuse(client, path, length, NO_MEMORY)
@@ -107,6 +109,8 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     except Exception as error:
         client.context.intake.journal.log("error", where="recipients", reason=repr(error))
         reply = LOCAL_TROUBLE
+    if reply is None and (client.counted is not None or client.rights is not None):
+        reply = one_more(client)
     if reply is not None:
         # Whoever is answered no comes again: nobody of this RCPT may be left in the envelope, or gets the mail twice.
         transaction_forget_recipients(transaction, before, count_before)
@@ -137,6 +141,20 @@ cdef bytes add_all(inbound_transaction *transaction, object case):
     if case.attributes and transaction_set_attributes(transaction, case.attributes) != 0:
         return NO_MEMORY
     return None
+
+
+cdef bytes one_more(Client client):
+    """Takes one recipient of what the client's network, and its identity, have left; or the reply."""
+    cdef bytes reply = None
+    if client.counted is not None:
+        reply = limits_refuse(client, TALLY_RECIPIENTS)
+    try:
+        if reply is None and client.rights is not None:
+            reply = client.rights.take_recipient()
+    except Exception as error:
+        client.context.intake.journal.log("error", where="rights", reason=repr(error))
+        return LOCAL_TROUBLE
+    return reply
 
 
 cdef bytes refusal(Client client):

@@ -11,6 +11,7 @@ from collections import Counter
 
 from angarium.inbound.quota import HOUR_NS, Allowance, Counts
 from angarium.sasl.options import AuthOptions
+from angarium.sasl.preparation import counted_as
 from angarium.sasl.steps import Unavailable
 
 
@@ -68,6 +69,7 @@ class Stake:
                 raise self._no_place()
             self._address = address
             self._stakes.at_once[self._network] += 1
+        identity = counted_as(identity)
         if not identity or identity in self._identities:
             return
         allowance = Allowance(

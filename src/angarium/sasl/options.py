@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from angarium.model.units import Duration
-from angarium.sasl.preparation import identity_of
+from angarium.sasl.preparation import counted_as, identity_of
 
 _DOMAIN: Final = re.compile(r"\.?[^\s@.]+(?:\.[^\s@.]+)*")
 
@@ -95,6 +95,8 @@ class AuthOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             for identity in getattr(self, table):
                 if identity != "*" and not _is_identity(identity):
                     raise ValueError(f'{table}: "{identity}" is not an identity')
+        if len({counted_as(identity) for identity in self.quota}) != len(self.quota):
+            raise ValueError("quota: two identities differ in nothing but case; they are counted as one")
         for identity, rules in self.senders.items():
             for rule in rules:
                 local, at, domain = rule.rpartition("@")

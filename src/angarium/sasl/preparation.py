@@ -58,6 +58,12 @@ def identity_of(text: str) -> str:
     return prepared
 
 
+def counted_as(identity: str) -> str:
+    """Under which name failures and mail of an identity are counted: spellings that a source of credentials may take
+    for one and the same are no way around what is left of them."""
+    return identity.casefold()
+
+
 def password_of(text: str) -> str:
     """Prepared, 1 to 1024 octets. Raises ValueError."""
     prepared = saslprep(text)
