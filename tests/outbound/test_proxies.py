@@ -11,9 +11,13 @@ from collections.abc import AsyncIterator
 import pytest
 from outbound.fault_server import fault_server
 from outbound.outgoing import on_uvloop, until
-from outbound.test_sources import SOURCES, relay_by
+from outbound.test_sources import SOURCES, relay_by, reload
 
+from angarium.model.plan import Source
+from angarium.outbound.options import OutboundOptions
 from angarium.routing.options import ProxyOptions, SourceOptions
+
+SLOW = OutboundOptions(source_retry_first_s=3600, source_retry_max_s=3600, site_pause_first_s=0.1)
 
 
 class Proxy:
@@ -134,6 +138,77 @@ async def test_a_wrong_password_suspends_the_source_and_is_not_told(tmp_path: pa
             await until(lambda: relay.dispatcher.sources.shown()[0]["tries"] >= 2)
             assert not relay.events("source-resumed")
             assert "hunter2" not in relay.journal_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"user": "me", "password": "hunter2"}, {"user": "me", "password": "secret"}),
+        ({}, {"user": "me", "password": "secret"}),
+    ],
+)
+@on_uvloop
+async def test_a_reload_with_the_right_password_brings_the_source_back(
+    tmp_path: pathlib.Path, wrong: dict[str, str], right: dict[str, str]
+) -> None:
+    """It was tried for ever with the one that it had been suspended with."""
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret")) as proxy:
+        sources = {"far": source_by(proxy, **wrong)}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources, settings=SLOW) as relay:
+            await relay.send(b"b@y.example")
+            assert (await relay.outcomes(1))[0]["status"] == "4.3.5"
+            reload(relay, sources)                  # which changes nothing: no reason to look before it is time
+            await asyncio.sleep(0.1)
+            assert relay.dispatcher.sources.shown()[0]["tries"] == 0
+            reload(relay, {"far": source_by(proxy, user="me", password="still wrong")})
+            await until(lambda: relay.dispatcher.sources.shown()[0]["tries"] == 1)
+            reload(relay, {"far": source_by(proxy, **right)})
+            await until(lambda: relay.events("source-resumed"))
+            await relay.send(b"c@y.example")
+            assert (await relay.outcomes(2))[1]["event"] == "delivered"
+            assert len(relay.events("source-suspended")) == 1
+
+
+@on_uvloop
+async def test_a_reload_with_the_right_kind_of_proxy_brings_the_source_back(tmp_path: pathlib.Path) -> None:
+    async with fault_server() as server, running(Proxy("haproxy")) as proxy:
+        sources = {"far": source_by(proxy)}
+        wrong = {"far": SourceOptions(address="192.0.2.77", proxy=ProxyOptions(kind="socks5", server=proxy.server))}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=wrong, settings=SLOW) as relay:
+            relay.dispatcher.sources.suspend(relay.scheduler.pool.default.only, proxy.server, "cannot be used")
+            reload(relay, sources)
+            await until(lambda: relay.events("source-resumed"))
+
+
+@on_uvloop
+async def test_what_was_begun_before_a_reload_says_nothing_of_the_source_as_it_is_now(tmp_path: pathlib.Path) -> None:
+    """Neither a look that is under way nor a dial: their password is the old one."""
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret")) as proxy:
+        before = {"far": source_by(proxy, user="me", password="hunter2")}
+        after = {"far": source_by(proxy, user="me", password="secret")}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=before) as relay:
+            watch = relay.dispatcher.sources
+            look_at, looks = watch._look_at, []
+            may_go_on = asyncio.Event()
+
+            async def look(source: Source, address: str) -> None:
+                looks.append(source)
+                if len(looks) == 1:
+                    await may_go_on.wait()
+                await look_at(source, address)
+
+            watch._look_at = look
+            old = relay.scheduler.pool.default.only
+            watch.suspend(old, proxy.server, "cannot be used")
+            await until(lambda: looks)
+            reload(relay, after)
+            await until(lambda: relay.events("source-resumed"))
+            watch.suspend(old, proxy.server, "cannot be used")
+            assert not watch.shown()
+            may_go_on.set()
+            await asyncio.sleep(0.05)
+            assert not watch.shown() and len(looks) == 2
+            assert len(relay.events("source-suspended")) == 1
 
 
 @on_uvloop

@@ -21,6 +21,7 @@ from angarium.queue import orders
 from angarium.queue.inspect import id_text
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingTables, TenantShaping
+from angarium.routing.egress_pool import source_of
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.options import EgressOptions, PoolOptions, SourceOptions
 from angarium.routing.source_health import SourceHealth
@@ -43,14 +44,23 @@ async def relay_by(
     *rules: EgressOptions,
     sources: Mapping[str, SourceOptions] = SOURCES,
     site: Site | None = None,
+    settings: OutboundOptions = QUICK,
     **more: Any,
 ) -> AsyncIterator[Outgoing]:
     health = SourceHealth()
     options = {name: PoolOptions(sources=dict(weights)) for name, weights in pools.items()}
     made = egress_pools(sources, options, rules, "relay.example", health=health)
     sites = {b"*": site or smtp_site(server.port)}
-    async with outgoing(directory, sites, pools=made, health=health, options=QUICK, **more) as relay:
+    async with outgoing(directory, sites, pools=made, health=health, options=settings, **more) as relay:
         yield relay
+
+
+def reload(relay: Outgoing, sources: Mapping[str, SourceOptions]) -> None:
+    """As the relay does it: other sources, all of them in the one pool."""
+    queue, watch = relay.scheduler, relay.dispatcher.sources
+    pools = egress_pools(sources, {"default": PoolOptions()}, (), "relay.example", health=watch.health)
+    queue.reconfigure(router=queue.router, pool=pools, shaping=queue.shaping, options=queue.options)
+    watch.keep([source_of(name, each, "relay.example") for name, each in sources.items()])
 
 
 @on_uvloop
@@ -196,6 +206,28 @@ async def test_a_source_that_comes_back_is_used_again(tmp_path: pathlib.Path) ->
         await relay.send(b"c@y.example")
         assert (await relay.outcomes(2))[1]["event"] == "delivered"
         assert len(relay.events("source-suspended")) == 1
+
+
+@on_uvloop
+async def test_a_reload_that_adds_or_takes_an_address_decides_anew_whether_the_source_is_down(
+    tmp_path: pathlib.Path,
+) -> None:
+    """With one more it stayed down as a whole for as long as the first one was."""
+    one, both = SourceOptions(address=NOT_OURS), SourceOptions(address=["127.0.0.11", "::1"])
+    mixed = SourceOptions(address=["::1", NOT_OURS])
+    async with fault_server() as server, relay_by(tmp_path, server, {"default": {}}, sources={"mail1": one}) as relay:
+        watch = relay.dispatcher.sources
+        await relay.send(b"b@y.example")
+        assert (await relay.outcomes(1))[0]["event"] == "deferred"
+        assert list(watch.health.down) == ["mail1"]
+        reload(relay, {"mail1": mixed})
+        assert not watch.health.down and [each["address"] for each in watch.shown()] == [NOT_OURS]
+        reload(relay, {"mail1": one})
+        assert list(watch.health.down) == ["mail1"]
+        reload(relay, {"mail1": both})
+        assert not watch.health.down and not watch.shown()
+        await relay.send(b"c@y.example")
+        assert (await relay.outcomes(2))[1]["event"] == "delivered"
 
 
 @on_uvloop

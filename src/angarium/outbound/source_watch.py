@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -29,6 +29,10 @@ suspensions = counter(
 )
 
 
+_Place = tuple[str, str]        # name of a source and its address, or its proxy's (source_health.places())
+_AT_ONCE_S: Final = 0.0
+
+
 class Told(Protocol):
     """Who has mail for sources."""
 
@@ -37,6 +41,14 @@ class Told(Protocol):
 
     def source_up(self, name: str) -> None:
         """Something of it can be used again."""
+
+
+class _Look:
+    """The next look at a place that is suspended, or the one that is under way."""
+
+    def __init__(self, source: Source, timer: asyncio.TimerHandle) -> None:
+        self.source = source
+        self.timer = timer
 
 
 class SourceWatch:
@@ -64,13 +76,14 @@ class SourceWatch:
         self._told = told
         self._look_at = look or look_at
         self._clock = clock
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._pending: dict[_Place, _Look] = {}
         self._looks: set[asyncio.Task[None]] = set()
+        self._configured: dict[_Place, Source] | None = None    # by the last reload; None: there was none
         self._is_closed = False
 
     def suspend(self, source: Source, address: str, reason: str) -> None:
         """The source cannot be used at this address. Logged once, until it is back."""
-        if (source.name, address) in self.health or self._is_closed:
+        if (source.name, address) in self.health or self._is_closed or self._is_outdated(source, address):
             return
         suspension = Suspension(reason, self._clock())
         is_down = self.health.suspend(source, address, suspension)
@@ -88,13 +101,24 @@ class SourceWatch:
             self.suspend(source, address, reason)
 
     def keep(self, sources: Iterable[Source]) -> None:
-        """A reload: what is no address of these any more is forgotten."""
+        """A reload: what is no address of these any more is forgotten; where the way out by it is another one now, a
+        proxy with another password say, that is tried at once."""
         kept = list(sources)
-        known = {place for source in kept for place in places(source)}
-        for place in [place for place in self._timers if place not in known]:
-            self._timers.pop(place).cancel()
-        self.health.keep(kept)
+        configured = {place: source for source in kept for place in places(source)}
+        self._configured = configured
+        for place, look in list(self._pending.items()):
+            source = configured.get(place)
+            if source is not None and source.proxy == look.source.proxy:
+                continue
+            look.timer.cancel()
+            del self._pending[place]
+            if source is not None:
+                self.health.addresses[place].tries = 0
+                self._look_in(_AT_ONCE_S, source, place[1])
+        ups = self.health.keep(kept)
         suspended.set(len(self.health.addresses))
+        for name in ups:
+            self._told.source_up(name)
 
     def shown(self) -> list[dict[str, Any]]:
         """What is suspended now, for people."""
@@ -105,23 +129,34 @@ class SourceWatch:
 
     def close(self) -> None:
         self._is_closed = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for look in self._pending.values():
+            look.timer.cancel()
+        self._pending.clear()
         for task in self._looks:
             task.cancel()
 
+    def _is_outdated(self, source: Source, address: str) -> bool:
+        """A dial that was begun before a reload: of the source as it is now nothing is known by it."""
+        if self._configured is None:
+            return False
+        now = self._configured.get((source.name, address))
+        return now is None or now.proxy != source.proxy
+
     def _look_later(self, source: Source, address: str, suspension: Suspension) -> None:
         delay_s = min(self._options.source_retry_first_s * 2.0**suspension.tries, self._options.source_retry_max_s)
-        self._timers[source.name, address] = self._loop.call_later(delay_s, self._begin_look, source, address)
+        self._look_in(delay_s, source, address)
 
-    def _begin_look(self, source: Source, address: str) -> None:
-        task = self._loop.create_task(self._look(source, address))
+    def _look_in(self, delay_s: float, source: Source, address: str) -> None:
+        place = source.name, address
+        self._pending[place] = _Look(source, self._loop.call_later(delay_s, self._begin_look, place))
+
+    def _begin_look(self, place: _Place) -> None:
+        task = self._loop.create_task(self._look(place, self._pending[place]))
         self._looks.add(task)
         task.add_done_callback(self._looks.discard)
 
-    async def _look(self, source: Source, address: str) -> None:
-        place = source.name, address
+    async def _look(self, place: _Place, look: _Look) -> None:
+        source, address = look.source, place[1]
         try:
             await self._look_at(source, address)
             reason = ""
@@ -129,15 +164,15 @@ class SourceWatch:
             reason = unusable.reason
         except OSError as error:        # out of descriptors, say: not known
             reason = str(error)
-        suspension = self.health.addresses.get(place)
-        if suspension is None or self._is_closed:
-            return                      # a reload has taken it away meanwhile
+        if self._is_closed or self._pending.get(place) is not look:
+            return                      # a reload has taken it away meanwhile, or has it looked at another way
+        suspension = self.health.addresses[place]
         if reason:
             suspension.tries = min(suspension.tries + 1, 30)
             suspension.reason = reason
             self._look_later(source, address, suspension)
             return
-        del self._timers[place]
+        del self._pending[place]
         self.health.resume(*place)
         suspended.set(len(self.health.addresses))
         after_s = round(self._clock() - suspension.since_utc_s, 3)

@@ -43,12 +43,23 @@ class SourceHealth:
         self.addresses.pop((name, address), None)
         return self.down.pop(name, None) is not None
 
-    def keep(self, sources: Iterable[Source]) -> None:
-        """Forgets what is not of these sources any more."""
-        known = {place for source in sources for place in places(source)}
-        for name, address in list(self.addresses):
-            if (name, address) not in known:
-                self.resume(name, address)
+    def keep(self, sources: Iterable[Source]) -> list[str]:
+        """Forgets what is not of these sources any more. Returns the names of those that were down and are not now: an
+        address has come to them, or the one that was down has gone."""
+        kept = list(sources)
+        known = {place for source in kept for place in places(source)}
+        for place in [place for place in self.addresses if place not in known]:
+            del self.addresses[place]
+        before, self.down = set(self.down), self._all_down(kept)
+        return [source.name for source in kept if source.name in before and source.name not in self.down]
+
+    def _all_down(self, sources: Iterable[Source]) -> dict[str, Suspension]:
+        down = {}
+        for source in sources:
+            of_it = places(source)
+            if all(place in self for place in of_it):
+                down[source.name] = self.addresses[of_it[-1]]
+        return down
 
     def reason(self, source: Source, address: str) -> str:
         """Why this address of it cannot be used; "": it can."""
