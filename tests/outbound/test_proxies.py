@@ -6,25 +6,34 @@ import asyncio
 import contextlib
 import ipaddress
 import pathlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from outbound.fault_server import fault_server
-from outbound.outgoing import on_uvloop, until
+from outbound.outgoing import Outgoing, on_uvloop, smtp_site, until
 from outbound.test_sources import SOURCES, relay_by, reload
 
 from angarium.model.plan import Source
+from angarium.model.units import Duration
+from angarium.outbound import proxy_connect
 from angarium.outbound.options import OutboundOptions
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.routing.options import ProxyOptions, SourceOptions
 
 SLOW = OutboundOptions(source_retry_first_s=3600, source_retry_max_s=3600, site_pause_first_s=0.1)
 
 
 class Proxy:
-    """Takes both kinds. reply: of CONNECT; password: the only one that is let in, None: nobody is asked."""
+    """Takes both kinds. reply: of CONNECT; password: the only one that is let in, None: nobody is asked.
+    silent_at: where no answer comes, and the connection stays: "methods", "password" or "connect"."""
 
-    def __init__(self, kind: str, *, reply: int = 0, password: bytes | None = None) -> None:
+    def __init__(
+        self, kind: str, *, reply: int = 0, password: bytes | None = None, silent_at: str = ""
+    ) -> None:
         self.kind = kind
+        self.silent_at = silent_at
+        self.connections = 0
         self.reply = reply
         self.password = password
         self.asked: list[tuple[str, str, int]] = []     # from, to, port
@@ -35,6 +44,7 @@ class Proxy:
         return f"127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             target = await (self.by_socks(reader, writer) if self.kind == "socks5" else self.by_header(reader))
             if target is not None:
@@ -56,10 +66,14 @@ class Proxy:
 
     async def by_socks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
         methods = await reader.readexactly((await reader.readexactly(2))[1])
+        if self.silent_at == "methods":
+            return await self.to_the_end(reader)
         if self.password is not None and 2 in methods:
             writer.write(b"\x05\x02")
             user = await reader.readexactly((await reader.readexactly(2))[1])
             given = await reader.readexactly((await reader.readexactly(1))[0])
+            if self.silent_at == "password":
+                return await self.to_the_end(reader)
             is_let_in = (user, given) == (b"me", self.password)
             writer.write(b"\x01\x00" if is_let_in else b"\x01\x01")
             if not is_let_in:
@@ -73,10 +87,15 @@ class Proxy:
         address = str(ipaddress.ip_address(await reader.readexactly(4 if kind == 1 else 16)))
         port = int.from_bytes(await reader.readexactly(2), "big")
         self.asked.append(("", address, port))
+        if self.silent_at == "connect":
+            return await self.to_the_end(reader)
         if self.reply:
             writer.write(bytes((5, self.reply, 0, 1)) + bytes(6))
             return None
         return address, port
+
+    async def to_the_end(self, reader: asyncio.StreamReader) -> None:
+        assert await reader.read() == b""
 
     async def by_header(self, reader: asyncio.StreamReader) -> tuple[str, int]:
         fixed = await reader.readexactly(16)
@@ -95,6 +114,23 @@ async def running(proxy: Proxy, port: int = 0) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """Where no SYN is answered: as many wait to be accepted as may, and nobody accepts them."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        with socket.socket() as one_more, pytest.raises(TimeoutError):
+            one_more.settimeout(0.05)
+            one_more.connect(listener.getsockname())
+        yield "{}:{}".format(*listener.getsockname())
 
 
 def source_by(proxy: Proxy, **options: str) -> SourceOptions:
@@ -238,3 +274,89 @@ async def test_a_destination_that_the_proxy_cannot_reach_is_not_its_sources_faul
             assert (event["event"], event["status"]) == ("deferred", "4.4.1")
             assert event["reply"] == f"connection failed: by SOCKS5 proxy {proxy.server}: host unreachable"
             assert not relay.events("source-suspended")
+
+
+async def deferred_for_the_source(relay: Outgoing, words: str) -> None:
+    """The one message, and nothing is held against the site."""
+    await relay.send(b"b@y.example")
+    (event,) = await relay.outcomes(1)
+    assert (event["event"], event["status"]) == ("deferred", "4.3.5")
+    assert event["reply"] == f"source far cannot be used: {words}"
+    (told,) = relay.events("source-suspended")
+    assert told["reason"] == f"cannot be used: {words}"
+    assert relay.dispatcher.dialer.broken == {}
+
+
+# One is the proxy's own time, the other that of a destination: which of them is shorter makes no difference.
+@pytest.mark.parametrize("connect_timeout_s", [0.05, 30])
+@pytest.mark.parametrize("silent_at", ["methods", "password"])
+@on_uvloop
+async def test_a_proxy_that_says_nothing_suspends_its_source(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, silent_at: str, connect_timeout_s: float
+) -> None:
+    """It was the site's hosts that had timed out, and the source went on being drawn."""
+    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.2)
+    shaping = ShapingOptions(connect_timeout=Duration(connect_timeout_s))
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret", silent_at=silent_at)) as proxy:
+        sources = {"far": source_by(proxy, user="me", password="secret")}
+        site = smtp_site(server.port, server.port)
+        async with relay_by(
+            tmp_path, server, {"default": {}}, sources=sources, site=site, settings=SLOW, shaping=shaping
+        ) as relay:
+            await deferred_for_the_source(relay, f"SOCKS5 proxy {proxy.server} does not answer in time")
+            assert proxy.connections == 1           # nor is the next host tried by it
+            proxy.silent_at = ""
+            reload(relay, {"far": source_by(proxy, user="me", password="other")})
+            await until(lambda: relay.dispatcher.sources.shown()[0]["tries"] == 1)
+            reload(relay, sources)
+            await until(lambda: relay.events("source-resumed"))
+
+
+@pytest.mark.parametrize("connect_timeout_s", [0.05, 30])
+@pytest.mark.parametrize("kind", ["socks5", "haproxy"])
+@on_uvloop
+async def test_a_proxy_in_a_black_hole_suspends_its_source(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str, connect_timeout_s: float
+) -> None:
+    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.2)
+    shaping = ShapingOptions(connect_timeout=Duration(connect_timeout_s))
+    async with fault_server() as server:
+        with black_hole() as nowhere:
+            told = ProxyOptions(kind=kind, server=nowhere)  # type: ignore[arg-type]
+            sources = {"far": SourceOptions(address="192.0.2.77", proxy=told)}
+            async with relay_by(tmp_path, server, {"default": {}}, sources=sources, shaping=shaping) as relay:
+                name = "SOCKS5 proxy" if kind == "socks5" else "proxy"
+                await deferred_for_the_source(relay, f"{name} {nowhere}: no connection in time")
+                await until(lambda: relay.dispatcher.sources.shown()[0]["tries"] >= 1)
+
+
+@on_uvloop
+async def test_mail_leaves_by_the_other_members_while_a_proxy_is_silent(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.1)
+    async with fault_server() as server, running(Proxy("socks5", silent_at="methods")) as proxy:
+        sources = {"far": source_by(proxy), "mail2": SOURCES["mail2"]}
+        async with relay_by(tmp_path, server, {"default": {"far": 99, "mail2": 1}}, sources=sources) as relay:
+            for _ in range(10):
+                await relay.send(b"b@y.example")
+            events = await relay.outcomes(10)
+            assert {(each["event"], each["source"], each["attempt"]) for each in events} == {("delivered", "mail2", 1)}
+
+
+@on_uvloop
+async def test_a_destination_that_does_not_answer_behind_the_proxy_is_not_its_sources_fault(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy has let us in, and tries."""
+    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.1)
+    shaping = ShapingOptions(connect_timeout=Duration(0.3))
+    async with fault_server() as server, running(Proxy("socks5", password=b"secret", silent_at="connect")) as proxy:
+        sources = {"far": source_by(proxy, user="me", password="secret")}
+        async with relay_by(tmp_path, server, {"default": {}}, sources=sources, shaping=shaping) as relay:
+            await relay.send(b"b@y.example")
+            (event,) = await relay.outcomes(1)
+            assert (event["event"], event["status"]) == ("deferred", "4.4.1")
+            assert event["reply"] == "connecting timed out"
+            assert not relay.events("source-suspended")
+            assert list(relay.dispatcher.dialer.broken) == [("mx0.example.net", "127.0.0.1", server.port)]

@@ -433,8 +433,7 @@ class Dialer:
         """From the source's own address, or by its proxy. Raises SourceUnusable, OSError."""
         local = local_address(source, address) or ""
         if source.proxy is not None:
-            async with asyncio.timeout(timeout_s):
-                return await connect_by(self.loop, source.proxy, local, address, port)
+            return await connect_by(self.loop, source.proxy, local, address, port, timeout_s=timeout_s)
         sock = bound_socket(local) if local else unbound_socket(address)
         return await self._connected(sock, (address, port), timeout_s)
 
