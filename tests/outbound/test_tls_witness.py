@@ -88,6 +88,7 @@ def test_domains_of_one_connection_are_bounded() -> None:
 TESTING = StsRule("testing", ("*.example.net",))
 OF_OTHERS = StsRule("testing", ("*.other.example",))
 ENFORCED = StsRule("enforce", ("*.example.net",))
+ENFORCED_OF_OTHERS = StsRule("enforce", ("*.other.example",))
 
 
 @on_uvloop
@@ -114,6 +115,25 @@ ENFORCED = StsRule("enforce", ("*.example.net",))
         ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.USABLE), "dane": False}, "delivered", "no-policy-found", ""),
         ({"tls": another_host}, {"tlsa": tlsa_of(TlsaState.USABLE), "dane": False, "sts": ENFORCED}, "deferred", "sts",
          "certificate-host-mismatch"),
+        # Nor was what the operator's own authorities stand in for: they were believed, not the records.
+        ({"tls": server_tls}, {"tls": "required", "tlsa": tlsa_of(TlsaState.USABLE)}, "delivered", "no-policy-found",
+         ""),
+        ({"tls": server_tls}, {"tls": "required", "tlsa": tlsa_of(TlsaState.UNUSABLE)}, "delivered", "no-policy-found",
+         ""),
+        ({"tls": server_tls}, {"tls": "required", "tlsa": tlsa_of(TlsaState.TROUBLE)}, "delivered", "no-policy-found",
+         ""),
+        ({"tls": another_host}, {"tls": "required", "tlsa": tlsa_of(TlsaState.USABLE)}, "deferred", "no-policy-found",
+         "certificate-host-mismatch"),
+        ({"tls": server_tls}, {"tls": "required", "tlsa": tlsa_of(TlsaState.USABLE), "sts": ENFORCED}, "delivered",
+         "sts", ""),
+        # Records that cannot be used ask for any certificate; the domain's policy has asked for a good one.
+        ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.UNUSABLE), "sts": ENFORCED}, "delivered", "sts", ""),
+        ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.UNUSABLE), "sts": ENFORCED_OF_OTHERS}, "deferred", "sts",
+         "validation-failure"),
+        ({"tls": server_tls}, {"tlsa": tlsa_of(TlsaState.UNUSABLE), "sts": TESTING}, "delivered", "tlsa",
+         "tlsa-invalid"),
+        ({"tls": server_tls}, {"tls": "encrypt", "tlsa": tlsa_of(TlsaState.UNUSABLE)}, "delivered", "tlsa",
+         "tlsa-invalid"),
     ],
 )  # fmt: skip
 async def test_each_result_and_whose_policy_it_was(

@@ -47,7 +47,8 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     needs_requiretls  and the host must offer REQUIRETLS (RFC 8689 §4.2.1).
     origin            whose word it is: "configuration", "message", "TLSA", "MTA-STS" or "login".
     heeds_published   what DNS and MTA-STS say of a host may make more of it, at_host().
-    ignores_tlsa, ignores_sts  but not these: `dane` or `mta_sts` of [shaping] is off for the mail.
+    ignores_tlsa, ignores_sts  but not these: `dane` or `mta_sts` of [shaping] is off for the mail, or the operator has
+                      said by which authorities a certificate is to be known.
     tlsa              how a certificate is verified; None: by authorities.
     more_names        with it: names that the certificate may bear besides tlsa.base.
     """
@@ -80,7 +81,7 @@ _OF_NAME: dict[str, TlsPolicy] = {
     "none": TlsPolicy("none", False, Level.CLEAR),
     "opportunistic": TlsPolicy("opportunistic", True, Level.CLEAR, heeds_published=True),
     "encrypt": TlsPolicy("encrypt", True, Level.ENCRYPTED, heeds_published=True),
-    "required": TlsPolicy("required", True, Level.VERIFIED, heeds_published=True),
+    "required": TlsPolicy("required", True, Level.VERIFIED, heeds_published=True, ignores_tlsa=True),
 }
 _REQUIRETLS = TlsPolicy(
     "requiretls", True, Level.VERIFIED, needs_requiretls=True, origin="message", heeds_published=True
@@ -102,7 +103,7 @@ def policy_of(site: Site, wish: TlsWish, options: ShapingOptions) -> TlsPolicy:
 @functools.cache
 def _heeding(policy: TlsPolicy, dane: bool, mta_sts: bool) -> TlsPolicy:
     """One object for all who ask the same: there may be a hundred thousand pools."""
-    return msgspec.structs.replace(policy, ignores_tlsa=not dane, ignores_sts=not mta_sts)
+    return msgspec.structs.replace(policy, ignores_tlsa=policy.ignores_tlsa or not dane, ignores_sts=not mta_sts)
 
 
 def _asked(site: Site, wish: TlsWish, name: TlsName) -> TlsPolicy:
@@ -138,7 +139,7 @@ def at_host(policy: TlsPolicy, site: Site, host: Host) -> TlsPolicy | trouble.Ju
     if not policy.heeds_published:
         return policy
     tlsa = policy.tlsa_of(host)
-    if tlsa is not None and policy.name != "required":
+    if tlsa is not None:
         if tlsa.state is TlsaState.TROUBLE:
             return trouble.unknown_tlsa(host.name, tlsa.detail)
         if tlsa.state is TlsaState.USABLE:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from angarium.model.plan import Host, Site
-from angarium.model.tlsa import TlsaState
+from angarium.model.tlsa import Tlsa, TlsaState
 from angarium.outbound import trouble
-from angarium.outbound.tls_policy import TlsPolicy, is_listed, is_local
+from angarium.outbound.tls_policy import Level, TlsPolicy, is_listed, is_local
 from angarium.resolver.domain_name import to_a_labels
 from angarium.tls.report_outcome import ReportedPolicy, ResultType, TlsOutcome, result_of_certificate
 from angarium.tls.sts_policy import StsPolicy
@@ -88,7 +88,7 @@ class TlsWitness:
     def _result(self, site: Site, host: Host, policy: TlsPolicy, connection: Connection) -> tuple[ResultType, str]:
         if connection.tls_level == 0:
             return "starttls-not-supported", ""
-        tlsa = policy.tlsa_of(host)
+        tlsa = _applied_tlsa(site, host, policy)
         if tlsa is not None and tlsa.state is TlsaState.UNUSABLE:
             return "tlsa-invalid", tlsa.detail
         rule = policy.sts_of(site)
@@ -120,8 +120,8 @@ class TlsWitness:
 
     def _applied(self, domain: str, site: Site, host: Host, policy: TlsPolicy) -> ReportedPolicy:
         """What is published and was heeded: "the policy applied" (§4.2)."""
-        tlsa, rule = policy.tlsa_of(host), policy.sts_of(site)
-        if tlsa is not None and tlsa.state is not TlsaState.ABSENT:
+        tlsa, rule = _applied_tlsa(site, host, policy), policy.sts_of(site)
+        if tlsa is not None:
             records = tuple(
                 f"{each.usage} {each.selector} {each.matching} {each.data.hex().upper()}" for each in tlsa.records
             )
@@ -153,6 +153,19 @@ class SessionDomains:
         if told and told not in self._counted:
             self._counted.add(told)
             self._count(told)
+
+
+def _applied_tlsa(site: Site, host: Host, policy: TlsPolicy) -> Tlsa | None:
+    """TLSA records of the host that had a say. policy: the host's, or the site's, where at_host() has refused it."""
+    tlsa = policy.tlsa_of(host)
+    if tlsa is None or tlsa.state is TlsaState.ABSENT:
+        return None
+    if tlsa.state is TlsaState.UNUSABLE:
+        # They ask for TLS with any certificate (RFC 7672 §2.2): where one had to be good, somebody else has said so.
+        rule = policy.sts_of(site)
+        if policy.floor == Level.VERIFIED or (rule is not None and rule.mode == "enforce"):
+            return None
+    return tlsa
 
 
 def _is_address(name: str) -> bool:
