@@ -5,8 +5,8 @@
 Three relays in turn take the same stream of mail for ten sites and an eleventh: one where the eleventh takes mail as
 the others do, one where it turns every connection away (421), one where it refuses every recipient (450); what is
 refused is tried again by the default times. Messages a second, over all that came in, until the last one for the ten is
-delivered: each round's figures are divided by each other, and the median of the ratios counts. Writes
-results/refusing_site.json.
+delivered: each round's figures are divided by each other, and the median of the ratios counts; of few rounds that is
+what else the machine does. Writes results/refusing_site.json.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def measure(directory: Path, rounds: int, messages: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--messages", type=int, default=MESSAGES)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--work-directory", type=Path, default=Path("/var/tmp"))
     chosen = parser.parse_args()
     scale.end_cleanly()
