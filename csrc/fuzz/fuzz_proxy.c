@@ -16,7 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         INVARIANT(early == PROXY_PARTIAL || early == result);
         if (early == PROXY_OK)
             INVARIANT(part.length == whole.length && part.is_local == whole.is_local && part.port == whole.port
-                      && memcmp(part.address, whole.address, sizeof whole.address) == 0);
+                      && memcmp(part.address, whole.address, sizeof whole.address) == 0
+                      && memcmp(part.destination, whole.destination, sizeof whole.destination) == 0
+                      && part.destination_port == whole.destination_port);
     }
     if (result == PROXY_PARTIAL)
         INVARIANT(size < PROXY_OCTETS_MAX);

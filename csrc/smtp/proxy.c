@@ -55,8 +55,6 @@ static proxy_result parse_v1(const uint8_t *data, size_t length, proxy_header *o
     static const char keyword[] = "PROXY";
     const uint8_t *end = data, *at = data + sizeof keyword - 1;
     char family[8], source[INET6_ADDRSTRLEN + 1], destination[INET6_ADDRSTRLEN + 1], ports[2][6];
-    uint8_t ignored[16];
-    uint16_t port;
 
     size_t known = length < sizeof keyword - 1 ? length : sizeof keyword - 1;
     if (memcmp(data, keyword, known) != 0)
@@ -80,8 +78,8 @@ static proxy_result parse_v1(const uint8_t *data, size_t length, proxy_header *o
         || !next_word(&at, end, destination, sizeof destination) || !next_word(&at, end, ports[0], sizeof ports[0])
         || !next_word(&at, end, ports[1], sizeof ports[1]) || at != end)
         return PROXY_BAD;
-    if (!address_of(source, kind, out->address) || !address_of(destination, kind, ignored)
-        || !port_of(ports[0], &out->port) || !port_of(ports[1], &port))
+    if (!address_of(source, kind, out->address) || !address_of(destination, kind, out->destination)
+        || !port_of(ports[0], &out->port) || !port_of(ports[1], &out->destination_port))
         return PROXY_BAD;
     return PROXY_OK;
 }
@@ -142,10 +140,15 @@ static proxy_result parse_v2(const uint8_t *data, size_t length, proxy_header *o
     if (kind == 0x11) {
         memcpy(out->address, mapped_prefix, sizeof mapped_prefix);
         memcpy(out->address + 12, at, 4);
+        memcpy(out->destination, mapped_prefix, sizeof mapped_prefix);
+        memcpy(out->destination + 12, at + 4, 4);
         out->port = load16(at + 8);
+        out->destination_port = load16(at + 10);
     } else {
         memcpy(out->address, at, 16);
+        memcpy(out->destination, at + 16, 16);
         out->port = load16(at + 32);
+        out->destination_port = load16(at + 34);
     }
     return PROXY_OK;
 }

@@ -21,6 +21,8 @@ typedef struct proxy_header {
     bool is_local;                      /* LOCAL, UNKNOWN, UNSPEC or a unix client: the connection is the balancer's own */
     uint8_t address[16];                /* the client's, IPv4 as ::ffff:a.b.c.d; only when not is_local */
     uint16_t port;                      /* host order */
+    uint8_t destination[16];            /* which address of ours it came to, in the same form */
+    uint16_t destination_port;
     size_t length;                      /* octets of the header; what follows is the client's */
 } proxy_header;
 

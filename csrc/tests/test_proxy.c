@@ -96,8 +96,31 @@ static void verdict_is_right_and_the_same_for_every_cut(void)
     }
 }
 
+static void both_versions_tell_where_the_client_came_to(void)
+{
+    static const struct {
+        const char *data;
+        size_t length;
+        const char *destination;
+    } told[] = {
+        {TEXT("PROXY TCP4 192.0.2.1 198.51.100.7 56324 587\r\n"), "::ffff:198.51.100.7"},
+        {TEXT("PROXY TCP6 2001:db8::1 2001:db8::2 1 587\r\n"), "2001:db8::2"},
+        {TEXT(V2 "\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x07\xdc\x04\x02\x4b"), "::ffff:198.51.100.7"},
+        {TEXT(V2 "\x21\x21\0\x24\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x02"
+              "\0\x01\x02\x4b"), "2001:db8::2"},
+    };
+    for (size_t i = 0; i < COUNT(told); i++) {
+        proxy_header header;
+        uint8_t wanted[16];
+        inet_pton(AF_INET6, told[i].destination, wanted);
+        CHECK(proxy_header_parse((const uint8_t *)told[i].data, told[i].length, &header) == PROXY_OK, "row %zu", i);
+        CHECK(memcmp(header.destination, wanted, 16) == 0 && header.destination_port == 587, "row %zu: destination", i);
+    }
+}
+
 int main(void)
 {
+    both_versions_tell_where_the_client_came_to();
     verdict_is_right_and_the_same_for_every_cut();
     return check_report();
 }

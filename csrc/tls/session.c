@@ -216,6 +216,18 @@ const char *tls_session_cipher(const tls_session *self)
     return name != NULL ? name : "";
 }
 
+const char *tls_session_cipher_name(const tls_session *self)
+{
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(self->ssl);
+    return cipher != NULL ? SSL_CIPHER_get_name(cipher) : "";
+}
+
+int tls_session_cipher_bits(const tls_session *self)
+{
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(self->ssl);
+    return cipher != NULL ? SSL_CIPHER_get_bits(cipher, NULL) : 0;
+}
+
 bool tls_session_peer_fingerprint(const tls_session *self, uint8_t *fingerprint)
 {
     X509 *peer = SSL_get0_peer_certificate(self->ssl);
@@ -244,6 +256,48 @@ size_t tls_session_peer_subject(const tls_session *self, char *text, size_t size
     BIO_free(bio);
     ERR_clear_error();
     return length;
+}
+
+bool tls_session_peer_key_fingerprint(const tls_session *self, uint8_t *fingerprint)
+{
+    X509 *peer = SSL_get0_peer_certificate(self->ssl);
+    unsigned char *der = NULL;
+    unsigned made = 0;
+    int length = peer != NULL ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(peer), &der) : 0;
+    bool is_made = length > 0 && EVP_Digest(der, (size_t)length, fingerprint, &made, EVP_sha256(), NULL) == 1 && made == 32;
+    OPENSSL_free(der);
+    ERR_clear_error();
+    return is_made;
+}
+
+static size_t last_entry(const X509_NAME *name, int nid, char *text, size_t size)
+{
+    int last = -1;
+    for (int at = -1; (at = X509_NAME_get_index_by_NID((X509_NAME *)name, nid, at)) >= 0;)
+        last = at;
+    if (last < 0)
+        return 0;
+    unsigned char *utf8 = NULL;
+    int length = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, last)));
+    bool is_good = length > 0 && (size_t)length <= size && memchr(utf8, 0, (size_t)length) == NULL;
+    if (is_good)
+        memcpy(text, utf8, (size_t)length);
+    OPENSSL_free(utf8);
+    ERR_clear_error();
+    return is_good ? (size_t)length : 0;
+}
+
+size_t tls_session_peer_common_name(const tls_session *self, char *text, size_t size)
+{
+    X509 *peer = SSL_get0_peer_certificate(self->ssl);
+    return peer != NULL ? last_entry(X509_get_subject_name(peer), NID_commonName, text, size) : 0;
+}
+
+size_t tls_session_peer_issuer_name(const tls_session *self, char *text, size_t size)
+{
+    X509 *peer = SSL_get0_peer_certificate(self->ssl);
+    size_t length = peer != NULL ? last_entry(X509_get_issuer_name(peer), NID_commonName, text, size) : 0;
+    return length == 0 && peer != NULL ? last_entry(X509_get_issuer_name(peer), NID_organizationName, text, size) : length;
 }
 
 static bool is_printable(const uint8_t *text, size_t length)

@@ -53,6 +53,9 @@ const char *tls_session_failure(const tls_session *self);
 /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" (the IANA name): static texts that outlive the session. */
 const char *tls_session_version(const tls_session *self);
 const char *tls_session_cipher(const tls_session *self);
+/* As OpenSSL and whoever uses it spells it, "ECDHE-RSA-AES128-GCM-SHA256"; bits of its key. "" and 0 before it is agreed. */
+const char *tls_session_cipher_name(const tls_session *self);
+int tls_session_cipher_bits(const tls_session *self);
 
 /* The peer's certificate. SHA-256 of its DER form, 32 octets; false: it showed none. */
 bool tls_session_peer_fingerprint(const tls_session *self, uint8_t *fingerprint);
@@ -60,6 +63,12 @@ bool tls_session_peer_fingerprint(const tls_session *self, uint8_t *fingerprint)
 bool tls_session_peer_is_verified(const tls_session *self);
 /* Its subject as RFC 2253 writes it. Returns the length, cut at `size`; 0: there is none. */
 size_t tls_session_peer_subject(const tls_session *self, char *text, size_t size);
+/* SHA-256 of its public key (SubjectPublicKeyInfo, DER), 32 octets; false: it showed none. */
+bool tls_session_peer_key_fingerprint(const tls_session *self, uint8_t *fingerprint);
+/* The last commonName of its subject, and of its issuer (or else the issuer's organizationName), UTF-8 with anything in it but NUL.
+ * Returns the length; 0: there is none, or it is longer than `size`, or has a NUL. */
+size_t tls_session_peer_common_name(const tls_session *self, char *text, size_t size);
+size_t tls_session_peer_issuer_name(const tls_session *self, char *text, size_t size);
 typedef enum tls_name_kind { TLS_NAME_NONE = 0, TLS_NAME_DNS, TLS_NAME_EMAIL } tls_name_kind;
 /* Its alternative name number `index` among those of these kinds, printable ASCII; TLS_NAME_NONE past the last. */
 tls_name_kind tls_session_peer_name(const tls_session *self, size_t index, char *text, size_t size);

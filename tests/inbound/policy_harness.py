@@ -31,7 +31,7 @@ def apply_policy(harness: IntakeHarness, policy: Policy, hooks: str, **options: 
         source = read_source(str(path))
     policy.apply(policy_options(**options), source)
     for listener in harness.listeners:
-        listener.apply(HOSTNAME, listener.context.options)
+        listener.apply(HOSTNAME, listener.context.options, listener.context.tls)
 
 
 @asynccontextmanager

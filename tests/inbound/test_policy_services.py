@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate
+from inbound.auth_harness import CLEAR, PASSWORD, plain, write_credentials
 from inbound.intake_harness import IntakeHarness, run
 from inbound.policy_harness import policy_harness
 from inbound.smtp_peer import SmtpPeer
 from inbound.test_hooks import MAIL, RCPT, sent
 from inbound.test_messages_in import stored_messages
+from inbound.tls_peer import TlsPeer
 from policy.policy_server import PolicyServer, Question, policy_server
+from tls.authority import authority, certificate, client_context, der, listener_tls, write_authority
 
+from angarium.inbound.authority import Authority
+from angarium.inbound.quota import Counts
+from angarium.model.units import Duration
 from angarium.policy.options import STATES
+from angarium.sasl.options import AuthOptions
 
 STRANGERS = {"relay_from": [], "relay_to": ["y.example"]}
 
@@ -60,6 +73,136 @@ def test_every_stage_is_asked_about_with_what_is_known_by_then(tmp_path: Path) -
             await sent(peer)
             assert server.questions[7]["protocol_state"] == "MAIL"          # of one EHLO they know already
             assert server.questions[7]["instance"] != asked[2]["instance"]
+
+    run(main())
+
+
+POSTFIX = (
+    "request protocol_state protocol_name client_address client_name client_port reverse_client_name server_address "
+    "server_port helo_name sender recipient recipient_count queue_id instance size etrn_domain stress sasl_method "
+    "sasl_username sasl_sender ccert_subject ccert_issuer ccert_fingerprint ccert_pubkey_fingerprint "
+    "encryption_protocol encryption_cipher encryption_keysize policy_context"
+)  # SMTPD_POLICY_README, as smtpd_check.c orders them
+
+
+def test_a_client_in_clear_has_every_attribute_of_postfix(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path, {}) as (harness, server):
+            peer = await SmtpPeer.greeted(harness.port)
+            own_port = peer.writer.get_extra_info("sockname")[1]
+            await peer.ask(MAIL)
+            harness.intake.is_tight = True
+            await peer.ask(RCPT)
+            assert {" ".join(each) for each in server.questions} == {POSTFIX}
+            asked = server.questions[-1]
+            assert asked["client_port"] == str(own_port)
+            assert (asked["server_address"], asked["server_port"]) == ("127.0.0.1", str(harness.port))
+            assert asked["encryption_keysize"] == "0"
+            assert [each["stress"] for each in server.questions] == ["", "", "", "yes"]
+            empty = {name for name, value in asked.items() if not value}
+            assert empty == {
+                "queue_id", "etrn_domain", "sasl_method", "sasl_username", "sasl_sender", "ccert_subject",
+                "ccert_issuer", "ccert_fingerprint", "ccert_pubkey_fingerprint", "encryption_protocol",
+                "encryption_cipher", "policy_context",
+            }  # fmt: skip
+
+    run(main())
+
+
+def colons(digest: bytes) -> str:
+    return digest.hex(":").upper()
+
+
+@pytest.mark.parametrize(
+    ("version", "cipher"),
+    [(ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES256-GCM-SHA384"), (ssl.TLSVersion.TLSv1_3, "TLS_AES_256_GCM_SHA384")],
+)
+def test_tls_and_certificate_are_told_as_postfix_spells_them(
+    tmp_path: Path, version: ssl.TLSVersion, cipher: str
+) -> None:
+    ours = authority().issue_cert("client.example", common_name="Zoë = client.example", key_type=trustme.KeyType.ECDSA)
+    others = certificate("client.example", ca="stranger")
+
+    async def main() -> None:
+        async with policy_server(lambda _: b"action=DUNNO\n\n") as (server, address):
+            service = {"address": address, "ask_for": "all"}
+            listener = {**STRANGERS, "tls": listener_tls(tmp_path, client_ca=write_authority(tmp_path))}
+            async with policy_harness(tmp_path, "", listener=listener, service=[service]) as harness:
+                for leaf in (ours, others, None):
+                    context = client_context(leaf)
+                    context.minimum_version = context.maximum_version = version
+                    if version == ssl.TLSVersion.TLSv1_2:
+                        context.set_ciphers(cipher)
+                    peer = await TlsPeer.started(harness.port, context)
+                    await peer.ask(MAIL)
+                    await peer.ask(RCPT)
+                    asked = server.questions[-1]
+                    told = peer.tls.cipher()
+                    assert told is not None
+                    assert told[2] == int(asked["encryption_keysize"])
+                    assert asked["encryption_protocol"] == version.name.replace("_", ".")
+                    assert asked["encryption_cipher"] == told[0]
+                    if version == ssl.TLSVersion.TLSv1_2:
+                        assert told[0] == cipher
+                    if leaf is None:
+                        assert asked["ccert_fingerprint"] == asked["ccert_pubkey_fingerprint"] == ""
+                        assert asked["ccert_subject"] == asked["ccert_issuer"] == ""
+                        continue
+                    key = load_der_x509_certificate(der(leaf)).public_key()
+                    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+                    assert asked["ccert_fingerprint"] == colons(hashlib.sha256(der(leaf)).digest())
+                    assert asked["ccert_pubkey_fingerprint"] == colons(hashlib.sha256(spki).digest())
+                    # Of a certificate that nobody vouches for the names are not told.
+                    names = (asked["ccert_subject"], asked["ccert_issuer"].partition("+20")[0])
+                    # The authority has no common name: its organization is told.
+                    known = ("Zo+C3+AB+20+3D+20client.example", "trustme")
+                    assert names == (known if leaf is ours else ("", ""))
+
+    run(main())
+
+
+def test_the_mechanism_is_told_and_only_of_an_exchange_that_succeeded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with policy_server(lambda _: b"action=DUNNO\n\n") as (server, address):
+            service = {"address": address, "states": ["mail"], "ask_for": "all"}
+            listener = {**STRANGERS, "auth": CLEAR}
+            async with policy_harness(tmp_path, "", listener=listener, service=[service]) as harness:
+                authority = Authority(harness.loop, harness.journal, Counts())
+                source = write_credentials(tmp_path / "credentials", "alice@x.example")
+                authority.apply(AuthOptions(credentials=source, failure_delay=Duration(0)))
+                harness.intake.authority = authority
+                peer = await SmtpPeer.greeted(harness.port)
+                assert (await peer.ask(plain(password="wrong")))[:3] == "535"
+                await peer.ask(MAIL)
+                await peer.ask(b"RSET\r\n")
+                await peer.ask(b"AUTH LOGIN " + b64encode(b"alice@x.example") + b"\r\n")
+                assert (await peer.ask(b64encode(PASSWORD.encode()) + b"\r\n"))[:3] == "235"
+                await peer.ask(b"MAIL FROM:<alice@x.example>\r\n")
+                said = [(each["sasl_method"], each["sasl_username"]) for each in server.questions]
+                assert said == [("", ""), ("LOGIN", "alice@x.example")]
+                authority.close()
+
+    run(main())
+
+
+def test_a_balancer_says_to_which_address_and_port_its_client_came(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with policy_server(lambda _: b"action=DUNNO\n\n") as (server, address):
+            service = {"address": address, "states": ["connect"], "ask_for": "all"}
+            listener = {**STRANGERS, "proxy_from": ["127.0.0.0/8"]}
+            async with policy_harness(tmp_path, "", listener=listener, service=[service]) as harness:
+                for header in (
+                    b"PROXY TCP4 192.0.2.9 198.51.100.7 56324 587\r\n",
+                    b"PROXY TCP6 2001:db8::9 2001:db8::7 56324 587\r\n",
+                ):
+                    peer = await SmtpPeer.connect(harness.port)
+                    peer.say(header)
+                    assert (await peer.reply())[:3] == "220"
+                names = ("client_address", "client_port", "server_address", "server_port")
+                assert [[each[name] for name in names] for each in server.questions] == [
+                    ["192.0.2.9", "56324", "198.51.100.7", "587"],
+                    ["2001:db8::9", "56324", "2001:db8::7", "587"],
+                ]
 
     run(main())
 
@@ -239,6 +382,20 @@ def test_services_see_the_client_that_a_listed_peer_introduces(tmp_path: Path) -
                 await peer.ask(MAIL)
                 await peer.ask(b"RSET\r\n")
                 await peer.ask(b"XCLIENT NAME=[UNAVAILABLE] LOGIN=[UNAVAILABLE] HELO=spark PROTO=SMTP\r\n")
+                said = b"PORT=4321 DESTADDR=198.51.100.7 DESTPORT=26 HELO=spark"
+                await peer.ask(b"XCLIENT " + said + b"\r\n")
+                ends = [
+                    (each["client_port"], each["server_address"], each["server_port"], each["sasl_method"])
+                    for each in server.questions
+                ]
+                own = ("127.0.0.1", str(harness.port))
+                assert ends == [
+                    (str(peer.writer.get_extra_info("sockname")[1]), *own, ""),
+                    *[("unknown", *own, "XCLIENT")] * 3,
+                    ("unknown", *own, ""),
+                    ("4321", "198.51.100.7", "26", ""),
+                ]
+                server.questions.pop()
                 seen = [
                     (
                         each["protocol_state"], each["client_address"], each["client_name"],

@@ -26,7 +26,7 @@ cdef class Client:
     cdef InboundContext context
     cdef ServerSession session
     cdef inbound_transaction *transaction
-    cdef TlsSession tls                 # None in clear
+    cdef readonly TlsSession tls        # None in clear
     cdef uint32_t generation            # of context, when may_relay was found
     cdef bint may_relay
     cdef Visit counted                  # of its network, in the limits; None: not counted
@@ -38,7 +38,7 @@ cdef class Client:
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None
     cdef public object visit            # what policy keeps of this connection (policy_state.py), or None
-    cdef object introduced              # for whom a listed peer has said that it speaks (claims.py), or None: for itself
+    cdef readonly object introduced     # for whom a listed peer has said that it speaks (claims.py), or None: for itself
     cdef bint is_being_introduced       # judges are asked about that client, whom the session does not know yet
     cdef uint8_t own_address[16]        # of that peer
     cdef dict forwarded                 # where its next message came from (claims.py), or None

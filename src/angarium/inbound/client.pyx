@@ -230,8 +230,14 @@ cdef class Client:
         return self.context.options
 
     @property
-    def tls_version(self):
-        return "" if self.tls is None else self.tls.version_text().decode("ascii")
+    def mechanism(self):
+        if self.introduced is not None and self.introduced.login:
+            return "XCLIENT"
+        return "" if self.session.identity is None or self.is_being_introduced else self.session.mechanism
+
+    @property
+    def is_load_high(self):
+        return self.context.intake.is_tight
 
     @property
     def is_secure(self):

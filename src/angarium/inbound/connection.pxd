@@ -35,6 +35,7 @@ cdef class InboundConnection(Client):
     cdef bint is_timing_data
     cdef wheel_node deadline
     cdef bytes header               # PHASE_PROXIED: what has come of the PROXY header
+    cdef bytes proxied_ends         # what it said beyond the client's address (ends.py); None: no balancer's
 
     cdef void accepted(self, int fd, const sockaddr_storage *peer) noexcept     # the descriptor is owned from now on
     cdef void received(self, size_t length) noexcept        # so much is in the worker's read buffer

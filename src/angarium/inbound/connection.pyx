@@ -38,6 +38,7 @@ from angarium.smtp.server_state cimport SERVER_CONNECTED, SERVER_SKIP_CHUNK
 from angarium.tls.ctls cimport TLS_RECEIVE_CLOSED, TLS_RECEIVE_FAILED, tls_receive_result
 from angarium.tls.session cimport TlsSession
 
+from angarium.inbound.ends import ends_of
 from angarium.metrics.counters import counter, gauge
 from angarium.smtp import replies
 
@@ -195,6 +196,9 @@ cdef class InboundConnection(Client):
 
     def abort(self):
         wire_abort(self)
+
+    def ends(self):
+        return ends_of(self.wire.fd, self.proxied_ends, self.introduced)
 
     # TLS
 

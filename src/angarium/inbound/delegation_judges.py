@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from angarium.events.journal import Journal
+from angarium.inbound.delegation_attributes import attributes_of
 from angarium.inbound.judgement import ConnectCase, Judges, MailCase, MessageCase, Peer, RcptCase
 from angarium.inbound.options import ListenerOptions
 from angarium.inbound.policy_state import Transaction, Visit, text_of, visit_of
@@ -88,7 +89,7 @@ class DelegationJudges:
         for service in self._services:
             if state not in service.options.states or (service.options.ask_for == "strangers" and client.may_relay):
                 continue
-            action = await service.ask(attributes_of(state, client, visit, transaction) | more)
+            action = await service.ask(attributes_of(state, client, transaction) | more)
             if isinstance(action, Unsupported):
                 self._journal.log(
                     "error", where="policy-service", service=str(service.options.address),
@@ -148,26 +149,3 @@ def _keep(action: Action, visit: Visit, transaction: Transaction | None) -> None
             transaction.bcc.append(action.forward_path)
     elif isinstance(action, Drop):
         transaction.discard = action.text
-
-
-def attributes_of(state: State, client: Peer, visit: Visit, transaction: Transaction | None) -> dict[str, str]:
-    """What every question holds, in Postfix's order; what we do not know is empty, as there."""
-    return {
-        "protocol_state": state.upper(),
-        "protocol_name": client.protocol,
-        "client_address": client.host or "127.0.0.1",
-        "client_name": client.name or "unknown",
-        "reverse_client_name": client.reverse_name or client.name or "unknown",
-        "helo_name": client.helo.decode("ascii", "replace"),
-        "sender": text_of(transaction.reverse_path) if transaction is not None else "",
-        "recipient": "",
-        "recipient_count": "0",
-        "queue_id": "",
-        "instance": transaction.instance if transaction is not None else "",
-        "size": str(transaction.octets) if transaction is not None else "0",
-        "sasl_method": "",
-        "sasl_username": client.identity or "",
-        "sasl_sender": "",
-        "encryption_protocol": client.tls_version,
-        "policy_context": "",
-    }

@@ -16,7 +16,10 @@ from angarium.model.refusal import Refusal
 from angarium.policy.header import FieldChange, changed, header_end
 
 if TYPE_CHECKING:
+    from angarium.inbound.claims import Introduction
+    from angarium.inbound.ends import Ends
     from angarium.inbound.policy_state import Visit
+    from angarium.tls.session import TlsSession
 
 
 class Peer(Protocol):
@@ -57,8 +60,23 @@ class Peer(Protocol):
         """Under TLS."""
 
     @property
-    def tls_version(self) -> str:
-        """ "TLSv1.3"; "" in clear."""
+    def mechanism(self) -> str:
+        """By which it did, "PLAIN"; "XCLIENT": a listed peer has said so; "": nobody did."""
+
+    @property
+    def tls(self) -> TlsSession | None:
+        """Of the connection; None in clear."""
+
+    @property
+    def introduced(self) -> Introduction | None:
+        """For whom a listed peer speaks (XCLIENT), and what it has said of that client; None: for itself."""
+
+    def ends(self) -> Ends:
+        """Port of the client, address and port of ours; found out anew by each call."""
+
+    @property
+    def is_load_high(self) -> bool:
+        """Deadlines are short (inbound/load.pyx)."""
 
     @property
     def may_relay(self) -> bool:

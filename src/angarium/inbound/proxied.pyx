@@ -7,6 +7,7 @@ from angarium.inbound.connection cimport PHASE_OPEN, PHASE_PROXIED, InboundConne
 from angarium.inbound.context cimport Intake
 from angarium.metrics.counters cimport Counter
 
+from angarium.inbound.ends import PROXIED
 from angarium.metrics.counters import counter
 from angarium.smtp import replies
 
@@ -19,6 +20,8 @@ cdef extern from "smtp/proxy.h" nogil:
         bint is_local
         uint8_t address[16]
         uint16_t port
+        uint8_t destination[16]
+        uint16_t destination_port
         size_t length
     proxy_result proxy_header_parse(const uint8_t *data, size_t length, proxy_header *out)
 
@@ -65,6 +68,11 @@ cdef void proxied_receive(InboundConnection connection, const uint8_t *data, siz
     if not header.is_local:
         memcpy(connection.binary_address, header.address, 16)
         connection.name_address()
+        try:
+            connection.proxied_ends = PROXIED.pack(header.destination[:16], header.port, header.destination_port)
+        except MemoryError:
+            connection.abort()
+            return
     connection.phase = PHASE_OPEN
     # A client that waited for the greeting has sent nothing behind the header.
     connection.begin(<const uint8_t *><const char *>octets_in + header.length, len(octets_in) - header.length)

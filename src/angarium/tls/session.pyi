@@ -27,6 +27,18 @@ class TlsSession:
     @property
     def cipher(self) -> str:
         """The IANA name, such as "TLS_AES_128_GCM_SHA256"."""
+    @property
+    def cipher_name(self) -> str:
+        """As OpenSSL spells it, such as "ECDHE-RSA-AES128-GCM-SHA256"."""
+    @property
+    def cipher_bits(self) -> int:
+        """Of its key."""
+    def peer_key_fingerprint(self) -> bytes | None:
+        """SHA-256 of the public key in the client's certificate (SubjectPublicKeyInfo, DER); None when it showed none."""
+    def peer_common_name(self) -> bytes:
+        """Of the certificate's subject, the last one; b"" when there is none. UTF-8 with anything in it but NUL."""
+    def peer_issuer_name(self) -> bytes:
+        """Likewise of its issuer: the commonName, or else the organizationName."""
     def peer_certificate(self) -> PeerCertificate | None:
         """The client's certificate; None when it showed none."""
     def channel_binding(self, kind: str) -> bytes | None:

@@ -73,6 +73,30 @@ cdef class TlsSession:
     def cipher(self):
         return tls_session_cipher(self.session).decode("ascii")
 
+    @property
+    def cipher_name(self):
+        return tls_session_cipher_name(self.session).decode("ascii")
+
+    @property
+    def cipher_bits(self):
+        return tls_session_cipher_bits(self.session)
+
+    def peer_key_fingerprint(self):
+        cdef uint8_t[32] digest
+        if not tls_session_peer_key_fingerprint(self.session, digest):
+            return None
+        return PyBytes_FromStringAndSize(<const char *>digest, 32)
+
+    def peer_common_name(self):
+        cdef char[SUBJECT_OCTETS] text
+        cdef size_t length = tls_session_peer_common_name(self.session, text, SUBJECT_OCTETS)
+        return text[:length]
+
+    def peer_issuer_name(self):
+        cdef char[SUBJECT_OCTETS] text
+        cdef size_t length = tls_session_peer_issuer_name(self.session, text, SUBJECT_OCTETS)
+        return text[:length]
+
     def peer_certificate(self):
         cdef char[SUBJECT_OCTETS] text
         cdef size_t length
