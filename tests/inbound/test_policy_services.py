@@ -26,6 +26,7 @@ from tls.authority import authority, certificate, client_context, der, listener_
 
 from angarium.inbound.authority import Authority
 from angarium.inbound.quota import Counts
+from angarium.mime.notify import Notify
 from angarium.model.units import Duration
 from angarium.policy.options import STATES
 from angarium.sasl.options import AuthOptions
@@ -443,6 +444,42 @@ def test_messages_are_redirected_copied_and_discarded(tmp_path: Path) -> None:
                 ["trap@z.example"], ["b@y.example", "log@z.example"],
             ]  # fmt: skip
             assert len(harness.events("discarded")) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("said", ["", " NOTIFY=SUCCESS,FAILURE", " NOTIFY=NEVER"])
+def test_nobody_hears_of_a_hidden_copy(tmp_path: Path, said: str) -> None:
+    """As of [[bcc]]: one that fails would be reported to the sender, who does not know of it."""
+
+    async def main() -> None:
+        async with asking(tmp_path, {"MAIL": "BCC log@z.example", "RCPT": "BCC b@Y.Example"}) as (harness, _):
+            peer = await SmtpPeer.greeted(harness.port)
+            assert (await sent(peer, to=f"RCPT TO:<b@y.example>{said}\r\n".encode()))[:3] == "250"
+            notify = [(each.forward_path, each.notify) for each in harness.last_envelope().recipients]
+            own = {"": 0, " NOTIFY=SUCCESS,FAILURE": Notify.SUCCESS | Notify.FAILURE, " NOTIFY=NEVER": Notify.NEVER}
+            # Whom the client has named is a recipient like others, once, though a copy is wanted there, too.
+            assert notify == [(b"b@y.example", own[said]), (b"log@z.example", Notify.NEVER)]
+
+    run(main())
+
+
+def test_who_is_sent_to_instead_is_no_hidden_copy(tmp_path: Path) -> None:
+    hooks = """
+    def on_message(message):
+        if "hook@z.example" not in message.recipients:
+            return Redirect(["hook@z.example"])
+    """
+
+    async def main() -> None:
+        for number, (text, path) in enumerate([("", b"trap@z.example"), (hooks, b"hook@z.example")]):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            actions = {} if text else {"RCPT": "REDIRECT trap@z.example"}
+            async with asking(folder, actions, text) as (harness, _):
+                peer = await SmtpPeer.greeted(harness.port)
+                assert (await sent(peer))[:3] == "250"
+                assert [(each.forward_path, each.notify) for each in harness.last_envelope().recipients] == [(path, 0)]
 
     run(main())
 

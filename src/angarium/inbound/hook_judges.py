@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from angarium.inbound.judgement import Answer, ConnectCase, Judges, MailCase, MessageCase, NewRecipient, Peer, RcptCase
 from angarium.inbound.policy_state import client_of, text_of, visit_of
+from angarium.mime.notify import Notify
 from angarium.model.refusal import Refusal
 from angarium.policy.arguments import Mail, Message, Rcpt
 from angarium.policy.decisions import Accept, Decision, Defer, Discard, Redirect, Reject
@@ -119,8 +120,22 @@ class LastJudges:
             case.recipients = [NewRecipient(path) for path in transaction.redirect]
         if transaction.bcc and case.recipients != []:
             known = transaction.recipients if case.recipients is None else case.recipients
-            case.recipients = [*known, *(NewRecipient(path) for path in transaction.bcc)]
+            named = {_with_domain_folded(each.forward_path) for each in known}
+            # A hidden copy that fails is nothing that the sender may hear of. Who is named already has the message.
+            case.recipients = [
+                *known,
+                *(
+                    NewRecipient(path, notify=Notify.NEVER)
+                    for path in transaction.bcc
+                    if _with_domain_folded(path) not in named
+                ),
+            ]
         return visit.deferral()
+
+
+def _with_domain_folded(path: bytes) -> bytes:
+    local_part, at, domain = path.rpartition(b"@")
+    return local_part + at + domain.lower()
 
 
 class _Routes:
