@@ -126,7 +126,7 @@ class Rehearsal:
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shard = Shard(self._fd, "00", 0, segment_octets=SEGMENT_OCTETS)
         self._shard.attach(loop)
-        hostname = config.node.own_hostname()
+        hostname, counts = config.node.own_hostname(), Counts()
         wheel = Wheel(loop)
         self._scheduler = Scheduler(
             loop, wheel, self._journal, Shares(), router=_Nowhere(),
@@ -135,8 +135,8 @@ class Rehearsal:
         )  # fmt: skip
         self._scheduler.set_egress("smtp", Egress())
         self._intake = Intake(self._shard, self._scheduler, self._journal, wheel, loop)
-        self._intake.etrn = EtrnDesk(_try_nothing)
-        self._authority = _Believing(loop, self._journal, Counts())
+        self._intake.etrn = EtrnDesk(_try_nothing, counts.orders)
+        self._authority = _Believing(loop, self._journal, counts)
         told = cast(Journal, _TellingJournal(self._journal, self._note, self._note_printed))
         self._policy = Policy(
             loop, self._journal, partial(_WatchedHook, told=self._note), partial(_WatchedService, told=self._note), told

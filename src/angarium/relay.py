@@ -131,6 +131,7 @@ class Relay:
         self._hostname = config.node.own_hostname()
         self._policy = Policy(loop, self.journal)
         self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
+        self._counts = counts
         self._recipients = RecipientJudge(loop, self.journal, self._hostname, self._policy.recipient_hook)
         self._logins = Logins(config.login, report=self._token_failed)
         self._side_tls = SideTls(loop, self.journal, self._logins)
@@ -314,7 +315,7 @@ class Relay:
 
     def wish_by(self, wish: Callable[[Retry], Awaitable[int]]) -> None:
         """How to ask all workers: ETRN is offered from now on."""
-        self._intake.etrn = EtrnDesk(lambda node: wish(Retry(domain=node)))
+        self._intake.etrn = EtrnDesk(lambda node: wish(Retry(domain=node)), self._counts.orders)
 
     async def apply(
         self, tables: dict[str, Any], sockets: list[tuple[str, socket.socket]], hooks: HookSource | None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from angarium.inbound import etrn
 from angarium.inbound.etrn import EtrnDesk, EtrnRules
 from angarium.inbound.kinds import check_etrn
+from angarium.queue.shares import Shares
 
 RULES = EtrnRules(
     {
@@ -60,8 +63,8 @@ async def ask(desk: EtrnDesk, argument: bytes, host: str = "192.0.2.7") -> bytes
     return desk.ask(asker, RULES, argument) or await asyncio.wait_for(asker.reply, 20)
 
 
-def desk_of(retry: Callable[[str], Awaitable[int]], clock: Callable[[], float] = lambda: 0.0) -> EtrnDesk:
-    return EtrnDesk(retry, clock)
+def desk_of(retry: Callable[[str], Awaitable[int]], orders: Shares | None = None) -> EtrnDesk:
+    return EtrnDesk(retry, Shares(1) if orders is None else orders)
 
 
 def test_the_answer_says_how_many_were_begun() -> None:
@@ -98,21 +101,53 @@ def test_what_is_no_node_is_refused(argument: bytes, code: bytes) -> None:
 
 
 def test_asking_again_costs_nothing_until_its_time_has_come() -> None:
-    now, asked = [100.0], []
+    asked = []
 
     async def retry(node: str) -> int:
         asked.append(node)
         return 1
 
     async def main() -> None:
-        desk = desk_of(retry, lambda: now[0])
+        orders = Shares(1)
+        desk = desk_of(retry, orders)
+        before = time.monotonic_ns()
         assert (await ask(desk, b"customer.example")).startswith(b"253")
         assert (await ask(desk, b"CUSTOMER.example")).startswith(b"250")
-        now[0] += etrn.AGAIN_S
-        assert (await ask(desk, b"customer.example")).startswith(b"253")
+        assert (await ask(desk, b"@customer.example")).startswith(b"253"), "that is another order"
         assert len(asked) == 2
+        due = orders.arrivals()
+        assert all(0 <= each - before - 30 * 10**9 < 10 * 10**9 for each in due.values())
+        later = Shares(1)
+        later.restore(orders.secret, {key: each - 30 * 10**9 for key, each in due.items()})
+        assert (await ask(desk_of(retry, later), b"customer.example")).startswith(b"253")
 
     asyncio.run(main())
+
+
+def test_of_all_workers_one_begins_an_order_and_one_that_is_started_again_knows_of_it() -> None:
+    orders, asked = Shares(3), []
+
+    async def retry(node: str) -> int:
+        asked.append(node)
+        return 1
+
+    def worker(number: int) -> bytes:
+        orders.attach(number)
+        return asyncio.run(ask(desk_of(retry, orders), b"customer.example"))[:3]
+
+    def in_child(number: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(int(worker(number)))
+            finally:
+                os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert in_child(1) == 253
+    orders.forget_worker(1)             # it died; what it has begun goes on in the others
+    assert in_child(1) == 250
+    assert (worker(0), worker(2), asked) == (b"250", b"250", [])
 
 
 def test_a_long_order_is_answered_before_it_ends_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

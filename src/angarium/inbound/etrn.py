@@ -1,7 +1,7 @@
 """ETRN (RFC 1985): a client has the mail of a domain tried now. Who may ask for which, how often, and the answer.
 
-The order itself is the queue's (queue/orders.py), over all workers and in slices; here one is under way for a domain at
-a time, and none begins again within AGAIN_S of the last, so that asking costs no more than being refused.
+The order itself is the queue's (queue/orders.py), over all workers and in slices. None begins for a domain again within
+AGAIN_S of the last, whichever worker was asked, so that asking costs no more than being refused.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from angarium.inbound.options import domain_key
+from angarium.inbound.quota import Allowance
 from angarium.metrics.counters import counter
+from angarium.queue.shares import Shares
 from angarium.smtp import replies
 
 NODE_OCTETS_MAX: Final = 255
 _DOMAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 ANSWER_S: Final = 3.0       # by judgement: then it goes on, and the client hears that it was started
-AGAIN_S: Final = 30.0       # by judgement: less than any retry interval that makes sense
-DOMAINS_MAX: Final = 10_000     # whose time is kept; the oldest is forgotten first
+AGAIN_S: Final = 30         # by judgement: less than any retry interval that makes sense
+AGAIN_NS: Final = AGAIN_S * 10**9
 
 etrn_total = counter("angarium_in_etrn_total", "ETRN orders begun.")
 
@@ -75,12 +76,15 @@ def _keys_for(name: str) -> set[str]:
 
 
 class EtrnDesk:
-    """All ETRN of one worker. retry: tries a domain's mail now, everywhere, and says how many recipients that are."""
+    """All ETRN of one worker.
 
-    def __init__(self, retry: Retry, clock: Callable[[], float] = time.monotonic) -> None:
+    retry   tries a domain's mail now, everywhere, and says how many recipients that are.
+    orders  when they were begun, of all workers (Counts.orders); a worker that is started again finds them there.
+    """
+
+    def __init__(self, retry: Retry, orders: Shares) -> None:
         self._retry = retry
-        self._clock = clock
-        self._begun: dict[str, float] = {}
+        self._orders = orders
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def ask(self, client: Client, rules: EtrnRules, argument: bytes) -> bytes | None:
@@ -93,13 +97,8 @@ class EtrnDesk:
         told = node.encode("ascii")
         if not rules.allows(node, client):
             return replies.ETRN_NOT_ALLOWED % told
-        now = self._clock()
-        if now - self._begun.get(node, -AGAIN_S) < AGAIN_S:
+        if not Allowance(self._orders, node, 1, AGAIN_NS).take():
             return replies.ETRN_STARTED % told
-        self._begun.pop(node, None)
-        self._begun[node] = now
-        if len(self._begun) > DOMAINS_MAX:
-            del self._begun[next(iter(self._begun))]
         etrn_total.add(1)
         order = asyncio.ensure_future(self._retry(node))
         for task in (order, asyncio.ensure_future(self._answer(client, told, order))):

@@ -25,10 +25,11 @@ class Counts:
         self.sent = Shares(worker_count)
         self.failures_of_addresses = Shares(worker_count)
         self.failures_of_identities = Shares(worker_count)
+        self.orders = Shares(worker_count)      # of ETRN, by domain: nothing of a quota, but as common to all workers
 
     def attach(self, worker: int) -> None:
         """In the worker, behind the fork."""
-        for table in (self.sent, self.failures_of_addresses, self.failures_of_identities):
+        for table in (self.sent, self.failures_of_addresses, self.failures_of_identities, self.orders):
             table.attach(worker)
 
 
