@@ -392,6 +392,17 @@ static smtp_command_result parse_mail_or_rcpt(const uint8_t *in, unsigned flags,
     return SMTP_COMMAND_OK;
 }
 
+/* Ends in SP "HTTP/" DIGIT [ "." DIGIT ] (RFC 9112 §3): whatever the method is called. No command of SMTP's does. */
+static bool is_request_line(const uint8_t *in, size_t length)
+{
+    if (length == 0 || in[length - 1] < '0' || in[length - 1] > '9')
+        return false;
+    length--;
+    if (length >= 2 && in[length - 1] == '.' && in[length - 2] >= '0' && in[length - 2] <= '9')
+        length -= 2;
+    return length >= 6 && in[length - 1] == '/' && equals_folded(in + length - 6, " HTTP/", 6);
+}
+
 smtp_command_result smtp_command_parse(const uint8_t *in, size_t length, unsigned flags, smtp_command *out)
 {
     size_t at = 0;
@@ -404,17 +415,17 @@ smtp_command_result smtp_command_parse(const uint8_t *in, size_t length, unsigne
         at++;
     out->verb_text.length = (uint32_t)at;
     const word *verb = word_find(verbs, in, at);
-    out->verb = verb->value;
-    if (verb->value == SMTP_VERB_UNKNOWN)
-        return SMTP_COMMAND_UNKNOWN;
-
     size_t end = length;
     while (end > at && in[end - 1] == ' ')
         end--;
+    out->verb = is_request_line(in, end) ? SMTP_VERB_HTTP : verb->value;
+    if (out->verb == SMTP_VERB_UNKNOWN)
+        return SMTP_COMMAND_UNKNOWN;
+
     if (at < end)
         at++;
     out->argument = (smtp_span){(uint32_t)at, (uint32_t)(end - at)};
-    if (verb->rule == ARGUMENT_IGNORED)
+    if (out->verb == SMTP_VERB_HTTP)
         return SMTP_COMMAND_OK;
 
     for (size_t i = at; i < end; i++)

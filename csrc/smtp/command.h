@@ -35,8 +35,9 @@ typedef enum smtp_verb {
     SMTP_VERB_RSET, SMTP_VERB_NOOP, SMTP_VERB_VRFY, SMTP_VERB_EXPN, SMTP_VERB_HELP, SMTP_VERB_QUIT,
     SMTP_VERB_STARTTLS, SMTP_VERB_AUTH, SMTP_VERB_ETRN,
     SMTP_VERB_XCLIENT, SMTP_VERB_XFORWARD,      /* Postfix's: who speaks, and where a message came from */
-    SMTP_VERB_HTTP,             /* GET, POST, PUT, HEAD, CONNECT, OPTIONS, DELETE, PATCH, TRACE: cross-protocol;
-                                   always SMTP_COMMAND_OK, whatever else the line holds: the session ends */
+    SMTP_VERB_HTTP,             /* GET, POST, PUT, HEAD, CONNECT, OPTIONS, DELETE, PATCH, TRACE, and any line that ends as a
+                                   request line does, " HTTP/1.1" (RFC 9112 §3): cross-protocol; always
+                                   SMTP_COMMAND_OK, whatever else the line holds: the session ends */
 } smtp_verb;
 
 typedef enum smtp_command_result {
@@ -94,7 +95,7 @@ typedef struct smtp_command {
  * Values are not judged, but SMTPUTF8 must have none. Octets above 127 are allowed, as well-formed UTF-8, in
  * paths and parameter values (MAIL: with SMTPUTF8) and in the argument of VRFY and EXPN; nowhere else.
  * AUTH: an initial response is "=" or strict base64, never empty.
- * An unknown verb is UNKNOWN whatever follows; then CONTROL comes before any other fault.
+ * An unknown verb is UNKNOWN whatever follows but HTTP's version; then CONTROL comes before any other fault.
  * Of *out, `parameters` is written only up to parameter_count. `length` is at most UINT32_MAX. */
 smtp_command_result smtp_command_parse(const uint8_t *in, size_t length, unsigned flags, smtp_command *out);
 

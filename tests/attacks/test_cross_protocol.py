@@ -20,6 +20,9 @@ FIRST = [
     b"CONNECT mx.test.example:25 HTTP/1.1\r\n",
     b"POST /%0D%0AEHLO%20c.example HTTP/1.1\r\n",
     b"GET /\r\n",
+    *(method + b" / HTTP/1.1\r\n" for method in (b"LINK", b"PROPFIND", b"REPORT", b"M-SEARCH", b"NOOP", b"x")),
+    b"PRI * HTTP/2.0\r\n",
+    b"PROPFIND /" + b"x" * 480 + b" HTTP/1.1\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS client's hello, which may hold lines
     b"\x16\x03\x01\x02\x00\r\n",
 ]
@@ -41,6 +44,37 @@ def test_nothing_behind_a_request_is_a_command(first: bytes, way: str) -> None:
     assert {type(event) for event in dialogue.events} == {server_events.Refused, server_events.Close}
     assert dialogue.output.count(b"\r\n") == 2, "the greeting and one reply"
     assert not dialogue.messages
+
+
+METHODS = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",         # RFC 9110, RFC 5789
+    "PRI", "LINK", "UNLINK", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH",
+    "ACL", "BIND", "CHECKIN", "MKCALENDAR", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "QUERY", "anything",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_line_alone_ends_the_session_wherever_it_is_cut(method: str) -> None:
+    """Nothing was sent behind it that would: a client that waits for its answer."""
+    for version in ("HTTP/1.1", "HTTP/1.0", "HTTP/2"):
+        line = f"{method} /x {version}\r\n".encode()
+        for cut in range(len(line)):
+            dialogue = Dialogue(ServerSettings("mx.test.example"))
+            dialogue.greet()
+            for piece in (line[:cut], line[cut:]):
+                if piece:
+                    dialogue.feed(piece)
+            assert dialogue.session.is_closed, (line, cut)
+            assert dialogue.output.endswith(b"\r\n502 5.5.1 This is an SMTP server, not HTTP\r\n"), (line, cut)
+            assert dialogue.output.count(b"\r\n") == 2
+
+
+@pytest.mark.parametrize("line", [b"NOOP HTTP/1.1 x", b"NOOP", b"HELP", b"VRFY HTTP", b"LINK / HTTP/1.", b"LINK /"])
+def test_what_is_no_request_line_leaves_the_session_open(line: bytes) -> None:
+    dialogue = Dialogue(ServerSettings("mx.test.example"))
+    dialogue.greet()
+    dialogue.feed(line + b"\r\n")
+    assert not dialogue.session.is_closed
 
 
 def test_a_request_behind_ehlo_ends_the_session_too() -> None:

@@ -209,7 +209,7 @@ def test_memory_growth_by_a_single_session_is_bounded(tmp_path: Path) -> None:
         assert metrics(relay)["angarium_in_messages_total"] == 1
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS", "CONNECT"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS", "CONNECT", "PROPFIND"])
 def test_http_cross_protocol_post_is_ended_at_its_first_line(tmp_path: Path, method: str) -> None:
     """A browser made to post a whole dialogue to port 25: no line of the body is taken for a command."""
     dialogue = b"EHLO x\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n\r\nx\r\n.\r\nQUIT\r\n"
