@@ -57,6 +57,7 @@ from angarium.resolver.caching_resolver import CachingResolver
 from angarium.routing.egress_rules import egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
+from angarium.routing.routes import names_domain
 from angarium.sasl.backend import Backend, Conversation, OwnConversation, Peer
 from angarium.sasl.backend import Gate as AuthGate
 from angarium.sasl.options import AuthOptions
@@ -195,6 +196,7 @@ class Rehearsal:
         side_tls.shaping = Shaping(config.shaping)
         await self._recipients.apply(config.domain, config.recipients, config.bcc, router.plan, side_tls.terms)
         intake.own_domains = own_domain_keys(config.domain)
+        intake.has_postmaster = names_domain(config.all_routes(), hostname)
         tls = load(options.tls, None) if options.tls is not None else None
         # Who the client is comes in a PROXY header, whatever the listener thinks of balancers.
         seen_by_us = msgspec.structs.replace(options, proxy_from=["127.0.0.1/32"])

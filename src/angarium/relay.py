@@ -79,6 +79,7 @@ from angarium.resolver.caching_resolver import CachingResolver
 from angarium.routing.egress_rules import EgressPools, egress_pools
 from angarium.routing.ourselves import Ourselves
 from angarium.routing.router import Router
+from angarium.routing.routes import names_domain
 from angarium.routing.source_health import SourceHealth
 from angarium.routing.warmup import Warmups
 from angarium.sasl.logins import Logins
@@ -130,8 +131,8 @@ class Relay:
         self._config = config
         self._hostname = config.node.own_hostname()
         self._policy = Policy(loop, self.journal)
-        self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
         self._counts = counts
+        self._authority = Authority(loop, self.journal, counts, self._policy.auth_hook)
         self._recipients = RecipientJudge(loop, self.journal, self._hostname, self._policy.recipient_hook)
         self._logins = Logins(config.login, report=self._token_failed)
         self._side_tls = SideTls(loop, self.journal, self._logins)
@@ -650,6 +651,7 @@ class Relay:
         plan = self._scheduler.router.plan
         await self._recipients.apply(config.domain, config.recipients, config.bcc, plan, self._side_tls.terms)
         self._intake.own_domains = own_domain_keys(config.domain)
+        self._intake.has_postmaster = names_domain(config.all_routes(), self._hostname)
 
     async def _listen(self, config: Config, sockets: Sequence[BoundSocket]) -> None:
         """Accepts on the sockets for which the configuration has a listener, and on no others."""

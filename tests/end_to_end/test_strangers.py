@@ -209,6 +209,30 @@ def test_memory_growth_by_a_single_session_is_bounded(tmp_path: Path) -> None:
         assert metrics(relay)["angarium_in_messages_total"] == 1
 
 
+@pytest.mark.parametrize("is_routed", [True, False])
+def test_postmaster_is_reached_by_strangers_where_the_host_name_is_routed(tmp_path: Path, is_routed: bool) -> None:
+    """RFC 5321 §4.5.1; the listener's relay_to does not name mx.test."""
+    with NextHop() as hop:
+        address = f"smtp://{hop.address}:{hop.port}"
+        route = f'[[route]]\ndomain = "{"MX.Test" if is_routed else "y.example"}"\nnext_hop = "{address}"\n'
+        with clean_relay(tmp_path, route, listener=PUBLIC) as relay, connect(relay.port, GOOD) as client:
+            assert first_code(client) == 220
+            for command, code in ((b"HELO x", 250), (b"MAIL FROM:<a@x.example>", 250)):
+                client.sendall(command + b"\r\n")
+                assert first_code(client) == code
+            client.sendall(b"RCPT TO:<b@mx.test>\r\n")
+            assert first_code(client) == 550
+            client.sendall(b"RCPT TO:<Postmaster>\r\n")
+            assert first_code(client) == (250 if is_routed else 550)
+            if is_routed:
+                client.sendall(b"DATA\r\n")
+                assert first_code(client) == 354
+                client.sendall(b"Subject: x\r\n\r\nx\r\n.\r\n")
+                assert first_code(client) == 250
+                hop.wait_for_count(1)
+                assert hop.deliveries[0].to == ["Postmaster@mx.test"]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS", "CONNECT", "PROPFIND"])
 def test_http_cross_protocol_post_is_ended_at_its_first_line(tmp_path: Path, method: str) -> None:
     """A browser made to post a whole dialogue to port 25: no line of the body is taken for a command."""

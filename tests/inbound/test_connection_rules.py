@@ -66,6 +66,24 @@ def test_postmaster_without_a_domain_is_ours(tmp_path: Path) -> None:
     run(main())
 
 
+def test_postmaster_is_taken_from_strangers_where_a_route_says_where_it_goes(tmp_path: Path) -> None:
+    """RFC 5321 §4.5.1. Nobody else of that domain is, and no spelling with a domain."""
+
+    async def main() -> None:
+        async with intake_harness(tmp_path, **NOBODY) as harness:
+            harness.intake.has_postmaster = True
+            peer = await SmtpPeer.greeted(harness.port)
+            await peer.ask(b"MAIL FROM:<a@x.example>\r\n")
+            for path in ("b", f"b@{HOSTNAME}", f"postmaster@{HOSTNAME}", "postmaster@other.example"):
+                assert (await peer.ask(f"RCPT TO:<{path}>\r\n".encode()))[:3] in ("501", "550"), path
+            assert (await peer.ask(b"RCPT TO:<postMASTER>\r\n"))[:3] == "250"
+            await peer.ask(b"DATA\r\n")
+            assert (await peer.ask(b"x\r\n.\r\n")).startswith("250")
+            assert harness.events("received")[0]["to"] == [f"postMASTER@{HOSTNAME}"]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("networks", "may"),
     [

@@ -9,7 +9,7 @@ import pytest
 
 from angarium.routing.options import RouteOptions
 from angarium.routing.route_key import RouteKey, SenderPatterns, route_text
-from angarium.routing.routes import RouteTable
+from angarium.routing.routes import RouteTable, names_domain
 
 A, B, C = "smtp://192.0.2.1:25", "smtp://192.0.2.2:25", "smtp://192.0.2.3:25"
 
@@ -123,3 +123,22 @@ def test_bad_route_is_refused_with_its_key(table: dict[str, object], key: str) -
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(table, RouteOptions)
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("routes", "does", "reason"),
+    [
+        ([], False, "no route"),
+        ([{"domain": "*"}], False, "a smarthost for everything need not know of us"),
+        ([{"domain": "mx.example.net"}], True, "the name itself"),
+        ([{"domain": "MX.Example.NET"}], True, "in any case"),
+        ([{"domain": ".example.net"}], True, "those that it is among"),
+        ([{"domain": ".mx.example.net"}], False, "those below it"),
+        ([{"domain": "example.net"}], False, "the domain above"),
+        ([{"domain": "mx.example.net", "sender": "<>"}], False, "of some senders only"),
+        ([{"domain": "other.example"}, {"domain": "mx.example.net"}], True, "one of many"),
+    ],
+)
+def test_a_route_names_a_domain(routes: list[dict[str, str]], does: bool, reason: str) -> None:
+    made = [RouteOptions(next_hop=A, **each) for each in routes]
+    assert names_domain(made, "mx.example.net") is does, reason

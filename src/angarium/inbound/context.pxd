@@ -45,6 +45,7 @@ cdef class Intake:
     cdef readonly bint is_draining
     cdef public object authority            # who clients are (authority.py), or None
     cdef public frozenset own_domains       # what anybody may send to on every listener, as relay_to
+    cdef public bint has_postmaster         # mail for <Postmaster> has a route of its own: anybody may send it
     cdef public tuple appointing            # who makes the judges of a listener (judgement.py)
     cdef public object etrn                 # EtrnDesk (etrn.py), or None
     cdef public Gate gate                   # limits of the machine and of clients' networks, or None

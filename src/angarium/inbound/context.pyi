@@ -33,6 +33,7 @@ class Intake:
     unsynced_octets  of message data on their way to stable storage; bounded, then streamed messages wait and MAIL
                      gets 452.
     own_domains      as relay_to of every listener (listener.apply() looks at it).
+    has_postmaster   mail for <Postmaster> without a domain is taken from anybody, for a route says where it goes.
     appointing       makers of judges, in the order in which they are asked; set before the first listener is made.
     authority        who clients are; None where no listener offers AUTH.
     etrn             takes orders of ETRN; None: nobody does, and it is not offered.
@@ -63,6 +64,7 @@ class Intake:
     slowness: Slowness | None
     authority: Authority | None
     own_domains: frozenset[bytes]
+    has_postmaster: bool
     appointing: tuple[Appointing, ...]
     etrn: EtrnDesk | None
     refusals: Refusals

@@ -37,14 +37,16 @@ cdef void proceed_rcpt(Client client) noexcept:
     cdef uint32_t length = session.path_length, domain_offset = session.domain_offset
     cdef uint8_t[POSTMASTER_OCTETS] postmaster
     cdef bytes hostname = client.context.settings.hostname
+    cdef bint is_ours = False               # from anybody (RFC 5321 §4.5.1)
     if domain_offset == length:             # RFC 5321 §4.1.1.3: <Postmaster> is ours
+        is_ours = client.context.intake.has_postmaster
         memcpy(postmaster, path, length)
         postmaster[length] = c'@'
         memcpy(postmaster + length + 1, PyBytes_AS_STRING(hostname), PyBytes_GET_SIZE(hostname))
         path = postmaster
         domain_offset = length + 1
         length = domain_offset + <uint32_t>PyBytes_GET_SIZE(hostname)
-    if not client.may_relay and not client.context.is_relay_domain(path + domain_offset, length - domain_offset):
+    if not client.may_relay and not is_ours and not client.context.is_relay_domain(path + domain_offset, length - domain_offset):
         deny(client, path, length)
     elif not client.may_relay and local_part_routes(path, domain_offset - 1):
         refuse(client, path, length, LOCAL_PART_ROUTES)

@@ -68,6 +68,14 @@ class RouteTable:
         return first
 
 
+def names_domain(routes: Sequence[RouteOptions], domain: str) -> bool:
+    """Whether a route for all senders says where mail of this very domain goes, or of those that it is among; "*" says
+    so of none. domain: as an operator writes it."""
+    name = domain_key(domain)
+    patterns = {name, *(name[at:] for at, each in enumerate(name) if each == ".")}
+    return any(route.sender == "*" and domain_key(route.domain) in patterns for route in routes)
+
+
 def _place(found: tuple[int, NextHop]) -> int:
     return found[0]
 
