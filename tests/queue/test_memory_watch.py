@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from angarium.events.journal import Journal
+from angarium.model.memory_limit import machine_octets
 from angarium.model.units import Octets
-from angarium.queue.memory_watch import SLOWEST_S, MemoryWatch, machine_octets
+from angarium.queue.memory_watch import SLOWEST_S, MemoryWatch
 from angarium.queue.options import MemoryOptions
 
 MIB = 1 << 20

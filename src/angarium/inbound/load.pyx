@@ -11,7 +11,7 @@ from angarium.inbound.context cimport InboundContext, Intake
 from angarium.metrics.counters cimport Counter
 
 from angarium.metrics.counters import gauge
-from angarium.queue.memory_watch import machine_octets
+from angarium.model.memory_limit import machine_octets
 
 cdef Counter memory = gauge("angarium_in_session_memory_octets", "Held by inbound sessions, about.")
 cdef Counter tight = gauge("angarium_in_tight", "1 in a worker whose load is high: deadlines are short.")

@@ -8,13 +8,12 @@ that is added up here a few times a second. Delivery is not touched: it is what 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import gauge
+from angarium.model.memory_limit import machine_octets
 from angarium.queue.options import MemoryOptions
 
 LOOK_S: Final = 0.25
@@ -23,7 +22,6 @@ LOOK_S: Final = 0.25
 SLOWEST_S: Final = 5.0
 # Mail is taken again when a twentieth has gone.
 _OPEN_AGAIN_PERCENT: Final = 95
-_CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 
 octets_gauge = gauge("angarium_queue_memory_octets", "Memory that the queue takes, about: messages, bodies, sites.")
 limit_gauge = gauge("angarium_queue_memory_limit_octets", "How much it may take; above it new mail is answered 452.")
@@ -108,13 +106,3 @@ class MemoryWatch:
             self._journal.log("queue-high", **facts)
         elif was_high and not is_high:
             self._journal.log("queue-normal", **facts)
-
-
-def machine_octets() -> int:
-    """Memory of this machine, or of the control group that this process is in, if that is less."""
-    octets = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        text = _CGROUP.read_text().strip()
-    except OSError:
-        return octets
-    return min(octets, int(text)) if text.isdigit() else octets
