@@ -55,6 +55,24 @@ def test_a_rule_begins_something_when_its_count_is_reached_over_all_workers() ->
     assert order.by == "automation r"
 
 
+@pytest.mark.parametrize("options", [{"count": 10}, {"deferral_rate": 0.5, "minimum": 10}], ids=["count", "rate"])
+def test_a_clock_that_is_set_back_does_not_make_a_window_longer(options: dict[str, Any]) -> None:
+    def one() -> list[Measure]:
+        if "count" in options:
+            return engine.notice([seen()], [])
+        return engine.notice([], [Tally(MAIL1, delivered=0, deferred=1, failed=0)])
+
+    clock = Clock()
+    engine = Engine({"r": rule(within="1m", **options)}, clock)
+    assert one() == []
+    clock.now -= 86400
+    for _ in range(30):         # one an hour
+        assert one() == []
+        clock.now += 3600
+    begun = [measure for _ in range(10) for measure in one()]
+    assert len(begun) == 1, "and goes on counting"
+
+
 def test_replies_of_before_the_window_do_not_count() -> None:
     clock = Clock()
     engine = Engine({"r": rule(count=5)}, clock)

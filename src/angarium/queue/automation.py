@@ -151,6 +151,7 @@ class Engine:
         if key not in self._counted and len(self._counted) >= _WINDOWS_MAX:
             return None
         window = self._counted.setdefault(key, deque())
+        _forget_later(window, now + rule.within / _BUCKETS)
         _add(window, (now, notice.count), rule.within)
         _forget(window, now - rule.within)
         total = sum(count for _, count in window)
@@ -174,6 +175,7 @@ class Engine:
         if key not in self._attempts and len(self._attempts) >= _WINDOWS_MAX:
             return None
         window = self._attempts.setdefault(key, deque())
+        _forget_later(window, now + rule.within / _BUCKETS)
         bad = tally.deferred if rule.deferral_rate else tally.failed
         attempts = tally.delivered + tally.deferred + tally.failed
         if window and now - window[-1][0] < rule.within / _BUCKETS:
@@ -228,13 +230,14 @@ class Engine:
 
     def _prune(self, now: float) -> None:
         """Windows in which nothing counts any more."""
-        for counted in [
-            key for key, each in self._counted.items() if not each or each[-1][0] <= now - self._rules[key[0]].within
-        ]:
+
+        def is_over(key: tuple[str, Place], last_utc_s: float) -> bool:
+            within = self._rules[key[0]].within
+            return not now - within < last_utc_s <= now + within
+
+        for counted in [key for key, each in self._counted.items() if not each or is_over(key, each[-1][0])]:
             del self._counted[counted]
-        for reckoned in [
-            key for key, each in self._attempts.items() if not each or each[-1][0] <= now - self._rules[key[0]].within
-        ]:
+        for reckoned in [key for key, each in self._attempts.items() if not each or is_over(key, each[-1][0])]:
             del self._attempts[reckoned]
 
 
@@ -248,6 +251,12 @@ def _add(window: deque[tuple[float, int]], entry: tuple[float, int], within: flo
 def _forget(window: deque[tuple[float, int]], before: float) -> None:
     while window and window[0][0] <= before:
         window.popleft()
+
+
+def _forget_later(window: deque[tuple[float, int]] | deque[list[float]], latest: float) -> None:
+    """The clock was set back: what was counted by the other one would take in all that comes until it is caught up."""
+    while window and window[-1][0] > latest:
+        window.pop()
 
 
 def _met(measure: Measure, notice: Notice, now: float) -> Measure:
