@@ -34,6 +34,11 @@ def hours(start: str, end: str, *days: str) -> QuietHours:
         (hours("22:00", "07:00", "fri"), "2026-11-27T06:00", None),             # Thursday's night
         (hours("22:00", "07:00", "fri"), "2026-11-28T06:00", "2026-11-28T07:00"),
         (hours("01:00", "04:00"), "2026-03-29T01:30", "2026-03-29T04:00"),      # two hours long that night
+        # Clocks go from 02:00 to 03:00: what begins or ends in between does so then.
+        (hours("02:30", "07:00"), "2026-03-29T01:59", None),
+        (hours("02:30", "07:00"), "2026-03-29T03:00", "2026-03-29T07:00"),
+        (hours("22:00", "02:30"), "2026-03-29T01:59", "2026-03-29T03:00"),
+        (hours("22:00", "02:30"), "2026-03-29T03:00", None),
     ],
 )
 def test_they_hold_from_start_to_end(quiet: QuietHours, now: str, ends: str | None) -> None:

@@ -89,15 +89,26 @@ class QuietHours(msgspec.Struct, frozen=True):
     def _window(self, day: date) -> tuple[float, float]:
         """Over a change of clocks as they say: in the hour that comes twice from its first time on, in one that is left
         out from its end on (PEP 495)."""
-        zone = ZoneInfo(self.zone)
         last = day if self.end > self.start else day + timedelta(days=1)
-        begin = datetime.combine(day, _time(self.start), zone)
-        return begin.timestamp(), datetime.combine(last, _time(self.end), zone).timestamp()
+        return _instant(day, self.start, self.zone), _instant(last, self.end, self.zone)
 
 
-@functools.cache
-def _time(text: str) -> time:
-    return time.fromisoformat(text)
+@functools.lru_cache(1024)
+def _instant(day: date, text: str, zone_name: str) -> float:
+    """UTC seconds of a local time; of one that is left out, of when clocks are put on."""
+    zone = ZoneInfo(zone_name)
+    local = datetime.combine(day, time.fromisoformat(text), zone)
+    after_s, before_s = (local.replace(fold=fold).timestamp() for fold in (0, 1))
+    if before_s >= after_s:
+        return after_s                          # it is there, once or twice
+    offset = datetime.fromtimestamp(before_s, zone).utcoffset()
+    while after_s - before_s > 1:
+        middle_s = (before_s + after_s) // 2
+        if datetime.fromtimestamp(middle_s, zone).utcoffset() == offset:
+            before_s = middle_s
+        else:
+            after_s = middle_s
+    return after_s
 
 
 def quiet_hours(options: Iterable[QuietOptions]) -> tuple[QuietHours, ...]:
