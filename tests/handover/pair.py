@@ -85,9 +85,12 @@ class Pair:
     """owner, home: their queues. outgoing: the owner's hand-over; incoming: the home's reception.
 
     connect  gives the owner's next connections; set it to play the home.
+    first_ms  of the hand-over; 0: the home is known to be quick.
     """
 
-    def __init__(self, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source], first_ms: float
+    ) -> None:
         # Two tables: an owner and a home of one process could not each count as a worker of their own in one.
         of_owner, of_home = Shares(2), Shares(2)
         of_owner.attach(HOME)
@@ -104,7 +107,7 @@ class Pair:
         self._listening.listen()
         self.connect: Callable[[], socket.socket] = self.connect_home
         heard = self.owner.dispatcher.sources.heard
-        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard)
+        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard, first_ms=first_ms)
         self.homes = Homes(self.owner.scheduler, self.outgoing, OWNER, 2)
         self.owner.scheduler.set_appointer(self.homes)
 
@@ -136,11 +139,15 @@ class Pair:
 
 @contextlib.asynccontextmanager
 async def pair(
-    directory: pathlib.Path, connections: int = 1, max_ready: int = 100000, sources: Sequence[Source] = (SOURCE,)
+    directory: pathlib.Path,
+    connections: int = 1,
+    max_ready: int = 100000,
+    sources: Sequence[Source] = (SOURCE,),
+    first_ms: float = 0.0,
 ) -> AsyncIterator[tuple[Pair, NextHop]]:
     hop = NextHop()
     shaping = ShapingOptions(connections=connections, max_ready=max_ready)
-    both = Pair(directory, site_of_home(await hop.start()), shaping, sources)
+    both = Pair(directory, site_of_home(await hop.start()), shaping, sources, first_ms)
     await both.open()
     try:
         yield both, hop

@@ -15,6 +15,7 @@ from queue_harness import MESSAGE, NextHop, run, until
 
 from angarium.model.plan import Site
 from angarium.queue import inspect
+from angarium.spool.envelope import Attribute
 
 HELLO = b"\x07\0\0\0\x01ANGH\x01\0"
 DOMAIN = b"\x09y.example"            # as a reference names it
@@ -379,5 +380,46 @@ def test_frames_are_the_same_for_every_cut(tmp_path: pathlib.Path) -> None:
                 await until(lambda transport=transport: answers(transport.written).count(18) == 2)
                 assert answers(transport.written).count(17) == 3
                 link.connection_lost(None)
+
+    run(test, tmp_path)
+
+
+def test_what_must_not_wait_has_few_of_its_own_worker_before_it(tmp_path: pathlib.Path) -> None:
+    """What is out is in line at the home: at a slow site 32 of them were five seconds."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, first_ms=60.0) as (both, hop):
+            hop.is_held = True
+            for number in range(60):
+                await both.owner.send(f"bulk{number}@y.example")
+            await until(lambda: both.outgoing.out_count == 4)
+            await both.owner.send("reset@y.example", attributes={Attribute.PRIORITY: b"5"})
+            hop.release()
+            await until(lambda: both.owner.is_empty)
+            before = next(place for place, (_, (to,), _) in enumerate(hop.messages) if to.startswith("reset"))
+            assert before <= 6, "those that were out, and those that followed before its turn"
+
+    run(test, tmp_path)
+
+
+def test_more_are_out_at_a_home_that_is_quick_and_few_at_one_that_is_slow(tmp_path: pathlib.Path) -> None:
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory, first_ms=60.0) as (both, hop):
+            for number in range(200):
+                await both.owner.send(f"quick{number}@y.example")
+            await until(lambda: both.owner.is_empty)
+            hop.is_held = True
+            for number in range(60):
+                await both.owner.send(f"held{number}@y.example")
+            out = 4
+            await until(lambda: both.outgoing.out_count > out)
+        slow = directory / "slow"
+        slow.mkdir()
+        async with pair(slow, first_ms=1000.0) as (both, hop):
+            hop.is_held = True
+            for number in range(60):
+                await both.owner.send(f"r{number}@y.example")
+            await until(lambda: both.outgoing.out_count == 2)
+            assert both.owner.depth["ready"] == 58
 
     run(test, tmp_path)

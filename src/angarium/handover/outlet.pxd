@@ -17,6 +17,8 @@ cdef struct slot:                       # a reference that is out
     uint32_t generation
     uint32_t count                      # recipients handed over
     uint32_t told
+    uint32_t place                      # it was the so manyth that was out
+    uint64_t begun_ms                   # mono
     uint32_t turn                       # Outlet.turn when it went out
     uint8_t state
 
@@ -33,6 +35,7 @@ cdef class Outlet:
     cdef object planned_by
     cdef uint32_t generation            # of the configuration that its queue was gone through for last
     cdef readonly uint32_t out          # references
+    cdef double average_ms              # what one of them takes, those before it not counted
     cdef uint32_t turn                  # references that went out in an earlier one are routed anew when they come back
     cdef double paused_until_s          # mono
     cdef double called_back_until_s     # mono
@@ -41,6 +44,8 @@ cdef class Outlet:
     cdef bint is_retired                # another egress serves the queue: what comes back goes there
 
     cdef void wake(self) noexcept
+    cdef uint32_t window(self) noexcept
+    cdef void lasted(self, const slot *s) noexcept
     cdef void recall(self) noexcept     # what has not begun comes back, and is routed anew
     cdef void call_back(self) noexcept  # and nothing follows for CALLED_BACK_S
     cdef void retire(self) noexcept
@@ -86,6 +91,7 @@ cdef class HandOver(Egress):
     cdef dict dial_after_s              # worker -> mono; after a dial that failed
     cdef set all_outlets
     cdef bint is_draining
+    cdef readonly double first_ms
 
     cdef OwnerLink link_to(self, int worker)
     cdef void planned_anew(self, ReadyQueue ready) noexcept     # its limits, or routes, are others now

@@ -33,6 +33,7 @@ class HandOver(Egress):
 
     connect         a connected socket to a worker; raises OSError.
     on_source_down  told of a source of which the home can use nothing, before mail for it is routed anew.
+    first_ms        what a reference is taken to last at its home until some have come back.
     """
 
     number: int
@@ -43,6 +44,8 @@ class HandOver(Egress):
         number: int,
         connect: Callable[[int], socket.socket],
         on_source_down: Callable[[Source, Trouble], None] | None = None,
+        *,
+        first_ms: float = ...,
     ) -> None: ...
     @property
     def out_count(self) -> int:

@@ -2,7 +2,7 @@
 #
 # What is handed over stays in hand here, and with it pinned where it lies: recipients are PLACE_HANDED until their outcome comes, which
 # is then treated as that of an attempt of our own. Who has none when the reference is over, or when the link ends, goes back to the
-# ready queue as it was. Few are out at a time (WINDOW a ready queue, REFERENCES_MAX a link): the rest waits here, in its order.
+# ready queue as it was. Few are out at a time (Outlet.window(), REFERENCES_MAX a link): the rest waits here, in its order.
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -46,6 +46,9 @@ cdef Counter out_now = gauge("angarium_handover_out", "References that are with 
 
 cdef double CALLED_BACK_S = 0.25    # longer than who called it back looks for it (queue/orders.py, scheduler.pyx)
 cdef double AGAIN_S = 0.2           # judged: longer than a worker needs to see that another lives or is gone
+cdef double AHEAD_MS = 250.0        # judged: with the home's own mail and that of others in between, well below a second
+cdef double FIRST_MS = AHEAD_MS / 4
+cdef double SLOWEST_MS = 1000.0
 cdef enum:
     FAILURES_TOLD = 10              # dials in a row: two seconds
 
@@ -65,6 +68,7 @@ cdef class Outlet:
         self.handover = handover
         self.ready = ready
         self.worker = ready.home
+        self.average_ms = handover.first_ms
         # Of a queue that a reload has not gone through yet some was planned by what was before it: see distribute().
         scheduler = handover.scheduler
         self.generation = scheduler.generation
@@ -93,7 +97,7 @@ cdef class Outlet:
         link = self.handover.link_to(self.worker)
         if link is None:
             return                      # being dialled: it wakes everybody
-        while self.out < link.window() and self.ready.count:
+        while self.out < min(link.window(), self.window()) and self.ready.count:
             s = link.reserve()
             if s == NULL:
                 if not self.is_waiting:
@@ -106,7 +110,19 @@ cdef class Outlet:
             s.outlet = <void *>self
             Py_INCREF(self)
             self.out += 1
+            s.place, s.begun_ms = self.out, mono_ms()
             link.begin(s)
+
+    # What is out is in line at the home, and nothing goes before it: of a site that takes 150 ms for a message WINDOW of them would keep
+    # one that must not wait waiting for five seconds. So no more are out than the home delivers in AHEAD_MS.
+
+    cdef uint32_t window(self) noexcept:
+        return WINDOW if self.average_ms * WINDOW <= AHEAD_MS else max(<uint32_t>WINDOW_LEAST, <uint32_t>(AHEAD_MS / self.average_ms))
+
+    cdef void lasted(self, const slot *s) noexcept:
+        cdef double each_ms = <double>(mono_ms() - s.begun_ms) / max(s.place, <uint32_t>1)
+        # A site that rests for an hour is not slow for as long as that.
+        self.average_ms += (min(each_ms, SLOWEST_MS) - self.average_ms) / 8.0
 
     cdef int tell_of_itself(self, OwnerLink link) except -1:
         """Before its first reference on a link, and again when another plan or configuration has come."""
@@ -446,6 +462,8 @@ cdef class OwnerLink(Link):
         out_now.cell[0] -= 1
         if s.told < s.count:
             came_back.cell[0] += 1
+        else:
+            outlet.lasted(s)
         for i in range(s.count):
             r = s.t.recipients[i]
             if r == NULL:
@@ -508,7 +526,8 @@ cdef class OwnerLink(Link):
 
 @cython.final
 cdef class HandOver(Egress):
-    def __init__(self, Scheduler scheduler not None, int number, connect, on_source_down=None):
+    def __init__(self, Scheduler scheduler not None, int number, connect, on_source_down=None, *, double first_ms=FIRST_MS):
+        self.first_ms = first_ms
         self.scheduler = scheduler
         self.on_source_down = on_source_down
         self.loop = scheduler.loop
