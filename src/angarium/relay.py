@@ -425,7 +425,9 @@ class Relay:
 
     async def walk(self, walk: Walk) -> tuple[int, int, int]:
         trouble = bounce_trouble(walk.reason, walk.code, walk.status)
-        done = await orders.carry_out(self._scheduler, walk.action, walk.where, trouble=trouble)
+        done = await orders.carry_out(
+            self._scheduler, walk.action, walk.where, trouble=trouble, before_utc_s=walk.before_utc_s
+        )
         return done.recipients, done.messages, done.missed_domains
 
     async def sample(self, query: Sample) -> list[dict[str, Any]]:

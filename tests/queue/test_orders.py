@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from queue_harness import NextHop, Queue, run, until
 
-from angarium.model.plan import Plan, RoutingTrouble
+from angarium.model.plan import Plan, RoutingTrouble, Source
 from angarium.model.units import Duration
 from angarium.queue import orders
 from angarium.queue.explain import message_facts
@@ -19,9 +19,12 @@ from angarium.queue.matching import Matcher
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import ALL, Selection
+from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.standing import Order
 from angarium.queue.steering import bounce_trouble
 from angarium.queue.unplanned import look_up_unplanned
+from angarium.routing.egress_pool import EgressPool
+from angarium.routing.egress_rules import EgressPools
 from angarium.spool.envelope import Attribute
 
 DAY_MS = 86_400_000
@@ -174,7 +177,7 @@ def test_a_suspension_ends_by_itself(tmp_path):
     run(test, tmp_path)
 
 
-def test_who_is_ready_is_suspended_too_and_who_is_in_hand_is_not(tmp_path):
+def test_who_is_moved_is_suspended_too_and_who_is_in_hand_is_not(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
         hop.is_held = True
@@ -432,6 +435,62 @@ def test_a_reroute_by_site_holds_although_the_new_site_is_another(tmp_path):
             await orders.retry(queue.scheduler)
             await until(lambda count=count: other.transactions == count and queue.depth["deferred"] == 1)
         assert hop.transactions == 1
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_whom_a_reroute_means_is_counted_after_it_has_moved_them(tmp_path, is_moved):
+    """The order holds before it is counted: by then what was ready is on its way to another site, by another source."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop, other = NextHop(), NextHop()
+        site, other_site = await hop.start(), await other.start()
+        (other if is_moved else hop).rcpt = {f"{name}@{at}.example": "450 4.2.1 busy" for name in "ab" for at in "yz"}
+        queue = Queue(directory, site)
+        queue.router.by_domain[b"y.example\0>smtp://other:25"] = other_site
+        queue.router.by_domain[b"z.example"] = other_site
+        reroute = order("reroute", Selection(site=site.name), next_hop="smtp://other:25")
+        if is_moved:
+            queue.scheduler.set_rules([reroute])
+        await queue.send("a@y.example", "a@z.example")
+        await queue.send("b@y.example")
+        await until(lambda: queue.depth["deferred"] >= (3 if is_moved else 2))
+        queue.scheduler.set_rules([reroute])
+        for where, count in (
+            (Selection(site=site.name), 2),
+            (Selection(site=site.name, source="default"), 2),
+            (Selection(site=site.name, sender="a@x.example"), 2),
+            (Selection(site=other_site.name, domain="y.example"), 0),
+            (Selection(domain="y.example"), 2),
+            (Selection(site=site.name, domain="z.example"), 0),
+        ):
+            walk = await orders.carry_out(queue.scheduler, "count-origins", where)
+            assert (walk.recipients, walk.messages) == (count, count), where
+        await queue.close()
+
+    run(test, tmp_path)
+
+
+def test_whom_a_reroute_by_source_means_is_counted_while_they_are_ready_for_another(tmp_path):
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.is_held = True
+        pools = {
+            name: EgressPool({Source(source, "", "relay.example"): 1}, name=name)
+            for name, source in (("default", "mail1"), ("bulk", "mail2"))
+        }
+        limits = ShapingOptions(connections=1)
+        queue = Queue(directory, await hop.start(), pool=EgressPools(pools), shaping=limits)
+        queue.scheduler.set_rules([order("reroute", Selection(source="mail1"), pool="bulk")])
+        for name in "abc":
+            await queue.send(f"{name}@y.example")
+        await until(lambda: hop.transactions == 1 and queue.depth["ready"] == 1)     # one in hand, one behind it there
+        assert (await orders.carry_out(queue.scheduler, "count", Selection(source="mail2"))).recipients == 3
+        assert (await orders.carry_out(queue.scheduler, "count-origins", Selection(source="mail1"))).recipients == 3
+        hop.release()
+        await until(lambda: queue.is_empty)
         await queue.close()
 
     run(test, tmp_path)

@@ -60,6 +60,8 @@ class OrderAnswer(msgspec.Struct):
     sample     a few of the messages, with dry_run.
     order      what holds from now on, or would.
     cancelled  names of orders that hold no more.
+    incomplete  why not all of the queue was gone through, of an order that holds all the same: the numbers are of the
+               rest. "": it was. An order that holds for nothing later is an error then.
     """
 
     recipients: int
@@ -68,6 +70,7 @@ class OrderAnswer(msgspec.Struct):
     sample: list[dict[str, Any]] = []
     order: Order | None = None
     cancelled: list[str] = []
+    incomplete: str = ""
 
 
 class OrdersView(msgspec.Struct):

@@ -12,7 +12,9 @@ from angarium.cli.selection import add_filters, selected, unit
 from angarium.model.printable import json_line
 from angarium.model.units import Duration
 
-_WALK_S: Final = 3600.0      # a queue of millions is gone through while mail goes on
+# A queue of millions is gone through while mail goes on: longer than steward.WALK_TIMEOUT_S, or who waits would not
+# learn that the order holds.
+_WALK_S: Final = 3630.0
 
 _RULE: Final = (
     "Without --for and --name it is about mail that is queued now. With one of them it is a standing order, which\n"
@@ -112,7 +114,8 @@ def run(args: argparse.Namespace, print_line: Callable[[dict[str, Any]], None]) 
         if value:
             request[key] = value
     answer = AdminClient.of(args).post("/v1/orders", request, timeout_s=_WALK_S)
-    if args.order in ("bounce", "delete") and args.id and not args.dry_run and not answer["recipients"]:
+    is_done_once = args.order in ("bounce", "delete") and not args.dry_run and answer["order"] is None
+    if is_done_once and args.id and not answer["recipients"]:
         raise NoAnswer(f"{args.id} is not in the queue, or a connection has it in hand", 404)
     if args.json:
         print(json_line(answer))
@@ -121,6 +124,9 @@ def run(args: argparse.Namespace, print_line: Callable[[dict[str, Any]], None]) 
     if unknown := answer["unknown_domains"]:
         what = f"where the mail of {unknown} domains goes could not be looked up in time: none of theirs is met"
         print(what, file=sys.stderr)
+    if incomplete := answer["incomplete"]:
+        print(f"not all of the queue was gone through: {incomplete}", file=sys.stderr)
+        recipients = f"at least {recipients}"
     if args.dry_run:
         print(f"{recipients} are meant; nothing was done")
         for message in answer["sample"]:

@@ -84,6 +84,7 @@ class Walk(msgspec.Struct, tag="walk"):
     looked up in time).
 
     reason, code, status  of "bounce".
+    before_utc_s  only messages that came before; 0: any.
     """
 
     action: str
@@ -91,6 +92,7 @@ class Walk(msgspec.Struct, tag="walk"):
     reason: str = ""
     code: int = 0
     status: str = "5.7.1"
+    before_utc_s: float = 0.0
 
 
 class Sample(msgspec.Struct, tag="sample"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from angarium.admin.order_views import OrderAnswer, OrderRequest
@@ -26,6 +26,7 @@ from angarium.queue.recovering import Progress, factor_back, spoken
 from angarium.queue.standing import Order, status_numbers
 
 T = TypeVar("T")
+Counts = tuple[int, int, int]       # recipients, messages, domains of which it is not known
 
 SAMPLE: Final = 10
 WALK_TIMEOUT_S: Final = 3600.0      # ten million messages, whose envelopes are all read back
@@ -102,26 +103,16 @@ class Steward:
         """Raises BadQuery for an order that makes no sense, ControlError when a worker does not answer."""
         order = self._order_of(request)
         if request.dry_run:
-            counted = await self._walk("count", request)
+            counted = await self._walk(request)
             samples = await self._ask_all(Sample(request.where, SAMPLE), list[dict[str, object]])
             return OrderAnswer(*counted, sample=[each for some in samples for each in some][:SAMPLE], order=order)
-        match request.action:
-            case "retry":
-                if order is not None:
-                    await self._add(order)
-                return OrderAnswer(*await self._walk("retry", request), order=order)
-            case "resume":
-                return await self._resume(request, order)
-            case "bounce" | "delete":
-                # The order first: what comes while the queue is walked is met by it.
-                if order is not None:
-                    await self._add(order)
-                return OrderAnswer(*await self._walk(request.action, request), order=order)
-            case _:
-                assert order is not None
-                counted = await self._walk("count", request)
-                await self._add(order)
-                return OrderAnswer(*counted, order=order)
+        if request.action == "resume":
+            return await self._resume(request, order)
+        # The order first: what is ready, and what comes while the queue is walked, is met by it.
+        if order is None:
+            return OrderAnswer(*await self._walk(request))
+        await self._add(order)
+        return _answer(await self._begin(_walk_of(request, order)), order=order)
 
     async def cancel(self, name: str) -> list[str]:
         """Names of the orders that are gone: this one, and what makes no sense without it. Empty: there was none."""
@@ -132,25 +123,28 @@ class Steward:
         is one to all of them."""
         if not self._is_suspended():
             raise BadQuery("nothing is suspended")
-        if order is not None:
-            counted = await self._walk("count", request)
-            await self._add(order)
-            return OrderAnswer(*counted, order=order)
-        same = self._book.suspensions_of(request.where)
-        if request.all:
+        same = [] if order is not None else self._book.suspensions_of(request.where)
+        if request.all and order is None:
             same = [order for order in self._book.orders if order.action == "suspend"]
-        counted = await self._walk("count", request)
-        if same:
-            return OrderAnswer(*counted, cancelled=await self._cancel(*(order.name for order in same)))
-        order = Order(
-            name=self._book.free_name("resume"),
-            action="resume",
-            where=request.where,
-            made_utc_s=time.time(),
-            reason=request.reason,
-        )
-        await self._add(order)
-        return OrderAnswer(*counted, order=order)
+        # It begins to count first, and waits for no count: what is tried again is soon gone.
+        counts = self._begin(_walk_of(request))
+        try:
+            await asyncio.sleep(0)
+            if same:
+                cancelled = await self._cancel(*(each.name for each in same))
+                return _answer(await counts, cancelled=cancelled)
+            if order is None:
+                order = Order(
+                    name=self._book.free_name("resume"),
+                    action="resume",
+                    where=request.where,
+                    made_utc_s=time.time(),
+                    reason=request.reason,
+                )
+            await self._add(order)
+            return _answer(await counts, order=order)
+        finally:
+            counts.cancel()
 
     def _is_suspended(self) -> bool:
         automatic = self._automatic.orders() if self._automatic is not None else []
@@ -268,26 +262,60 @@ class Steward:
         self._log("order", what=what, name=order.name, action=order.action, where=str(order.where), by=order.by,
                   reason=order.reason, **fields)  # fmt: skip
 
-    async def _walk(self, action: str, request: OrderRequest) -> tuple[int, int, int]:
-        """Recipients, messages, and domains of which it is not known."""
-        walk = Walk(action, request.where, request.reason, request.code, request.status)
-        counts = await self._ask_all(walk, tuple[int, int, int], WALK_TIMEOUT_S)
-        recipients, messages, unknown = (sum(each[i] for each in counts) for i in range(3))
-        return recipients, messages, unknown
+    async def _walk(self, request: OrderRequest) -> Counts:
+        """Where the walk is all that is asked for."""
+        return _summed(await self._ask_all(_walk_of(request), tuple[int, int, int], WALK_TIMEOUT_S))
+
+    def _begin(self, walk: Walk) -> asyncio.Future[list[Counts | BaseException]]:
+        """Of an order that holds whatever becomes of the walk: what each worker says, or why it says nothing."""
+        numbers = range(self._supervisor.count)
+        asked = (self._ask(number, walk, tuple[int, int, int], WALK_TIMEOUT_S) for number in numbers)
+        return asyncio.gather(*asked, return_exceptions=True)
 
     async def _ask_all(self, request: Request, kind: type[T], timeout_s: float = 60.0) -> list[T]:
         """Every worker's answer. Raises ControlError when one fails: part of a queue would pass for all."""
+        asked = (self._ask(number, request, kind, timeout_s) for number in range(self._supervisor.count))
+        return list(await asyncio.gather(*asked))
 
-        async def ask(number: int) -> T:
-            worker = self._supervisor.workers.get(number)
-            if worker is None:
-                raise ControlError(f"worker {number} is being restarted; ask again in a second")
-            try:
-                return await worker.call(request, kind, timeout_s=timeout_s)
-            except ControlError as error:
-                raise ControlError(f"worker {number}: {error}") from None
+    async def _ask(self, number: int, request: Request, kind: type[T], timeout_s: float) -> T:
+        worker = self._supervisor.workers.get(number)
+        if worker is None:
+            raise ControlError(f"worker {number} is being restarted; ask again in a second")
+        try:
+            return await worker.call(request, kind, timeout_s=timeout_s)
+        except ControlError as error:
+            raise ControlError(f"worker {number}: {error}") from None
 
-        return list(await asyncio.gather(*(ask(number) for number in range(self._supervisor.count))))
+
+def _walk_of(request: OrderRequest, order: Order | None = None) -> Walk:
+    """What of the order is done, or only counted, by going through the queue."""
+    action = {"bounce": "bounce", "delete": "delete", "retry": "retry", "reroute": "count-origins"}.get(request.action)
+    if request.dry_run and action != "count-origins":
+        action = None
+    # What comes while it is counted is not meant by an order about what is queued.
+    before = order.made_utc_s if order is not None and not order.meets_later else 0.0
+    return Walk(action or "count", request.where, request.reason, request.code, request.status, before)
+
+
+def _answer(
+    counts: Iterable[Counts | BaseException], order: Order | None = None, cancelled: Sequence[str] = ()
+) -> OrderAnswer:
+    """Of what holds, or holds no more, and stays so whatever became of the walk."""
+    found: list[Counts] = []
+    failures = []
+    for each in counts:
+        if isinstance(each, ControlError):
+            failures.append(str(each))
+        elif isinstance(each, BaseException):
+            raise each
+        else:
+            found.append(each)
+    return OrderAnswer(*_summed(found), order=order, cancelled=list(cancelled), incomplete="; ".join(failures))
+
+
+def _summed(counts: Iterable[Counts]) -> Counts:
+    recipients, messages, unknown = (sum(each) for each in zip((0, 0, 0), *counts, strict=True))
+    return recipients, messages, unknown
 
 
 def _back(order: Order, now: float) -> Adjustment:

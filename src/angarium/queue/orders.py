@@ -61,8 +61,9 @@ async def carry_out(
 
     Domains of which it could not be found out where their mail goes (unplanned.py) are not met; it counts them.
 
-    action   "count", "retry" (deferred recipients are tried now), "delete" (no report), "bounce" (by `trouble`) or
-             "release" (who was suspended is routed again). What a connection has in hand is not touched.
+    action   "count", "count-origins" (whom a reroute means: who was re-routed already is asked for where it came from),
+             "retry" (deferred recipients are tried now), "delete" (no report), "bounce" (by `trouble`) or "release"
+             (who was suspended is routed again). What a connection has in hand is not touched.
              What another worker has, the home of its site, is called back first ("delete", "bounce").
     before_utc_s  only messages that came before; 0: any.
 
@@ -73,7 +74,7 @@ async def carry_out(
     walk = Walk(scheduler, matcher, action, trouble=trouble)
     walk.missed_domains = missed
     if where.id:
-        await _act(scheduler, walk, [decode_id(where.id)])
+        await _read(scheduler, walk, [decode_id(where.id)])
         await _look_again(scheduler, walk)
         return walk
     while (ids := walk.find()) is not None:
@@ -138,16 +139,12 @@ async def _look_again(scheduler: Scheduler, walk: Walk) -> None:
 
 async def _act_in_turn(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:
     for start in range(0, len(ids), READS_AT_ONCE):
-        await _act(scheduler, walk, ids[start : start + READS_AT_ONCE])
+        await _read(scheduler, walk, ids[start : start + READS_AT_ONCE])
         await asyncio.sleep(PAUSE_S)
 
 
-async def _act(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:
-    if walk.reads:
-        await asyncio.gather(*(_with_envelope(scheduler, number, partial(walk.act, number)) for number in ids))
-    else:
-        for number in ids:
-            walk.act(number)
+async def _read(scheduler: Scheduler, walk: Walk, ids: Sequence[int]) -> None:
+    await asyncio.gather(*(_with_envelope(scheduler, number, partial(walk.act, number)) for number in ids))
 
 
 def _selection(id: str | None, domain: str | None) -> Selection | None:

@@ -401,7 +401,8 @@ cdef class Planner(Ledger):
         return True
 
     cdef str source_name_of(self, DomainQueue domain, recipient *r):
-        if r.link.where == PLACE_READY or r.link.where == PLACE_BEHIND:
+        # Of a domain queue that r was moved away from, as if it were there still.
+        if (r.link.where == PLACE_READY or r.link.where == PLACE_BEHIND) and r.domain == <void *>domain:
             return (<ReadyQueue>self.ready_numbers[r.link.due]).source.name
         if domain.pool is None or not self.plan_is_usable(domain):
             return None

@@ -6,7 +6,8 @@ from angarium.queue.scheduler import Scheduler
 class Walk:
     """One action on everybody whom a Matcher meets.
 
-    action   "count", "retry", "delete", "bounce" or "release" (who is suspended is routed again; of the Matcher nothing is asked).
+    action   "count", "count-origins" (who was re-routed is asked for where it came from), "retry", "delete", "bounce" or
+             "release" (who is suspended is routed again; of the Matcher nothing is asked).
     recipients, messages  concerned so far.
     reads    every message's envelope is wanted in memory when act() is called.
     """

@@ -7,7 +7,7 @@ from angarium.model.clock cimport mono_ns, utc_ms
 from angarium.queue.domains cimport DomainQueue
 from angarium.queue.matching cimport Matcher
 from angarium.queue.message cimport (
-    OUTCOME_WAITING, PLACE_DEFERRED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED, message, recipient)
+    OUTCOME_WAITING, PLACE_DEFERRED, RECIPIENT_MOVED, RECIPIENT_REPORT_DUE, RECIPIENT_SUSPENDED, message, recipient)
 from angarium.queue.pointer_set cimport POINTER_SET_PARTS
 from angarium.queue.scheduler cimport Scheduler
 
@@ -18,12 +18,13 @@ cdef enum:
 
 cdef enum action:
     COUNT
+    COUNT_ORIGINS
     RETRY
     DELETE
     BOUNCE
     RELEASE
 
-cdef dict ACTIONS = {"count": COUNT, "retry": RETRY, "delete": DELETE, "bounce": BOUNCE, "release": RELEASE}
+cdef dict ACTIONS = {"count": COUNT, "count-origins": COUNT_ORIGINS, "retry": RETRY, "delete": DELETE, "bounce": BOUNCE, "release": RELEASE}
 
 
 @cython.final
@@ -71,9 +72,14 @@ cdef class Walk:
         if self.reads:
             ids, self.seen = self.seen, []
             return ids
+        ids = []
         while self.seen and mono_ns() < end:
-            self.act(self.seen.pop())
-        return []
+            id = self.seen.pop()
+            if self.action == COUNT_ORIGINS and self.has_moved(id):
+                ids.append(id)
+            else:
+                self.act(id)
+        return ids
 
     cdef int see_part(self) except -1:
         cdef uint64_t now = utc_ms()
@@ -121,14 +127,30 @@ cdef class Walk:
         for i in range(m.recipient_count):
             if (m.recipients[i].outcome == OUTCOME_WAITING or self.action == DELETE and self.has_report(m, &m.recipients[i])) and (
                     self.is_suspended(&m.recipients[i]) if self.action == RELEASE
-                    else self.meets_domain(<DomainQueue>m.recipients[i].domain)):
+                    else self.meets_domain(<DomainQueue>m.recipients[i].domain) or self.asks_origin(&m.recipients[i])):
                 return True
         return False
+
+    cdef bint has_moved(self, uint64_t id) except -1:
+        """Whether the envelope has to say where one of its recipients came from."""
+        cdef message *m = self.scheduler.index.find(id)
+        cdef uint32_t i
+        if m != NULL:
+            for i in range(m.recipient_count):
+                if m.recipients[i].outcome == OUTCOME_WAITING and self.asks_origin(&m.recipients[i]):
+                    return True
+        return False
+
+    cdef bint asks_origin(self, recipient *r) except -1:
+        return (self.action == COUNT_ORIGINS and r.flags & RECIPIENT_MOVED != 0 and self.matcher.asks_plan
+                and self.matcher.meets_name(<DomainQueue>r.domain))
 
     cdef bint concerns(self, message *m, recipient *r) except -1:
         cdef DomainQueue domain = <DomainQueue>r.domain
         if self.action == RELEASE:
             return self.is_suspended(r)
+        if self.asks_origin(r) and m.envelope != NULL:
+            domain = self.scheduler.origin_of(m, r)
         return (self.meets_domain(domain) and self.matcher.meets_source(self.scheduler, domain, r)
                 and self.matcher.meets_envelope(m, r))
 
@@ -150,7 +172,7 @@ cdef class Walk:
         return known
 
     cdef bint do(self, message *m, recipient *r) except -1:
-        if self.action == COUNT:
+        if self.action == COUNT or self.action == COUNT_ORIGINS:
             return True
         if self.action == RETRY or self.action == RELEASE:
             # Who is suspended stays so; ending that is another order.
