@@ -29,7 +29,9 @@ T = TypeVar("T")
 Counts = tuple[int, int, int]       # recipients, messages, domains of which it is not known
 
 SAMPLE: Final = 10
-WALK_TIMEOUT_S: Final = 3600.0      # ten million messages, whose envelopes are all read back
+# Judged: some millions of messages in a worker, whose envelopes are all read back (docs/orders.md). Workers go on
+# after it.
+WALK_TIMEOUT_S: Final = 3600.0
 _PUSH_TIMEOUT_S: Final = 10.0
 _EVERY_S: Final = 60.0               # a retry that goes on
 
