@@ -13,11 +13,17 @@ from typing import Any, cast
 import pytest
 
 from angarium.admin.order_views import OrderRequest
+from angarium.admin.views import BadQuery
+from angarium.model.units import Duration
 from angarium.process.control import ControlError, Request, Standing, Walk
 from angarium.process.steward import Steward
 from angarium.process.supervisor import Supervisor
+from angarium.queue.automation import Engine
+from angarium.queue.automation_options import AutomationRule
+from angarium.queue.notices import Notice, Place
 from angarium.queue.order_book import OrderBook
 from angarium.queue.selection import Selection
+from angarium.queue.standing import Order
 
 Y = Selection(domain="y.example")
 
@@ -46,15 +52,56 @@ class Worker:
         return []
 
 
+class Automatic:
+    """An engine, as the supervisor has it: each notice suspends its site for ten minutes, and half for ten more."""
+
+    def __init__(self) -> None:
+        rule = AutomationRule(
+            action="suspend", text=["no"], scope="site", duration=Duration(600), recovery=Duration(600), steps=1
+        )
+        self.ahead_s = 0.0
+        self.engine = Engine({"full": rule}, lambda: time.time() + self.ahead_s)
+
+    def suspend(self, site: str) -> None:
+        self.engine.notice([Notice("full", Place(site=site), 1, "421 no", "")], [])
+
+    def orders(self) -> list[Order]:
+        return self.engine.orders()
+
+    def adjustments(self) -> list[Any]:
+        return self.engine.adjustments()
+
+    def treatments(self) -> Any:
+        return self.engine.treatments()
+
+    def in_force(self) -> list[Any]:
+        return self.engine.in_force
+
+
 class Machine:
     """A supervisor of two workers, and what is given to it."""
 
-    def __init__(self, directory_fd: int) -> None:
+    def __init__(self, directory_fd: int, automatic: Automatic | None) -> None:
         self.workers = {0: Worker(), 1: Worker()}
         self.count = 2
-        self.book = OrderBook(directory_fd)
+        self.told: list[tuple[object, object]] = []
+        self._directory_fd = directory_fd
+        self._automatic = automatic
+        self.again()
+
+    def again(self) -> Machine:
+        """As after a restart, but for the workers."""
+        self.close()
+        self.book = OrderBook(self._directory_fd)
+        self.book.restore()
         supervisor = cast(Supervisor, self)
-        self.steward = Steward(supervisor, self.book, lambda event, **fields: None, lambda: ["bulk"], lambda: 3600.0)
+        self.steward = Steward(
+            supervisor, self.book, self.log, lambda: ["bulk"], lambda: 3600.0, automatic=self._automatic
+        )
+        return self
+
+    def log(self, event: str, **fields: str | float) -> None:
+        self.told.append((fields["what"], fields["name"]))
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         asyncio.get_running_loop().create_task(coroutine)
@@ -67,14 +114,19 @@ class Machine:
             worker.may_walk.set()
 
     def close(self) -> None:
-        if self.steward._timer is not None:
-            self.steward._timer.cancel()
+        steward = getattr(self, "steward", None)
+        if steward is not None and steward._timer is not None:
+            steward._timer.cancel()
 
 
-def run(directory: pathlib.Path, test: Callable[[Machine], Coroutine[object, object, None]]) -> None:
+def run(
+    directory: pathlib.Path,
+    test: Callable[[Machine], Coroutine[object, object, None]],
+    automatic: Automatic | None = None,
+) -> None:
     async def body() -> None:
         fd = os.open(directory, os.O_RDONLY)
-        machine = Machine(fd)
+        machine = Machine(fd, automatic)
         try:
             await test(machine)
         finally:
@@ -176,3 +228,42 @@ def test_a_dry_run_counts_and_nothing_holds(tmp_path: pathlib.Path, action: Any)
         assert machine.workers[0].walks[0].action == "count"
 
     run(tmp_path, test)
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_resume_of_what_automation_suspends_lives_as_long_as_that(
+    tmp_path: pathlib.Path, is_restarted: bool
+) -> None:
+    automatic = Automatic()
+
+    async def test(machine: Machine) -> None:
+        steward = machine.steward
+        machine.let_walk()
+        automatic.suspend("mx.y.example")
+        automatic.suspend("mx.z.example,mx2.z.example")
+        with pytest.raises(BadQuery, match="nothing of that is suspended"):
+            await steward.give(OrderRequest(action="resume", where=Selection(site="mx.x.example,mx2.x.example")))
+        await steward.give(OrderRequest(action="suspend", where=Selection(domain="x.example"), name="x"))
+        await steward.give(OrderRequest(action="resume", where=Selection(site="mx.y.example")))
+        assert await steward.cancel("x") == ["x"]
+        automatic.engine.cancel("full/mx.z.example,mx2.z.example")
+        await steward.push()
+        automatic.ahead_s = 700.0
+        assert automatic.orders() == []         # it comes back, and may be in full again
+        await steward.push()
+        assert [order.name for order in steward.orders()] == ["resume-1"]
+        if is_restarted:
+            steward = machine.again().steward
+            steward.start()
+            assert [order.name for order in steward.orders()] == ["resume-1"]
+            steward = machine.again().steward
+        automatic.engine.cancel("full/mx.y.example")        # or it ended while nothing ran
+        if is_restarted:
+            steward.start()
+            await turns()
+        else:
+            await steward.push()
+        assert steward.orders() == [] and machine.held() == [[], []]
+        assert machine.told[-1] == ("ended", "resume-1")
+
+    run(tmp_path, test, automatic)

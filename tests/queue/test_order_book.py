@@ -122,6 +122,32 @@ def test_a_resume_goes_with_the_last_suspension(kept: Book) -> None:
     assert kept.again().orders == []
 
 
+def test_a_resume_goes_when_what_it_resumes_is_over_whatever_else_is_suspended(kept: Book) -> None:
+    kept.book.add(order("one"))
+    kept.book.add(order("elsewhere", where=Selection(domain="z.example")))
+    kept.book.add(order("but", action="resume", where=Selection(domain="y.example", tenant="shop")))
+    kept.book.add(order("newer", made_utc_s=1001.0))        # goes before the resume, which is no exception to it
+    assert [each.name for each in kept.book.cancel("elsewhere")] == ["elsewhere"]
+    assert [each.name for each in kept.book.cancel("one")] == ["one", "but"]
+    assert kept.names() == ["newer"]
+
+
+def test_a_resume_of_what_somebody_else_suspends_goes_with_that_alone(kept: Book) -> None:
+    automatic = order("rule/y.example", by="automation rule")
+    other = order("rule/z.example", by="automation rule", where=Selection(domain="z.example"))
+    kept.book.add(order("unrelated", where=Selection(domain="x.example"), until_utc_s=1060.0))
+    kept.book.add(order("but", action="resume"))
+    kept.book.add(order("for a while", action="resume", until_utc_s=5000.0))
+    kept.now = 1060.0
+    assert [each.name for each in kept.book.expire([automatic])] == ["unrelated"]
+    kept.again()
+    assert kept.book.settle([automatic, other]) == []
+    assert [each.name for each in kept.book.settle([other])] == ["but"]
+    assert kept.book.cancel("unrelated", besides=[other]) == []
+    kept.again()
+    assert kept.names() == ["for a while"]
+
+
 def test_a_name_is_taken_once(kept: Book) -> None:
     kept.book.add(order("suspend-1"))
     with pytest.raises(ValueError, match='there is an order "suspend-1" already'):

@@ -23,6 +23,7 @@ from angarium.queue.notices import Treatments
 from angarium.queue.order_book import OrderBook
 from angarium.queue.quiet import QuietHours
 from angarium.queue.recovering import Progress, factor_back, spoken
+from angarium.queue.selection import Selection, may_meet
 from angarium.queue.standing import Order, status_numbers
 
 T = TypeVar("T")
@@ -79,7 +80,10 @@ class Steward:
     def start(self) -> None:
         """On the supervisor's loop, when workers serve."""
         self._tell_progress()
-        self._await_end()
+        if self._settle():
+            self._supervisor.spawn(self.push())
+        else:
+            self._await_end()
 
     def orders(self) -> list[Order]:
         return self._book.orders
@@ -123,8 +127,8 @@ class Steward:
     async def _resume(self, request: OrderRequest, order: Order | None) -> OrderAnswer:
         """Ends suspensions of just that; for part of what others suspend it is an exception to them, and for a time it
         is one to all of them."""
-        if not self._is_suspended():
-            raise BadQuery("nothing is suspended")
+        if not self._is_suspended(request.where):
+            raise BadQuery("nothing of that is suspended")
         same = [] if order is not None else self._book.suspensions_of(request.where)
         if request.all and order is None:
             same = [order for order in self._book.orders if order.action == "suspend"]
@@ -148,9 +152,15 @@ class Steward:
         finally:
             counts.cancel()
 
-    def _is_suspended(self) -> bool:
+    def _is_suspended(self, where: Selection) -> bool:
         automatic = self._automatic.orders() if self._automatic is not None else []
-        return any(order.action == "suspend" for order in (*self._book.orders, *automatic))
+        orders = (*self._book.orders, *automatic)
+        return any(order.action == "suspend" and may_meet(order.where, where) for order in orders)
+
+    def _of_automation(self) -> list[Order]:
+        """What it suspends, or will again."""
+        measures = self._automatic.in_force() if self._automatic is not None else []
+        return [order for measure in measures if (order := measure.suspension()) is not None]
 
     def _order_of(self, request: OrderRequest) -> Order | None:
         """What holds afterwards; None: nothing does. Raises BadQuery."""
@@ -200,7 +210,7 @@ class Steward:
 
     async def _cancel(self, *names: str) -> list[str]:
         try:
-            gone = self._book.cancel(*names)
+            gone = self._book.cancel(*names, besides=self._of_automation())
         except OSError as error:
             raise ControlError(f"orders.json: {error}") from None
         for order in gone:
@@ -212,7 +222,8 @@ class Steward:
 
     async def push(self) -> None:
         """To all workers. One that dies meanwhile is started again with what the book has; one that does not answer is
-        told of in the log."""
+        told of in the log. Automation calls it, too, when it begins or ends something."""
+        self._settle()
         self._await_end()
 
         async def push(number: int) -> None:
@@ -226,6 +237,19 @@ class Steward:
 
         await asyncio.gather(*(push(number) for number in range(self._supervisor.count)))
 
+    def _settle(self) -> bool:
+        """What automation suspended may have ended, and resumes with it."""
+        if not any(order.action == "resume" for order in self._book.orders):
+            return False
+        try:
+            gone = self._book.settle(self._of_automation())
+        except OSError as error:        # it resumes nothing anyhow; the next change tries again
+            self._log("error", where="orders.json", reason=str(error))
+            return False
+        for order in gone:
+            self._tell("ended", order)
+        return bool(gone)
+
     def _await_end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -236,7 +260,7 @@ class Steward:
 
     def _end_due(self) -> None:
         try:
-            gone = self._book.expire()
+            gone = self._book.expire(self._of_automation())
         except OSError as error:        # it is over all the same: workers look at the time themselves
             self._log("error", where="orders.json", reason=str(error))
             self._timer = asyncio.get_running_loop().call_later(60.0, self._end_due)

@@ -126,7 +126,14 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     def order(self, now: float) -> Order | None:
         """What workers obey as they obey an operator's; None: nothing. It ends when it is here no more, so that
         prolonging the measure changes nothing for them."""
-        if self.dry_run or self.action not in ("suspend", "pool", "list-source") or self.is_recovering(now):
+        return None if self.is_recovering(now) else self._order()
+
+    def suspension(self) -> Order | None:
+        """What it suspends, also while that comes back, when it may be in full again; None: nothing."""
+        return None if self.action == "pool" else self._order()
+
+    def _order(self) -> Order | None:
+        if self.dry_run or self.action not in ("suspend", "pool", "list-source"):
             return None
         where = self.where()
         if where is None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from angarium.queue.selection import Selection
+from angarium.queue.selection import Selection, may_meet
 from angarium.queue.standing import Order
 from angarium.spool.state_file import StateFile
 
@@ -70,29 +70,45 @@ class OrderBook:
         """Orders that suspend just that."""
         return [order for order in self._orders.values() if order.action == "suspend" and order.where == where]
 
-    def cancel(self, *names: str) -> list[Order]:
-        """Those that were there. A resume is an exception to suspensions: it goes when none is left, unless it has a
-        time of its own. Raises OSError."""
+    def cancel(self, *names: str, besides: Iterable[Order] = ()) -> list[Order]:
+        """Those that were there, and what makes no sense without them: see settle(). Raises OSError."""
         gone = [self._orders[name] for name in names if name in self._orders]
-        left = {name: order for name, order in self._orders.items() if name not in names}
-        if gone and not any(order.action == "suspend" for order in left.values()):
-            over = [order for order in left.values() if order.action == "resume" and not order.until_utc_s]
-            gone += over
-            left = {name: order for name, order in left.items() if order not in over}
-        if gone:
-            self._change(left)
-        return gone
+        return self._without(gone, besides) if gone else []
 
-    def expire(self) -> list[Order]:
-        """Takes away whose time is over. Raises OSError."""
+    def expire(self, besides: Iterable[Order] = ()) -> list[Order]:
+        """Takes away whose time is over, and settles. Raises OSError."""
         now = self._clock()
-        return self.cancel(*(order.name for order in self._orders.values() if 0 < order.ends_utc_s <= now))
+        return self._without([order for order in self._orders.values() if 0 < order.ends_utc_s <= now], besides)
+
+    def settle(self, besides: Iterable[Order] = ()) -> list[Order]:
+        """Takes away resumes that resume nothing any more. A resume is an exception to suspensions that are older, and
+        goes with the last of them that may concern its mail, unless it has a time of its own. Raises OSError.
+
+        besides  suspensions that are none of an operator's.
+        """
+        return self._without([], besides)
 
     def next_end_s(self) -> float | None:
         """In how many seconds one ends, or comes back a step; None: none does by itself."""
         now = self._clock()
         ends = [order.next_change(now) for order in self._orders.values() if order.until_utc_s]
         return max(0.0, min(ends) - now) if ends else None
+
+    def _without(self, gone: list[Order], besides: Iterable[Order]) -> list[Order]:
+        left = [order for order in self._orders.values() if order not in gone]
+        suspensions = [*(order for order in left if order.action == "suspend"), *besides]
+        gone = gone + [
+            order
+            for order in left
+            if order.action == "resume"
+            and not order.until_utc_s
+            and not any(
+                each.made_utc_s <= order.made_utc_s and may_meet(each.where, order.where) for each in suspensions
+            )
+        ]
+        if gone:
+            self._change({order.name: order for order in left if order not in gone})
+        return gone
 
     def _change(self, orders: dict[str, Order]) -> None:
         try:

@@ -97,6 +97,45 @@ SIZES: Final = ("larger_than_octets", "smaller_than_octets")
 ALL: Final = Selection()
 
 
+def may_meet(one: Selection, other: Selection) -> bool:
+    """False: there can be no mail that both mean. True: there is some, or it cannot be told from the filters."""
+    for key in ("provider", "source", "pool", "tenant", "campaign"):
+        wanted, others = getattr(one, key), getattr(other, key)
+        if wanted and others and wanted != others:
+            return False
+    if (one.without_tenant and other.tenant) or (other.without_tenant and one.tenant):
+        return False
+    if one.id and other.id and decode_id(one.id) != decode_id(other.id):
+        return False
+    if one.site and other.site and not _sites_meet(one.site.lower(), other.site.lower()):
+        return False
+    return not (one.domain and other.domain) or _domains_meet(one.domain, other.domain)
+
+
+def _sites_meet(one: str, other: str) -> bool:
+    """Two hosts may be of one site."""
+    hosts, others = one.split(","), other.split(",")
+    if len(hosts) > 1 and len(others) > 1:
+        return one == other
+    return len(hosts) == len(others) or one in others or other in hosts
+
+
+def _domains_meet(one: str, other: str) -> bool:
+    (name, below), (other_name, other_below) = _name_and_below(one), _name_and_below(other)
+    if name and (name == other_name or (other_below and name.endswith(other_below))):
+        return True
+    if other_name and below and other_name.endswith(below):
+        return True
+    return bool(below and other_below) and (below.endswith(other_below) or other_below.endswith(below))
+
+
+def _name_and_below(pattern: str) -> tuple[str, str]:
+    key = domain_key(pattern.removeprefix("@"))
+    if pattern.startswith("@"):
+        return key, "." + key
+    return ("", key) if key.startswith(".") else (key, "")
+
+
 def domain_key(text: str) -> str:
     """In normal form: "example.com", ".example.com", or an address literal. Raises ValueError."""
     return text.lower() if text.startswith("[") and text.endswith("]") else domain_pattern(text)
