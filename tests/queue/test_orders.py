@@ -646,6 +646,39 @@ def test_an_order_by_site_meets_mail_that_waits_since_before_a_restart(tmp_path)
     run(test, tmp_path)
 
 
+@pytest.mark.parametrize("names", [["default"], ["default", "bulk"]])
+def test_an_order_by_pool_means_mail_of_the_pool_where_nothing_chooses_one(tmp_path, names):
+    """All mail leaves by the default pool, and no message says otherwise: an order by pool was an error for each."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        hop.rcpt = {"a@y.example": "450 4.2.1 busy", "a@z.example": "450 4.2.1 busy"}
+        pools = EgressPools({name: EgressPool({Source(name, "", "relay.example"): 1}, name=name) for name in names})
+        later = QueueOptions(retry=RetryOptions(first=3600, max=3600, jitter=0.1))
+        queue = Queue(directory, await hop.start(), pool=pools, options=later)
+        assert pools.is_simple
+        await queue.send("a@y.example", "a@z.example")
+        await until(lambda: queue.depth["deferred"] == 2)
+        await queue.close()
+
+        again = Queue(directory, await hop.start(), pool=pools, options=later)
+        await again.recover()
+        again.router.by_domain[b"z.example"] = RoutingTrouble(False, (4, 4, 3), "no name server answers")
+        walk = await orders.carry_out(again.scheduler, "count", Selection(pool="default"))
+        assert (walk.recipients, walk.missed_domains) == (1, 1)
+        assert (await orders.carry_out(again.scheduler, "count", Selection(pool="bulk"))).recipients == 0
+        again.scheduler.set_rules([order("suspend", Selection(pool="default"))])
+        await again.send("b@y.example")
+        await until(lambda: suspended(again) == 1)
+        again.scheduler.set_rules([order("suspend", Selection(pool="bulk"))])
+        await again.send("c@y.example")
+        await until(lambda: hop.recipients() == ["c@y.example"])
+        assert again.events("no-such-event") == []      # and no error
+        await again.close()
+
+    run(test, tmp_path)
+
+
 def test_a_look_up_that_hangs_holds_an_order_up_no_longer_than_it_may(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()

@@ -61,7 +61,8 @@ cdef class Matcher:
             return False
         if self.provider and domain.provider_name != self.provider:
             return False
-        if self.pool and (domain.pool is None or domain.pool.name != self.pool):
+        # Of a domain without a plan it is all pools, and their name is none.
+        if self.pool and getattr(domain.pool, "name", None) != self.pool:
             return False
         if self.site:
             name = domain.site_name

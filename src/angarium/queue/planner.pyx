@@ -367,6 +367,8 @@ cdef class Planner(Ledger):
         provider_name = self.shaping.provider_of(plan.site, kind)
         if not self.is_simple or self.pool_for is not None and strlen(domain.key) != <size_t>len(domain.key):
             pool = self.pool_for(domain.route_key, plan.site, provider_name)
+        elif self.pool_for is not None:
+            pool = pool.default         # what has a name that orders ask for
         domain.way = self.last_way = self.way_of(self.last_way, pool, plan.site.name, provider_name, kind)
         domain.plan = plan
         domain.only = None
