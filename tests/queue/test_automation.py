@@ -51,7 +51,9 @@ def test_a_rule_begins_something_when_its_count_is_reached_over_all_workers() ->
     assert (measure.name, measure.count, measure.why) == ("r/mx.y.example/mail1", 5, "5 such replies in 10m")
     assert measure.replies[-1].reply == "421 too fast"
     (order,) = engine.orders()
-    assert order.action == "suspend" and order.where == Selection(site="mx.y.example", source="mail1")
+    assert order.action == "suspend" and order.where == Selection(
+        site="mx.y.example", exact_site=True, source="mail1"
+    )
     assert order.by == "automation r"
 
 
@@ -336,7 +338,7 @@ def test_hosts_with_long_names_are_suspended_like_others_and_a_name_that_no_orde
     site = ",".join(f"{number}.{'x' * 60}.{'y' * 60}.{'z' * 60}.{'w' * 60}.example" for number in range(20))
     engine.notice([seen(place=Place(site=site)), seen(place=Place(tenant="a\nb")), seen()], [])
     assert [order.where for order in engine.orders()] == [
-        Selection(site=site), Selection(site="mx.y.example", source="mail1")
+        Selection(site=site, exact_site=True), Selection(site="mx.y.example", exact_site=True, source="mail1")
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from angarium.model.units import Duration
 from angarium.queue.automation import Engine
 from angarium.queue.automation_options import AutomationRule
 from angarium.queue.in_force import Facts, as_notes, concerns, in_force
@@ -28,6 +29,8 @@ MAIL = Facts(domain="Sub.Y.example", site="mx1.y.example,mx2.y.example", provide
         (Selection(domain="y.example"), None),
         (Selection(site="mx2.y.example"), True),
         (Selection(site="mx3.y.example"), None),
+        (Selection(site="mx2.y.example", exact_site=True), None),
+        (Selection(site="MX1.y.example,mx2.y.example", exact_site=True), True),
         (Selection(sender="x.example"), True),
         (Selection(sender="<>"), None),
         (Selection(campaign="spring"), False),          # not known
@@ -57,6 +60,22 @@ def test_what_holds_for_a_campaign_without_a_tenant_is_told_of_its_mail_alone(fa
     engine.notice([Notice("slow", Place(campaign="spring"), 1, "421 too fast", "")], [])
     found = in_force(facts, measures=engine.in_force, now_utc_s=1000.0)
     assert [each.is_certain for each in found] == told
+
+
+@pytest.mark.parametrize("action", ["suspend", "slow", "cap", "pool", "list-source", "treat-as-temporary"])
+def test_what_holds_for_a_site_is_told_of_no_site_that_has_its_host_besides_others(action: str) -> None:
+    more = {"cap": {"connections": 1}, "pool": {"pool": "bulk"}, "treat-as-temporary": {"duration": Duration(60)}}
+    scope = "source-and-site" if action == "list-source" else "site"
+    rule = AutomationRule(**{"action": action, "text": ["no"], "scope": scope} | more.get(action, {}))
+    engine = Engine({"rule": rule}, lambda: 1000.0)
+    source = "s" if action == "list-source" else ""
+    engine.notice([Notice("rule", Place(site="mx1.y.example", source=source), 1, "421 no", "")], [])
+
+    def told(site: str) -> list[str]:
+        return [each.name for each in in_force(Facts(site=site), measures=engine.in_force, now_utc_s=1000.0)]
+
+    assert told("mx1.y.example") == [engine.measures[0].name]
+    assert told("mx1.y.example,mx2.y.example") == []
 
 
 def order(name: str, **options: Any) -> Order:

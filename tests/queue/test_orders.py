@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from queue_harness import NextHop, Queue, run, until
 
-from angarium.model.plan import Plan, RoutingTrouble, Source
+from angarium.model.plan import Plan, RoutingTrouble, Site, Source
 from angarium.model.units import Duration
 from angarium.queue import orders
+from angarium.queue.automation import Engine
+from angarium.queue.automation_options import AutomationRule
 from angarium.queue.explain import message_facts
 from angarium.queue.inspect import id_text
 from angarium.queue.matching import Matcher
+from angarium.queue.notices import Notice, Place
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.quiet import QuietHours
 from angarium.queue.selection import ALL, Selection
@@ -675,6 +678,42 @@ def test_an_order_by_pool_means_mail_of_the_pool_where_nothing_chooses_one(tmp_p
         await until(lambda: hop.recipients() == ["c@y.example"])
         assert again.events("no-such-event") == []      # and no error
         await again.close()
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("action", ["suspend", "pool", "list-source"])
+def test_what_automation_does_to_a_site_leaves_another_alone_that_has_its_host_besides_others(tmp_path, action):
+    """An order of the operator may name a host of a site; automation has heard one site, and counts for that."""
+
+    async def test(directory: pathlib.Path) -> None:
+        hop = NextHop()
+        at = (await hop.start()).hosts
+        pools = {name: EgressPool({Source(name, "", "relay.example"): 1}, name=name) for name in ("default", "bulk")}
+        queue = Queue(directory, Site("mx1.a", "smtp", at), pool=EgressPools(pools))
+        queue.router.by_domain[b"many.example"] = Site("mx1.a,mx2.a", "smtp", at)
+        hop.rcpt = {f"{name}@{at}.example": "450 4.2.1 busy" for name in "abc" for at in ("one", "many")}
+        scope, pool = ("source-and-site" if action == "list-source" else "site"), ("bulk" if action == "pool" else "")
+        rule = AutomationRule(action=action, text=["no"], scope=scope, pool=pool)
+        engine = Engine({"rule": rule}, time.time)
+        source = "default" if action == "list-source" else ""
+        engine.notice([Notice("rule", Place(site="mx1.a", source=source), 1, "421 no", "")], [])
+        (made,) = engine.orders()
+        queue.scheduler.set_rules([made])
+        await queue.send("a@one.example", "a@many.example")
+        await until(lambda: queue.depth["deferred"] == 2)
+        await queue.send("b@one.example", "b@many.example")
+        await until(lambda: queue.depth["deferred"] == 4)
+        counted = await orders.carry_out(queue.scheduler, "count-origins", made.where)
+        assert counted.recipients == 2
+        by_bulk = (await orders.carry_out(queue.scheduler, "count", Selection(pool="bulk"))).recipients
+        assert (by_bulk, suspended(queue)) == ((2, 0) if action == "pool" else (0, 2))
+        # The operator's means both.
+        queue.scheduler.set_rules([order("suspend", Selection(site="mx1.a"))])
+        await queue.send("c@one.example", "c@many.example")
+        await until(lambda: queue.depth["deferred"] == 6)
+        assert hop.transactions == (4 if action == "pool" else 2)
+        await queue.close()
 
     run(test, tmp_path)
 

@@ -27,6 +27,11 @@ from angarium.queue.selection import ALL, Selection, may_meet
         (Selection(site="MX1.a"), Selection(site="mx1.a,mx2.a"), True),
         (Selection(site="mx3.a"), Selection(site="mx1.a,mx2.a"), False),
         (Selection(site="mx1.a,mx3.a"), Selection(site="mx1.a,mx2.a"), False),
+        (Selection(site="mx1.a", exact_site=True), Selection(site="mx1.a,mx2.a"), False),
+        (Selection(site="mx1.a", exact_site=True), Selection(site="mx2.a"), False),
+        (Selection(site="mx1.a", exact_site=True), Selection(site="MX1.a"), True),
+        (Selection(site="mx1.a,mx2.a", exact_site=True), Selection(site="mx2.a"), True),
+        (Selection(site="mx1.a,mx2.a", exact_site=True), Selection(site="mx2.a", exact_site=True), False),
         (Selection(older_than_s=60.0), Selection(younger_than_s=60.0), True),
     ],
     ids=str,
@@ -35,3 +40,9 @@ def test_filters_may_mean_the_same_mail_unless_they_exclude_one_another(
     one: Selection, other: Selection, verdict: bool
 ) -> None:
     assert may_meet(one, other) is verdict and may_meet(other, one) is verdict
+
+
+def test_a_site_that_is_to_be_exact_is_none_without_a_name() -> None:
+    """It would be a filter that means all mail."""
+    with pytest.raises(ValueError, match="exact_site: of a site"):
+        Selection(exact_site=True)

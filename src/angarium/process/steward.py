@@ -354,5 +354,5 @@ def _back(order: Order, now: float) -> Adjustment:
         tenant=where.tenant,
         campaign=where.campaign,
         factor=factor_back(order.strength(now)),
-        by_host=bool(where.site),
+        by_host=bool(where.site) and not where.exact_site,
     )

@@ -17,7 +17,7 @@ from angarium.queue.notes import Note
 from angarium.queue.notices import Place
 from angarium.queue.quiet import QuietHours
 from angarium.queue.recovering import spoken
-from angarium.queue.selection import Selection, domain_key
+from angarium.queue.selection import Selection, domain_key, is_site
 from angarium.queue.shaping import normal_domain
 from angarium.queue.standing import Order
 from angarium.routing.route_key import SenderPatterns, sender_key
@@ -167,7 +167,7 @@ def concerns(where: Selection, facts: Facts) -> bool | None:
         is_certain = is_certain and bool(facts.campaign)       # who knows that would know of a tenant, too
     for wanted, known, matches in (
         (where.domain, facts.domain, _domain),
-        (where.site.lower(), facts.site.lower(), _site),
+        (where.site, facts.site, lambda _, known: is_site(where, known)),
         (where.sender, facts.sender, _path),
         (where.recipient, facts.recipient, _path),
     ):
@@ -206,10 +206,6 @@ def _domain(pattern: str, name: str) -> bool:
     if wanted.startswith("."):
         return known.endswith(wanted)
     return known == wanted or (pattern.startswith("@") and known.endswith("." + wanted))
-
-
-def _site(wanted: str, known: str) -> bool:
-    return wanted == known or wanted in known.split(",")
 
 
 def _path(pattern: str, path: str) -> bool:

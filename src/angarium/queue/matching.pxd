@@ -11,7 +11,8 @@ cdef class Matcher:
     cdef readonly bint needs_envelope   # for meets_envelope()
     cdef bint asks_domain
     cdef readonly bint asks_plan        # where mail goes, not only to whom
-    cdef str name, below, site, provider, source, pool
+    cdef bint asks_site
+    cdef str name, below, provider, source, pool
     cdef uint64_t id
     cdef uint64_t older_ms, younger_ms, before_utc_ms
     cdef uint64_t larger, smaller

@@ -10,7 +10,7 @@ from angarium.spool.cspool cimport (
     SPOOL_ATTRIBUTE_CAMPAIGN, SPOOL_ATTRIBUTE_TENANT, spool_envelope, spool_envelope_open, spool_recipient)
 
 from angarium.queue.shaping import normal_domain
-from angarium.queue.selection import domain_key
+from angarium.queue.selection import domain_key, is_site
 from angarium.routing.route_key import SenderPatterns, sender_key
 from angarium.spool.envelope import decode_id
 
@@ -32,9 +32,9 @@ cdef class Matcher:
             self.below = domain_key(domain)
         elif domain:
             self.name = domain_key(domain)
-        self.site, self.provider, self.source, self.pool = where.site.lower(), where.provider, where.source, where.pool
-        self.asks_domain = bool(domain or self.site or self.provider or self.pool)
-        self.asks_plan = bool(self.site or self.provider or self.source or self.pool)
+        self.asks_site, self.provider, self.source, self.pool = bool(where.site), where.provider, where.source, where.pool
+        self.asks_domain = bool(domain or self.asks_site or self.provider or self.pool)
+        self.asks_plan = bool(self.asks_site or self.provider or self.source or self.pool)
         self.id = decode_id(where.id) if where.id else 0
         self.older_ms = <uint64_t>(where.older_than_s * 1000)
         self.younger_ms = <uint64_t>(where.younger_than_s * 1000)
@@ -64,9 +64,9 @@ cdef class Matcher:
         # Of a domain without a plan it is all pools, and their name is none.
         if self.pool and getattr(domain.pool, "name", None) != self.pool:
             return False
-        if self.site:
+        if self.asks_site:
             name = domain.site_name
-            return name is not None and (name.lower() == self.site or self.site in name.lower().split(","))
+            return name is not None and is_site(self.where, name)
         return True
 
     cdef bint meets_message(self, const message *m, uint64_t now_utc_ms) noexcept:

@@ -68,8 +68,14 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
         """None: no order can name the place, whose names are a host's or a hook's. That must stop nobody else."""
         # A campaign of no tenant is not that of a tenant that is called alike: of each it was counted what happened.
         without_tenant = bool(self.place.campaign and not self.place.tenant)
+        # What one site has said is no word of another that shares a host with it.
+        exact_site = bool(self.place.site)
         try:
-            return Selection(**{key: getattr(self.place, key) for key in _PLACE}, without_tenant=without_tenant)
+            return Selection(
+                **{key: getattr(self.place, key) for key in _PLACE},
+                exact_site=exact_site,
+                without_tenant=without_tenant,
+            )
         except ValueError:
             return None
 

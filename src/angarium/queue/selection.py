@@ -23,6 +23,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     id          of the message.
     domain      of the recipient: "example.com", ".example.com" (all below it), "@example.com" (both).
     site        as `angarium queue show` and the log name it, or one of its hosts.
+    exact_site  its name is meant, and no site that it is one of the hosts of: what automation does is about that alone.
     provider    of [shaping.provider.NAME] that the site or the domain belongs to.
     source, pool  by which it would leave now.
     tenant, campaign  as a hook or a login gave them.
@@ -38,6 +39,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     id: str = ""
     domain: str = ""
     site: str = ""
+    exact_site: bool = False
     provider: str = ""
     source: str = ""
     pool: str = ""
@@ -72,6 +74,8 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
                     sender_key(getattr(self, key))
                 except ValueError as error:
                     raise ValueError(f"{key}: {error}") from None
+        if self.exact_site and not self.site:
+            raise ValueError("exact_site: of a site")
         if self.tenant and self.without_tenant:
             raise ValueError("without_tenant: either this or a tenant")
         for key in (*AGES, *SIZES):
@@ -107,17 +111,22 @@ def may_meet(one: Selection, other: Selection) -> bool:
         return False
     if one.id and other.id and decode_id(one.id) != decode_id(other.id):
         return False
-    if one.site and other.site and not _sites_meet(one.site.lower(), other.site.lower()):
+    if one.site and other.site and not _sites_meet(one, other):
         return False
     return not (one.domain and other.domain) or _domains_meet(one.domain, other.domain)
 
 
-def _sites_meet(one: str, other: str) -> bool:
-    """Two hosts may be of one site."""
-    hosts, others = one.split(","), other.split(",")
-    if len(hosts) > 1 and len(others) > 1:
-        return one == other
-    return len(hosts) == len(others) or one in others or other in hosts
+def is_site(where: Selection, name: str) -> bool:
+    """Whether the site of a filter that has one is the one of that name."""
+    wanted, name = where.site.lower(), name.lower()
+    return wanted == name or (not where.exact_site and wanted in name.split(","))
+
+
+def _sites_meet(one: Selection, other: Selection) -> bool:
+    if is_site(one, other.site) or is_site(other, one.site):
+        return True
+    # Two hosts may be of one site.
+    return not any(each.exact_site or "," in each.site for each in (one, other))
 
 
 def _domains_meet(one: str, other: str) -> bool:

@@ -87,9 +87,9 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError(f"recovery_s: at most {_RECOVERY_MOST_S:g}")
         if not 1 <= self.steps <= _STEPS_MOST:
             raise ValueError(f"steps: 1 to {_STEPS_MOST}")
-        for must, may in _WITH_LIMITS:
-            if getattr(where, must) and where == Selection(**{key: getattr(where, key) for key in (must, may)}):
-                return
+        filters = {key for key in Selection.__struct_fields__ if getattr(where, key)} - {"exact_site"}
+        if any(must in filters and filters <= {must, may} for must, may in _WITH_LIMITS):
+            return
         raise ValueError("recovery_s: limits come back for a site or a provider (and a source), or for a tenant (and "
                          "a campaign); by other filters a suspension ends at once")  # fmt: skip
 
