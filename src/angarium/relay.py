@@ -23,7 +23,7 @@ from angarium.admission.tallies import Tallies
 from angarium.bounces.classifier import Classifier
 from angarium.bounces.options import make_classifier
 from angarium.bounces.secret import read_or_make, secret_path
-from angarium.bounces.suppression import FILE_NAME
+from angarium.bounces.suppression import FILE_NAME, entry_key
 from angarium.bounces.verp import Verp
 from angarium.config.schema import Config, of_tables
 from angarium.events.journal import Journal
@@ -166,7 +166,7 @@ class Relay:
         self._order_watch = OrderWatch(loop, self.journal, self._scheduler)
         self._report_desk = ReportDesk(loop, self.journal, self._hostname, sys.stdout.fileno())
         self._suppression_desk = SuppressionDesk(loop, self.journal)
-        self._report_desk.on_bounce = self._suppression_desk.failed
+        self._report_desk.on_bounce = self._suppression_desk.reported
         self._dispatcher = Dispatcher(self._scheduler, health=self._health, logins=self._logins)
         self._outbound_tracing = OutboundTracing(self._scheduler, self._dispatcher, seat.number)
         self._top_sites = TopSites(self._scheduler)
@@ -547,7 +547,9 @@ class Relay:
             secret = read_or_make(secret_path(config.node.spool, config.bounces.secret_file))
         self._suppression_desk.apply(config.suppression, Path(config.node.spool) / FILE_NAME, secret)
         if config.reports.verp:
-            verp = Verp(config.reports.verp, [each.lower() for each in config.reports.verp_senders], secret)
+            has_tenants = config.suppression.action != "off" and config.suppression.scope == "tenant"
+            key_of = functools.partial(entry_key, secret) if has_tenants else None
+            verp = Verp(config.reports.verp, [each.lower() for each in config.reports.verp_senders], secret, key_of)
         self._scheduler.classifier = classifier
         self._scheduler.verp = None if verp is None else verp.path_for
         desk = self._suppression_desk

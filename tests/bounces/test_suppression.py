@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from angarium.bounces.secret import SecretError, read_or_make
-from angarium.bounces.suppression import Failure, SuppressionError, SuppressionList, normal_form
+from angarium.bounces.suppression import Failure, SuppressionError, SuppressionList, entry_key, normal_form
 from angarium.bounces.suppression_options import SuppressionOptions, SuppressionRule
 from angarium.config.schema import load
 from angarium.model.units import Duration
@@ -84,6 +84,25 @@ def test_classes_without_a_rule_count_for_nothing_and_others_not_together(here: 
     assert here.listed(b"", ADDRESS) == "bad-mailbox"
     (entry,) = here.entries()
     assert (entry.hits, entry.is_listed) == (6, True)
+
+
+def test_what_may_be_one_tenants_counts_for_nobody_else(tmp_path: Path) -> None:
+    options = SuppressionOptions(rules=RULES, scope="tenant")
+    here = SuppressionList(tmp_path / "list", options, SECRET)
+    here.note([Failure("bad-mailbox", None, ADDRESS)])
+    assert here.listed(b"", ADDRESS) is None
+    here.note([Failure("bad-mailbox", None, b"", entry_key(SECRET, b"Acme", b"U2@y.example"))])
+    assert here.listed(b"Acme", ADDRESS) == "bad-mailbox"
+    assert here.listed(b"acme", ADDRESS) is None
+    assert here.listed(b"", ADDRESS) is None
+    here.close()
+    # in a list of all it does not matter whose it is, and a key of one tenant's has no place
+    here = SuppressionList(tmp_path / "other", SuppressionOptions(rules=RULES), SECRET)
+    here.note([Failure("bad-mailbox", None, b"", entry_key(SECRET, b"Acme", ADDRESS))])
+    assert list(here.entries()) == []
+    here.note([Failure("bad-mailbox", None, ADDRESS)])
+    assert here.listed(b"", ADDRESS) == "bad-mailbox"
+    here.close()
 
 
 def test_it_is_there_after_it_was_closed_and_shared_while_it_is_open(tmp_path: Path) -> None:

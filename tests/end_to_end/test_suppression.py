@@ -94,6 +94,30 @@ def test_a_bounce_that_a_trace_vouches_for_lists_its_recipient_and_hearsay_does_
         assert rcpt(relay, "u2@y.example")[0] == 250
 
 
+def test_a_complaint_holds_for_its_tenant_whatever_its_name_and_for_no_other(tmp_path: Path) -> None:
+    """It was everybody's where the trace had no room for the tenant, and nobody's where that has capitals."""
+    hooks = tmp_path / "policy.py"
+    hooks.write_text(
+        "from angarium.policy import Accept\n\n"
+        "async def on_mail(mail):\n    return Accept(tenant=mail.reverse_path.partition('@')[0] or None)\n"
+    )
+    config = f'[policy]\nfile = "{hooks}"\n{REPORTS}[suppression]\naction = "refuse"\nscope = "tenant"\n'
+    with NextHop() as hop, clean_relay(tmp_path, hop.route + config, listener=LISTENER) as relay:
+        for tenant in ("Acme", "a.tenant.with.a.rather.long.name"):
+            with SmtpClient(relay.port) as client:
+                client.send(MESSAGE, "u2@y.example", reverse_path=f"{tenant}@example.net")
+            mail = wait_for(lambda: [each.mail for each in hop.deliveries], "it is delivered")[-1]
+            trace = mail.partition(b"<")[2].partition(b">")[0].decode()
+            with SmtpClient(relay.port) as client:
+                client.send(report("arf", trace), trace, reverse_path="")
+            wait_until_listed(relay, "--tenant", tenant, "u2@y.example")
+            assert rcpt(relay, "u2@y.example", f"{tenant}@example.net")[0] == 550
+            for other in ("other", tenant.upper()):
+                assert rcpt(relay, "u2@y.example", f"{other}@example.net")[0] == 250
+            assert relay.command("suppress", "check", "u2@y.example").returncode == 1
+            hop.deliveries.clear()
+
+
 @pytest.mark.parametrize("action", ["refuse", "bounce"])
 def test_a_tenants_failures_are_its_own(tmp_path: Path, action: str) -> None:
     hooks = tmp_path / "policy.py"

@@ -60,11 +60,15 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Mail to a recipient has failed: class, tenant (b"": none), forward-path."""
+    """Mail to a recipient has failed: class, tenant (b"": none, None: not known whose), forward-path.
+
+    key  of tenant and forward-path (entry_key()), where nothing else is known of them; b"": they are.
+    """
 
     name: str
-    tenant: bytes
+    tenant: bytes | None
     forward_path: bytes
+    key: bytes = b""
 
 
 class SuppressionList:
@@ -164,8 +168,9 @@ class SuppressionList:
     # ---- inside a transaction
 
     def _count(self, transaction: lmdb.Transaction, failure: Failure, rule: SuppressionRule, now: int) -> int:
-        tenant = failure.tenant if self._options.scope == "tenant" else b""
-        key = self._key(tenant, normal_form(failure.forward_path))
+        key = self._key_of(failure)
+        if key is None:
+            return 0
         known = _decode(key, transaction.get(key, db=self._entries))
         if known is not None and known.expires_utc_s <= now:
             known = None
@@ -189,6 +194,15 @@ class SuppressionList:
         expires = now + round(rule.keep) if is_listed else first + round(rule.within)
         self._put(transaction, key, failure.name, is_listed=is_listed, hits=hits, first=first, expires=expires)
         return int(is_listed)
+
+    def _key_of(self, failure: Failure) -> bytes | None:
+        """Where it counts; None: nowhere. What may be one tenant's never counts for all."""
+        if self._options.scope != "tenant":
+            # A key is of one tenant, and there was a list for each when it was made.
+            return None if failure.key else self._key(b"", normal_form(failure.forward_path))
+        if failure.key:
+            return failure.key
+        return None if failure.tenant is None else self._key(failure.tenant, normal_form(failure.forward_path))
 
     def _put(
         self,
@@ -228,8 +242,17 @@ class SuppressionList:
         return len(doomed)
 
     def _key(self, tenant: bytes, address: bytes) -> bytes:
-        said = tenant + b"\0" + address
-        return hashlib.blake2b(said, key=self._secret, person=b"angarium-suppr", digest_size=_KEY).digest()
+        return _hash_of(self._secret, tenant, address)
+
+
+def entry_key(secret: bytes, tenant: bytes, forward_path: bytes) -> bytes:
+    """What an entry is found by, 16 octets. tenant b"": in everybody's list."""
+    return _hash_of(secret, tenant, normal_form(forward_path))
+
+
+def _hash_of(secret: bytes, tenant: bytes, address: bytes) -> bytes:
+    said = tenant + b"\0" + address
+    return hashlib.blake2b(said, key=secret, person=b"angarium-suppr", digest_size=_KEY).digest()
 
 
 def normal_form(forward_path: bytes) -> bytes:

@@ -51,14 +51,14 @@ FEEDBACK_CLASSES: Final = {
     "opt-out": "unsubscribed",
 }
 
-Bounced = Callable[[str, bytes, bytes], object]
+Bounced = Callable[[str, Trace], object]
 
 
 class ReportDesk:
     """One per worker; apply() before the first listener is made, and at each reload. close() last.
 
     log_fd     what the journal writes to.
-    on_bounce  told (class, tenant, forward-path) of failures and complaints of recipients that a trace of ours names.
+    on_bounce  told (class, trace) of failures and complaints that come back to a trace of ours.
     """
 
     on_bounce: Bounced | None
@@ -192,10 +192,10 @@ class ReportDesk:
             else:
                 self._journal.log("bounce", **_said(fields))
             is_final = recipient.action == "failed" or report.kind == "feedback"
-            if trace is not None and trace.recipient and is_final and name and not is_told and self.on_bounce:
+            if trace is not None and is_final and name and not is_told and self.on_bounce:
                 # Of one trace one recipient: whatever else the report says of others.
                 is_told = True
-                self.on_bounce(name, trace.tenant.encode("ascii"), trace.recipient.encode("ascii"))
+                self.on_bounce(name, trace)
 
     def _class_of(self, recipient: ReportedRecipient) -> str:
         if recipient.action not in ("failed", "delayed"):
@@ -211,7 +211,7 @@ def _of_trace(trace: Trace | None) -> dict[str, str]:
     """is_traced: id and recipient are no hearsay."""
     if trace is None:
         return {}
-    return {"id": trace.id, "to": trace.recipient, "tenant": trace.tenant, "trace": "verified"}
+    return {"id": trace.id, "to": trace.recipient, "tenant": trace.tenant or "", "trace": "verified"}
 
 
 def _said(fields: dict[str, str | int]) -> dict[str, str | int]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from angarium.bounces.suppression import Failure, SuppressionError, SuppressionList
 from angarium.bounces.suppression_options import SuppressionOptions
+from angarium.bounces.verp import Trace
 from angarium.events.journal import Journal
 from angarium.inbound.judgement import Answer, Judges, MailCase, NewRecipient, RcptCase
 from angarium.inbound.options import ListenerOptions
@@ -105,13 +106,23 @@ class SuppressionDesk:
             yield Note(f"{asked.address} is on the suppression list ({name}): new mail to it fails untried")
 
     def failed(self, name: str, tenant: bytes, forward_path: bytes) -> None:
-        """Mail to a recipient has failed for good, or been complained about."""
-        if self._list is None or not self._list.wants(name):
+        """Mail to a recipient has failed for good."""
+        self._count(Failure(name, tenant, forward_path))
+
+    def reported(self, name: str, trace: Trace) -> None:
+        """Another host says so of what a trace names, or somebody has complained."""
+        if not (trace.recipient or trace.key):
+            return
+        tenant = None if trace.tenant is None else trace.tenant.encode("ascii")
+        self._count(Failure(name, tenant, trace.recipient.encode("ascii"), trace.key))
+
+    def _count(self, failure: Failure) -> None:
+        if self._list is None or not self._list.wants(failure.name):
             return
         if len(self._waiting) >= _WAITING_MAX:
             errors_total.add(1)
             return
-        self._waiting.append(Failure(name, tenant, forward_path))
+        self._waiting.append(failure)
         if self._running is None:
             self._running = self._loop.create_task(self._run())
 
