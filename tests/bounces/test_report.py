@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import email
+import email.message
 import email.policy
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from flufl.bounce import all_failures
 
 from angarium.bounces.classifier import Classifier
-from angarium.bounces.report import RECIPIENTS_MAX, Report, read_report
+from angarium.bounces.report import RECIPIENTS_MAX, VALUE_MAX, Report, read_report
 from angarium.mime.dsn import ReportedMessage, ReportedRecipient, compose_dsn
 from angarium.model.outcome import Trouble
 
@@ -125,6 +127,28 @@ BOMBS = {
     "parts": b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 8000,
     "fields": b"A: b\r\n" * 10000,
     "parameters": b"Content-Type: text/plain; " + b'a*0*="x"; ' * 6000,
+    "folded semicolons": b'Content-Type: multipart/x; a="' + b"\r\n ;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;" * 1500,
+    "folded semicolons of each part": b"Content-Type: multipart/x; boundary=b\r\n\r\n"
+    + (b'--b\r\nContent-Type: multipart/x; a="' + b"\r\n ;;;;;;;;;;;;;;;;;;;;" * 90 + b"\r\n\r\n") * 32,
+    "folded semicolons that came back": b"Content-Type: message/rfc822\r\n\r\n"
+    + b'Content-Type: multipart/x; a="'
+    + b"\r\n ;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;;" * 1500,
+    "a slow charset": b"Content-Type: text/plain; charset=punycode\r\n\r\n\xff" + b"-" + b"a" * 65000,
+    "a slow charset of a message": b"Content-Type: multipart/x; boundary=b\r\n\r\n--b\r\n"
+    b"Content-Type: message/feedback-report; charset=punycode\r\n\r\n\xff\r\n\r\n" + b"\xff-" + b"a" * 64000,
+    "what came back nested, and lines": b"Content-Type: multipart/x; boundary=b\r\n\r\n--b\r\n"
+    b"Content-Type: message/rfc822-headers\r\n\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 150 + b"\r\n" * 29000,
+    "groups nested, and lines": b"Content-Type: message/global-delivery-status\r\n\r\n"
+    + b"Content-Type: message/rfc822\r\n\r\n" * 150
+    + b"\r\n" * 29000,
+    "octets above 127": b"Received: \xff" + b"\xff\r\n \xff" * 10000,
+    "fields with octets above 127": b"Received: \xff\r\n" * 5000,
+    "encoded words": b"Subject: " + b"=?utf-8?q?=?= " * 4600,
+    "comments": b"Date: " + b"(" * 30000 + b"\r\nFrom: " + b"(" * 30000,
+    "names": b"".join(b"%060d:\r\n" % n for n in range(1000)),
+    "spaces behind a boundary": b"Content-Type: multipart/x; boundary=b\r\n\r\n"
+    + (b"--b" + b" " * 6000 + b"x\r\n") * 10,
+    "carriage returns": b"\r" * 64000,
     "dashes": b"\r\n" + DASHES + b"-" * 60000,
     "rules": b"\r\n" + b"--- --- " * 8000,
     "empty lines": b"\r\n" * 32000,
@@ -153,6 +177,48 @@ def test_nothing_made_to_be_expensive_takes_long(name: str) -> None:
     with contextlib.suppress(RecursionError):  # the library's: to the desk it is no report
         read_report(BOMBS[name][: 64 << 10], "relay.example.net")
     assert time.process_time() - begun < 2.0
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_a_report_costs_grows_no_faster_than_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that no machine is too slow for: calls for each octet, and what is searched from the beginning again."""
+    seen = [0]
+    parse = email.message._parseparam  # type: ignore[attr-defined]
+
+    def counted(value: object) -> object:
+        seen.append(len(str(value)))
+        return parse(value)
+
+    charsets: list[str] = []
+
+    def decode(self: email.message.Message, *args: object) -> object:
+        charsets.append(str(args[0]))
+        return get_param(self, *args)
+
+    get_param = email.message.Message.get_param
+    calls = [0]
+
+    def call(frame: object, event: str, argument: object) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    monkeypatch.setattr(email.message, "_parseparam", counted)
+    monkeypatch.setattr(email.message.Message, "get_param", decode)
+    sys.setprofile(call)
+    try:
+        with contextlib.suppress(RecursionError):
+            read_report(BOMBS[name][: 64 << 10], "relay.example.net")
+    finally:
+        sys.setprofile(None)
+    assert calls[0] < 40 * min(len(BOMBS[name]), 64 << 10)
+    assert max(seen) <= VALUE_MAX
+    assert sum(seen) <= 10 * (64 << 10)  # times VALUE_MAX: all that is searched again
+    assert "charset" not in charsets  # no codec that a report names is ever run
+
+
+def test_the_first_group_of_a_report_in_utf_8_says_who_reports() -> None:
+    report = read_report(octets_of("utf8"), "relay.example.net")
+    assert report is not None
+    assert report.recipients[0].host == "mx.y.example"
 
 
 def test_no_control_character_of_a_report_gets_through() -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import BytesParser, HeaderParser
-from email.policy import compat32
+from email.policy import Compat32
 from typing import Final, Literal
 
 import msgspec
@@ -27,6 +27,9 @@ _LINE_MAX: Final = 500
 _LINES_MAX: Final = 2000
 _SAID_MAX: Final = 50  # lines about one recipient
 _BOUNDARIES_MAX: Final = 30
+# Of one field, in characters: the library looks for the end of each parameter from the beginning (_parseparam). Longer
+# than any boundary or name of a charset needs; what is read of other fields is _FIELD_MAX.
+VALUE_MAX: Final = 2000
 
 _ADDRESS: Final = r"[^\s<>@,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}"
 _ACTIONS: Final = ("failed", "delayed", "delivered", "relayed", "expanded")
@@ -67,7 +70,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def read_report(octets: bytes, hostname: str = "") -> Report | None:
     """octets: a message or its beginning. hostname: of the Received fields that are ours. None: it is no report."""
-    message = BytesParser(policy=compat32).parsebytes(_shallow(octets))
+    message = BytesParser(policy=_POLICY).parsebytes(_shallow(octets))
     parts = _parts(message)
     by_type: dict[str, Message] = {}
     for part in parts:
@@ -86,12 +89,23 @@ def read_report(octets: bytes, hostname: str = "") -> Report | None:
         if failed := reader(message, lines[:copy]):
             if returned is None and copy < len(lines):
                 text = "\n".join(lines[copy + 1 :]).lstrip("\n")
-                returned = HeaderParser(policy=compat32).parsestr(text)
+                returned = HeaderParser(policy=_POLICY).parsestr(text)
             return _with_original(Report("bounce", form, tuple(failed[:RECIPIENTS_MAX])), returned, hostname)
     return None
 
 
 # ---------------------------------------------------------------- MIME
+
+
+class _Bounded(Compat32):
+    """Values that are too long to be meant are cut before the library looks into them."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:VALUE_MAX]
+
+
+_POLICY: Final = _Bounded()
 
 
 def _shallow(octets: bytes) -> bytes:
@@ -112,10 +126,18 @@ def _parts(message: Message) -> list[Message]:
     while waiting and len(found) < _PARTS_MAX:
         part = waiting.pop(0)
         found.append(part)
-        payload = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            waiting.extend(each for each in payload if isinstance(each, Message))
+        if part.get_content_maintype() == "multipart":
+            waiting.extend(_children(part))
     return found
+
+
+def _children(part: Message) -> list[Message]:
+    """What the library has read inside of it; [] where it has taken it for text.
+
+    Text is not asked for in passing: the library would decode it, by whatever charset the part names (punycode takes
+    minutes).
+    """
+    return part.get_payload() if part.is_multipart() else []  # type: ignore[return-value]
 
 
 def _field(message: Message, name: str) -> str:
@@ -145,19 +167,23 @@ def _address(value: str) -> str:
 def _returned(by_type: dict[str, Message]) -> Message | None:
     """The header section that came back, as its own part."""
     for kind in ("message/rfc822", "message/global"):
-        payload = by_type[kind].get_payload() if kind in by_type else None
-        if isinstance(payload, list) and payload and isinstance(payload[0], Message):
-            return payload[0]
+        if kind in by_type and (children := _children(by_type[kind])):
+            return children[0]
     for kind in ("text/rfc822-headers", "message/rfc822-headers", "message/global-headers"):
         if kind in by_type:
-            return HeaderParser(policy=compat32).parsestr(_content(by_type[kind]).lstrip("\r\n"))
+            return _section(by_type[kind])
     return None
 
 
+def _section(part: Message) -> Message:
+    """The fields that it consists of."""
+    children = _children(part)  # of message/*, whatever it is
+    return children[0] if children else HeaderParser(policy=_POLICY).parsestr(_content(part).lstrip("\r\n"))
+
+
 def _content(part: Message) -> str:
-    payload = part.get_payload()
-    if isinstance(payload, list):
-        return "\n".join(str(each) for each in payload)
+    """Its text, decoded; of what has parts there is none. Parts are never written out again: that is done once for
+    each level that they are nested."""
     octets = part.get_payload(decode=True)
     if not isinstance(octets, bytes):
         return ""
@@ -166,7 +192,7 @@ def _content(part: Message) -> str:
 
 def _text(parts: list[Message]) -> str:
     for part in parts:
-        if part.get_content_type() == "text/plain" and not isinstance(part.get_payload(), list):
+        if part.get_content_type() == "text/plain" and not part.is_multipart():
             return _content(part)
     return ""
 
@@ -194,12 +220,14 @@ def _with_original(report: Report, returned: Message | None, hostname: str) -> R
 
 def _groups(part: Message) -> Iterator[Message]:
     """The groups of fields, that of the message first."""
-    payload = part.get_payload()
-    if part.get_content_type() == "message/delivery-status" and isinstance(payload, list):
-        yield from (each for each in payload if isinstance(each, Message))
+    children = _children(part)
+    if part.get_content_type() == "message/delivery-status" and children:
+        yield from children
         return
-    for group in re.split(r"\n[ \t]*\n", _content(part).replace("\r\n", "\n").strip()):
-        yield HeaderParser(policy=compat32).parsestr(group)
+    # Of another message/* the library takes the first group for the fields of a message, and the others for its text.
+    yield from children[:1]
+    for group in re.split(r"\n[ \t]*\n", _content(children[0] if children else part).strip()):
+        yield HeaderParser(policy=_POLICY).parsestr(group)
 
 
 def _delivery_status(part: Message) -> tuple[ReportedRecipient, ...]:
@@ -251,10 +279,7 @@ def _code_and_status(text: str) -> tuple[int, str]:
 
 
 def _feedback(part: Message, returned: Message | None, hostname: str) -> Report:
-    payload = part.get_payload()
-    fields = payload[0] if isinstance(payload, list) and payload and isinstance(payload[0], Message) else None
-    if fields is None:
-        fields = HeaderParser(policy=compat32).parsestr(_content(part).lstrip("\r\n"))
+    fields = _section(part)
     addresses = [
         address
         for value in fields.get_all("Original-Rcpt-To", [])[:RECIPIENTS_MAX]
@@ -290,7 +315,7 @@ def _is_auto_reply(message: Message) -> bool:
 
 
 def _original_of(reply: Message) -> Message:
-    original = Message(policy=compat32)
+    original = Message(policy=_POLICY)
     original["Message-ID"] = _field(reply, "In-Reply-To")
     return original
 
