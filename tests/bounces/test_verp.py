@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from angarium.bounces.verp import Trace, Verp
@@ -117,6 +119,31 @@ def test_what_is_no_trace() -> None:
     assert not HERE.is_one(b"bounces@b.example.net")
     assert HERE.is_one(b"Bounces+whatever@B.Example.net")
     assert not HERE.is_one(b"bounces+whatever@example.net")
+
+
+@pytest.mark.parametrize("other", ["é", "\u212a", "\ufffd", "ſ", "\U0001f4e8"])
+def test_a_look_alike_beyond_ascii_is_no_trace(other: str) -> None:
+    """Its MAC was asked for, and it has none: RCPT got 451 where it should get 550."""
+    base = "bounces+" + "0" * 25
+    for rest in (f"+x{other}", other, f"+t+{other}=y.example"):
+        address = f"{base}{rest}@b.example.net"
+        for octets in (address.encode(), address.encode("utf-16"), address.encode() + other.encode()):
+            assert HERE.read(octets) is None
+            assert TENANTS.read(octets) is None
+    assert HERE.is_one(f"{base}+x{other}@b.example.net".encode())  # refused, and not taken for somebody's mail
+
+
+def test_no_octets_make_reading_a_trace_fail() -> None:
+    chance = random.Random(5321)
+    paths = [verp.path_for(ID, FROM, b"u2@y.example", b"t" * 60) for verp in (HERE, TENANTS)]
+    for path in paths:
+        assert path is not None
+        for _ in range(2000):
+            broken = bytearray(path)
+            for _ in range(chance.randrange(1, 4)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            if broken.lower() != path.lower():
+                assert TENANTS.read(bytes(broken)) is None
 
 
 def test_only_mail_of_the_senders_named_gets_one_and_reports_never() -> None:

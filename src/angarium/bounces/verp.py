@@ -118,10 +118,10 @@ class Verp:
         return domain == self._domain and local.startswith(self._base + "+")
 
     def read(self, mailbox: bytes) -> Trace | None:
-        """What an address says that we have made; None: we have not."""
-        if not self.is_one(mailbox):
+        """What an address says that we have made; None: we have not, whatever octets it has."""
+        if not mailbox.isascii() or not self.is_one(mailbox):
             return None
-        local = mailbox.decode("ascii", "replace").rpartition("@")[0][len(self._base) + 1 :]
+        local = mailbox.decode("ascii").rpartition("@")[0][len(self._base) + 1 :]
         token, plus, rest = local.partition("+")
         if not _TOKEN.fullmatch(token):
             return None

@@ -130,15 +130,15 @@ class ReportDesk:
         lost = lines_dropped.value
         try:
             report = await self._loop.run_in_executor(self._thread, read_report, content, self._hostname)
+            if report is not None:
+                self._tell(report, pending)
+            else:
+                self._unrecognised(pending, "no report")
         except Exception as error:
-            # The library has met something that it cannot even misread: for a person to look at.
+            # The library has met something that it cannot even misread, or we have: for a person to look at. With a 451
+            # the same octets would come again for days.
             report = None
             self._unrecognised(pending, repr(error))
-        else:
-            if report is None:
-                self._unrecognised(pending, "no report")
-            else:
-                self._tell(report, pending)
         options = self._options
         if options.forward_to and (options.forward == "all" or (options.forward == "unrecognised" and report is None)):
             case.recipients = [NewRecipient(options.forward_to.encode("ascii"), b"", Notify.NEVER)]
