@@ -44,6 +44,7 @@ def class_of(report: Report) -> str:
         ("utf8", "rfc3464", "failed", 552, "5.2.2", "mailbox-full"),
         ("qmail", "qmail", "failed", 550, "5.1.1", "bad-mailbox"),
         ("exim", "exim", "failed", 550, "5.1.1", "bad-mailbox"),
+        ("exim-plain", "exim", "failed", 550, "5.1.1", "bad-mailbox"),
         ("sendmail", "sendmail", "failed", 550, "", "bad-mailbox"),
         ("exchange-old", "exchange", "failed", 0, "", "bad-mailbox"),
     ],
@@ -79,6 +80,19 @@ def test_feedback_is_understood() -> None:
     assert report.queue_id == "00TR4Q8500003"
 
 
+def test_a_bounce_of_exim_is_no_automatic_answer_although_it_says_so() -> None:
+    """Every bounce of Exim without MIME says "Auto-Submitted: auto-replied": none was counted."""
+    report = read_report(octets_of("exim-plain", sender="bounces+x@b.example.net"), "relay.example.net")
+    assert report is not None
+    assert (report.kind, report.queue_id) == ("bounce", "00TR4Q8500003")
+    assert report.return_paths == ("bounces+x@b.example.net",)
+    vacation = octets_of("vacation")
+    for field in (b"X-Failed-Recipients: \r\n", b"X-Failed-Recipients: nobody\r\n"):
+        answer = read_report(field + vacation)
+        assert answer is not None
+        assert answer.kind == "auto-reply"
+
+
 def test_an_automatic_answer_is_no_bounce_and_a_persons_is_nothing() -> None:
     report = read_report(octets_of("vacation"))
     assert report is not None
@@ -86,7 +100,9 @@ def test_an_automatic_answer_is_no_bounce_and_a_persons_is_nothing() -> None:
     assert read_report(octets_of("person")) is None
 
 
-@pytest.mark.parametrize("name", ["postfix", "exchange-online", "qmail", "exim", "sendmail", "exchange-old"])
+@pytest.mark.parametrize(
+    "name", ["postfix", "exchange-online", "qmail", "exim", "exim-plain", "sendmail", "exchange-old"]
+)
 def test_another_program_finds_the_same_recipient(name: str) -> None:
     _, permanent = all_failures(email.message_from_bytes(octets_of(name)))
     assert permanent == {b"u2@y.example"}

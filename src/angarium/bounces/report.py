@@ -81,7 +81,8 @@ def read_report(octets: bytes, hostname: str = "") -> Report | None:
     for kind in ("message/delivery-status", "message/global-delivery-status"):
         if kind in by_type and (found := _delivery_status(by_type[kind])):
             return _with_original(Report("bounce", "rfc3464", found), returned, hostname)
-    if _is_auto_reply(message):
+    # Exim says "auto-replied" of its bounces, too. Programs that answer for people name no failed recipients.
+    if not _failed_of_exim(message) and _is_auto_reply(message):
         return _with_original(Report("auto-reply", "auto-reply"), _original_of(message), hostname)
     lines = _lines_of(_text(parts))
     copy = _copy_begins(lines)
@@ -363,12 +364,15 @@ def _is_blank(line: str) -> bool:
     return not line.strip()
 
 
+def _failed_of_exim(message: Message) -> dict[str, str]:
+    """Addresses by their lower case."""
+    values = _field(message, "X-Failed-Recipients").split(",")
+    return {each.strip().lower(): each.strip() for each in values if re.fullmatch(_ADDRESS, each.strip())}
+
+
 def _exim(message: Message, lines: list[str]) -> list[ReportedRecipient]:
     """X-Failed-Recipients, and below each indented address what was said to it."""
-    failed: dict[str, str] = {}
-    for each in _field(message, "X-Failed-Recipients").split(","):
-        if re.fullmatch(_ADDRESS, each.strip()):
-            failed[each.strip().lower()] = each.strip()
+    failed = _failed_of_exim(message)
     said: dict[str, list[str]] = {}
     for number, line in enumerate(lines if failed else ()):
         words = line.split(None, 1)
