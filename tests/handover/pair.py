@@ -85,11 +85,11 @@ class Pair:
     """owner, home: their queues. outgoing: the owner's hand-over; incoming: the home's reception.
 
     connect  gives the owner's next connections; set it to play the home.
-    first_ms  of the hand-over; 0: the home is known to be quick.
+    first_room  of the hand-over; 32: the home is known to be quick.
     """
 
     def __init__(
-        self, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source], first_ms: float
+        self, directory: pathlib.Path, site: Site, shaping: ShapingOptions, sources: Sequence[Source], first_room: int
     ) -> None:
         # Two tables: an owner and a home of one process could not each count as a worker of their own in one.
         of_owner, of_home = Shares(2), Shares(2)
@@ -107,7 +107,7 @@ class Pair:
         self._listening.listen()
         self.connect: Callable[[], socket.socket] = self.connect_home
         heard = self.owner.dispatcher.sources.heard
-        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard, first_ms=first_ms)
+        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard, first_room=first_room)
         self.homes = Homes(self.owner.scheduler, self.outgoing, OWNER, 2)
         self.owner.scheduler.set_appointer(self.homes)
 
@@ -143,11 +143,11 @@ async def pair(
     connections: int = 1,
     max_ready: int = 100000,
     sources: Sequence[Source] = (SOURCE,),
-    first_ms: float = 0.0,
+    first_room: int = 32,
 ) -> AsyncIterator[tuple[Pair, NextHop]]:
     hop = NextHop()
     shaping = ShapingOptions(connections=connections, max_ready=max_ready)
-    both = Pair(directory, site_of_home(await hop.start()), shaping, sources, first_ms)
+    both = Pair(directory, site_of_home(await hop.start()), shaping, sources, first_room)
     await both.open()
     try:
         yield both, hop

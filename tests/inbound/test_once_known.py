@@ -15,7 +15,7 @@ from inbound.smtp_peer import SmtpPeer
 from inbound.test_admission import BAD, LISTED, admitting
 from inbound.test_auth_hook import HOOKS, hook_harness
 from inbound.test_client_certificates import NOBODY, certificate, client_context, fingerprint
-from inbound.test_limits import PUBLIC, set_limits
+from inbound.test_limits import PUBLIC, refused, set_limits
 from inbound.test_tls import listener_tls
 from inbound.tls_peer import TlsPeer
 
@@ -70,6 +70,24 @@ def test_limits_for_strangers_end_with_a_certificate(tmp_path: Path) -> None:
             assert (await stranger.ask(MAIL))[:3] == "250"
             await stranger.ask(b"RSET\r\n")
             assert (await stranger.ask(MAIL))[:3] == "450"
+
+    run(main())
+
+
+def test_limits_for_strangers_come_back_with_a_reload_that_takes_the_right_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        leaf = certificate("a.example", ca="stranger")
+        tls = listener_tls(tmp_path, relay_certificates=[fingerprint(leaf)])
+        async with intake_harness(tmp_path, **NOBODY, tls=tls) as harness:
+            set_limits(harness, {"messages": "1/h", "connections": 1})
+            peer = await TlsPeer.started(harness.port, client_context(leaf))
+            assert await goes_past_limits(peer)
+            context = harness.listeners[0].context
+            without = await harness.listen(**NOBODY, tls=listener_tls(tmp_path))
+            harness.listeners[0].apply("mx.test.example", without.context.options, context.tls)
+            told = [(await peer.ask(command))[:3] for command in (b"RSET\r\n", MAIL, b"RSET\r\n", MAIL)]
+            assert told == ["250", "250", "250", "450"]
+            assert (await refused(harness.port))[:9] == "421 4.7.0", "it counts as open again"
 
     run(main())
 

@@ -137,8 +137,12 @@ def test_bad_route_is_refused_with_its_key(table: dict[str, object], key: str) -
         ([{"domain": "example.net"}], False, "the domain above"),
         ([{"domain": "mx.example.net", "sender": "<>"}], False, "of some senders only"),
         ([{"domain": "other.example"}, {"domain": "mx.example.net"}], True, "one of many"),
+        ([{"domain": "*"}, {"domain": "mx.example.net"}], False, "the first counts"),
+        ([{"domain": "mx.example.net"}, {"domain": "*"}], True, "and it is the first"),
+        ([{"domain": ".example.net", "next_hop": "mx"}, {"domain": "*"}], False, "to whoever DNS names"),
+        ([{"domain": "*", "sender": "<>"}, {"domain": "mx.example.net"}], True, "reports go elsewhere"),
     ],
 )
 def test_a_route_names_a_domain(routes: list[dict[str, str]], does: bool, reason: str) -> None:
-    made = [RouteOptions(next_hop=A, **each) for each in routes]
+    made = [RouteOptions(**{"next_hop": A, **each}) for each in routes]
     assert names_domain(made, "mx.example.net") is does, reason

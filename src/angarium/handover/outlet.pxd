@@ -17,10 +17,19 @@ cdef struct slot:                       # a reference that is out
     uint32_t generation
     uint32_t count                      # recipients handed over
     uint32_t told
-    uint32_t place                      # it was the so manyth that was out
     uint64_t begun_ms                   # mono
+    uint64_t elapsed_ms                 # of its attempts, the longest
     uint32_t turn                       # Outlet.turn when it went out
     uint8_t state
+
+
+cdef class Room:
+    """How many references of a ready queue may be out. What is out is in line at the home, and nothing goes before it: of a site that
+    takes 150 ms for a message WINDOW of them would keep one that must not wait waiting for five seconds."""
+    cdef readonly uint32_t count
+    cdef uint64_t lessened_ms           # mono
+
+    cpdef void waited(self, uint64_t begun_ms, uint64_t elapsed_ms, uint64_t now_ms) noexcept
 
 
 cdef class Outlet:
@@ -35,7 +44,7 @@ cdef class Outlet:
     cdef object planned_by
     cdef uint32_t generation            # of the configuration that its queue was gone through for last
     cdef readonly uint32_t out          # references
-    cdef double average_ms              # what one of them takes, those before it not counted
+    cdef Room room
     cdef uint32_t turn                  # references that went out in an earlier one are routed anew when they come back
     cdef double paused_until_s          # mono
     cdef double called_back_until_s     # mono
@@ -44,8 +53,6 @@ cdef class Outlet:
     cdef bint is_retired                # another egress serves the queue: what comes back goes there
 
     cdef void wake(self) noexcept
-    cdef uint32_t window(self) noexcept
-    cdef void lasted(self, const slot *s) noexcept
     cdef void recall(self) noexcept     # what has not begun comes back, and is routed anew
     cdef void call_back(self) noexcept  # and nothing follows for CALLED_BACK_S
     cdef void retire(self) noexcept
@@ -91,7 +98,7 @@ cdef class HandOver(Egress):
     cdef dict dial_after_s              # worker -> mono; after a dial that failed
     cdef set all_outlets
     cdef bint is_draining
-    cdef readonly double first_ms
+    cdef readonly uint32_t first_room
 
     cdef OwnerLink link_to(self, int worker)
     cdef void planned_anew(self, ReadyQueue ready) noexcept     # its limits, or routes, are others now

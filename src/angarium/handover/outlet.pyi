@@ -11,6 +11,15 @@ from angarium.queue.ready import Egress, ReadyQueue
 from angarium.queue.scheduler import Scheduler
 
 @final
+class Room:
+    """How many references of a ready queue may be out, 2 to 32."""
+
+    count: int
+    def __init__(self, count: int = ...) -> None: ...
+    def waited(self, begun_ms: int, elapsed_ms: int, now_ms: int) -> None:
+        """A reference that went out at begun_ms has its outcome, the attempt having taken elapsed_ms."""
+
+@final
 class Outlet:
     """One ready queue on its way to its home worker."""
 
@@ -33,7 +42,7 @@ class HandOver(Egress):
 
     connect         a connected socket to a worker; raises OSError.
     on_source_down  told of a source of which the home can use nothing, before mail for it is routed anew.
-    first_ms        what a reference is taken to last at its home until some have come back.
+    first_room      references of a ready queue that may be out until some have come back.
     """
 
     number: int
@@ -45,7 +54,7 @@ class HandOver(Egress):
         connect: Callable[[int], socket.socket],
         on_source_down: Callable[[Source, Trouble], None] | None = None,
         *,
-        first_ms: float = ...,
+        first_room: int = ...,
     ) -> None: ...
     @property
     def out_count(self) -> int:

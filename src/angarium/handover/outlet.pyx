@@ -2,7 +2,7 @@
 #
 # What is handed over stays in hand here, and with it pinned where it lies: recipients are PLACE_HANDED until their outcome comes, which
 # is then treated as that of an attempt of our own. Who has none when the reference is over, or when the link ends, goes back to the
-# ready queue as it was. Few are out at a time (Outlet.window(), REFERENCES_MAX a link): the rest waits here, in its order.
+# ready queue as it was. Few are out at a time (Room, REFERENCES_MAX a link): the rest waits here, in its order.
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -46,10 +46,9 @@ cdef Counter out_now = gauge("angarium_handover_out", "References that are with 
 
 cdef double CALLED_BACK_S = 0.25    # longer than who called it back looks for it (queue/orders.py, scheduler.pyx)
 cdef double AGAIN_S = 0.2           # judged: longer than a worker needs to see that another lives or is gone
-cdef double AHEAD_MS = 250.0        # judged: with the home's own mail and that of others in between, well below a second
-cdef double FIRST_MS = AHEAD_MS / 4
-cdef double SLOWEST_MS = 1000.0
 cdef enum:
+    AHEAD_MS = 250                  # judged: with the home's own mail and that of others in between, well below a second
+    FIRST = 4
     FAILURES_TOLD = 10              # dials in a row: two seconds
 
 
@@ -62,13 +61,29 @@ cdef inline const char *text_or_null(bytes text) noexcept:
 
 
 @cython.final
+cdef class Room:
+    def __init__(self, uint32_t count=FIRST):
+        self.count = count
+
+    cpdef void waited(self, uint64_t begun_ms, uint64_t elapsed_ms, uint64_t now_ms) noexcept:
+        # How long a delivery takes, and how many the home makes at once, need not be known: who found a connection soon leaves room for
+        # more, who did not for fewer. Those that were out with it would only say so once more.
+        cdef uint64_t wait_ms = now_ms - begun_ms - elapsed_ms if now_ms > begun_ms + elapsed_ms else 0
+        if wait_ms <= AHEAD_MS // 2:
+            self.count = min(<uint32_t>WINDOW, self.count + 1)
+        elif wait_ms > AHEAD_MS and begun_ms >= self.lessened_ms:
+            self.count = max(<uint32_t>WINDOW_LEAST, self.count * 3 // 4)
+            self.lessened_ms = now_ms
+
+
+@cython.final
 cdef class Outlet:
     def __init__(self, HandOver handover not None, ReadyQueue ready not None):
         cdef Scheduler scheduler
         self.handover = handover
         self.ready = ready
         self.worker = ready.home
-        self.average_ms = handover.first_ms
+        self.room = Room(handover.first_room)
         # Of a queue that a reload has not gone through yet some was planned by what was before it: see distribute().
         scheduler = handover.scheduler
         self.generation = scheduler.generation
@@ -97,7 +112,7 @@ cdef class Outlet:
         link = self.handover.link_to(self.worker)
         if link is None:
             return                      # being dialled: it wakes everybody
-        while self.out < min(link.window(), self.window()) and self.ready.count:
+        while self.out < min(link.window(), self.room.count) and self.ready.count:
             s = link.reserve()
             if s == NULL:
                 if not self.is_waiting:
@@ -110,19 +125,8 @@ cdef class Outlet:
             s.outlet = <void *>self
             Py_INCREF(self)
             self.out += 1
-            s.place, s.begun_ms = self.out, mono_ms()
+            s.begun_ms, s.elapsed_ms = mono_ms(), 0
             link.begin(s)
-
-    # What is out is in line at the home, and nothing goes before it: of a site that takes 150 ms for a message WINDOW of them would keep
-    # one that must not wait waiting for five seconds. So no more are out than the home delivers in AHEAD_MS.
-
-    cdef uint32_t window(self) noexcept:
-        return WINDOW if self.average_ms * WINDOW <= AHEAD_MS else max(<uint32_t>WINDOW_LEAST, <uint32_t>(AHEAD_MS / self.average_ms))
-
-    cdef void lasted(self, const slot *s) noexcept:
-        cdef double each_ms = <double>(mono_ms() - s.begun_ms) / max(s.place, <uint32_t>1)
-        # A site that rests for an hour is not slow for as long as that.
-        self.average_ms += (min(each_ms, SLOWEST_MS) - self.average_ms) / 8.0
 
     cdef int tell_of_itself(self, OwnerLink link) except -1:
         """Before its first reference on a link, and again when another plan or configuration has come."""
@@ -422,6 +426,7 @@ cdef class OwnerLink(Link):
         if flags & DELIVERED_IS_TRACED:
             s.t.recipients[place].flags |= RECIPIENT_TRACED
         s.t.recipients[place].link.where = PLACE_IN_HAND
+        s.elapsed_ms = max(s.elapsed_ms, elapsed_ms)
         self.handover.scheduler.delivered(
             ready, &s.t, place, code, <const uint8_t *><const char *>text, len(text), <const uint8_t *><const char *>remote, len(remote),
             elapsed_ms, flags & DELIVERED_HAS_DSN != 0, text_or_null(tls_version), <const char *>tls_cipher, <const char *>policy,
@@ -440,6 +445,7 @@ cdef class OwnerLink(Link):
         if place >= s.count or s.t.recipients[place] == NULL:
             raise RemoteProtocolError("an outcome of nobody who is out")
         s.t.recipients[place].link.where = PLACE_IN_HAND
+        s.elapsed_ms = max(s.elapsed_ms, elapsed_ms)
         if is_permanent:
             self.handover.scheduler.failed(ready, &s.t, place, trouble, elapsed_ms)
         else:
@@ -463,7 +469,7 @@ cdef class OwnerLink(Link):
         if s.told < s.count:
             came_back.cell[0] += 1
         else:
-            outlet.lasted(s)
+            outlet.room.waited(s.begun_ms, s.elapsed_ms, mono_ms())
         for i in range(s.count):
             r = s.t.recipients[i]
             if r == NULL:
@@ -526,8 +532,8 @@ cdef class OwnerLink(Link):
 
 @cython.final
 cdef class HandOver(Egress):
-    def __init__(self, Scheduler scheduler not None, int number, connect, on_source_down=None, *, double first_ms=FIRST_MS):
-        self.first_ms = first_ms
+    def __init__(self, Scheduler scheduler not None, int number, connect, on_source_down=None, *, uint32_t first_room=FIRST):
+        self.first_room = first_room
         self.scheduler = scheduler
         self.on_source_down = on_source_down
         self.loop = scheduler.loop

@@ -34,6 +34,7 @@ cdef class Client:
     cdef uint32_t tarpit_ms             # every reply is kept back for so long; 0: it is not for what the client is
     cdef uint64_t let_in_until_ms       # until then judges of entry are not asked; 0: they are
     cdef bint is_stranger               # where there are limits: neither exempt nor one that may relay by its network
+    cdef bint was_stranger              # until it had shown that it may relay
     cdef bint is_over_errors            # its network's limit of errors was reached: the session ends
     cdef object attempt                 # an AUTH exchange under way (authority.py), or None
     cdef object inquiry                 # judges that are being asked (inquiry.pyx), or None

@@ -7,7 +7,7 @@ from angarium.events.journal cimport Journal
 from angarium.inbound.auth cimport auth_offer, auth_refresh
 from angarium.inbound.claimed cimport claims_offer
 from angarium.inbound.context cimport InboundContext
-from angarium.inbound.limits cimport limits_own
+from angarium.inbound.limits cimport limits_again, limits_own
 from angarium.inbound.networks cimport NetworkList
 from angarium.inbound.terms cimport future_release_offer
 from angarium.metrics.counters cimport Counter
@@ -116,6 +116,8 @@ cdef class Client:
                           and self.context.is_relay_certificate(self.tls))
         if self.may_relay:
             limits_own(self)
+        elif self.was_stranger:                 # a login in clear that TLS has ended, or a reload
+            limits_again(self)
         self.session.is_trusted = self.context.is_submission and self.may_relay
         self.session.is_stranger = not self.may_relay
         if self.context.takes_claims or self.session.extensions is not None:

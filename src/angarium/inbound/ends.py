@@ -50,7 +50,7 @@ def _of_socket(fd: int) -> Ends:
     """Nothing of one that is closed, by either side."""
     try:
         sock = socket.socket(fileno=fd)
-    except OSError:
+    except (OSError, ValueError):       # -1 is no OSError
         return Ends()
     try:
         if sock.family not in (socket.AF_INET, socket.AF_INET6):

@@ -64,7 +64,7 @@ cdef bytes limits_move(Client client, bint is_own):
     its place among the machine's sessions is kept, or another connection might get it in between."""
     cdef Gate gate = client.context.gate
     client.counted = None                     # gives its places back
-    client.is_over_errors = False
+    client.is_over_errors = client.was_stranger = False
     if gate is None or gate.exempt.has(client.binary_address):
         limits_leave(client)
         client.is_stranger = False
@@ -110,10 +110,23 @@ cdef void limits_leave(Client client) noexcept:
 
 
 cdef void limits_own(Client client) noexcept:
+    client.was_stranger = client.was_stranger or client.is_stranger
     client.is_stranger = False
     client.tarpit_ms = 0
     if client.counted is not None:
         client.counted.keep_own()
+
+
+cdef void limits_again(Client client) noexcept:
+    cdef bytes reply
+    try:
+        reply = limits_move(client, False)
+    except Exception as error:
+        client.context.intake.journal.log("error", where="limits", reason=repr(error))
+        reply = client.context.settings.trouble_reply
+    if reply is not None:
+        client.session.close_with(reply)
+        client.tell_rejected(client.session.refusal)
 
 
 cdef bytes limits_refuse(Client client, tally_kind kind):

@@ -48,8 +48,8 @@ cdef class Passage:
     cdef readonly str for_whom          # of "automation": adjustments.Restraint.whose
     cdef readonly uint32_t held         # connections counted
     cdef uint32_t leaving               # of them: are to end, for there are too many
-    cdef bint is_in_line
-    cdef uint32_t turns                 # messages it may take before those who stand in line
+    cdef readonly bint is_in_line
+    cdef readonly uint32_t turns                 # messages it may take before those who stand in line
     cdef bint is_in_dial_line
     cdef bint has_dial_turn
     cdef bint is_kept                   # a place is counted while its ready queue waits at another gate

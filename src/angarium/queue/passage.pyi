@@ -26,7 +26,10 @@ class Passage:
     """One ready queue at one gate. whose: limits these are: "source", "tenant", "shared" (of a provider, say, over its
     sites) or "automation". for_whom: of automation, adjustments.Restraint.whose."""
 
+    # turns: so many messages, and one, it may take before those in line; 1: it has had its turn.
     whose: str
     for_whom: str
     held: int
+    turns: int
+    is_in_line: bool
     def __init__(self, gate: Gate) -> None: ...

@@ -69,11 +69,13 @@ class RouteTable:
 
 
 def names_domain(routes: Sequence[RouteOptions], domain: str) -> bool:
-    """Whether a route for all senders says where mail of this very domain goes, or of those that it is among; "*" says
-    so of none. domain: as an operator writes it."""
+    """Whether the route that everybody's mail for this domain takes names it, or those that it is among, and a next hop:
+    "*" names nobody, and "mx" nobody either. domain: as an operator writes it."""
+    of_all = [route for route in routes if route.sender == "*"]
+    table = RouteTable(of_all)
     name = domain_key(domain)
-    patterns = {name, *(name[at:] for at, each in enumerate(name) if each == ".")}
-    return any(route.sender == "*" and domain_key(route.domain) in patterns for route in routes)
+    place = table.place(name)
+    return place is not None and of_all[place].domain != "*" and table.match(name).protocol != "mx"
 
 
 def _place(found: tuple[int, NextHop]) -> int:
