@@ -136,6 +136,22 @@ static spool_notice_place left_alone(spool_shard *self, uint32_t serial)
     return (spool_notice_place){SPOOL_NOTICE_UNREAD, serial, 0, 0};
 }
 
+/* Whether nothing was ever written to a file whose header block is zeros: a header that is lost has records behind it. */
+static bool is_unused(int fd)
+{
+    uint8_t block[32768];
+    off_t at = SPOOL_HEADER_OCTETS;
+    for (;;) {
+        ssize_t got = pread(fd, block, sizeof block, at);
+        if (got == 0)
+            return true;
+        if (got > 0 ? !is_all_zero(block, (size_t)got) : errno != EINTR)
+            return false;
+        if (got > 0)
+            at += got;
+    }
+}
+
 /* What was pinned by a segment is given back because its header says FREE, so it must not become LIVE again with a power cut. What is
  * read here may be in the page cache only: written by a process that was killed before its sync, or whose sync failed. After the latter
  * the kernel takes the pages for clean, and another sync would succeed over what is not on the disk: they are written anew. */
@@ -175,8 +191,9 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
         self->reader.is_uncertain = true;
         return 0;
     }
+    bool is_never_used = is_all_zero(block, (size_t)got) && is_unused(fd);
     close(fd);
-    if (is_all_zero(block, (size_t)got)) {      /* a crash before its first header: it never held a record */
+    if (is_never_used) {                        /* a crash before its first header */
         unlinkat(self->dirfd, name, 0);
         spool_slots_push(&self->commit.unused_slots, slot);
         return 0;
@@ -188,7 +205,7 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     if (result == 0 && header.shard != self->number)
         return fail(error, EPROTO, "spool shard %s: %s belongs to shard %u", self->name, name, header.shard);
     if (result == 0 && (header.serial == 0 || header.salt == 0 || header.segment_octets < 4 * SPOOL_HEADER_OCTETS
-                        || header.segment_octets > 1u << 30 || (uint64_t)status.st_size < header.segment_octets))
+                        || header.segment_octets > 1u << 30))
         result = -EBADMSG;
     if (result != 0) {
         SPOOL_COUNT(self, damaged_records, 1);
@@ -222,6 +239,12 @@ static int look_at_segment(spool_shard *self, uint32_t slot, uint32_t *last_inca
     }
     if (add_old(self, &header, slot) != 0)
         return fail(error, ENOMEM, "spool shard %s: out of memory", self->name);
+    if ((uint64_t)status.st_size < header.segment_octets) {         /* what is there is served: the rest reads as damage does */
+        spool_notice_place end = {SPOOL_NOTICE_DAMAGED, header.serial, (uint64_t)status.st_size, header.segment_octets - (uint64_t)status.st_size};
+        SPOOL_COUNT(self, damaged_records, 1);
+        spool_report_at(self, end, "shard %s segment %u: %s is too short: from offset %llu on %llu octets are missing", self->name, header.serial,
+                        name, (unsigned long long)end.offset, (unsigned long long)end.octets);
+    }
     return 0;
 }
 

@@ -158,15 +158,17 @@ static int open_slot(spool_shard *self, uint32_t slot, int flags, int *fd)
     return *fd >= 0 ? 0 : errno;
 }
 
-/* Finds out, before any record is laid out, whether direct writes work here and on which boundary. */
+/* Finds out, before any record is laid out, whether direct writes work here and on which boundary. What is there is written back: of a
+ * file that is used again the header goes on saying that it is free, until the next one is complete. */
 static int probe_alignment(spool_shard *self, int fd)
 {
     spool_committer *commit = &self->commit;
-    memset(commit->staging, 0, SPOOL_HEADER_OCTETS);
     while (commit->io_mode == SPOOL_IO_DIRECT) {
         uint32_t step = commit->alignment;
-        struct iovec vector = {commit->staging, step};
-        ssize_t written = pwritev2(fd, &vector, 1, SPOOL_HEADER_OCTETS - step, RWF_DSYNC);
+        struct iovec vector = {commit->staging + SPOOL_HEADER_OCTETS - step, step};
+        ssize_t written = pread(fd, commit->staging, SPOOL_HEADER_OCTETS, 0);
+        if (written == SPOOL_HEADER_OCTETS)
+            written = pwritev2(fd, &vector, 1, SPOOL_HEADER_OCTETS - step, RWF_DSYNC);
         if (written == (ssize_t)step)
             return 0;
         if (written >= 0 || (errno != EINVAL && errno != EOPNOTSUPP && errno != EINTR))

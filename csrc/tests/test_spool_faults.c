@@ -337,6 +337,61 @@ static void a_file_without_a_header_is_no_trouble(void)
     fixture_remove(&self);
 }
 
+static void harm(const fixture *self, void (*what)(int fd))
+{
+    int directory = openat(self->dirfd, "00", O_RDONLY | O_DIRECTORY);
+    int fd = openat(directory, "seg-0000.ang", O_RDWR);
+    what(fd);
+    close(fd);
+    close(directory);
+}
+
+static void zero_header(int fd)
+{
+    static const char zeros[SPOOL_HEADER_OCTETS];
+    CHECK(pwrite(fd, zeros, sizeof zeros, 0) == sizeof zeros, "zeros");
+}
+
+static void cut_short(int fd)
+{
+    CHECK(ftruncate(fd, MIB - SPOOL_HEADER_OCTETS) == 0, "cut");
+}
+
+/* A header of zeros is that of a file which was never used, or one that the disk has lost: records are behind it then. */
+static void a_lost_header_costs_no_file(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *message = append(&self, 100);
+    fixture_close(&self);
+    harm(&self, zero_header);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 0 && has_report(&self, "seg-0000.ang: both copies of its header are damaged"), "told");
+    int directory = openat(self.dirfd, "00", O_RDONLY | O_DIRECTORY);
+    CHECK(faccessat(directory, "seg-0000.ang", F_OK, 0) == 0, "and left alone");
+    close(directory);
+    found_clear(&found);
+    item_free(message);
+    fixture_remove(&self);
+}
+
+static void what_is_there_of_a_short_file_is_served(void)
+{
+    static found_list found;
+    fixture self = fixture_make(MIB, 1);
+    item *message = append(&self, 100);
+    fixture_close(&self);
+    harm(&self, cut_short);
+    fixture_open(&self);
+    recover_all(&self, &found);
+    CHECK(found.count == 1, "%u found", found.count);
+    CHECK(has_report(&self, "seg-0000.ang is too short: from offset 1044480 on 4096 octets are missing"), "told");
+    found_clear(&found);
+    item_free(message);
+    fixture_remove(&self);
+}
+
 /* A segment that a kill left open is synced before anything follows from it. When that cannot be, its mail is taken over and
  * the segment is kept, whatever becomes of the mail. */
 static void segment_that_cannot_be_synced_at_start_is_kept(void)
@@ -486,6 +541,8 @@ int main(void)
     torn_tail_is_dropped_silently();
     damage_in_the_middle_is_reported_and_set_aside();
     a_file_without_a_header_is_no_trouble();
+    a_lost_header_costs_no_file();
+    what_is_there_of_a_short_file_is_served();
     segment_that_cannot_be_synced_at_start_is_kept();
     free_header_is_written_anew_at_start();
     chunks_wait_for_an_envelope_that_could_not_be_read();

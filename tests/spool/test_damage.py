@@ -86,7 +86,22 @@ def truncate(spool: Path, chance: random.Random) -> None:
     os.truncate(file, chance.randrange(used(file.read_bytes())))
 
 
-HARM: list[Callable[[Path, random.Random], None]] = [flip_bits, zero_blocks, repeat_blocks, swap_segments, truncate]
+def lose_header(spool: Path, chance: random.Random) -> None:
+    """Both copies, as a page of zeros does."""
+    if len(segments(spool)) < 2:
+        return
+    with chance.choice(segments(spool)).open("r+b") as file:
+        file.write(bytes(4096 * chance.choice((1, 4))))
+
+
+def lose_end(spool: Path, chance: random.Random) -> None:
+    """Of the file, behind all records but the index of a sealed segment."""
+    os.truncate(chance.choice(segments(spool)), SEGMENT - BLOCK * chance.choice((1, 2)))
+
+
+HARM: list[Callable[[Path, random.Random], None]] = [
+    flip_bits, zero_blocks, repeat_blocks, swap_segments, truncate, lose_header, lose_end,
+]  # fmt: skip
 
 
 async def recover(spool: Path) -> tuple[dict[int, tuple[Envelope, bytes | None]], list[Notice]]:
@@ -166,12 +181,16 @@ def test_a_message_is_whole_or_absent(harm: Callable[[Path, random.Random], None
     if present != set(written):
         assert found.damage and (saved.lost or saved.damage), "what is missing was told"
 
-    recovered, _ = asyncio.run(recover(tmp_path / "spool"))
+    recovered, notices = asyncio.run(recover(tmp_path / "spool"))
     for envelope, body in recovered.values():
         if body is not None:
             assert_whole(envelope, body, written)
     whole = {message_id for message_id, (_, body) in recovered.items() if body is not None}
     assert whole & set(written) <= present, "repair saves whatever recovery finds"
+    if harm is lose_end:
+        assert whole >= set(written), "what is there is served"
+    if not whole >= set(written) and harm is not swap_segments:     # records of another salt are a file used before
+        assert notices, "what is missing was told"
 
 
 def test_of_a_damaged_copy_and_its_original_the_original_is_saved(tmp_path: Path) -> None:

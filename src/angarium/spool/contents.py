@@ -164,12 +164,16 @@ class Contents:
                 if is_suspect:
                     file.forget_cache()
                     header, copies, file_octets, first_salt = _head_of(file)
+                is_lost = header is None and file.has_octets()
         except FileNotFoundError:
             return
         except (SpoolCorrupt, OSError) as error:  # not SpoolVersion: nothing in a spool of another one can be judged
             self.damage.append(Damage(path, str(getattr(error, "strerror", None) or error)))
             return
         if header is None:
+            if is_lost:
+                what = "both copies of its header are zeros, and there is something behind them; it is not looked at"
+                self.damage.append(Damage(path, what))
             return
         for offset in copies:
             what = "this copy of the header is damaged; the other one serves"

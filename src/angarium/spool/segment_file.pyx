@@ -165,6 +165,16 @@ cdef class SegmentFile:
         cdef bytes octets = os.pread(self.fd, SPOOL_HEADER_OCTETS, 0)
         return octets + bytes(SPOOL_HEADER_OCTETS - len(octets))
 
+    def has_octets(self):
+        """Whether anything but zeros is behind the header block."""
+        cdef object at = SPOOL_HEADER_OCTETS
+        cdef bytes octets
+        while octets := os.pread(self.fd, 1 << 16, at):
+            if octets.strip(b"\0"):
+                return True
+            at += len(octets)
+        return False
+
     def header(self):
         cdef bytes block = self.block()
         cdef spool_segment_header c
