@@ -1,8 +1,8 @@
 """Connections out by a proxy that has the source's address: SOCKS5, or HAProxy told by a PROXY header (version 2).
 
 What is returned is a connected socket on which the next octet is the SMTP server's. Until the proxy has let us in, what
-goes wrong is the source's trouble, silence too; behind that what it answers, and silence, is the destination's. HAProxy says nothing before the
-destination does: to be connected to is all that can be asked of it.
+goes wrong is the source's trouble, silence too; behind that what it answers, and silence, is the destination's. HAProxy
+says nothing before the destination does: to be connected to is all that can be asked of it.
 """
 
 from __future__ import annotations
