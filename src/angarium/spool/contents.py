@@ -19,7 +19,7 @@ import msgspec
 from angarium.model.errors import SpoolCorrupt
 from angarium.spool.envelope import Envelope, Flag, RecipientState, parse_state
 from angarium.spool.resolution import OutcomePlace, Resolution
-from angarium.spool.segment_file import Entry, Header, Kind, Scan, SegmentFile
+from angarium.spool.segment_file import UNREADABLE, Entry, Header, Kind, Scan, SegmentFile
 
 _SEGMENT_NAME: Final = re.compile(r"seg-(?:\d{4}|[1-9]\d{4,8})\.ang", re.ASCII)
 _FREED_ENTRY: Final = struct.Struct("<QI")
@@ -77,7 +77,7 @@ class Contents:
         self._shards: dict[int, dict[int, Segment]] = {}
         self._first_salts: list[tuple[Segment, int]] = []
         for directory in directories:
-            for name in _names_in(root_fd, directory):
+            for name in self._names_in(directory):
                 if _SEGMENT_NAME.fullmatch(name):
                     self._look_at(directory, name)
         self._find_exchanged()
@@ -121,6 +121,9 @@ class Contents:
                 file = segment.open(self._root_fd)
             except FileNotFoundError:  # a worker has removed it: nothing in it is needed
                 continue
+            except SpoolCorrupt as error:
+                self.damage.append(Damage(segment.path, str(error), segment.header.serial))
+                continue
             known = len(self.damage)
             with file:
                 yield from self._messages_of(segment, file, scan, looked_at, resolution, doubtful=doubtful)
@@ -151,6 +154,19 @@ class Contents:
         return pieces
 
     # --- from here on private ---
+
+    def _names_in(self, directory: str) -> list[str]:
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._root_fd)
+            try:
+                return sorted(os.listdir(fd))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            self.damage.append(Damage(directory, f"the directory cannot be read: {error.strerror}"))
+            return []
 
     def _look_at(self, directory: str, name: str) -> None:
         path = f"{directory}/{name}"
@@ -226,11 +242,9 @@ class Contents:
             suspects = {start for start, _ in scan.damaged}
             file.forget_cache()
             scan = scan_segment(file, header)
-        for start, end in scan.damaged:
-            what = "no valid record"
-            self.damage.append(Damage(segment.path, what, header.serial, start, end - start))
+        self.damage += _damage_of(segment, scan)
         looked_at(segment, file, scan)
-        is_damaged = bool(scan.damaged)
+        is_damaged = bool(scan.damaged or scan.unreadable)
         for entry in scan.entries(Kind.OUTCOME, Kind.FREED):
             if entry.kind == Kind.OUTCOME:
                 resolution.note_outcome(entry.id, OutcomePlace(header.serial, entry.offset, entry.length))
@@ -322,12 +336,18 @@ def freed_entries(octets: bytes) -> Iterator[tuple[int, int]]:
     yield from _FREED_ENTRY.iter_unpack(octets[:whole])
 
 
-def _names_in(root_fd: int, directory: str) -> list[str]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root_fd)
-    try:
-        return sorted(os.listdir(fd))
-    finally:
-        os.close(fd)
+def _damage_of(segment: Segment, scan: Scan) -> Iterator[Damage]:
+    """What the disk does not give up is damage behind the last record too: there may have been more."""
+    rest = dict.fromkeys(scan.unreadable)
+    for start, end in scan.damaged:
+        what = "no valid record"
+        for place in scan.unreadable:
+            if place[0] < end and start < place[1]:
+                rest.pop(place, None)
+                what = f"no valid record; it cannot be read: {place[2]}"
+        yield Damage(segment.path, what, segment.header.serial, start, end - start)
+    for start, end, why in rest:
+        yield Damage(segment.path, f"cannot be read: {why}", segment.header.serial, start, end - start)
 
 
 def _is_torn(segment: Segment, scan: Scan, entry: Entry, envelope: Envelope) -> bool:
@@ -336,7 +356,9 @@ def _is_torn(segment: Segment, scan: Scan, entry: Entry, envelope: Envelope) -> 
         return False
     for chunk in envelope.chunks:
         if chunk.segment_serial == segment.header.serial and chunk.offset >= scan.last_batch:
-            found = scan.find(chunk.offset)
-            if found != Entry(chunk.offset, chunk.length, entry.id, Kind.BODY):
+            body = Entry(chunk.offset, chunk.length, entry.id, Kind.BODY)
+            if any(start < body.end and body.offset < end for start, end, _ in scan.unreadable):
+                continue  # it may be whole, and acknowledged: lost, and to be named
+            if scan.find(chunk.offset) != body:
                 return True
     return False

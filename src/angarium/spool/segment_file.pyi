@@ -7,6 +7,9 @@ from typing import Self
 
 import msgspec
 
+UNREADABLE: frozenset[int]
+"""errno of reads that failed for what the medium or the file system has lost: damage, and not a mistake of ours."""
+
 class Kind(enum.IntEnum):
     """spool_kind of csrc/spool/spool.h."""
 
@@ -49,6 +52,8 @@ class Scan:
     """Offset of the last batch with a valid record; 0 with a footer."""
     damaged: list[tuple[int, int]]
     """From, to: octets that should be records and are not, though they had been durable."""
+    unreadable: list[tuple[int, int, str]]
+    """From, to, why: whole blocks that were wanted and could not be read. They count as zeros."""
     torn_count: int
     """Invalid pieces at the end: never acknowledged."""
     end: int
@@ -61,7 +66,8 @@ class Scan:
     def has_same_entries(self, other: Scan) -> bool: ...
 
 class SegmentFile:
-    """An open segment file; nothing is locked. Raises OSError when it cannot be opened."""
+    """An open segment file; nothing is locked. Raises OSError when it cannot be opened; SpoolCorrupt, here and in
+    reads, when what the disk says is one of UNREADABLE."""
 
     name: str
     def __init__(self, directory_fd: int, name: str) -> None: ...
@@ -88,6 +94,6 @@ class SegmentFile:
     ) -> bytes:
         """The payload of the one record that must lie there: checksum, kind, id and, when given, aux. Raises SpoolCorrupt."""
     def first_salt(self) -> int:
-        """That of the first record, whatever the header says; 0: none there."""
+        """That of the first record, whatever the header says; 0: none there, or none that can be read."""
     def forget_cache(self) -> None:
         """The next reads come from the disk."""

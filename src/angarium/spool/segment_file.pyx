@@ -2,7 +2,7 @@
 # scanner as recovery (csrc/spool/scan.c), so that both find the same records.
 # What it is not: it does not know which messages live (backlog.py), nor what a worker does meanwhile (the caller looks again).
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.errno cimport EINTR, EIO, ENOMEM, EPROTO, errno
+from libc.errno cimport EINTR, ENOMEM, EPROTO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from angarium.spool.cscan cimport (
     SPOOL_HEADER_COPY_OFFSET, SPOOL_HEADER_OCTETS, SPOOL_HEADER_USED_OCTETS, SPOOL_LOCATOR_OCTETS, SPOOL_RECORD_OCTETS,
@@ -13,11 +13,19 @@ from angarium.spool.cscan cimport (
 from posix.unistd cimport close, pread
 
 import enum
+import errno as numbers
 import os
 
 import msgspec
 
 from angarium.model.errors import SpoolCorrupt, SpoolError, SpoolVersion
+
+
+# What a read says of a medium that has lost octets, or of a file system that has lost its way to them. Others (EBADF, EINVAL,
+# ENOMEM) say nothing about the spool.
+UNREADABLE = frozenset((
+    numbers.EIO, numbers.EREMOTEIO, numbers.EUCLEAN, numbers.EBADMSG, numbers.EILSEQ, numbers.ENODATA, numbers.ENOLINK, numbers.ETIMEDOUT,
+))
 
 
 class Kind(enum.IntEnum):
@@ -59,20 +67,57 @@ cdef int read_all(int fd, uint64_t offset, void *out, size_t length) noexcept no
         if got < 0 and errno == EINTR:
             continue
         if got <= 0:
-            return errno if got < 0 else EIO        # EIO: the file ends before
+            return errno if got < 0 else -1        # -1: the file ends before
         at += got
         offset += <uint64_t>got
         length -= <size_t>got
     return 0
 
 
+cdef enum:
+    BLOCK_OCTETS = 4096         # what the scanner reads at a time around a place that cannot be read
+    UNREADABLE_MAX = 64         # places told apart; with more the last one grows over what lies between
+
+
+cdef struct unreadable_place:
+    uint64_t start, end
+    int error
+
+
+cdef struct read_context:
+    int fd
+    uint32_t count
+    unreadable_place places[UNREADABLE_MAX]
+
+
+cdef void note_unreadable(read_context *self, uint64_t offset, size_t length, int error) noexcept nogil:
+    cdef uint64_t start = offset - offset % BLOCK_OCTETS
+    cdef uint64_t end = (offset + length + BLOCK_OCTETS - 1) // BLOCK_OCTETS * BLOCK_OCTETS
+    cdef unreadable_place *place
+    cdef uint32_t i
+    for i in range(self.count):
+        place = &self.places[i]
+        if (start <= place.end and end >= place.start and error == place.error) or i == UNREADABLE_MAX - 1:
+            place.start = min(start, place.start)
+            place.end = max(end, place.end)
+            return
+    self.places[self.count] = unreadable_place(start, end, error)
+    self.count += 1
+
+
 cdef int source_read(void *context, uint64_t offset, void *out, size_t length) noexcept nogil:
-    return read_all((<int *>context)[0], offset, out, length)
+    cdef read_context *self = <read_context *>context
+    cdef int error = read_all(self.fd, offset, out, length)
+    # The scanner reads a longer piece again, block by block. Behind the file's end is nothing that could be read.
+    if error > 0 and length <= BLOCK_OCTETS:
+        note_unreadable(self, offset, length, error)
+    return error
 
 
 cdef class Scan:
     """Owns the C scan from its making to its end."""
     cdef spool_scan c
+    cdef readonly list unreadable
 
     def __dealloc__(self):
         spool_scan_clear(&self.c)
@@ -128,6 +173,13 @@ cdef class Scan:
         return True
 
 
+cdef raise_unreadable(error, what):
+    """From a handler of OSError."""
+    if error.errno not in UNREADABLE:
+        raise error
+    raise SpoolCorrupt(f"{what} cannot be read: {os.strerror(error.errno)}") from None
+
+
 cdef class SegmentFile:
     """Owns the descriptor from __init__ to close()."""
     cdef int fd
@@ -139,7 +191,10 @@ cdef class SegmentFile:
     def __init__(self, int directory_fd, str name):
         self.name = name
         self.close()
-        self.fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd)
+        try:
+            self.fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd)
+        except OSError as error:
+            raise_unreadable(error, "the file")
 
     def __dealloc__(self):
         self.close()
@@ -162,7 +217,11 @@ cdef class SegmentFile:
     # --- header and locator ---
 
     cdef bytes block(self):
-        cdef bytes octets = os.pread(self.fd, SPOOL_HEADER_OCTETS, 0)
+        cdef bytes octets
+        try:
+            octets = os.pread(self.fd, SPOOL_HEADER_OCTETS, 0)
+        except OSError as error:
+            raise_unreadable(error, "its header")
         return octets + bytes(SPOOL_HEADER_OCTETS - len(octets))
 
     def has_octets(self):
@@ -211,7 +270,13 @@ cdef class SegmentFile:
 
     def index_damage(self, header, Scan scan):
         cdef spool_locator locator
-        cdef bytes octets = os.pread(self.fd, SPOOL_LOCATOR_OCTETS, header.segment_octets - SPOOL_HEADER_OCTETS)
+        cdef bytes octets
+        try:
+            octets = os.pread(self.fd, SPOOL_LOCATOR_OCTETS, header.segment_octets - SPOOL_HEADER_OCTETS)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            return f"the locator of the footer cannot be read: {os.strerror(error.errno)}"
         if len(octets) < SPOOL_LOCATOR_OCTETS or not any(octets):
             return None
         # A locator is one sector: a crash leaves the old one or the new one, each whole. It is written when its footer is durable.
@@ -226,11 +291,14 @@ cdef class SegmentFile:
     def _scan(self, header, bint by_footer):
         cdef Scan result = Scan()
         cdef spool_source source
-        cdef int error, fd = self.fd
+        cdef read_context context
+        cdef int error
+        context.fd = self.fd
+        context.count = 0
         source.octets = header.segment_octets
         source.salt = header.salt
         source.read = source_read
-        source.context = &fd
+        source.context = &context
         with nogil:
             if by_footer:
                 error = spool_scan_segment(&source, NULL, &result.c)
@@ -238,6 +306,10 @@ cdef class SegmentFile:
                 error = spool_scan_records(&source, NULL, &result.c)
         if error != 0:
             raise MemoryError() if error == ENOMEM else SpoolError(f"{self.name}: {os.strerror(error)}")
+        places = [context.places[i] for i in range(context.count)]
+        result.unreadable = sorted(
+            (place["start"], min(place["end"], header.segment_octets), os.strerror(place["error"])) for place in places
+        )
         return result
 
     def scan(self, header):
@@ -264,7 +336,10 @@ cdef class SegmentFile:
         where = f"segment {header.serial} offset {offset}"
         if offset < SPOOL_HEADER_OCTETS or offset % 8 != 0 or offset + spool_record_size(length) > header.segment_octets:
             raise SpoolCorrupt(f"{where}: no record can lie there")
-        octets = os.pread(self.fd, octets_count, offset)
+        try:
+            octets = os.pread(self.fd, octets_count, offset)
+        except OSError as error:
+            raise_unreadable(error, f"{where}: the record")
         if <uint64_t>len(octets) != octets_count:
             raise SpoolCorrupt(f"{where}: the file ends before")
         at = <const uint8_t *>PyBytes_AS_STRING(octets)
@@ -279,7 +354,13 @@ cdef class SegmentFile:
 
     def first_salt(self):
         cdef spool_record record
-        cdef bytes octets = os.pread(self.fd, SPOOL_RECORD_OCTETS, SPOOL_HEADER_OCTETS)
+        cdef bytes octets
+        try:
+            octets = os.pread(self.fd, SPOOL_RECORD_OCTETS, SPOOL_HEADER_OCTETS)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            return 0        # the header may be good all the same
         if len(octets) == SPOOL_RECORD_OCTETS and spool_record_decode(<const uint8_t *>PyBytes_AS_STRING(octets), &record):
             return record.salt
         return 0

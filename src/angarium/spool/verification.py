@@ -83,7 +83,7 @@ def _forget_cache(root_fd: int, directory: str) -> None:
             try:
                 with segment.open(root_fd) as file:
                     file.forget_cache()
-            except FileNotFoundError:
+            except (FileNotFoundError, SpoolCorrupt):
                 pass
 
 
