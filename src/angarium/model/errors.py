@@ -39,6 +39,10 @@ class SpoolBusy(SpoolError):
     """Another process owns the spool or the shard."""
 
 
+class SpoolUnfinished(SpoolError):
+    """A spool that a repair was filling when it was interrupted."""
+
+
 class SpoolVersion(SpoolError):
     """Written by another version of the format."""
 

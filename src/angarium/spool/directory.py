@@ -1,7 +1,7 @@
 """The spool's root directory: made, checked and owned here. The shards below are the business of shard.pyx.
 
 spool/          0700
-  format        one line, "angarium-spool 1"
+  format        one line, "angarium-spool 1"; "angarium-spool-repair unfinished" until a repair is done
   lock          flock'd by the supervisor, holds its pid
   00 .. ff/     shards, each locked by the worker that serves it
 """
@@ -15,9 +15,11 @@ import re
 import stat
 from typing import Self
 
-from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolVersion
+from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolUnfinished, SpoolVersion
 
 _FORMAT = b"angarium-spool 1\n"
+# Nobody who looks for the other line serves it, older programs neither.
+_UNFINISHED = b"angarium-spool-repair unfinished\n"
 _OURS = {"lock", "format", "format.new"}
 _SHARD_NAME = re.compile(r"[0-9a-f]{2}")
 SHARDS_MAX = 256
@@ -81,6 +83,14 @@ class SpoolDirectory:
             for entry in os.scandir(self.fd)
             if _SHARD_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
         )
+
+    def mark_unfinished(self) -> None:
+        """Until mark_whole() nobody opens it, after a crash neither: for who fills a fresh one. Raises SpoolError."""
+        _write_format(self.path, self.fd, _UNFINISHED)
+
+    def mark_whole(self) -> None:
+        """Once all that is in it is durable. Raises SpoolError."""
+        _write_format(self.path, self.fd, _FORMAT)
 
     def refuse_owner(self) -> None:
         """Keeps owners away from the spool and all its shards until close(), and writes nothing: for who reads a
@@ -155,6 +165,11 @@ def _check_format_or_empty(path: str, fd: int) -> None:
         raise SpoolError(f"spool {path}: {error.strerror}") from error
     if foreign:
         raise SpoolCorrupt(f"spool {path}: not a spool: it holds {sorted(foreign)[0]!r} and no file `format`")
+    if text == _UNFINISHED:
+        raise SpoolUnfinished(
+            f"spool {path}: `angarium spool repair` was interrupted while it filled it, and not all mail is in it: "
+            "remove it, and repair the old spool again"
+        )
     if text and text != _FORMAT:
         words = text.split()
         if len(words) == 2 and words[0] == b"angarium-spool":
@@ -190,13 +205,16 @@ def _flock(what: str, lock_fd: int) -> None:
 
 
 def _write_format_if_missing(path: str, fd: int) -> None:
-    if _read(fd, "format"):
-        return
+    if not _read(fd, "format"):
+        _write_format(path, fd, _FORMAT)
+
+
+def _write_format(path: str, fd: int, text: bytes) -> None:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.open("format.new", flags, 0o600, dir_fd=fd)
         try:
-            if os.write(file, _FORMAT) != len(_FORMAT):
+            if os.write(file, text) != len(text):
                 # Renamed all the same, it would be a spool that nobody opens any more.
                 raise OSError(errno.EIO, "only a part of it could be written")
             os.fsync(file)

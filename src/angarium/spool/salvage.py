@@ -39,12 +39,26 @@ async def salvage(
     """Copies every live message that is whole, with its outcomes, shard by shard; all of it is durable when this
     returns.
 
-    target    open and without shards.
+    target    open and without shards. Nobody can open it again until this has returned, or after it has raised.
     progress  called with octets done and octets in all.
     Raises SpoolError when the target cannot be written.
     """
     if target.shards():
         raise SpoolError(f"spool {target.path} has mail already: repair wants a new directory")
+    # Until it is all there, nobody may take it for the spool: not a relay, not who repairs once more.
+    target.mark_unfinished()
+    try:
+        result = await _salvage(source, target, progress, segment_octets)
+        target.mark_whole()
+    except (SpoolError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SpoolError(f"{reason}; the new spool {target.path} is unfinished: remove it") from error
+    return result
+
+
+async def _salvage(
+    source: SpoolDirectory, target: SpoolDirectory, progress: Callable[[int, int], None], segment_octets: int
+) -> Salvaged:
     contents = Contents(source.fd, [shard_name(number) for number in source.shards()])
     result = Salvaged(damage=contents.damage)
     total, done = contents.octets(), 0
