@@ -103,8 +103,8 @@ def add_parser(subparsers: Any) -> None:
     repair = orders.add_parser(
         "repair",
         help="salvage everything valid into a fresh spool",
-        description="Copies every whole message with its outcomes and its id into a fresh spool, and says what could "
-        "not be had. The old spool is only read.",
+        description="Copies every whole message with its outcomes and its id into a fresh spool, and the files beside "
+        "them (orders, counts, the secret, databases); says what could not be had. The old spool is only read.",
     )
     repair.add_argument("--to", required=True, type=Path, metavar="NEWDIR", help="made; must hold no mail")
 

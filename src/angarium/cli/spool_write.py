@@ -12,7 +12,7 @@ import msgspec
 
 from angarium.cli.progress import messages_bar, octets_bar
 from angarium.model.errors import SpoolBusy, SpoolError
-from angarium.model.printable import json_line
+from angarium.model.printable import json_line, printable
 from angarium.spool.archive import ExportedMessage, read_directory, read_octets
 from angarium.spool.contents import Contents
 from angarium.spool.deposit import Deposit
@@ -79,7 +79,7 @@ def repair(path: str, args: argparse.Namespace) -> int:
         print(json_line(msgspec.to_builtins(found)))
     else:
         _tell(found, str(args.to))
-    return 1 if found.lost or found.damage else 0
+    return 1 if found.lost or found.damage or found.not_copied else 0
 
 
 def _tell(found: Salvaged, target: str) -> None:
@@ -89,6 +89,10 @@ def _tell(found: Salvaged, target: str) -> None:
         print(f"LOST     {message_id}: {reason}")
     for damage in found.damage:
         print(f"DAMAGED  {damage}")
+    for name in found.copied:
+        print(f"copied   {printable(name)}")
+    for name, reason in found.not_copied:
+        print(f"NOT COPIED  {printable(name)}: {reason}")
     print(f"{found.message_count} messages saved into {target}, {len(found.lost)} lost")
     if found.damage:
         print(

@@ -1,4 +1,6 @@
-"""`angarium spool repair`: everything valid of one spool into a fresh one. The old one is only read."""
+"""`angarium spool repair`: everything valid of one spool into a fresh one, and what lies beside the mail. The old one
+is only read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from angarium.spool.deposit import Deposit
 from angarium.spool.directory import SpoolDirectory, shard_name
 from angarium.spool.envelope import encode_id
 from angarium.spool.shard import Shard
+from angarium.spool.side_files import copy_side_files
 
 
 class Salvaged(msgspec.Struct):
@@ -21,12 +24,15 @@ class Salvaged(msgspec.Struct):
     lost     id and reason of messages whose envelope is there and whose octets are not.
     damage   places that could not be read, whatever they held.
     renamed  old and new ids.
+    copied, not_copied  files beside the shards; why not.
     """
 
     message_count: int = 0
     lost: list[tuple[str, str]] = []
     damage: list[Damage] = []
     renamed: list[tuple[str, str]] = []
+    copied: list[str] = []
+    not_copied: list[tuple[str, str]] = []
 
 
 async def salvage(
@@ -60,7 +66,9 @@ async def _salvage(
     source: SpoolDirectory, target: SpoolDirectory, progress: Callable[[int, int], None], segment_octets: int
 ) -> Salvaged:
     contents = Contents(source.fd, [shard_name(number) for number in source.shards()])
-    result = Salvaged(damage=contents.damage)
+    # Without the orders mail would be sent that is suspended, without the counts a warm-up would begin anew.
+    beside = copy_side_files(source.fd, target.fd)
+    result = Salvaged(damage=contents.damage, copied=beside.copied, not_copied=beside.not_copied)
     total, done = contents.octets(), 0
 
     def looked_at(octets: int) -> None:
