@@ -91,7 +91,8 @@ def add_parser(subparsers: Any) -> None:
         "import",
         help="put exported messages into a spool",
         description="Puts the messages that export wrote into the spool, under new ids, with their age and outcomes; "
-        "prints each old and new id once all is on stable storage. A relay serves them from its next start.",
+        "prints each old and new id that is on stable storage, also when it fails; the exit status is 1 then, or 2 "
+        "when nothing was imported. A relay serves them from its next start.",
     )
     importing.add_argument("directory", type=Path, metavar="DIR")
     importing.add_argument(

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from angarium.cli.progress import messages_bar, octets_bar
-from angarium.model.errors import SpoolBusy, SpoolError
+from angarium.model.errors import AngariumError, SpoolBusy, SpoolError
 from angarium.model.printable import json_line, printable
 from angarium.spool.archive import ExportedMessage, read_directory, read_octets
 from angarium.spool.contents import Contents
@@ -28,14 +28,34 @@ def import_messages(path: str, args: argparse.Namespace) -> int:
     messages = read_directory(args.directory)
     for eml, exported in messages:  # before the first is written: nobody could tell what of it is there then
         read_octets(eml, is_binarymime=exported.is_binarymime)
+    imported = _Imported()
     with _owned_or_beside(path, args.shard) as spool:
         number = int(args.shard or "00", 16)
-        renamed = asyncio.run(_import(spool, number, messages))
-    for old, new in renamed:
-        print(json_line({"id": new, "was": old}) if args.json else f"{old} is now {new}")
+        try:
+            asyncio.run(_import(spool, number, messages, imported))
+        finally:  # also of an import that failed or was interrupted: who imports those again has them twice
+            for old, new in imported.renamed:
+                print(json_line({"id": new, "was": old}) if args.json else f"{old} is now {new}")
     if not args.json:
-        print(f"{len(renamed)} messages imported into shard {shard_name(number)} of {path}")
-    return 0
+        print(f"{len(imported.renamed)} messages imported into shard {shard_name(number)} of {path}")
+    for line in imported.failed:
+        print(f"angarium: {printable(line)}", file=sys.stderr)
+    if len(imported.renamed) < len(messages):
+        print(
+            f"angarium: {len(messages) - len(imported.renamed)} of {len(messages)} messages were not imported; "
+            "before another import move away those that were",
+            file=sys.stderr,
+        )
+    if not imported.failed:
+        return 0
+    return 1 if imported.renamed else 2
+
+
+class _Imported(msgspec.Struct):
+    """renamed: old and new ids, all of them durable. failed: lines for the operator, which name the files."""
+
+    renamed: list[tuple[str, str]] = []
+    failed: list[str] = []
 
 
 def _owned_or_beside(path: str, shard: str | None) -> SpoolDirectory:
@@ -49,25 +69,42 @@ def _owned_or_beside(path: str, shard: str | None) -> SpoolDirectory:
 
 
 async def _import(
-    spool: SpoolDirectory, number: int, messages: list[tuple[Path, ExportedMessage]]
-) -> list[tuple[str, str]]:
-    """Old and new ids, all of them durable."""
+    spool: SpoolDirectory, number: int, messages: list[tuple[Path, ExportedMessage]], imported: _Imported
+) -> None:
+    """Stops at the first that fails. `imported` is filled in whatever happens."""
     shard = Shard(spool.fd, shard_name(number), number)
-    renamed = []
+    put: dict[int, tuple[Path, ExportedMessage]] = {}
+    deposit = Deposit(shard)
     try:
         shard.attach(asyncio.get_running_loop())
-        deposit = Deposit(shard)
         with messages_bar(len(messages)) as bar:
             for eml, exported in messages:
-                octets = read_octets(eml, is_binarymime=exported.is_binarymime)
-                envelope = exported.envelope(shard.new_id(), octets)
-                await deposit.put(envelope, exported.states(), [octets])
-                renamed.append((exported.id, encode_id(envelope.id)))
+                try:
+                    octets = read_octets(eml, is_binarymime=exported.is_binarymime)
+                    envelope = exported.envelope(shard.new_id(), octets)
+                    put[envelope.id] = (eml, exported)
+                    await deposit.put(envelope, exported.states(), [octets])
+                except (AngariumError, OSError, ValueError) as error:
+                    if not deposit.failed:  # else it was one of those under way
+                        imported.failed.append(_not_imported(eml, error))
+                    break
                 bar.update(1)
-            await deposit.drain()
     finally:
-        shard.close()
-    return renamed
+        try:
+            await deposit.drain()
+        except SpoolError as error:
+            if not deposit.failed:
+                imported.failed.append(f"outcomes of messages may be missing: {error}")
+        finally:
+            shard.close()
+            imported.failed += [_not_imported(put[message_id][0], error) for message_id, error in deposit.failed]
+            for message_id in deposit.durable:
+                imported.renamed.append((put[message_id][1].id, encode_id(message_id)))
+
+
+def _not_imported(eml: Path, error: BaseException) -> str:
+    reason = str(getattr(error, "strerror", None) or error)
+    return f"not imported: {reason if reason.startswith(str(eml)) else f'{eml}: {reason}'}"
 
 
 def repair(path: str, args: argparse.Namespace) -> int:

@@ -26,11 +26,17 @@ _KEPT_FLAGS: Final = (
 
 
 class Deposit:
-    """Puts messages into one shard, many under way at a time. Durable is what was put once drain() has returned."""
+    """Puts messages into one shard, many under way at a time. Durable is what was put once drain() has returned.
+
+    durable  ids of the messages of which that is known, in the order of put().
+    failed   ids and reasons of those that were put and are not durable.
+    """
 
     def __init__(self, shard: Shard) -> None:
+        self.durable: list[int] = []
+        self.failed: list[tuple[int, BaseException]] = []
         self._shard = shard
-        self._messages: list[tuple[asyncio.Future[Stored], tuple[RecipientState, ...] | None]] = []
+        self._messages: list[tuple[asyncio.Future[Stored], int, tuple[RecipientState, ...] | None]] = []
         self._states: list[asyncio.Future[Stored]] = []
         self._octets = 0
 
@@ -49,7 +55,7 @@ class Deposit:
             chunks = await self._put_chunks(envelope.id, pieces)
             built = msgspec.structs.replace(envelope, flags=flags, chunks=chunks).build()
             future = self._shard.store(built, None)
-        self._messages.append((future, states))
+        self._messages.append((future, envelope.id, states))
         self._octets += octets
         if self._octets >= _UNDER_WAY_OCTETS_MAX or len(self._messages) >= _UNDER_WAY_MAX:
             await self._wait_for_messages()
@@ -72,10 +78,22 @@ class Deposit:
         return tuple(chunks)
 
     async def _wait_for_messages(self) -> None:
+        # Not gather(): it would give up the rest with the first that fails, or when the program is interrupted; and
+        # which of them are durable has to be known then.
+        if self._messages:
+            await asyncio.wait([future for future, _, _ in self._messages])
         messages, self._messages, self._octets = self._messages, [], 0
-        for stored, (_, states) in zip(
-            await asyncio.gather(*(future for future, _ in messages)), messages, strict=True
-        ):
+        first_error = None
+        states_of = []
+        for future, message_id, states in messages:
+            if (error := future.exception()) is not None:
+                self.failed.append((message_id, error))
+                first_error = first_error or error
+                continue
+            self.durable.append(message_id)
             if states is not None:
-                state = build_state(states)
-                self._states.append(self._shard.write_state(stored.id, stored.place[0], state))
+                states_of.append((future.result(), states))
+        for stored, states in states_of:
+            self._states.append(self._shard.write_state(stored.id, stored.place[0], build_state(states)))
+        if first_error is not None:
+            raise first_error
