@@ -1,5 +1,6 @@
 """The spool root: made, recognised, owned by one process."""
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -7,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from spool_writer import fill
+from unreadable import angarium_without
 
+from angarium.cli.main import main
 from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolVersion
 from angarium.spool.directory import SpoolDirectory, shard_name
 
@@ -78,6 +82,53 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SpoolCorrupt, match=r"holds 'letter\.txt'"):
         SpoolDirectory.open(str(path))
     assert [entry.name for entry in path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [(None, "is not there"), (b"", "is empty"), (bytes(17), "is damaged"), (b"angarium-spool 1", "is damaged")],
+)
+def test_a_lost_format_stops_who_writes_and_nobody_who_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: bytes | None, told: str
+) -> None:
+    """The headers of the segments say the same: what is there can be looked at, and saved."""
+    written = asyncio.run(fill(tmp_path / "spool", seed=1, messages=9))
+    path, new = tmp_path / "spool", tmp_path / "new"
+    (path / "format").unlink()
+    if left is not None:
+        (path / "format").write_bytes(left)
+    with pytest.raises(SpoolCorrupt, match=f"its file `format` {told}, and it holds mail: see `angarium spool check`"):
+        SpoolDirectory.open(str(path))
+    with pytest.raises(SpoolCorrupt, match=f"its file `format` {told}"):
+        SpoolDirectory.open_beside_owner(str(path))
+    assert main(["spool", "check", "--spool", str(path)]) == 1
+    assert f"DAMAGED  format: the file {told}" in capsys.readouterr().out
+    assert main(["spool", "ls", "--json", "--spool", str(path)]) == 0
+    listed = capsys.readouterr()
+    assert len(listed.out.splitlines()) == len(written) and f"its file `format` {told}" in listed.err
+    assert main(["spool", "repair", "--to", str(new), "--spool", str(path)]) == 0
+    saved = capsys.readouterr()
+    assert f"{len(written)} messages saved" in saved.out and f"its file `format` {told}" in saved.err
+    SpoolDirectory.open(str(new)).close()
+    # The file is as it was.
+    assert ((path / "format").read_bytes() if (path / "format").exists() else None) == left
+
+
+def test_names_alone_make_no_spool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "spool" / "00").mkdir(parents=True, mode=0o700)
+    (tmp_path / "spool" / "00" / "seg-0000.ang").write_bytes(b"not a header" * 1000)
+    assert main(["spool", "check", "--spool", str(tmp_path / "spool")]) == 2
+    assert "not a spool: it holds '00' and no file `format`" in capsys.readouterr().err
+
+
+def test_a_format_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    written = asyncio.run(fill(tmp_path / "spool", seed=1, messages=9))
+    lost = tmp_path / "spool" / "format"
+    words = ("--spool", tmp_path / "spool")
+    checked = angarium_without(lost, 0, 4096, "spool", "check", *words)
+    assert checked.returncode == 1 and "format: the file cannot be read: Input/output error" in checked.stdout
+    repaired = angarium_without(lost, 0, 4096, "spool", "repair", "--to", tmp_path / "new", *words)
+    assert repaired.returncode == 0 and f"{len(written)} messages saved" in repaired.stdout
 
 
 def test_a_crash_before_the_format_was_named_is_continued(tmp_path: Path) -> None:

@@ -156,12 +156,16 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 def _check(path: str, args: argparse.Namespace) -> int:
     from angarium.cli.progress import octets_bar
+    from angarium.spool.contents import Damage
+    from angarium.spool.directory import SpoolDirectory
     from angarium.spool.verification import verify
 
-    with _opened(path) as spool:
+    with SpoolDirectory.open_damaged(path) as spool:
         directories, wants = _parts(spool, args.parts)
         with octets_bar("checking") as progress:
             found = verify(spool.fd, directories, wants, progress)
+        if spool.format_trouble:
+            found.damage.append(Damage("format", f"the file {spool.format_trouble}; the shards are read all the same"))
     if args.json:
         _print_json_of(found)
     else:
@@ -341,7 +345,18 @@ def _export(path: str, args: argparse.Namespace) -> int:
 def _opened(path: str) -> SpoolDirectory:
     from angarium.spool.directory import SpoolDirectory
 
-    return SpoolDirectory.open_beside_owner(path)
+    spool = SpoolDirectory.open_damaged(path)
+    warn_of_format(spool)
+    return spool
+
+
+def warn_of_format(spool: SpoolDirectory) -> None:
+    if spool.format_trouble:
+        print(
+            f"angarium: spool {printable(spool.path)}: its file `format` {spool.format_trouble}; "
+            "the shards are read all the same",
+            file=sys.stderr,
+        )
 
 
 def _contents(spool: SpoolDirectory) -> Contents:

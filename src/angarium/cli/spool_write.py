@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from angarium.cli.progress import messages_bar, octets_bar
+from angarium.cli.spool import warn_of_format
 from angarium.model.errors import AngariumError, SpoolBusy, SpoolError
 from angarium.model.printable import json_line, printable
 from angarium.spool.archive import ExportedMessage, read_directory, read_octets
@@ -108,8 +109,9 @@ def _not_imported(eml: Path, error: BaseException) -> str:
 
 
 def repair(path: str, args: argparse.Namespace) -> int:
-    with SpoolDirectory.open_beside_owner(path) as source:
+    with SpoolDirectory.open_damaged(path) as source:
         source.refuse_owner()
+        warn_of_format(source)
         with SpoolDirectory.open(str(args.to)) as target, octets_bar("salvaging") as progress:
             found = asyncio.run(salvage(source, target, progress))
     if args.json:

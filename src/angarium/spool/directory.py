@@ -16,11 +16,13 @@ import stat
 from typing import Self
 
 from angarium.model.errors import SpoolBusy, SpoolCorrupt, SpoolError, SpoolUnfinished, SpoolVersion
+from angarium.spool.segment_file import UNREADABLE, SegmentFile
 
 _FORMAT = b"angarium-spool 1\n"
 # Nobody who looks for the other line serves it, older programs neither.
 _UNFINISHED = b"angarium-spool-repair unfinished\n"
 _OURS = {"lock", "format", "format.new"}
+_SEGMENT_NAME = re.compile(r"seg-[0-9]{4,9}\.ang")
 _SHARD_NAME = re.compile(r"[0-9a-f]{2}")
 SHARDS_MAX = 256
 
@@ -29,11 +31,14 @@ class SpoolDirectory:
     """An open spool root. Everything below is reached through `fd`; the path is only for texts.
 
     The lock lives as long as this object is open, in this process and in those forked from it.
+
+    format_trouble  what is wrong with the file `format`, or "": only open_damaged() goes on then.
     """
 
-    def __init__(self, path: str, fd: int, lock_fd: int) -> None:
+    def __init__(self, path: str, fd: int, lock_fd: int, format_trouble: str = "") -> None:
         self.path = path
         self.fd = fd
+        self.format_trouble = format_trouble
         self._held = [lock_fd] if lock_fd >= 0 else []
 
     @classmethod
@@ -63,26 +68,36 @@ class SpoolDirectory:
         Raises SpoolVersion, SpoolCorrupt (not a spool), SpoolError. Whose it is does not matter: the kernel says
         who may read.
         """
+        fd = _open_existing(path)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SpoolError(f"spool {path}: {error.strerror}") from error
-        try:
-            _check_format_or_empty(path, fd)
-            if not _read(fd, "format"):
-                raise SpoolCorrupt(f"spool {path}: not a spool: it has no file `format`")
+            _check_format(path, fd)
         except BaseException:
             os.close(fd)
             raise
         return cls(path, fd, -1)
 
+    @classmethod
+    def open_damaged(cls, path: str) -> SpoolDirectory:
+        """Like open_beside_owner(), and also when `format` is lost, empty or damaged, as long as a shard has a segment
+        with a valid header: for who only reads. What `format` would have said is in those headers as well.
+        """
+        fd = _open_existing(path)
+        trouble = ""
+        try:
+            try:
+                _check_format(path, fd)
+            except SpoolCorrupt:
+                if not _has_segments(fd):
+                    raise
+                trouble = _format_trouble(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(path, fd, -1, trouble)
+
     def shards(self) -> list[int]:
         """Numbers of the shards that exist, rising."""
-        return sorted(
-            int(entry.name, 16)
-            for entry in os.scandir(self.fd)
-            if _SHARD_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-        )
+        return [int(name, 16) for name in _shard_names(self.fd)]
 
     def mark_unfinished(self) -> None:
         """Until mark_whole() nobody opens it, after a crash neither: for who fills a fresh one. Raises SpoolError."""
@@ -156,26 +171,92 @@ def _read(fd: int, name: str) -> bytes | None:
         os.close(file)
 
 
+def _open_existing(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SpoolError(f"spool {path}: {error.strerror}") from error
+
+
+def _shard_names(fd: int) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in os.scandir(fd)
+        if _SHARD_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+    )
+
+
+def _has_segments(fd: int) -> bool:
+    """Whether a header says so: names alone are no proof that it is a spool. Raises SpoolVersion."""
+    for shard in _shard_names(fd):
+        try:
+            shard_fd = os.open(shard, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd)
+        except OSError:
+            continue
+        try:
+            for name in sorted(os.listdir(shard_fd)):
+                if _SEGMENT_NAME.fullmatch(name) and _has_header(shard_fd, name):
+                    return True
+        except OSError:
+            continue
+        finally:
+            os.close(shard_fd)
+    return False
+
+
+def _has_header(shard_fd: int, name: str) -> bool:
+    try:
+        with SegmentFile(shard_fd, name) as file:
+            return file.header() is not None
+    except (SpoolCorrupt, OSError):
+        return False
+
+
+def _format_trouble(fd: int) -> str:
+    try:
+        text = _read(fd, "format")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "is not there" if text is None else "is empty" if not text else "is damaged"
+
+
+def _check_format(path: str, fd: int) -> None:
+    _check_format_or_empty(path, fd)
+    if not _read(fd, "format"):
+        raise SpoolCorrupt(f"spool {path}: not a spool: it has no file `format`")
+
+
 def _check_format_or_empty(path: str, fd: int) -> None:
     try:
         text = _read(fd, "format")
         # A crash between making the directory and naming its format leaves `lock` and no more.
         foreign = [] if text else [name for name in os.listdir(fd) if name not in _OURS]
     except OSError as error:
+        if error.errno in UNREADABLE and _has_segments(fd):
+            raise SpoolCorrupt(_advice(path, fd)) from error
         raise SpoolError(f"spool {path}: {error.strerror}") from error
-    if foreign:
-        raise SpoolCorrupt(f"spool {path}: not a spool: it holds {sorted(foreign)[0]!r} and no file `format`")
     if text == _UNFINISHED:
         raise SpoolUnfinished(
             f"spool {path}: `angarium spool repair` was interrupted while it filled it, and not all mail is in it: "
             "remove it, and repair the old spool again"
         )
+    words = (text or b"").split()
+    if len(words) == 2 and words[0] == b"angarium-spool" and words[1] != b"1":
+        version = words[1].decode("ascii", "replace")
+        raise SpoolVersion(f"spool {path}: format version {version}, this program reads version 1")
+    if (foreign or (text and text != _FORMAT)) and _has_segments(fd):
+        raise SpoolCorrupt(_advice(path, fd))
+    if foreign:
+        raise SpoolCorrupt(f"spool {path}: not a spool: it holds {sorted(foreign)[0]!r} and no file `format`")
     if text and text != _FORMAT:
-        words = text.split()
-        if len(words) == 2 and words[0] == b"angarium-spool":
-            version = words[1].decode("ascii", "replace")
-            raise SpoolVersion(f"spool {path}: format version {version}, this program reads version 1")
         raise SpoolCorrupt(f"spool {path}: its file `format` is not ours")
+
+
+def _advice(path: str, fd: int) -> str:
+    return (
+        f"spool {path}: its file `format` {_format_trouble(fd)}, and it holds mail: see `angarium spool check`, then "
+        "save everything into a new spool with `angarium spool repair`"
+    )
 
 
 def _lock(path: str, fd: int) -> int:
