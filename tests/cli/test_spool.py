@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from end_to_end.smtp_client import SmtpClient
 from relay_process import angarium, maildir_route, wait_for
 from spool_writer import Written, fill
 
+from angarium.cli.main import main
 from angarium.spool.directory import SpoolDirectory
 from angarium.spool.envelope import decode_id, encode_id
 
@@ -113,8 +115,53 @@ def test_export_and_import_bring_everything_into_another_spool(tmp_path: Path, w
     biggest = max(written, key=lambda message_id: len(written[message_id].octets))
     assert cat(new_ids[encode_id(biggest)], tmp_path / "other") == written[biggest].octets
     assert spool("check", at=tmp_path / "other").returncode == 0
-    again = spool("export", "--all", "--to", tmp_path / "mail", at=tmp_path / "spool")
-    assert again.returncode == 2 and "File exists" in again.stderr
+
+
+def test_an_interrupted_export_goes_on_where_it_was(tmp_path: Path, written: dict[int, Written]) -> None:
+    to = tmp_path / "mail"
+    assert spool("export", "--all", "--to", to, at=tmp_path / "spool").returncode == 0
+    wanted = contents(to)
+    first, second, third, *_ = sorted(to.glob("*.eml"))
+    # Killed between two files, and in the midst of one.
+    first.with_suffix(".json").unlink()
+    second.unlink()
+    second.with_suffix(".json").unlink()
+    Path(f"{second}.new").write_bytes(b"Subj")
+    again = spool("export", "--all", "--to", to, at=tmp_path / "spool")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert f"{len(written)} messages in" in again.stdout
+    found = contents(to)
+    assert [(name, octets) for name, (_, octets) in found.items()] == [(n, octets) for n, (_, octets) in wanted.items()]
+    made = {str(path) for path in (first.with_suffix(".json"), second, second.with_suffix(".json"))}
+    assert {name for name in found if found[name] != wanted[name]} == made
+    # What somebody else has put there stays, and the others are exported all the same.
+    third.write_bytes(b"mine")
+    first.unlink()
+    refused = spool("export", "--all", "--to", to, at=tmp_path / "spool")
+    assert refused.returncode == 1
+    assert refused.stderr == f"angarium: not exported: {third} is there already, with other content\n"
+    assert third.read_bytes() == b"mine" and first.exists()
+
+
+def test_an_export_leaves_no_half_file_on_a_full_disk(
+    tmp_path: Path, written: dict[int, Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, syncs = os.fsync, 0
+
+    def fsync(fd: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        words = ["spool", "export", "--all", "--to", str(tmp_path / "mail"), "--spool", str(tmp_path / "spool")]
+        assert main(words) == 2
+    assert len(list((tmp_path / "mail").iterdir())) == 3
+    assert main(words) == 0
+    assert len(list((tmp_path / "mail").iterdir())) == 2 * len(written)
 
 
 def test_what_was_asked_of_tls_and_of_the_body_outlives_import_and_repair(

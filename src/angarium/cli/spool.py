@@ -82,7 +82,8 @@ def add_parser(subparsers: Any) -> None:
         "export",
         help="write messages as files",
         description="Writes ID.eml (the message) and ID.json (envelope, recipients, outcomes) for each message, "
-        "synced. The messages stay in the spool.",
+        "synced, each file whole or not at all. The messages stay in the spool. An interrupted export is run again "
+        "into the same directory: what is there already is left alone, and told when its content is another.",
     )
     _add_selection(export)
     export.add_argument("--to", required=True, type=Path, metavar="DIR", help="made when only its last part is missing")
@@ -296,7 +297,7 @@ def _export(path: str, args: argparse.Namespace) -> int:
 
     from angarium.cli.progress import messages_bar
     from angarium.model.printable import json_line
-    from angarium.spool.archive import write_message
+    from angarium.spool.archive import NameTaken, write_message
     from angarium.spool.envelope import encode_id
 
     if bool(args.ids) == args.all:
@@ -313,6 +314,9 @@ def _export(path: str, args: argparse.Namespace) -> int:
             except SpoolCorrupt:
                 suspects.add(message.envelope.id)
                 continue
+            except NameTaken as error:
+                lost.append(str(error))
+                continue
             exported.append(encode_id(message.envelope.id))
             bar.update(1)
         # A relay may have moved them meanwhile, or be done with them: who is not there any more is not lost.
@@ -326,6 +330,9 @@ def _export(path: str, args: argparse.Namespace) -> int:
                 write_message(args.to, message, again.body(message))
             except SpoolCorrupt as error:
                 lost.append(f"{name}: {error}")
+                continue
+            except NameTaken as error:
+                lost.append(str(error))
                 continue
             exported.append(name)
             bar.update(1)

@@ -6,6 +6,7 @@ Python's "surrogateescape" makes them, so that what goes out comes back the same
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -37,6 +38,10 @@ _BAD_LINE_END: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
 class NotExported(AngariumError):
     """Files that are no exported message; the text names the file."""
+
+
+class NameTaken(AngariumError):
+    """A file of another content is there already; the text names it."""
 
 
 class ExportedRecipient(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -188,8 +193,9 @@ def flags_of(octets: bytes) -> Flag:
 
 
 def write_message(directory: Path, message: StoredMessage, pieces: list[bytes]) -> None:
-    """Makes ID.eml, then ID.json, synced; the caller syncs the directory. Raises OSError; files that are there are
-    not replaced.
+    """Makes ID.eml, then ID.json, each whole and synced under its name or not there; the caller syncs the directory.
+    Files that are there with the same content are left alone, so that an interrupted export can be run again. Raises
+    OSError; NameTaken: not replaced.
     """
     name = encode_id(message.envelope.id)
     _write(directory / f"{name}.eml", pieces)
@@ -275,9 +281,20 @@ def _octets(text: str) -> bytes:
 
 
 def _write(path: Path, pieces: list[bytes]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(fd)
+    if path.exists():
+        if path.read_bytes() != b"".join(pieces):
+            raise NameTaken(f"{path} is there already, with other content")
+        return
+    temporary = path.with_name(f"{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
