@@ -16,6 +16,7 @@ from spool_writer import SEGMENT, Written, fill
 from unreadable import angarium_without
 
 from angarium.spool.envelope import encode_id
+from angarium.spool.segment_file import Kind, SegmentFile
 
 BLOCK = 4096
 HOLED = 5
@@ -119,3 +120,22 @@ def test_a_lost_locator_is_told_and_costs_nothing(tmp_path: Path, written: dict[
     assert checked.returncode == 1
     assert "the locator of the footer cannot be read: Input/output error" in checked.stdout
     assert f"{len(written)} live messages" in checked.stdout
+
+
+def test_a_body_of_the_last_batch_is_lost_and_no_torn_end(tmp_path: Path, written: dict[int, Written]) -> None:
+    """Without an index, as after a crash. The batch was acknowledged: whose body cannot be read is named."""
+    path, spool = segment(tmp_path), tmp_path / "spool"
+    newest = max(each for each in written if len(written[each].octets) > 50_000)
+    start = block_inside(path, written[newest].octets)
+    fd = os.open(path.parent, os.O_RDONLY)
+    with SegmentFile(fd, path.name) as file:
+        entries = file.scan(file.header()).entries(Kind.ENVELOPE)
+        end = next(each.end for each in entries if each.id == newest)
+    os.close(fd)
+    # Nothing is behind its envelope, which is behind its body.
+    octets = path.read_bytes()
+    path.write_bytes(octets[:end] + bytes(len(octets) - end))
+    words = ("spool", "repair", "--to", tmp_path / "new", "--spool", spool)
+    repaired = angarium_without(path, start, start + BLOCK, *words)
+    assert repaired.returncode == 1
+    assert f"LOST     {encode_id(newest)}: " in repaired.stdout, repaired.stdout
