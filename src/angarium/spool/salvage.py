@@ -51,10 +51,11 @@ async def salvage(
     """
     if target.shards():
         raise SpoolError(f"spool {target.path} has mail already: repair wants a new directory")
+    contents = Contents(source.fd, [shard_name(number) for number in source.shards()])
     # Until it is all there, nobody may take it for the spool: not a relay, not who repairs once more.
     target.mark_unfinished()
     try:
-        result = await _salvage(source, target, progress, segment_octets)
+        result = await _salvage(contents, source, target, progress, segment_octets)
         target.mark_whole()
     except (SpoolError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -63,9 +64,12 @@ async def salvage(
 
 
 async def _salvage(
-    source: SpoolDirectory, target: SpoolDirectory, progress: Callable[[int, int], None], segment_octets: int
+    contents: Contents,
+    source: SpoolDirectory,
+    target: SpoolDirectory,
+    progress: Callable[[int, int], None],
+    segment_octets: int,
 ) -> Salvaged:
-    contents = Contents(source.fd, [shard_name(number) for number in source.shards()])
     # Without the orders mail would be sent that is suspended, without the counts a warm-up would begin anew.
     beside = copy_side_files(source.fd, target.fd)
     result = Salvaged(damage=contents.damage, copied=beside.copied, not_copied=beside.not_copied)
