@@ -69,8 +69,8 @@ class RouteTable:
 
 
 def names_domain(routes: Sequence[RouteOptions], domain: str) -> bool:
-    """Whether the route that everybody's mail for this domain takes names it, or those that it is among, and a next hop:
-    "*" names nobody, and "mx" nobody either. domain: as an operator writes it."""
+    """Whether the route that everybody's mail for this domain takes names it, or those that it is among, and a next
+    hop: "*" names nobody, and "mx" nobody either. domain: as an operator writes it."""
     of_all = [route for route in routes if route.sender == "*"]
     table = RouteTable(of_all)
     name = domain_key(domain)
