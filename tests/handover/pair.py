@@ -107,7 +107,9 @@ class Pair:
         self._listening.listen()
         self.connect: Callable[[], socket.socket] = self.connect_home
         heard = self.owner.dispatcher.sources.heard
-        self.outgoing = HandOver(self.owner.scheduler, OWNER, lambda worker: self.connect(), heard, first_room=first_room)
+        self.outgoing = HandOver(
+            self.owner.scheduler, OWNER, lambda worker: self.connect(), heard, first_room=first_room
+        )
         self.homes = Homes(self.owner.scheduler, self.outgoing, OWNER, 2)
         self.owner.scheduler.set_appointer(self.homes)
 

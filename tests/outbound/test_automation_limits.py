@@ -234,8 +234,8 @@ async def test_what_is_left_of_a_site_is_told_as_its_ready_queue_has_it(tmp_path
 
 @on_uvloop
 async def test_who_waits_at_one_rate_keeps_its_turn_at_the_other(tmp_path: pathlib.Path) -> None:
-    """Others want the source's all the time: a turn there that is lost while waiting for the tenant's would be waited for
-    behind all of them once more."""
+    """Others want the source's all the time: a turn there that is lost while waiting for the tenant's would be waited
+    for behind all of them once more."""
     source = SourceShaping(all_sites=AllSites(message_rate=Rate(10.0)))
     shaping = Shaping(ShapingTables(source={"default": source}))
     async with fault_server() as server, outgoing(tmp_path, sites(server, 4), shaping=shaping) as relay:

@@ -1,8 +1,8 @@
 """A worker's maps: opened off the loop, and opened anew when their files change.
 
 A new file is read whole beside the old one, by a thread, and takes its place between two events of the loop; the old
-one's memory is given back by a thread, too. A file that cannot be used changes nothing and is reported, once per
-change.
+one's memory is given back by a thread, too. What is looked into on the disk is read into the page cache first. A file
+that cannot be used changes nothing and is reported, once per change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import lmdb
 
 from angarium.events.journal import Journal
 from angarium.metrics.counters import counter
-from angarium.recipients.maps import Map, MapSource, OpenMap, Stamp, open_map
+from angarium.recipients.maps import Map, MapSource, OpenMap, Stamp, open_map, read_ahead
 
 LOOK_S: Final = 5.0
 
@@ -81,6 +81,8 @@ class MapWatch:
     async def _open(self, each: OpenMap) -> None:
         source = each.source
         try:
+            if source.kind != "file":
+                await self._loop.run_in_executor(None, read_ahead, source)
             if source.kind == "lmdb":
                 # Not twice in one process (its locks are the process's), and it takes no longer than a few system
                 # calls.

@@ -10,10 +10,13 @@ import lmdb
 import msgspec
 
 from angarium.model.errors import AngariumError
+from angarium.model.memory_limit import machine_octets
 from angarium.recipients.tables import CdbMap, TextMap
 
 # LMDB's own limit is 511 unless it was built with another; a longer key is in no map.
 _LMDB_KEY_OCTETS: Final = 511
+_READ_OCTETS: Final = 1 << 20
+_PART_OF_MEMORY: Final = 4      # judged: what is read must not drive out what others need
 
 Stamp = tuple[int, ...] | None
 
@@ -39,12 +42,16 @@ class MapSource(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.kind}:{self.path}"
 
+    @property
+    def file(self) -> str:
+        """Where the data is."""
+        return os.path.join(self.path, "data.mdb") if self.kind == "lmdb" and os.path.isdir(self.path) else self.path
+
     def stamp(self) -> Stamp:
         """Changes when the map must be opened anew; None: it is not there. LMDB changes inside an open file are seen
         without: only another file in its place counts."""
-        path = os.path.join(self.path, "data.mdb") if self.kind == "lmdb" and os.path.isdir(self.path) else self.path
         try:
-            found = os.stat(path)
+            found = os.stat(self.file)
         except OSError:
             return None
         if self.kind == "lmdb":
@@ -104,6 +111,20 @@ def open_map(source: MapSource, *, folds_case: bool) -> Map:
             return CdbMap(Path(source.path))
         case "lmdb":
             return LmdbMap(source.path)
+
+
+def read_ahead(source: MapSource) -> None:
+    """Into the page cache, as far as that is a small part of memory: LMDB and CDB are looked into where the file is
+    mapped, on the loop, and each page that is not in memory would hold that up for as long as the disk takes. For a
+    thread."""
+    octets = bytearray(_READ_OCTETS)
+    try:
+        with open(source.file, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= machine_octets() // _PART_OF_MEMORY:
+                while file.readinto(octets):
+                    pass
+    except OSError:
+        pass                                    # who opens it says what is wrong
 
 
 class OpenMap:

@@ -79,6 +79,8 @@ class SegmentFile:
     @property
     def file_octets(self) -> int:
         """Length of the file; less than the header's segment_octets: truncated."""
+    def has_octets(self) -> bool:
+        """Whether anything but zeros is behind the header block."""
     def header(self) -> Header | None:
         """None: zeros, a file that never held a record. Raises SpoolCorrupt, SpoolVersion."""
     def damaged_header_copies(self) -> list[int]:
