@@ -73,6 +73,7 @@ cdef class Visit:
 
     cdef int take(self, tally_kind kind) noexcept       # OVER_NONE, or the kind
     cdef int may_take(self, tally_kind kind) noexcept   # likewise, and nothing is taken
+    cdef void give_places(self, bint keeps_own) noexcept
     cdef void keep_own(self) noexcept                   # its client may relay, as turns out: the places of other rules go back
 
 

@@ -59,16 +59,15 @@ cdef class Visit:
         self.leave()
 
     def leave(self):
-        cdef int i
-        for i in range(RULES_MAX):
-            if self.slots[i] != TALLY_NOWHERE:
-                tally_leave(self.rules.tallies.table, self.slots[i], self.rules.tallies.worker)
-                self.slots[i] = TALLY_NOWHERE
+        self.give_places(False)
 
     cdef void keep_own(self) noexcept:
+        self.give_places(True)
+
+    cdef void give_places(self, bint keeps_own) noexcept:
         cdef int i
         for i in range(RULES_MAX):
-            if self.slots[i] != TALLY_NOWHERE and not self.rules.rules[i].has_own_clients:
+            if self.slots[i] != TALLY_NOWHERE and not (keeps_own and self.rules.rules[i].has_own_clients):
                 tally_leave(self.rules.tallies.table, self.slots[i], self.rules.tallies.worker)
                 self.slots[i] = TALLY_NOWHERE
 

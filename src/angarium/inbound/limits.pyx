@@ -31,6 +31,7 @@ cdef Counter handshakes_total = counter(
 cdef Counter auth_attempts_total = counter(
     "angarium_in_network_auth_attempts_total", "AUTH answered 454: too many attempts of the client's network.")
 
+cdef bytes LOCAL_TROUBLE = replies.LOCAL_TROUBLE
 cdef bytes MACHINE_FULL = replies.MACHINE_FULL
 cdef bytes NETWORK_CONNECTIONS = replies.NETWORK_CONNECTIONS
 cdef bytes NETWORK_CONNECTION_RATE = replies.NETWORK_CONNECTION_RATE
@@ -131,6 +132,19 @@ cdef void limits_again(Client client) noexcept:
 
 cdef bytes limits_refuse(Client client, tally_kind kind):
     return None if client.counted.take(kind) == OVER_NONE else reply_over(kind)
+
+
+cdef bytes limits_one_more(Client client, tally_kind kind):
+    cdef bytes reply = None
+    if client.counted is not None:
+        reply = limits_refuse(client, kind)
+    if reply is not None or client.rights is None:
+        return reply
+    try:
+        return client.rights.take_message() if kind == TALLY_MESSAGES else client.rights.take_recipient()
+    except Exception as error:
+        client.context.intake.journal.log("error", where="rights", reason=repr(error))
+        return LOCAL_TROUBLE
 
 
 cdef bytes limits_over(Client client, tally_kind kind):

@@ -7,7 +7,7 @@ from angarium.inbound.client cimport Client
 from angarium.inbound.commit cimport commit_drop
 from angarium.inbound.context cimport Intake
 from angarium.inbound.inquiry cimport inquire
-from angarium.inbound.limits cimport limits_over, limits_refuse
+from angarium.inbound.limits cimport limits_one_more, limits_over
 from angarium.inbound.terms cimport terms_take
 from angarium.inbound.transaction cimport inbound_transaction, transaction_new, transaction_set_attributes
 from angarium.inbound.transmission cimport lmtp_transmission_type, transmission_type
@@ -132,25 +132,11 @@ cdef void begin(Client client, dict attributes) noexcept:
         refuse(client, NO_MEMORY)
         commit_drop(client)
         return
-    if (client.counted is not None or client.rights is not None) and (reply := one_more(client)) is not None:
+    if (client.counted is not None or client.rights is not None) and (reply := limits_one_more(client, TALLY_MESSAGES)) is not None:
         refuse(client, reply)
         commit_drop(client)
         return
     session.accept()
-
-
-cdef bytes one_more(Client client):
-    """Takes one message of what the client's network, and its identity, have left; or the reply."""
-    cdef bytes reply = None
-    if client.counted is not None:
-        reply = limits_refuse(client, TALLY_MESSAGES)
-    try:
-        if reply is None and client.rights is not None:
-            reply = client.rights.take_message()
-    except Exception as error:
-        client.context.intake.journal.log("error", where="rights", reason=repr(error))
-        return LOCAL_TROUBLE
-    return reply
 
 
 cdef bytes refusal(Client client):

@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 from angarium.admission.tallies cimport TALLY_RECIPIENTS
 from angarium.inbound.client cimport Client
 from angarium.inbound.inquiry cimport inquire
-from angarium.inbound.limits cimport limits_over, limits_refuse
+from angarium.inbound.limits cimport limits_one_more, limits_over
 from angarium.inbound.transaction cimport (
     inbound_transaction, transaction_add_recipient, transaction_forget_recipients, transaction_has_recipient,
     transaction_set_attributes,
@@ -56,7 +56,7 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, reply)
     elif client.context.judges is not None and (judges := judges_of(client)):
         inquire(client, judges, case_of(client, path[:length]), judged)
-    elif (client.counted is not None or client.rights is not None) and (reply := one_more(client)) is not None:
+    elif (client.counted is not None or client.rights is not None) and (reply := limits_one_more(client, TALLY_RECIPIENTS)) is not None:
         refuse(client, path, length, reply)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
@@ -112,7 +112,7 @@ cdef void judged(Client client, object case, object refusal) noexcept:
         client.context.intake.journal.log("error", where="recipients", reason=repr(error))
         reply = LOCAL_TROUBLE
     if reply is None and (client.counted is not None or client.rights is not None):
-        reply = one_more(client)
+        reply = limits_one_more(client, TALLY_RECIPIENTS)
     if reply is not None:
         # Whoever is answered no comes again: nobody of this RCPT may be left in the envelope, or gets the mail twice.
         transaction_forget_recipients(transaction, before, count_before)
@@ -143,20 +143,6 @@ cdef bytes add_all(inbound_transaction *transaction, object case):
     if case.attributes and transaction_set_attributes(transaction, case.attributes) != 0:
         return NO_MEMORY
     return None
-
-
-cdef bytes one_more(Client client):
-    """Takes one recipient of what the client's network, and its identity, have left; or the reply."""
-    cdef bytes reply = None
-    if client.counted is not None:
-        reply = limits_refuse(client, TALLY_RECIPIENTS)
-    try:
-        if reply is None and client.rights is not None:
-            reply = client.rights.take_recipient()
-    except Exception as error:
-        client.context.intake.journal.log("error", where="rights", reason=repr(error))
-        return LOCAL_TROUBLE
-    return reply
 
 
 cdef bytes refusal(Client client):

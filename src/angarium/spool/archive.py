@@ -294,7 +294,7 @@ def _write(path: Path, pieces: list[bytes]) -> None:
             file.flush()
             os.fsync(fd)
         os.rename(temporary, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
