@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -131,6 +132,17 @@ def test_who_waits_is_told_when_the_other_side_dies() -> None:
         pair.worker.close()
         with pytest.raises(ControlError, match="the worker died"):
             await waiting
+        pair.close()
+
+    on_loop(body)
+
+
+def test_who_asks_the_dead_is_told_at_once() -> None:
+    async def body() -> None:
+        pair = Pair(lambda call, fds: None)
+        pair.caller.ended()
+        with pytest.raises(ControlError, match="the worker died"):
+            await pair.caller.call(Status(), dict, timeout_s=math.inf)
         pair.close()
 
     on_loop(body)

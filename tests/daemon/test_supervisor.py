@@ -76,6 +76,15 @@ def test_a_worker_that_does_not_stop_is_killed(run: Any) -> None:
     assert running.events("worker-killed")
 
 
+def test_a_task_that_never_ends_holds_up_no_stop(run: Any) -> None:
+    running = run("waiting")
+    running.ready(1)
+    running.process.terminate()
+    over = running.over()
+    assert (over["status"], over["failure"]) == (0, "")
+    assert not running.events("worker-killed")
+
+
 def test_a_worker_that_dies_at_start_ends_everything_with_2(run: Any) -> None:
     over = run("die-at-start", 2).over()
     assert over["status"] == 2

@@ -6,6 +6,7 @@ MANNER  serve             answers status, drains at once
         die-at-start      exits before it serves
         cannot-start      says that it cannot start, and why
         stubborn          does not stop when told
+        waiting           as serve; the owner waits for what never comes
 Events are JSON lines on stdout; the last line is {"event": "over", "status": ..., "failure": ...}.
 """
 
@@ -79,6 +80,8 @@ class TrivialOwner:
         for each in supervisor.workers.values():
             answer = await each.call(Status(), dict[str, int])
             self.log("ready", worker=each.number, pid=each.pid, **answer)
+        if self.manner == "waiting":
+            await asyncio.get_running_loop().create_future()
 
     async def reload(self) -> None:
         self.log("reload")

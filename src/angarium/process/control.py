@@ -33,6 +33,7 @@ T = TypeVar("T")
 _READ_OCTETS: Final = 256 << 10
 _LETTER_OCTETS_MAX: Final = 64 << 20
 _FDS_MAX: Final = 253  # SCM_MAX_FD, unix(7)
+_DIED: Final = "the worker died"
 
 
 class ControlError(AngariumError):
@@ -386,11 +387,14 @@ class Caller:
         self._loop = loop
         self._serial = 0
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._is_ended = False
 
     async def call(
         self, request: Request, kind: type[T], *, fds: Sequence[int] = (), timeout_s: float = 5.0
     ) -> T:
-        """The answer. Raises ControlError when the worker refuses, dies or does not answer in time."""
+        """The answer. Raises ControlError when the worker refuses, dies, is dead or does not answer in time."""
+        if self._is_ended:              # whoever was about to ask when it died would wait for ever
+            raise ControlError(_DIED)
         self._serial += 1
         serial = self._serial
         future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
@@ -420,7 +424,8 @@ class Caller:
             future.set_result(answer.value)
 
     def ended(self) -> None:
-        """The worker is gone: nobody will answer."""
+        """The worker is gone: nobody will answer, who waits now or asks later."""
+        self._is_ended = True
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(ControlError("the worker died"))
+                future.set_exception(ControlError(_DIED))

@@ -277,6 +277,9 @@ class Supervisor:
                 "worker-killed", worker=worker.number, pid=worker.pid, reason="it did not stop in time"
             )
             os.kill(worker.pid, signal.SIGKILL)
+        # Nor is anybody waited for who waits for one of them, or for a client.
+        for task in self._tasks:
+            task.cancel()
 
     def _reap(self) -> None:
         """SIGCHLD. Signals merge, so each of ours is asked; ends of other processes are not ours to take."""
