@@ -76,6 +76,13 @@ def test_a_worker_that_does_not_stop_is_killed(run: Any) -> None:
     assert running.events("worker-killed")
 
 
+def test_what_a_worker_answers_comes_behind_what_it_logged(run: Any) -> None:
+    running = run("serve")
+    running.ready(1)
+    names = [json.loads(line)["event"] for line in running.log.read_text().splitlines()]
+    assert names == ["asked", "ready"]
+
+
 def test_a_task_that_never_ends_holds_up_no_stop(run: Any) -> None:
     running = run("waiting")
     running.ready(1)

@@ -241,6 +241,8 @@ class _Life:
         except Exception as error:
             # A bug in answering must not look like a dead worker, nor become one: mail goes on.
             answer.error = f"internal error: {error!r}"
+        if self._relay is not None:
+            self._relay.journal.flush()     # whoever is told that a message is gone finds in the log where it went
         self._channel.send(answer)
 
     async def _perform(self, request: Request, fds: list[int]) -> object:
