@@ -74,6 +74,6 @@ async def test_draining_waits_for_files_under_way(tmp_path: pathlib.Path) -> Non
     async with outgoing(tmp_path, maildir_site(root)) as relay:
         await asyncio.gather(*(relay.send(b"u@y.example") for i in range(60)))
         await until(lambda: relay.events("delivered"))
-        assert await relay.maildirs.drain(5.0)
+        assert await relay.maildirs.drain(20.0)
         assert len(delivered(root)) == len(relay.events("delivered"))
         assert relay.maildirs.in_hand == 0

@@ -44,6 +44,12 @@ class Received:
     tls: str = ""
 
 
+def open_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclasses.dataclass
 class FaultServer:
     """`extensions` None: HELO only. `writes` is what came in each read, per connection.
@@ -52,6 +58,7 @@ class FaultServer:
     tls_extensions   offered under TLS instead of `extensions`.
     hellos           version of TLS ("" in clear) at each EHLO. resumed: sessions that were.
     shown            clients' certificates.
+    may_greet        set: cleared, no greeting is said, so that all there is waits until it is set again.
     mechanisms       offered by AUTH. accounts: who may come in, with password or token; with
                      knows_certificates whoever shows one of an authority that `tls` trusts. logins: who did, and how.
     """
@@ -81,6 +88,7 @@ class FaultServer:
     quits: int = 0
     struck: int = 0                 # faults that were given
     peers: list[str] = dataclasses.field(default_factory=list)      # addresses, of each connection
+    may_greet: asyncio.Event = dataclasses.field(default_factory=open_event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -125,6 +133,7 @@ class Dialogue:
 
     async def run(self) -> None:
         with contextlib.suppress(Gone):
+            await self.server.may_greet.wait()
             await self.say("greeting", b"", b"220 fault.example ESMTP\r\n")
             while True:
                 line = await self.line()

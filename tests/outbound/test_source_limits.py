@@ -83,11 +83,13 @@ async def relay_of(
         yield relay
 
 
-async def backlogs(relay: Outgoing, *counts: int) -> list[ReadyQueue]:
-    """So many messages for each site; their ready queues."""
+async def backlogs(relay: Outgoing, server: FaultServer, *counts: int) -> list[ReadyQueue]:
+    """So many messages for each site, none of which leaves before all are there; their ready queues."""
+    server.may_greet.clear()
     for number, count in enumerate(counts):
         shop = {Attribute.TENANT: b"shop"}
         await asyncio.gather(*(relay.send(b"b@s%d.example" % number, attributes=shop) for _ in range(count)))
+    server.may_greet.set()
     return sorted(busy(relay), key=lambda ready: ready.site.name)
 
 
@@ -135,7 +137,7 @@ async def test_a_busy_site_lets_others_have_a_turn_of_the_only_connection(tmp_pa
 async def test_who_wants_one_connection_more_stands_behind_who_has_none(tmp_path: pathlib.Path, whose: str) -> None:
     """Once a site that gave up its connection was first in line, for the second that it wanted, and took it back."""
     async with fault_server() as server, relay_of(tmp_path, server, whose, connections=1) as relay:
-        busy, other = await backlogs(relay, 2000, 1)
+        busy, other = await backlogs(relay, server, 2000, 1)
         await until(lambda: other.delivered_count)
         assert busy.count, "the other's one message waited for all that was there before"
 
@@ -144,7 +146,7 @@ async def test_who_wants_one_connection_more_stands_behind_who_has_none(tmp_path
 @on_uvloop
 async def test_sites_with_backlogs_take_turns_at_few_connections(tmp_path: pathlib.Path, whose: str) -> None:
     async with fault_server() as server, relay_of(tmp_path, server, whose, connections=2) as relay:
-        queues = await backlogs(relay, 1000, 1000, 1000, 1000)
+        queues = await backlogs(relay, server, 1000, 1000, 1000, 1000)
         await until(lambda: sum(ready.delivered_count for ready in queues) >= 2000)
         assert min(ready.delivered_count for ready in queues) >= 100, [ready.delivered_count for ready in queues]
         assert server.peak == 2
@@ -169,10 +171,12 @@ async def test_who_passes_two_busy_gates_gets_through_both(tmp_path: pathlib.Pat
         outgoing(tmp_path, sites(server, 3), shaping=Shaping(tables), pools=pools) as relay,
     ):
         shop = {Attribute.TENANT: b"shop"}
+        server.may_greet.clear()            # until all of it waits
         for domain, attributes, count in (
             (b"s1.example", shop, 5000), (b"s2.example", None, 5000), (b"s0.example", shop, 5)
         ):  # fmt: skip
             await asyncio.gather(*(relay.send(b"b@" + domain, attributes=attributes) for _ in range(count)))
+        server.may_greet.set()
         both, tenants, sources = sorted(relay.scheduler.ready_queues(), key=lambda ready: ready.site.name)
         await until(lambda: both.delivered_count == 5)
         assert tenants.count and sources.count, "it was to have its turn, not what the others left"
@@ -188,7 +192,7 @@ async def test_a_place_that_is_given_back_is_taken_at_once(tmp_path: pathlib.Pat
         fault_server() as server,
         relay_of(tmp_path, server, whose, connections=1, messages_per_connection=1) as relay,
     ):
-        queues = await backlogs(relay, 200, 200)
+        queues = await backlogs(relay, server, 200, 200)
         await until(lambda: sum(ready.delivered_count for ready in queues) == 400)
         assert (server.connections, server.peak) == (400, 1)
 
@@ -221,9 +225,11 @@ async def test_the_rate_of_messages_holds(tmp_path: pathlib.Path, *, is_per_site
 async def test_sites_take_turns_at_the_rate_of_their_source(tmp_path: pathlib.Path) -> None:
     source = in_all(message_rate=Rate(50.0))
     async with fault_server() as server, relay_from(tmp_path, server, source, site_count=3) as relay:
+        server.may_greet.clear()            # until all of it waits
         for number in (0, 1, 2):
             for _ in range(30):
                 await relay.send(b"b@s%d.example" % number)
+        server.may_greet.set()
         await until(lambda: len(relay.events("delivered")) >= 45)
         first = Counter(event["to"] for event in relay.events("delivered")[:45])
         assert min(first.values()) >= 8 and len(first) == 3, first
