@@ -209,6 +209,25 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
         await asyncio.sleep(0.01)
 
 
+@contextlib.asynccontextmanager
+async def lateness() -> AsyncIterator[Callable[[], float]]:
+    """Tells how many seconds the loop has come late since: the machine's, which are no fault of what runs on it."""
+    lost_s = 0.0
+
+    async def beat() -> None:
+        nonlocal lost_s
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0.01)
+            lost_s += max(time.monotonic() - begun - 0.02, 0.0)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield lambda: lost_s
+    finally:
+        beating.cancel()
+
+
 def run(main: Any) -> Any:
     """Runs a coroutine under the loop that production uses."""
     return uvloop.run(main)

@@ -7,7 +7,8 @@ import contextlib
 import ipaddress
 import pathlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from outbound.fault_server import fault_server
@@ -26,7 +27,8 @@ SLOW = OutboundOptions(source_retry_first_s=3600, source_retry_max_s=3600, site_
 
 class Proxy:
     """Takes both kinds. reply: of CONNECT; password: the only one that is let in, None: nobody is asked.
-    silent_at: where no answer comes, and the connection stays: "methods", "password" or "connect"."""
+    silent_at: where no answer comes, and the connection stays: "methods", "password" or "connect".
+    silences: how often it has come to that."""
 
     def __init__(
         self, kind: str, *, reply: int = 0, password: bytes | None = None, silent_at: str = ""
@@ -34,6 +36,7 @@ class Proxy:
         self.kind = kind
         self.silent_at = silent_at
         self.connections = 0
+        self.silences = 0
         self.reply = reply
         self.password = password
         self.asked: list[tuple[str, str, int]] = []     # from, to, port
@@ -95,6 +98,7 @@ class Proxy:
         return address, port
 
     async def to_the_end(self, reader: asyncio.StreamReader) -> None:
+        self.silences += 1
         assert await reader.read() == b""
 
     async def by_header(self, reader: asyncio.StreamReader) -> tuple[str, int]:
@@ -131,6 +135,26 @@ def black_hole() -> Iterator[str]:
             one_more.settimeout(0.05)
             one_more.connect(listener.getsockname())
         yield "{}:{}".format(*listener.getsockname())
+
+
+def patience_by_hand(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The proxy's own time is over when the test calls what it gets: a silence is to be noticed, and nothing else that
+    may take long."""
+    limits: list[asyncio.Timeout] = []
+
+    def timeout(delay_s: float) -> asyncio.Timeout:
+        if delay_s != proxy_connect.PROXY_TIMEOUT_S:
+            return asyncio.timeout(delay_s)
+        limits.append(asyncio.timeout(None))
+        return limits[-1]
+
+    def end() -> None:
+        for each in limits:
+            with contextlib.suppress(RuntimeError):     # it has been kept
+                each.reschedule(0)
+
+    monkeypatch.setattr(proxy_connect, "asyncio", SimpleNamespace(timeout=timeout))
+    return end
 
 
 def source_by(proxy: Proxy, **options: str) -> SourceOptions:
@@ -295,7 +319,7 @@ async def test_a_proxy_that_says_nothing_suspends_its_source(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, silent_at: str, connect_timeout_s: float
 ) -> None:
     """It was the site's hosts that had timed out, and the source went on being drawn."""
-    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.2)
+    end_of_patience = patience_by_hand(monkeypatch)
     shaping = ShapingOptions(connect_timeout=Duration(connect_timeout_s))
     async with fault_server() as server, running(Proxy("socks5", password=b"secret", silent_at=silent_at)) as proxy:
         sources = {"far": source_by(proxy, user="me", password="secret")}
@@ -303,7 +327,11 @@ async def test_a_proxy_that_says_nothing_suspends_its_source(
         async with relay_by(
             tmp_path, server, {"default": {}}, sources=sources, site=site, settings=SLOW, shaping=shaping
         ) as relay:
-            await deferred_for_the_source(relay, f"SOCKS5 proxy {proxy.server} does not answer in time")
+            words = f"SOCKS5 proxy {proxy.server} does not answer in time"
+            deferred = asyncio.create_task(deferred_for_the_source(relay, words))
+            await until(lambda: proxy.silences or deferred.done())
+            end_of_patience()
+            await deferred
             assert proxy.connections == 1           # nor is the next host tried by it
             proxy.silent_at = ""
             reload(relay, {"far": source_by(proxy, user="me", password="other")})
@@ -349,12 +377,14 @@ async def test_a_destination_that_does_not_answer_behind_the_proxy_is_not_its_so
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy has let us in, and tries."""
-    monkeypatch.setattr(proxy_connect, "PROXY_TIMEOUT_S", 0.1)
+    end_of_patience = patience_by_hand(monkeypatch)
     shaping = ShapingOptions(connect_timeout=Duration(0.3))
     async with fault_server() as server, running(Proxy("socks5", password=b"secret", silent_at="connect")) as proxy:
         sources = {"far": source_by(proxy, user="me", password="secret")}
         async with relay_by(tmp_path, server, {"default": {}}, sources=sources, shaping=shaping) as relay:
             await relay.send(b"b@y.example")
+            await until(lambda: proxy.silences)
+            end_of_patience()
             (event,) = await relay.outcomes(1)
             assert (event["event"], event["status"]) == ("deferred", "4.4.1")
             assert event["reply"] == "connecting timed out"
