@@ -9,10 +9,10 @@ import time
 from collections import Counter
 
 import pytest
-from queue_harness import NextHop, Queue, run, until
+from queue_harness import NextHop, Queue, Router, run, until
 
 from angarium.model.outcome import Trouble
-from angarium.model.plan import Source
+from angarium.model.plan import Plan, Source
 from angarium.outbound.options import OutboundOptions
 from angarium.queue import inspect, orders
 from angarium.queue.options import QueueOptions, RetryOptions
@@ -177,7 +177,7 @@ def test_who_comes_does_not_pass_those_who_wait_behind(tmp_path):
 def test_first_attempts_go_before_old_retries(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
-        options = QueueOptions(retry=RetryOptions(first=1, factor=1.0, max=1, jitter=0.0))
+        options = QueueOptions(retry=RetryOptions(first=60, factor=1.0, max=60, jitter=0.0))
         queue = Queue(directory, await hop.start(), shaping=capped(3), options=options)
         for number in range(8):
             hop.rcpt[f"old{number}@y.example"] = "450 4.2.0 later"
@@ -186,7 +186,8 @@ def test_first_attempts_go_before_old_retries(tmp_path):
         hop.rcpt.clear()
         hop.transactions = 0
         await kept_busy(hop, queue)
-        await until(lambda: queue.depth["ready"] + queue.depth["behind"] == 8, 10)
+        queue.wheel.advance_by_ms(61_000)
+        await until(lambda: queue.depth["ready"] + queue.depth["behind"] == 8)
         assert queue.depth["ready"] == 3
         for number in range(8):
             await queue.send(f"new{number}@y.example")
@@ -397,19 +398,43 @@ def test_a_reload_makes_room(tmp_path):
     run(test, tmp_path)
 
 
+def last_for(router: Router, time_s: float) -> None:
+    """From now on plans end so long after the first of them."""
+    router.plans_end_mono_s = float("inf")
+
+    def plan_now(domain: bytes) -> Plan | None:
+        router.plans_end_mono_s = min(router.plans_end_mono_s, time.monotonic() + time_s)
+        return Router.plan_now(router, domain)
+
+    router.plan_now = plan_now
+
+
+async def with_a_plan_that_is_over(directory: pathlib.Path, most: int, mailboxes: list[str]) -> tuple[NextHop, Queue]:
+    """A queue in which a message for each waits behind the opener: with a plan that held when it came."""
+    for lasts_s in (0.5, 10.0):         # the longer one where the shorter is over before all of them are on the disk
+        hop = NextHop()
+        queue = Queue(directory / f"{lasts_s}", await hop.start(), shaping=capped(most))
+        last_for(queue.router, lasts_s)
+        await kept_busy(hop, queue)
+        await asyncio.gather(*(queue.send(each) for each in mailboxes))
+        if time.monotonic() < queue.router.plans_end_mono_s:
+            break
+        last_for(queue.router, float("inf"))
+        hop.release()
+        await until(lambda queue=queue: queue.is_empty)
+        await queue.close()
+    assert queue.router.asked == []
+    await until(lambda: time.monotonic() > queue.router.plans_end_mono_s)
+    return hop, queue
+
+
 def test_a_plan_that_is_over_sends_nobody_behind_to_the_dns(tmp_path):
     """They would all leave for the domain's line, and be deferred when there is no DNS."""
 
     async def test(directory: pathlib.Path) -> None:
-        hop = NextHop()
-        queue = Queue(directory, await hop.start(), shaping=capped(2))
-        queue.router.plans_end_mono_s = time.monotonic() + 0.5
-        await kept_busy(hop, queue)
-        for number in range(50):
-            await queue.send(f"{number}@y.example")
+        hop, queue = await with_a_plan_that_is_over(directory, 2, [f"{number}@y.example" for number in range(50)])
         assert queue.depth["behind"] == 48
         queue.router.slow.add(b"y.example")
-        await until(lambda: time.monotonic() > queue.router.plans_end_mono_s)
         hop.release()
         await until(lambda: queue.is_empty)
         assert in_order(hop) == [str(number) for number in range(50)]
@@ -421,14 +446,10 @@ def test_a_plan_that_is_over_sends_nobody_behind_to_the_dns(tmp_path):
 
 def test_an_order_meets_who_waits_behind_when_its_plan_is_over(tmp_path):
     async def test(directory: pathlib.Path) -> None:
-        hop = NextHop()
-        queue = Queue(directory, await hop.start(), shaping=capped(5))
-        queue.router.plans_end_mono_s = time.monotonic() + 1.0
-        await kept_busy(hop, queue)
-        for number in range(700):                       # more than a slice
-            await queue.send(f"{number}@{'y' if number % 2 else 'z'}.example")
-        await until(lambda: time.monotonic() > queue.router.plans_end_mono_s)
-        queue.router.plans_end_mono_s = float("inf")
+        # More than a slice.
+        mailboxes = [f"{number}@{'y' if number % 2 else 'z'}.example" for number in range(700)]
+        hop, queue = await with_a_plan_that_is_over(directory, 5, mailboxes)
+        last_for(queue.router, float("inf"))
         where = Selection(domain="z.example")
         queue.scheduler.set_rules([Order(name="o1", action="suspend", where=where, made_utc_s=time.time())])
         hop.release()
@@ -460,7 +481,7 @@ def test_orders_meet_who_waits_behind(tmp_path):
 def test_a_restart_finds_all_who_waited_behind(tmp_path):
     async def test(directory: pathlib.Path) -> None:
         hop = NextHop()
-        options = QueueOptions(retry=RetryOptions(first=1, factor=1.0, max=1, jitter=0.0))
+        options = QueueOptions(retry=RetryOptions(first=60, factor=1.0, max=60, jitter=0.0))
         queue = Queue(directory, await hop.start(), shaping=capped(2), options=options)
         hop.rcpt["tried@y.example"] = "450 4.2.0 later"
         await queue.send("tried@y.example")
@@ -470,7 +491,8 @@ def test_a_restart_finds_all_who_waited_behind(tmp_path):
         await kept_busy(hop, queue)
         for number in range(12):
             await queue.send(f"{number}@y.example")
-        await until(lambda: queue.depth["behind"] == 11, 10)
+        queue.wheel.advance_by_ms(61_000)
+        await until(lambda: queue.depth["behind"] == 11)
         hop.end_of_data = "451 4.3.0 gone"
         hop.release()
         hop.stop()
@@ -479,6 +501,7 @@ def test_a_restart_finds_all_who_waited_behind(tmp_path):
         hop = NextHop()
         again = Queue(directory, await hop.start(), shaping=capped(2), options=options)
         await again.recover()
+        await orders.retry(again.scheduler)             # who was tried before the end
         await until(lambda: again.is_empty)
         expected = [*(f"{number}@y.example" for number in range(12)), "tried@y.example", OPENER]
         assert sorted(hop.recipients()) == sorted(expected)
