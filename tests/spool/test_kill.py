@@ -12,6 +12,7 @@ from angarium.spool.envelope import Envelope, parse_state
 from angarium.spool.shard import Shard
 
 ROUNDS = 8
+LEAST = 70                  # messages that a round has acknowledged before its writer may be killed
 
 
 def body_of(message_id: int, length: int) -> bytes:
@@ -26,7 +27,7 @@ def run_and_kill(directory: Path, seed: int, seconds: float) -> list[str]:
             [sys.executable, str(Path(__file__).with_name("crash_writer.py")), str(directory), str(seed)],
             stdout=out,
         )
-        while log.stat().st_size == 0 and writer.poll() is None:
+        while log.read_bytes().count(b"A ") < LEAST and writer.poll() is None:
             time.sleep(0.01)
         time.sleep(seconds)
         writer.kill()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,12 @@ async def recovered(shard: Shard) -> dict[int, Recovered]:
         found.update((message.id, message) for message in some)
         await asyncio.sleep(0.001)
     return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -112,11 +119,11 @@ def test_state_and_settling_are_durable_within_the_window_without_other_mail(run
             kept = await shard.append(b"", [b"b@y"], b"x")
             before = shard.statistics()["commits"]
             await asyncio.wait_for(
-                shard.write_state(kept.id, kept.place[0], build_state([RecipientState()])), 5
+                shard.write_state(kept.id, kept.place[0], build_state([RecipientState()])), 20
             )
+            assert shard.statistics()["commits"] == before + 1
             shard.settle(kept.id, kept.place[0])
-            await asyncio.sleep(0.3)
-            assert shard.statistics()["commits"] == before + 2
+            await until(lambda: shard.statistics()["commits"] == before + 2)
 
     run(main())
 
@@ -165,9 +172,8 @@ def test_disk_use_stays_bounded_under_traffic(run, tmp_path: Path) -> None:
                 )
                 for one in batch:
                     shard.settle(one.id, one.place[0])
-            await asyncio.sleep(0.3)
-            assert shard.statistics()["segments"] <= 3
-            assert len(list((tmp_path / "00").glob("seg-*"))) <= 5
+            await until(lambda: shard.statistics()["segments"] <= 3)
+            await until(lambda: len(list((tmp_path / "00").glob("seg-*"))) <= 5)
 
     run(main())
 
@@ -280,32 +286,42 @@ def test_an_outcome_is_durable_within_the_window_however_late_in_another_it_came
     twice the time."""
 
     async def main() -> None:
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         async with opened(tmp_path, window_ms=1000) as shard:
-            stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
-            riding = shard.write_state(stored.id, stored.place[0], WAITING)
-            await asyncio.sleep(0.5)
-            assert not riding.done(), "nothing to ride on"
-            await shard.append(b"", [b"b@y.example"], b"x\r\n")
-            await riding
-            began = clock()
-            await shard.write_state(stored.id, stored.place[0], WAITING, riding.result().place[0])
-            assert 0.9 < clock() - began < 1.3
+            late_s = 9.0
+            for _ in range(5):          # again where the machine itself was late
+                stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
+                riding = shard.write_state(stored.id, stored.place[0], WAITING)
+                began = clock()
+                await asyncio.sleep(0.5)
+                assert not riding.done() or clock() - began > 0.9, "nothing to ride on"
+                is_riding, began = not riding.done(), clock()
+                await shard.append(b"", [b"b@y.example"], b"x\r\n")
+                await riding
+                sync_s, began = clock() - began, clock()
+                await shard.write_state(stored.id, stored.place[0], WAITING, riding.result().place[0])
+                assert clock() - began > 0.9
+                if is_riding:
+                    late_s = min(late_s, clock() - began - sync_s - 1.0)
+                if late_s < 0.3:
+                    break
+            assert late_s < 0.3
 
     run(main())
 
 
 def test_without_a_window_an_outcome_waits_for_nothing(run, tmp_path: Path) -> None:
     async def main() -> None:
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         async with opened(tmp_path, window_ms=0) as shard:
-            stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
-            shortest = 1.0
+            outcome_s = message_s = 9.0
             for _ in range(20):
                 began = clock()
+                stored = await shard.append(b"", [b"b@y.example"], b"x\r\n")
+                message_s, began = min(message_s, clock() - began), clock()
                 await shard.write_state(stored.id, stored.place[0], WAITING)
-                shortest = min(shortest, clock() - began)
-            assert shortest < 0.05
+                outcome_s = min(outcome_s, clock() - began)
+            assert outcome_s < message_s + 0.05
 
     run(main())
 
