@@ -16,6 +16,7 @@ Faults, by "name" or by "name TYPE":
     formerr-with-edns       only a query without EDNS is answered
     drop  drop:N            all, or the first N
     slow:SECONDS
+    held                    until release()
     truncate                over UDP only; all of it by TCP
     truncate-then-close     and TCP is closed without an answer
     wrong-id  garbage       ahead of the true answer
@@ -83,6 +84,7 @@ class DnsServer:
         self.address = f"127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._is_over = asyncio.Event()
+        self._released = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="dns-server", daemon=True)
 
     def __enter__(self) -> DnsServer:
@@ -112,6 +114,10 @@ class DnsServer:
         self._faults[key] = fault
         if fault.startswith("drop:"):
             self._drops[key] = int(fault[5:])
+
+    def release(self) -> None:
+        """What is held goes on, and nothing is held any more."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def count(self, name: str, rdtype: str) -> int:
         """How often this was asked."""
@@ -164,6 +170,8 @@ class DnsServer:
             self.peak = max(self.peak, self._under_way)
             await asyncio.sleep(float(argument))
             self._under_way -= 1
+        if fault == "held":
+            await self._released.wait()
         response = self._answer(query)
         self._damage(response, query, fault, is_tcp)
         true = response.to_wire(max_size=65535)
