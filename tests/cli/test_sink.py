@@ -76,6 +76,21 @@ def wait_until(condition: object, timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def unix_client(path: Path) -> socket.socket:
+    """A connection to a socket that is listened on soon: its name is there a moment before."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(10)
+
+    def is_connected() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            client.connect(os.fspath(path))
+            return True
+        return False
+
+    wait_until(is_connected)
+    return client
+
+
 def test_mail_is_counted_and_recorded_as_it_came(tmp_path: Path) -> None:
     record, maildir = tmp_path / "mail.jsonl", tmp_path / "box"
     with sink("--record", str(record), "--maildir", str(maildir)) as s:
@@ -222,10 +237,7 @@ def test_unix_socket_is_served(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        wait_until(lambda: path.exists() or process.poll() is not None)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
-            client.connect(os.fspath(path))
+        with unix_client(path) as client:
             assert client.recv(100).startswith(b"220 ")
     finally:
         process.terminate()

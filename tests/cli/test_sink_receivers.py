@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli.test_sink import RunningSink, codes, dialogue, sink, wait_until
+from cli.test_sink import RunningSink, codes, dialogue, sink, unix_client, wait_until
 from tls.authority import certificate, client_context, write
 
 MAIL = b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nx\r\n.\r\n"
@@ -132,10 +132,7 @@ def test_a_file_that_makes_no_sense_is_one_line_and_status_2(tmp_path: Path) -> 
 def test_several_places_are_listened_on(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with sink("--listen", f"unix:{path}") as running:
-        wait_until(path.exists)
         assert codes(dialogue(running.port, b"QUIT\r\n")) == [220, 221]
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
-            client.connect(str(path))
+        with unix_client(path) as client:
             assert client.recv(100).startswith(b"220 ")
         assert running.end()["connections"] == 2

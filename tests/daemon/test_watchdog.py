@@ -15,8 +15,12 @@ from angarium.events.journal import Journal
 from angarium.process.watchdog import Watchdog, stalls
 
 
-def a_slow_hook(seconds: float) -> None:
+def a_slow_hook(watchdog: Watchdog, seconds: float) -> None:
+    """And until it has been looked at: the watchdog's thread gets to run when the machine lets it."""
     time.sleep(seconds)
+    end = time.monotonic() + 10
+    while not watchdog._holder and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def events_of(directory: Path, *calls: Any) -> list[dict[str, Any]]:
@@ -28,7 +32,7 @@ def events_of(directory: Path, *calls: Any) -> list[dict[str, Any]]:
         watchdog = Watchdog(asyncio.get_running_loop(), Journal(fd))
         for call in calls:
             await asyncio.sleep(0.1)
-            call()
+            call(watchdog)
         await asyncio.sleep(0.1)
         watchdog.stop()
 
@@ -40,7 +44,7 @@ def events_of(directory: Path, *calls: Any) -> list[dict[str, Any]]:
 def test_what_holds_the_loop_is_named(tmp_path: Path) -> None:
     before = stalls.value
     found = [
-        event for event in events_of(tmp_path, lambda: a_slow_hook(0.4)) if "a_slow_hook" in event["holder"]
+        event for event in events_of(tmp_path, lambda dog: a_slow_hook(dog, 0.4)) if "a_slow_hook" in event["holder"]
     ]
     assert len(found) == 1
     assert found[0]["event"] == "stall"
@@ -51,9 +55,9 @@ def test_what_holds_the_loop_is_named(tmp_path: Path) -> None:
 
 
 def test_a_computation_is_told_from_a_wait(tmp_path: Path) -> None:
-    def compute() -> None:
+    def compute(watchdog: Watchdog) -> None:
         end = time.thread_time() + 0.3
-        while time.thread_time() < end:
+        while time.thread_time() < end or not watchdog._holder:
             pass
 
     (found,) = [event for event in events_of(tmp_path, compute) if "compute" in event["holder"]]
@@ -61,5 +65,5 @@ def test_a_computation_is_told_from_a_wait(tmp_path: Path) -> None:
 
 
 def test_two_stalls_are_two_events(tmp_path: Path) -> None:
-    found = events_of(tmp_path, lambda: a_slow_hook(0.3), lambda: a_slow_hook(0.3))
+    found = events_of(tmp_path, *[lambda dog: a_slow_hook(dog, 0.3)] * 2)
     assert len([event for event in found if "a_slow_hook" in event["holder"]]) == 2

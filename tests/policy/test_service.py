@@ -15,7 +15,7 @@ from inbound.intake_harness import run
 from policy.policy_server import Question, policy_server
 
 from angarium.events.journal import Journal
-from angarium.model.units import decode_unit
+from angarium.model.units import Duration, decode_unit
 from angarium.policy.delegation import Dunno, Refuse
 from angarium.policy.options import ServiceOptions
 from angarium.policy.service import PolicyService
@@ -103,6 +103,7 @@ def test_no_answer_is_the_default_and_the_connection_is_not_kept(
             assert await service.ask({}) == DOWN
             assert reason in log.reasons()[0]
             server.answer = lambda _: b"action=DUNNO\n\n"
+            service.options = msgspec.structs.replace(service.options, timeout=Duration(20))
             assert await service.ask({}) == Dunno()
             assert server.connections == 2
             service.close()
