@@ -92,6 +92,7 @@ class TrivialOwner:
 
 
 owner = TrivialOwner(sys.argv[1])
-supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=0.2)
+# Whoever does what it is told has the time that it needs.
+supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=0.2 if owner.manner in ("stubborn", "waiting") else 15.0)
 status = supervisor.run()
 owner.log("over", status=status, failure=supervisor.failure)

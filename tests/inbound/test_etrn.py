@@ -57,6 +57,12 @@ def test_who_may_ask_for_what(host: str, login: str | None, node: str, may: bool
     assert RULES.allows(node, Asker(host, login)) is may
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that is over at once is told so, whenever the machine gets to it."""
+    monkeypatch.setattr(etrn, "ANSWER_S", 600.0)
+
+
 async def ask(desk: EtrnDesk, argument: bytes, host: str = "192.0.2.7") -> bytes:
     asker = Asker(host)
     asker.reply = asyncio.get_running_loop().create_future()
