@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,48 @@ def metrics(relay: RelayProcess) -> dict[str, float]:
     return values
 
 
+def workers(relay: RelayProcess) -> list[dict[str, Any]]:
+    """What all workers say of themselves, by their numbers: the supervisor waits two seconds for one, this for all.
+
+    Each of them has then heard what the supervisor had told it before it was asked.
+    """
+
+    def answers() -> list[dict[str, Any]]:
+        status, text = admin_get(relay, "/v1/status")
+        assert status == 200
+        found = [each for each in json.loads(text)["workers"] if each["figures"]]
+        return found if len(found) == relay.workers_wanted else []
+
+    return wait_for(answers, "all workers answer")
+
+
 def figures(relay: RelayProcess) -> list[dict[str, Any]]:
-    """What each worker that answers says of itself, as it is now: /metrics has the spool's every two seconds."""
-    status, text = admin_get(relay, "/v1/status")
-    assert status == 200
-    return [each["figures"] for each in json.loads(text)["workers"] if each["figures"]]
+    """Those of each worker as they are now: /metrics has the spool's every two seconds."""
+    return [each["figures"] for each in workers(relay)]
+
+
+def wait_until_loaded(relay: RelayProcess) -> None:
+    """A relay serves while it loads its backlog: until all of that is in the queue."""
+    wait_for(lambda: not any(each["loading"] for each in figures(relay)), "backlogs are loaded")
+
+
+def worker_of(relay: RelayProcess, client: socket.socket) -> int:
+    """Process id of the worker that has accepted this connection, by TCP over IPv4; 0: nobody has yet."""
+    ports = f":{relay.port:04X}", f":{client.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(ports[0]) and row[2].endswith(ports[1])}
+    return next((pid for pid in relay.workers() if ours & open_sockets(pid)), 0)
+
+
+def open_sockets(pid: int) -> set[str]:
+    """What a process has open, as the links in its /proc/PID/fd name them."""
+    found = set[str]()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            link = os.readlink(each)
+            if link.startswith("socket:"):
+                found.add(link)
+    return found
 
 
 def queued_ids(relay: RelayProcess) -> list[str]:
@@ -89,12 +127,13 @@ def wait_until_empty(relay: RelayProcess, patience_s: float = 20.0) -> None:
     """Until backlogs are loaded and no message is in any worker's queue."""
 
     def is_empty() -> bool:
-        done = relay.command("status", "--json")
-        if done.returncode != 0:
+        try:
+            status, text = admin_get(relay, "/v1/status")
+        except (OSError, http.client.HTTPException):  # it is starting
             return False
-        figures = [worker["figures"] for worker in json.loads(done.stdout)["workers"]]
-        return len(figures) == relay.workers_wanted and all(
-            each and not each["loading"] and not each["messages"] for each in figures
+        found = [worker["figures"] for worker in json.loads(text)["workers"]] if status == 200 else []
+        return len(found) == relay.workers_wanted and all(
+            each and not each["loading"] and not each["messages"] for each in found
         )
 
     wait_for(is_empty, "the queue is empty", patience_s)

@@ -6,7 +6,7 @@ import re
 import socket
 from typing import Self
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0  # for one wait, or for sending a message of megabytes into a slow disk
 
 
 class SmtpClient:
