@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import NO_RETRY, metrics, queued_ids, wait_until_empty
+from end_to_end.relay import NO_RETRY, metrics, queued_ids, wait_until_empty, wait_until_loaded
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -113,6 +113,7 @@ def test_damage_met_by_the_home_worker_of_a_site_is_told_for_the_shard_that_it_l
         damaged = {(shard_name(decode_id(each) >> 56), *damage(relay.spool, each)) for each in victims}
         is_closed = False
         relay.start()
+        wait_until_loaded(relay)
         assert relay.command("queue", "retry", "--all").returncode == 0
         wait_for(lambda: len(relay.events("spool-damaged")) == 2, "the damage in both shards is told")
         assert set(places(relay, "spool-damaged")) == damaged
@@ -138,7 +139,9 @@ def test_a_torn_end_is_told_apart_from_damage_before_it(tmp_path: Path) -> None:
             octets.write(bytes(64 << 10))
         end = last.segment_serial, last.offset
         relay.start()
-        wait_for(lambda: relay.events("spool-unread"), "the start has told what it found")
+        wait_until_loaded(relay)
+        names = "spool-damaged", "spool-torn", "spool-unread"
+        wait_for(lambda: len(relay.events(*names)) == 3, "the start has told what it found")
         assert places(relay, "spool-damaged") == [("00", *middle)]
         assert places(relay, "spool-torn") == [("00", *end)]
         assert [(each["shard"], each["segment"]) for each in relay.events("spool-unread")] == [("00", middle[0])]

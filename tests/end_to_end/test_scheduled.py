@@ -8,6 +8,7 @@ from pathlib import Path
 from end_to_end.next_hop import NextHop
 from end_to_end.relay import MESSAGE, clean_relay, queue, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
+from relay_process import wait_for
 
 LISTENER = """
 relay_from = ["127.0.0.0/8"]
@@ -26,7 +27,7 @@ def test_it_is_held_over_a_restart_and_leaves_without_its_field(tmp_path: Path) 
             hop.wait_for_count(1)
         assert [delivery.to for delivery in hop.deliveries] == [["now@y.example"]]
         with clean_relay(tmp_path, hop.route, listener=LISTENER) as relay:
-            (held,) = queue(relay)
+            (held,) = wait_for(lambda: queue(relay), "the backlog is loaded")
             assert held["id"] == id_
             explained = relay.command("explain", id_).stdout
             assert "set a time before which it is not tried" in explained.splitlines()[0]
