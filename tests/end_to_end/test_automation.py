@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, fix_port, outcomes, queue, wait_until_empty
+from end_to_end.relay import MESSAGE, NO_RETRY, clean_relay, fix_port, outcomes, queue, wait_until_empty, workers
 from end_to_end.smtp_client import SmtpClient
 from relay_process import wait_for
 
@@ -44,16 +44,17 @@ def test_the_example_of_the_page_does_what_it_says(tmp_path: Path) -> None:
 
             # Both workers hold mail back, also after a restart.
             name = began["name"]
-            for _ in range(2):
+            for held in (6, 12):
                 wait_for(lambda: f"\n{name}  " in relay.command("automation", "list").stdout, "it is in force")
+                assert workers(relay), "and each worker has heard of it"
                 for number in range(6):
                     with SmtpClient(relay.port) as client:
                         client.send(MESSAGE, f"quiet{number}@z.example")
-                wait_for(lambda: not queue(relay, "--state", "ready"), "nothing is ready")
-                assert len(queue(relay, "--state", "suspended")) % 6 == 0 and not hop.deliveries
+                wait_for(lambda held=held: len(queue(relay, "--state", "suspended")) == held, "all are held back")
+                assert not hop.deliveries
                 assert relay.stop() == 0
                 relay.start()
-            assert len(queue(relay, "--state", "suspended")) == 12
+            wait_for(lambda: len(queue(relay, "--state", "suspended")) == 12, "they are loaded")
 
             (text,) = re.findall(r"```console example\n(.*?)```", PAGE.read_text(), re.DOTALL)
             text = re.sub(r"(127\.0\.0\.1\]?):2526", rf"\1:{hop.port}", text)
@@ -131,6 +132,7 @@ def test_a_campaign_that_was_suspended_comes_back_in_steps_in_all_workers(tmp_pa
             with SmtpClient(relay.port) as client:
                 client.send(spring, "loud@y.example")
             wait_for(lambda: relay.events("automation"), "the campaign is suspended")
+            assert workers(relay), "and each worker has heard of it"
             for number in range(6):
                 with SmtpClient(relay.port) as client:
                     client.send(spring, f"a{number}@y.example")

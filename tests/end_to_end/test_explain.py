@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dns_server import DnsServer
 from end_to_end.next_hop import SILENCE, NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, clean_relay, metrics
+from end_to_end.relay import MESSAGE, NO_RETRY, admin_get, clean_relay, metrics, workers
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
@@ -142,7 +142,7 @@ def test_an_address_of_which_nothing_is_queued_is_told_its_way(tmp_path: Path) -
         "second.example": {"A": ["127.0.0.26"]},
     }
     with DnsServer(records, {"y.example MX": "secure"}) as dns:
-        config = f'[resolver]\nnameservers = ["{dns.address}"]\ntrust_ad = true\n'
+        config = f'[resolver]\nnameservers = ["{dns.address}"]\ntrust_ad = true\ntimeout = "20s"\n'
         with clean_relay(tmp_path, config, workers=2) as relay:
             answer = explained(relay, "user@Y.example")
             assert answer["verdict"] == "nothing waits, and a message would be tried at once"
@@ -202,6 +202,7 @@ def test_what_automation_leaves_a_tenant_is_told_with_its_rule_and_use(tmp_path:
             with SmtpClient(relay.port) as client:
                 client.send(MESSAGE, "loud@y.example")
                 wait_for(lambda: relay.events("automation"), "the tenant is held to one connection")
+                assert workers(relay), "and the worker has heard of it"
                 first = client.send(MESSAGE, "a@y.example")
                 wait_for(lambda: "in hand" in verdict(relay, first), "the first has it")
                 second = client.send(MESSAGE, "b@y.example")
@@ -226,6 +227,7 @@ def test_what_automation_leaves_a_whole_site_is_told_in_the_place_of_its_limit(t
         with clean_relay(tmp_path, config, workers=1) as relay, SmtpClient(relay.port) as client:
             client.send(MESSAGE, "loud@y.example")
             wait_for(lambda: relay.events("automation"), "the site is held to one connection")
+            assert workers(relay), "and the worker has heard of it"
             first = client.send(MESSAGE, "a@y.example")
             wait_for(lambda: "in hand" in verdict(relay, first), "the first has it")
             second = client.send(MESSAGE, "b@y.example")
