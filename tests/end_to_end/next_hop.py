@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -67,10 +68,20 @@ def without_trace(message: bytes) -> bytes:
             return message[end:]
 
 
+def is_open(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has not ended it. By TCP; a unix socket is open until we know better."""
+    sock = writer.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return sock is not None
+    return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01")  # TCP_ESTABLISHED
+
+
 class NextHop:
     """A context manager. address: where to listen (port 0: any). Lists only ever grow.
 
     hellos  (client's address, EHLO or LHLO line) in their order.
+    open_now, peak  connections; the peak is of those that the other side had not ended by then, as the kernel has it:
+                    of the end of one this hop may hear behind the beginning of the next.
     take  gets each delivery, in this hop's thread and before its 250, instead of the list `deliveries`.
     """
 
@@ -100,6 +111,7 @@ class NextHop:
         self.connections = 0
         self.open_now = 0
         self.peak = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._listening = threading.Event()
@@ -164,12 +176,14 @@ class NextHop:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_now += 1
-        self.peak = max(self.peak, self.open_now)
+        self._writers.add(writer)
+        self.peak = max(self.peak, sum(map(is_open, self._writers)))
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, _OverError):
                 await _Dialogue(self, self.connections, reader, writer).run()
         finally:
             self.open_now -= 1
+            self._writers.discard(writer)
             writer.close()
 
     def fault(self, verb: str, line: bytes) -> Fault:
