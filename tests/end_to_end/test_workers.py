@@ -9,21 +9,52 @@ import time
 from pathlib import Path
 
 import pytest
-from end_to_end.next_hop import NextHop
-from end_to_end.relay import MESSAGE, NO_RETRY, QUICK_RETRY, clean_relay, metrics, queue, wait_until_empty
+from end_to_end.next_hop import CLOSE, NextHop
+from end_to_end.relay import (
+    MESSAGE,
+    NO_RETRY,
+    QUICK_RETRY,
+    clean_relay,
+    metrics,
+    queue,
+    wait_until_empty,
+    worker_of,
+)
 from end_to_end.smtp_client import SmtpClient
 from relay_process import RelayProcess, wait_for
 
 
-def fill(port: int, count: int, sessions: int = 8, domains: tuple[str, ...] = ("y.example",)) -> None:
-    """`count` messages by so many sessions at once, so that every worker gets some; to each domain in turn."""
+def sessions_of_all(relay: RelayProcess, count: int) -> list[SmtpClient]:
+    """So many sessions, to each worker its part. Left to the kernel that is chance, and while a worker is held up for
+    more than a second, as on a busy machine, others accept for it.
+    """
+    of_worker: dict[int, list[SmtpClient]] = {}
+    most = -(-count // relay.workers_wanted)
 
-    def send(first: int) -> None:
-        with SmtpClient(port) as client:
+    def joins() -> bool:
+        client = SmtpClient(relay.port)
+        found = of_worker.setdefault(worker_of(relay, client.socket), [])
+        if len(found) == most:
+            client.close()
+            return False
+        found.append(client)
+        return True
+
+    for _ in range(count):
+        wait_for(joins, "each worker has its part of the sessions")
+    return [client for found in of_worker.values() for client in found]
+
+
+def fill(relay: RelayProcess, count: int, sessions: int = 8, domains: tuple[str, ...] = ("y.example",)) -> None:
+    """`count` messages by so many sessions at once, to every worker its part of them; to each domain in turn."""
+
+    def send(first: int, client: SmtpClient) -> None:
+        with client:
             for number in range(first, count, sessions):
                 client.send(MESSAGE, f"r{number}@{domains[number // sessions % len(domains)]}")
 
-    threads = [threading.Thread(target=send, args=(first,)) for first in range(sessions)]
+    clients = sessions_of_all(relay, sessions)
+    threads = [threading.Thread(target=send, args=(first, client)) for first, client in enumerate(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -42,7 +73,7 @@ def test_no_shard_is_orphaned_when_three_workers_become_one_and_two(tmp_path: Pa
     with NextHop(faults={"RCPT": lambda _: b"450 4.2.0 later"}) as hop:
         config = hop.route + NO_RETRY
         with clean_relay(tmp_path, config, workers=3) as relay:
-            fill(relay.port, 60, sessions=24)
+            fill(relay, 60, sessions=24)
             wait_for(lambda: len(relay.events("deferred")) == 60, "all are deferred")
             assert len(list((tmp_path / "spool").glob("[0-9][0-9]"))) == 3
             assert len({each["id"][:2] for each in queue(relay)}) > 1, "several shards have mail"
@@ -61,12 +92,12 @@ def test_a_killed_workers_queue_goes_on_within_seconds_and_the_other_worker_neve
     with NextHop(faults={"RCPT": lambda _: b"450 4.2.0 later"}) as hop, RelayProcess(
         tmp_path, hop.route + QUICK_RETRY, workers=2
     ) as relay:
-        fill(relay.port, 40, sessions=16)
+        fill(relay, 40, sessions=16)
         wait_for(lambda: len(relay.events("deferred")) >= 40, "all were tried")
         first, second = relay.workers()
         os.kill(first, signal.SIGKILL)
         hop.faults.clear()
-        wait_for(lambda: len(hop.deliveries) >= 40, "all are delivered", 10)
+        wait_for(lambda: len(hop.deliveries) >= 40, "all are delivered")
         assert second in relay.workers()
         wait_until_empty(relay)
         assert set(recipients(hop)) == set(wanted(40))
@@ -78,7 +109,7 @@ def test_the_connection_limit_holds_for_the_whole_machine(tmp_path: Path) -> Non
     with NextHop(faults=slow) as hop:
         config = f"{hop.route}[shaping.default]\nconnections = 3\n"
         with clean_relay(tmp_path, config, workers=2) as relay:
-            fill(relay.port, 300, sessions=16)
+            fill(relay, 300, sessions=16)
             hop.wait_for_count(300)
             wait_until_empty(relay)
         assert 1 < hop.peak <= 3
@@ -90,7 +121,7 @@ def test_one_connection_for_two_workers_serves_both(tmp_path: Path) -> None:
     with NextHop() as hop:
         config = f"{hop.route}[shaping.default]\nconnections = 1\n"
         with clean_relay(tmp_path, config, workers=2) as relay:
-            fill(relay.port, 200, sessions=16)
+            fill(relay, 200, sessions=16)
             hop.wait_for_count(200)
             wait_until_empty(relay)
         assert hop.peak == 1
@@ -98,19 +129,22 @@ def test_one_connection_for_two_workers_serves_both(tmp_path: Path) -> None:
 
 
 def test_the_rate_holds_for_the_whole_machine(tmp_path: Path) -> None:
-    with NextHop() as hop:
+    is_filled = threading.Event()
+    with NextHop(faults={"greeting": lambda _: None if is_filled.wait(100) else CLOSE}) as hop:
         config = f'{hop.route}[shaping.default]\nmessage_rate = "50/s"\n'
         with clean_relay(tmp_path, config, workers=2) as relay:
-            fill(relay.port, 150, sessions=16)
+            fill(relay, 150, sessions=16)
+            is_filled.set()
             hop.wait_for_count(150)
             wait_until_empty(relay)
         times = [delivery.at_mono_s for delivery in hop.deliveries]
-        took_s = times[-1] - times[0]
-        # A burst of a tenth of a second's worth is allowed. Once the relay kept to half the rate: its timers were
-        # ticks of 100 ms, rounded up.
-        assert (150 - 1 - 5) / 50 * 0.95 <= took_s <= 150 / 50 * 1.4
+        # A burst of a tenth of a second's worth is allowed.
+        assert times[-1] - times[0] >= (150 - 1 - 5) / 50 * 0.95
         for start in range(0, 100, 10):
             assert times[start + 49] - times[start] > 0.7, "in no stretch faster than the rate and its burst"
+        # Once the relay kept to half the rate: its timers were ticks of 100 ms, rounded up. The best stretch of half a
+        # second tells: a machine that holds somebody up for a while slows down the others, not this one.
+        assert min(times[start + 25] - times[start] for start in range(10, 125)) <= 25 / 50 * 1.4
 
 
 OVER_TWO_SITES = {
@@ -132,7 +166,7 @@ def test_one_rate_for_two_sites_over_two_workers(tmp_path: Path, limits: str) ->
             f"{limits}"
         )
         with clean_relay(tmp_path, config, workers=2) as relay:
-            filling = threading.Thread(target=fill, args=(relay.port, count, 20, ("a.example", "b.example")))
+            filling = threading.Thread(target=fill, args=(relay, count, 20, ("a.example", "b.example")))
             filling.start()
             wait_for(lambda: len(first.deliveries) + len(second.deliveries) == count, "all are delivered", 30)
             filling.join()
@@ -151,7 +185,7 @@ def test_messages_per_connection_is_kept_to(tmp_path: Path) -> None:
     with NextHop() as hop:
         config = f"{hop.route}[shaping.default]\nmessages_per_connection = 5\n"
         with clean_relay(tmp_path, config, workers=2) as relay:
-            fill(relay.port, 100)
+            fill(relay, 100)
             hop.wait_for_count(100)
             wait_until_empty(relay)
         of_connection: dict[int, int] = {}
@@ -162,13 +196,13 @@ def test_messages_per_connection_is_kept_to(tmp_path: Path) -> None:
 
 def test_counters_add_up_over_workers(tmp_path: Path) -> None:
     with NextHop() as hop, clean_relay(tmp_path, hop.route, workers=2) as relay:
-        fill(relay.port, 100)
+        fill(relay, 100)
         hop.wait_for_count(100)
         wait_until_empty(relay)
+        wait_for(lambda: metrics(relay)["angarium_in_sessions"] == 0, "that clients have left is noticed")
         values = metrics(relay)
         assert values["angarium_in_messages_total"] == 100
         assert values["angarium_recipients_delivered_total"] == 100
-        assert values["angarium_in_sessions"] == 0
         assert values["angarium_queue_messages"] == 0
         assert values["angarium_queue_recipients"] == 0
 
@@ -180,8 +214,9 @@ def test_a_reload_while_mail_flows_loses_nothing(tmp_path: Path) -> None:
     def load(session: int) -> None:
         with SmtpClient(relay.port) as client:
             while not is_over.is_set():
-                sent.append(f"r{session}.{len(sent)}@y.example")
-                client.send(MESSAGE, sent[-1])
+                mailbox = f"r{session}.{len(sent)}@y.example"
+                sent.append(mailbox)  # the last one may be another session's by now
+                client.send(MESSAGE, mailbox)
 
     with NextHop() as first, NextHop() as second, clean_relay(tmp_path, first.route, workers=2) as relay:
         threads = [threading.Thread(target=load, args=(session,)) for session in range(1, 5)]
