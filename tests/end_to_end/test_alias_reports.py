@@ -9,6 +9,7 @@ from end_to_end.next_hop import EXTENSIONS, Delivery, NextHop
 from end_to_end.relay import clean_relay, wait_until_empty
 from end_to_end.smtp_client import SmtpClient
 from end_to_end.test_reports import MESSAGE, parts_of, refuse_nobody
+from relay_process import wait_for
 
 ALIASES = "info: you, nobody\nstaff: you, us\nsolo: nobody\n"
 ASKED = " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;old+2Binfo@list.example"
@@ -77,11 +78,12 @@ def test_who_did_not_ask_hears_of_failures_only_and_an_alias_for_one_is_no_list(
 
 def test_that_it_was_expanded_is_told_once_though_the_relay_is_killed(tmp_path: Path) -> None:
     faults = {"RCPT": lambda _: b"450 4.2.0 later"}
-    with NextHop(faults=faults) as hop, clean_relay(tmp_path, config(tmp_path) + hop.route) as relay:
+    retry = '[queue.default]\nretry = { first = "1s", max = "1s" }\n'  # of what is deferred before it is killed, too
+    with NextHop(faults=faults) as hop, clean_relay(tmp_path, config(tmp_path) + retry + hop.route) as relay:
         with SmtpClient(relay.port) as client:
             client.send(MESSAGE, "staff@y.example", rcpt=ASKED)
         relay.kill()
-        relay.write_config(config(tmp_path) + '[queue.default]\nretry = { first = "1s", max = "1s" }\n' + hop.route)
+        wait_for(lambda: not hop.open_now, "the hop has read, and refused, all that was said to it")
         hop.faults.clear()
         relay.start()
         wait_until_empty(relay, 60.0)

@@ -100,6 +100,7 @@ def test_mail_in_hand_at_sigterm_is_finished_or_kept(tmp_path: Path) -> None:
             for number in range(200):
                 clients[number % 4].send(MESSAGE, f"r{number}@y.example")
             relay.signal(signal.SIGTERM)
+            assert relay.wait() == 0  # told a second time it would end at once
             for client in clients:
                 client.close()
         with clean_relay(tmp_path, hop.route + NO_RETRY, workers=2) as relay:
@@ -111,7 +112,7 @@ def test_mail_in_hand_at_sigterm_is_finished_or_kept(tmp_path: Path) -> None:
 
 
 def test_mail_expires_with_a_report(tmp_path: Path) -> None:
-    config = '[queue.default]\nretry = { first = "300ms", factor = 1.0, max = "300ms" }\nmax_age = "1s"\n'
+    config = '[queue.default]\nretry = { first = "300ms", factor = 1.0, max = "300ms" }\nmax_age = "6s"\n'
     faults = {"RCPT": lambda line: b"451 4.7.1 greylisted" if b"never@" in line else None}
     with NextHop(faults=faults) as hop, clean_relay(tmp_path, hop.route + config) as relay:
         with SmtpClient(relay.port) as client:
