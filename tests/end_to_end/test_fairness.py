@@ -37,12 +37,12 @@ def test_single_messages_go_before_a_campaign_and_tenants_have_their_weights(tmp
 
     def at_end(_: bytes) -> None:
         at_work.set()
-        may_go.wait(20)  # one connection: nobody else is kept waiting by this
+        may_go.wait(100)  # one connection: nobody else is kept waiting by this
 
     with NextHop(faults={"END": at_end}) as hop, clean_relay(tmp_path, example(tmp_path, hop.port)) as relay:
         with SmtpClient(relay.port) as client:
             send(client, "a@opener.example", "opener")
-            at_work.wait(20)
+            assert at_work.wait(20), "the connection is in use"
             for number in range(60):
                 send(client, "news@shop.example", f"campaign{number}", "List-Unsubscribe: <mailto:u@shop.example>\r\n")
             for number in range(30):
@@ -50,7 +50,7 @@ def test_single_messages_go_before_a_campaign_and_tenants_have_their_weights(tmp
             send(client, "reset@shop.example", "reset")
             send(client, "a@other.example", "other")
         may_go.set()
-        wait_until_empty(relay)
+        wait_until_empty(relay, 60)
         order = [delivery.to[0].partition("@")[0] for delivery in hop.deliveries]
         assert order[0] == "opener"
         assert order.index("reset") <= 6

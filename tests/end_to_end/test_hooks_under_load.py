@@ -288,7 +288,7 @@ def test_every_message_gets_the_verdicts_of_its_own_hooks(tmp_path: Path) -> Non
         text = HOOKS.replace("ASKS", ASKS).replace("ROOT", str(tmp_path)).replace("HOP", hop.url)
         hooks.write_text(text.replace("CONNECT.get", f"{CONNECT!r}.get"))
         config = (
-            f'[policy]\nfile = "{hooks}"\ntimeout = "3s"\n'
+            f'[policy]\nfile = "{hooks}"\ntimeout = "6s"\n'
             '[source.one]\naddress = "127.0.0.1"\n[source.two]\naddress = "127.0.0.2"\n'
             "[pool.default]\nsources = { one = 1 }\n[pool.second]\nsources = { two = 1 }\n"
         )
@@ -305,7 +305,7 @@ def test_every_message_gets_the_verdicts_of_its_own_hooks(tmp_path: Path) -> Non
             expected = Counter((m.way, path) for m in messages if m.way != "held" for path in m.arrives_at)
             held = {m.name for m in messages if m.way == "held" and m.arrives_at}
             assert len(expected) > 300 and len(held) > 10, "the dice have fallen"
-            wait_for(lambda: len(relay.events("delivered")) >= expected.total(), "mail is delivered")
+            wait_for(lambda: len(relay.events("delivered")) >= expected.total(), "mail is delivered", 60)
             delivered = relay.events("delivered")
             assert Counter(each["to"] for each in delivered) == Counter(path for _, path in expected.elements())
             assert {each["source"] for each in delivered if "/pool@" in each["to"]} == {"two"}
@@ -331,7 +331,7 @@ def test_every_message_gets_the_verdicts_of_its_own_hooks(tmp_path: Path) -> Non
             assert len(waiting) == len(held), "nothing but what is held is in the queue"
 
             told = tmp_path / "told"
-            wait_for(lambda: len(told.read_text().splitlines()) >= expected.total(), "all outcomes are told")
+            wait_for(lambda: len(told.read_text().splitlines()) >= expected.total(), "all outcomes are told", 60)
             assert Counter(line.split()[2] for line in told.read_text().splitlines()) == Counter(
                 each["to"] for each in delivered
             )

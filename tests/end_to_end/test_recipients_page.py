@@ -75,6 +75,7 @@ def hook_example(directory: Path, hop_port: int, directory_port: int) -> str:
     (directory / "policy.py").write_text(blocks["python"].replace("10389", str(directory_port)))
     (directory / "users").write_text("bob\n")
     text = blocks["toml"].replace("/etc/angarium/", f"{directory}/")
+    text = text.replace("[policy]\n", '[policy]\ntimeout = "30s"\n')
     return text.replace("lmtp://10.0.0.9:24", f"smtp://127.0.0.1:{hop_port}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from end_to_end.next_hop import NextHop
-from end_to_end.relay import MESSAGE, clean_relay, metrics
+from end_to_end.relay import MESSAGE, clean_relay, metrics, worker_of
 from end_to_end.smtp_client import SmtpClient
 from end_to_end.test_hostile_clients import memory_octets, wait_for_no_sessions
 from relay_process import RelayProcess, maildir_route, wait_for
@@ -96,8 +96,24 @@ def test_a_listeners_sessions_are_limited_over_all_workers_and_a_dead_one_gives_
     with NextHop() as hop, RelayProcess(tmp_path, config + hop.route, workers=2, listener=listener) as relay:
         clients: list[socket.socket] = []
         with all_closed(clients):
-            codes: list[int] = []
-            for _ in range(100):
+            # Both serve somebody; the other 18 places are whoever's.
+            places = (relay.port, "127.0.0.2")
+            clients.append(connect(*places))
+            codes = [first_code(clients[0])]
+
+            def is_served_by_the_other() -> bool:
+                client = connect(*places)
+                code = first_code(client)
+                if worker_of(relay, client) in (0, worker_of(relay, clients[0])):
+                    client.close()
+                    wait_for(lambda: metrics(relay)["angarium_in_sessions"] == 1, "its place is free")
+                    return False
+                clients.append(client)
+                codes.append(code)
+                return True
+
+            wait_for(is_served_by_the_other, "both workers serve")
+            while len(codes) < 100:
                 # One after the other: of a crowd the worker that wakes up first would take all places.
                 clients.append(connect(relay.port, "127.0.0.2"))
                 codes.append(first_code(clients[-1]))
@@ -151,7 +167,7 @@ def test_slowloris_clients_are_ended_whatever_they_trickle(tmp_path: Path, where
     """An octet of a command, or of message data, every moment: when they are many the load is high and the time that
     they have short, until they are few again. Ordinary mail goes on beside them."""
     listener = f"{PUBLIC}\nmax_sessions = 40"
-    config = '[admission.tight]\ncommand_timeout = "1s"\ndata_timeout = "1s"\nmessage_time = "2s"\n'
+    config = '[admission.tight]\ncommand_timeout = "8s"\ndata_timeout = "8s"\nmessage_time = "10s"\n'
     with NextHop() as hop, clean_relay(tmp_path, config + hop.route, listener=listener) as relay:
         crawlers = [SmtpClient(relay.port) for _ in range(34)]
         for client in crawlers if where == "data" else []:
@@ -160,7 +176,7 @@ def test_slowloris_clients_are_ended_whatever_they_trickle(tmp_path: Path, where
         ended: set[int] = set()
         began = time.monotonic()
         while len(crawlers) - len(ended) >= 24:  # three fifths of max_sessions
-            assert time.monotonic() - began < 20, "they hold on"
+            assert time.monotonic() - began < 60, "they hold on"
             for number, client in enumerate(crawlers):
                 if number not in ended and select.select([client.socket], [], [], 0)[0]:
                     assert client.reply()[0] == 421
