@@ -59,8 +59,9 @@ class Asker(threading.Thread):
             with SmtpClient(self.port) as client:
                 for _ in range(ROUNDS_A_SESSION):
                     client.say(b"MAIL FROM:<a@x.example>\r\n" + rcpts + b"RSET\r\n")
-                    self.judge(client.codes(len(asked) + 2)[1:-1])
-                    self.rounds += 1
+                    codes = client.codes(len(asked) + 2)[1:-1]
+                    self.rounds += 1  # first: whoever sees a new generation sees a round more as well
+                    self.judge(codes)
 
     def judge(self, codes: list[int]) -> None:
         *known, second, nobody = codes[1:]

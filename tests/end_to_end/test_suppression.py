@@ -40,7 +40,7 @@ def test_what_failed_is_refused_by_every_worker_and_after_a_restart(tmp_path: Pa
         assert rcpt(relay, "gone@y.example", "")[0] == 250  # a report: who sends it does not keep our lists
         rejected = wait_for(lambda: relay.events("rejected"), "the refusals are told")
         assert {event["reason"] for event in rejected} == {"suppressed"}
-        assert metrics(relay)["angarium_suppression_listed_total"] == 1
+        wait_for(lambda: metrics(relay)["angarium_suppression_listed_total"] == 1, "it is counted")
         assert relay.stop() == 0
         relay.start()
         assert rcpt(relay, "gone@y.example") == reply
@@ -87,6 +87,7 @@ def test_a_bounce_that_a_trace_vouches_for_lists_its_recipient_and_hearsay_does_
             # a trace of one recipient, in a report that tells of another
             client.send(report("qmail", trace), trace, reverse_path="")
         wait_until_listed(relay, "u3@y.example")
+        wait_for(lambda: len(relay.events("bounce")) == 2, "both bounces are told")
         first, second = relay.events("bounce")
         assert (first["to"], second["to"], second["reported"]) == ("u2@y.example", "u3@y.example", "u2@y.example")
         assert relay.command("suppress", "check", "u2@y.example").returncode == 1
