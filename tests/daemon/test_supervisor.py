@@ -92,6 +92,16 @@ def test_a_task_that_never_ends_holds_up_no_stop(run: Any) -> None:
     assert not running.events("worker-killed")
 
 
+def test_who_is_told_to_stop_while_workers_open_begins_nothing_more(run: Any) -> None:
+    """A worker says that it serves before it drains: what the owner began then, nobody told to end."""
+    running = run("slow")
+    wait_for(lambda: running.events("opening"), "a worker opens")
+    running.process.terminate()
+    over = running.over()
+    assert (over["status"], over["failure"]) == (0, "")
+    assert not running.events("ready")
+
+
 def test_a_worker_that_dies_at_start_ends_everything_with_2(run: Any) -> None:
     over = run("die-at-start", 2).over()
     assert over["status"] == 2

@@ -7,6 +7,7 @@ MANNER  serve             answers status, drains at once
         cannot-start      says that it cannot start, and why
         stubborn          does not stop when told
         waiting           as serve; the owner waits for what never comes
+        slow              as waiting; opens for half a second
 Events are JSON lines on stdout; the last line is {"event": "over", "status": ..., "failure": ...}.
 """
 
@@ -24,6 +25,9 @@ from angarium.model.errors import SpoolError
 from angarium.process import worker
 from angarium.process.control import Status
 from angarium.process.supervisor import Seat, Supervisor
+
+# Whoever does what it is told has the time that it needs.
+DRAIN_S = {"stubborn": 0.2, "waiting": 0.2, "slow": 60.0}
 
 
 class NothingRelay:
@@ -67,6 +71,9 @@ class TrivialOwner:
         async def open_relay(loop: asyncio.AbstractEventLoop) -> Any:
             if self.manner == "cannot-start":
                 raise SpoolError("spool shard 00 is on fire")
+            if self.manner == "slow":
+                self.log("opening")
+                await asyncio.sleep(0.5)
             return NothingRelay(loop, self.manner)
 
         return worker.run(seat, open_relay)
@@ -81,7 +88,7 @@ class TrivialOwner:
         for each in supervisor.workers.values():
             answer = await each.call(Status(), dict[str, int])
             self.log("ready", worker=each.number, pid=each.pid, **answer)
-        if self.manner == "waiting":
+        if self.manner in ("waiting", "slow"):
             await asyncio.get_running_loop().create_future()
 
     async def reload(self) -> None:
@@ -92,7 +99,6 @@ class TrivialOwner:
 
 
 owner = TrivialOwner(sys.argv[1])
-# Whoever does what it is told has the time that it needs.
-supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=0.2 if owner.manner in ("stubborn", "waiting") else 15.0)
+supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=DRAIN_S.get(sys.argv[1], 15.0))
 status = supervisor.run()
 owner.log("over", status=status, failure=supervisor.failure)

@@ -212,6 +212,7 @@ class Supervisor:
     def became_ready(self) -> None:
         if (
             self.is_ready
+            or self.is_stopping     # a worker that was told to drain while it opened says so first
             or len(self.workers) < self.count
             or not all(w.is_ready for w in self.workers.values())
         ):
