@@ -470,7 +470,8 @@ class Relay:
         return None if line is None else msgspec.json.decode(line, type=dict[str, Any])
 
     async def drain(self, deadline_s: float) -> None:
-        """Ends inbound sessions and outbound transactions, both by the deadline."""
+        """Ends inbound sessions and outbound transactions, both by the deadline. Cancelled and called again it goes on
+        with what is left."""
         self._sweeping.cancel()
         self._order_watch.close()
         if self._notices is not None:
@@ -479,12 +480,11 @@ class Relay:
             task.cancel()
         for number in list(self._of_others):
             self.stand_down(number)
-        if self._tls_reporter is not None:
-            await self._tls_reporter.close()
         await asyncio.gather(
             drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
             self._dispatcher.drain(deadline_s),
             self._maildirs.drain(deadline_s),
+            self._end_tls_reporter(),
             *([self._handover.drain(deadline_s)] if self._handover is not None else []),
         )
         self._scheduler.close()
@@ -499,11 +499,11 @@ class Relay:
         # repeated.
         while self._scheduler.states_in_flight:
             await asyncio.sleep(0.01)
-        if self._tls_counts is not None:
-            await self._tls_counts.close()
+        await self._end_tls_counts()
         await self._admission.close()
-        if self._sts is not None:
-            await self._sts.close()
+        sts, self._sts = self._sts, None
+        if sts is not None:
+            await sts.close()
         await self._resolver.close()
 
     def close(self) -> None:
@@ -565,9 +565,7 @@ class Relay:
 
     async def _apply_tls_reports(self, config: Config) -> None:
         """Behind what it asks: resolver and policies. The first worker sends for all."""
-        if self._tls_reporter is not None:
-            await self._tls_reporter.close()
-            self._tls_reporter = None
+        await self._end_tls_reporter()
         path = f"{config.node.spool}/{TLS_REPORTS_FILE}"
         witness = None
         if config.tls_reports.enabled:
@@ -584,12 +582,21 @@ class Relay:
                     journal=self.journal,
                 )
                 self._tls_reporter.start()
-        elif self._tls_counts is not None:
-            await self._tls_counts.close()
-            self._tls_counts = None
+        else:
+            await self._end_tls_counts()
         self._dispatcher.dialer.witness = witness
         if self._sts is not None:
             self._sts.on_failure = None if witness is None else witness.no_sts_policy
+
+    async def _end_tls_reporter(self) -> None:
+        reporter, self._tls_reporter = self._tls_reporter, None
+        if reporter is not None:
+            await reporter.close()
+
+    async def _end_tls_counts(self) -> None:
+        counts, self._tls_counts = self._tls_counts, None
+        if counts is not None:
+            await counts.close()
 
     def _tls_reports_failed(self, reason: str) -> None:
         self.journal.log("tls-report-failed", domain="", to="", reason=f"{TLS_REPORTS_FILE}: {reason}")

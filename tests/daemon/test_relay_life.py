@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import json
@@ -9,11 +10,15 @@ import os
 import signal
 import smtplib
 import socket
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 from relay_process import RelayProcess, angarium, is_alive, maildir_route, wait_for
+
+from angarium.tls.report_outcome import ReportedPolicy, TlsOutcome
+from angarium.tls.report_store import DAY_S, TlsReportStore
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -66,6 +71,62 @@ def test_ctrl_c_of_the_whole_group_ends_quietly(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGINT)
         assert relay.wait() == 0
         assert len(relay.errors().splitlines()) == 1, "only the line that says where it listens"
+
+
+TLS_REPORTS = """[tls_reports]
+enabled = true
+organization_name = "x"
+contact = "x@x.example"
+sender = "x@x.example"
+"""
+
+
+def begin_data(port: int) -> socket.socket:
+    """A session in the middle of a message."""
+    client = socket.create_connection(("127.0.0.1", port), 20)
+    answers = client.makefile("rb")
+    answers.readline()
+    for command in (b"HELO x", b"MAIL FROM:<me@x.example>", b"RCPT TO:<you@x.example>", b"DATA"):
+        client.sendall(command + b"\r\n")
+        assert answers.readline()[:1] in b"23"
+    return client
+
+
+def test_a_second_sigterm_ends_what_is_in_hand_and_closes_everything(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path, maildir_route(tmp_path) + TLS_REPORTS) as relay, begin_data(relay.port):
+        relay.signal(signal.SIGTERM)
+        wait_for(lambda: relay.events("stopping"), "it stops")
+        time.sleep(0.3)
+        assert relay.stop() == 0
+        assert len(relay.errors().splitlines()) == 1, relay.errors()
+
+
+def test_a_stop_closes_listeners_before_it_waits_for_the_file_of_reports(tmp_path: Path) -> None:
+    file = tmp_path / "spool/tls-reports.db"
+    with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
+        assert relay.stop() == 0
+        yesterday = int(time.time() // DAY_S) - 2
+        store = TlsReportStore(str(file))
+        store.add(yesterday, [(TlsOutcome("x.example", ReportedPolicy("no-policy-found", "x.example")), 1)])
+        store.close()
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            relay.write_config(maildir_route(tmp_path) + TLS_REPORTS)
+            relay.start()
+            time.sleep(0.3)         # it has begun to write, and waits
+            relay.signal(signal.SIGTERM)
+            wait_for(lambda: not is_taken(relay.port), "no connection is accepted any more", 2)
+            database.execute("ROLLBACK")
+        assert relay.wait() == 0
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody accepts there and greets."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.3) as client:
+            return client.recv(3) == b"220"
+    except OSError:
+        return False
 
 
 def test_a_killed_worker_is_replaced_and_clients_only_wait(tmp_path: Path) -> None:
