@@ -182,6 +182,7 @@ class Relay:
         self._tallies = tallies
         self._bounds = bounds if bounds is not None else Bounds()
         self._is_first = seat.number == 0
+        self._is_draining = False
         self._intake: Intake
         self._tracing: Tracing
         self._load_watch: LoadWatch
@@ -357,8 +358,8 @@ class Relay:
         self._config = config
 
     async def stand_in(self, number: int, sockets: list[tuple[str, socket.socket]]) -> None:
-        """Accepts for worker `number` too (process/deputies.py)."""
-        wanted = {listener.address: listener for listener in self._config.listener}
+        """Accepts for worker `number` too (process/deputies.py); not any more while it drains."""
+        wanted = {listener.address: listener for listener in self._config.listener} if not self._is_draining else {}
         self.stand_down(number)
         listeners = self._of_others.setdefault(number, {})
         for text, sock in sockets:
@@ -471,7 +472,8 @@ class Relay:
 
     async def drain(self, deadline_s: float) -> None:
         """Ends inbound sessions and outbound transactions, both by the deadline. Cancelled and called again it goes on
-        with what is left."""
+        with what is left; a reload that is under way opens nothing more."""
+        self._is_draining = True
         self._sweeping.cancel()
         self._order_watch.close()
         if self._notices is not None:
@@ -566,6 +568,8 @@ class Relay:
     async def _apply_tls_reports(self, config: Config) -> None:
         """Behind what it asks: resolver and policies. The first worker sends for all."""
         await self._end_tls_reporter()
+        if self._is_draining:
+            return
         path = f"{config.node.spool}/{TLS_REPORTS_FILE}"
         witness = None
         if config.tls_reports.enabled:
@@ -675,7 +679,9 @@ class Relay:
             if options is None:
                 continue            # forked in the middle of a reload that opens it: the reload's own message follows
             tls = await self._certificates.load(address, options.tls)
-            if address in self._listeners:
+            if self._is_draining:
+                sock.close()        # those that there are have been closed
+            elif address in self._listeners:
                 # The same socket once more: a reload sends all of them, so that it needs no memory of who has
                 # which.
                 sock.close()
@@ -686,7 +692,8 @@ class Relay:
             else:
                 self._listeners[address] = Listener(self._intake, self._hostname, options, sock, tls)
                 self._listeners[address].start()
-            self._certificates.hold(address, self._listeners[address].context)
+            if address in self._listeners:
+                self._certificates.hold(address, self._listeners[address].context)
         for listeners in self._of_others.values():
             for address in list(listeners):
                 if address in wanted:

@@ -129,6 +129,28 @@ def is_taken(port: int) -> bool:
         return False
 
 
+def test_a_reload_under_way_opens_nothing_once_a_stop_has_begun(tmp_path: Path) -> None:
+    slow, path = tmp_path / "aliases", tmp_path / "socket"
+    os.mkfifo(slow)
+    with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay, begin_data(relay.port):
+        relay.listener += f'[[listener]]\naddress = "unix:{path}"\n'
+        relay.write_config(f'[recipients]\naliases = ["file:{slow}"]\n' + maildir_route(tmp_path))
+        relay.signal(signal.SIGHUP)
+        wait_for(path.exists, "the reload has begun")
+        time.sleep(0.3)
+        relay.signal(signal.SIGTERM)
+        wait_for(lambda: relay.events("stopping"), "it stops")
+        time.sleep(0.3)
+        slow.write_bytes(b"")       # whoever opens it to read has waited for that
+        wait_for(lambda: relay.events("map-opened"), "the reload goes on")
+        with socket.socket(socket.AF_UNIX) as late:
+            late.settimeout(1)
+            late.connect(str(path))
+            with pytest.raises(TimeoutError):
+                late.recv(100)
+        assert relay.stop() == 0
+
+
 def test_a_killed_worker_is_replaced_and_clients_only_wait(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
         (pid,) = relay.workers()
