@@ -49,6 +49,12 @@ class Pair:
         self.channel = Channel(ours, loop, at_caller, self.at_end)
         self.caller = Caller(self.channel, loop)
 
+    def pause_worker(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.raw)
+
+    def go_on_with_worker(self) -> None:
+        asyncio.get_running_loop().add_reader(self.raw, self.worker._on_readable)
+
     def at_end(self) -> None:
         self.caller.ended()
 
@@ -110,6 +116,62 @@ def test_descriptors_arrive_with_their_letter() -> None:
         for fd in files:
             os.close(fd)
         pair.close()
+
+    on_loop(body)
+
+
+def test_descriptors_that_are_closed_while_they_wait_arrive_all_the_same() -> None:
+    """A worker that is stopped reads nothing; meanwhile a reload is given up, and its sockets' numbers mean others."""
+
+    async def body() -> None:
+        inodes: list[list[int]] = []
+
+        def answer(call: Call, fds: list[int]) -> Answer:
+            inodes.append([os.fstat(fd).st_ino for fd in fds])
+            for fd in fds:
+                os.close(fd)
+            return Answer(serial=call.serial)
+
+        pair = Pair(answer)
+        open_before = len(os.listdir("/proc/self/fd"))
+        file = os.open("/", os.O_RDONLY)
+        asked = [
+            asyncio.create_task(pair.caller.call(request, type(None), fds=fds))
+            for request, fds in (
+                (Apply(tables={"x": "y" * 1_000_000}, addresses=[]), []),   # more than the socket takes
+                (Apply(tables={}, addresses=["a"]), [file]),
+                (Status(), []),
+            )
+        ]
+        pair.pause_worker()
+        await asyncio.sleep(0.01)
+        expected = os.fstat(file).st_ino
+        os.close(file)
+        other = os.open("/tmp", os.O_RDONLY)
+        assert other == file
+        pair.go_on_with_worker()
+        await asyncio.gather(*asked)
+        os.close(other)
+        assert inodes == [[], [expected], []]
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        with pytest.raises(ControlError, match="Bad file descriptor"):
+            await pair.caller.call(Apply(tables={}, addresses=["a"]), type(None), fds=[other])
+        pair.close()
+
+    on_loop(body)
+
+
+def test_descriptors_of_a_letter_that_never_leaves_are_closed() -> None:
+    async def body() -> None:
+        pair = Pair(lambda call, fds: None)
+        pair.pause_worker()
+        open_before = len(os.listdir("/proc/self/fd"))
+        big = Apply(tables={"x": "y" * 1_000_000}, addresses=[])
+        pair.channel.send(Call(1, big))
+        pair.channel.send(Call(2, big, fd_count=1), [0])
+        assert len(os.listdir("/proc/self/fd")) == open_before + 1
+        pair.close()
+        assert len(os.listdir("/proc/self/fd")) == open_before - 2
 
     on_loop(body)
 

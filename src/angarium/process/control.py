@@ -287,12 +287,16 @@ class Channel:
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, letter: Letter, fds: Sequence[int] = ()) -> None:
-        """Queues a letter; quietly nothing when the other side is gone (on_end tells)."""
+        """Queues a letter; quietly nothing when the other side is gone (on_end tells).
+
+        fds  stay the caller's, who may close them at once. Raises OSError when one is not open.
+        """
         if self._is_closed:
             return
         body = self._encoder.encode(letter)
         was_idle = not self._output
-        self._output.append((memoryview(len(body).to_bytes(4, "little") + body), fds))
+        # Copies: while the letter waits for a worker that does not read, the numbers may come to mean something else.
+        self._output.append((memoryview(len(body).to_bytes(4, "little") + body), _copies(fds)))
         if was_idle:
             self._on_writable()
 
@@ -306,6 +310,7 @@ class Channel:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+        self._forget_output()
 
     def drain_input(self) -> None:
         """Takes in at once what the other side had sent before it went."""
@@ -321,13 +326,19 @@ class Channel:
                 self._loop.add_writer(self._sock.fileno(), self._on_writable)
                 return
             except OSError:
-                self._output.clear()
+                self._forget_output()
                 break
+            _close(fds)
             if sent == len(octets):
                 self._output.popleft()
             else:
                 self._output[0] = (octets[sent:], ())
         self._loop.remove_writer(self._sock.fileno())
+
+    def _forget_output(self) -> None:
+        for _, fds in self._output:
+            _close(fds)
+        self._output.clear()
 
     def _on_readable(self) -> None:
         self._read()
@@ -367,6 +378,23 @@ class Channel:
         self._on_end()
 
 
+def _copies(fds: Sequence[int]) -> list[int]:
+    """Descriptors of the same files, closed on exec."""
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))
+    except OSError:
+        _close(copies)
+        raise
+    return copies
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """socket.recv_fds() with close-on-exec, a flag that it takes and ignores (CPython 3.11)."""
     octets, ancillary, _flags, _address = sock.recvmsg(
@@ -392,14 +420,18 @@ class Caller:
     async def call(
         self, request: Request, kind: type[T], *, fds: Sequence[int] = (), timeout_s: float = 5.0
     ) -> T:
-        """The answer. Raises ControlError when the worker refuses, dies, is dead or does not answer in time."""
+        """The answer. Raises ControlError when the worker refuses, dies, is dead or does not answer in time, or one of
+        fds is not open."""
         if self._is_ended:              # whoever was about to ask when it died would wait for ever
             raise ControlError(_DIED)
         self._serial += 1
         serial = self._serial
         future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        try:
+            self._channel.send(Call(serial=serial, request=request, fd_count=len(fds)), fds)
+        except OSError as error:
+            raise ControlError(f"a socket cannot be sent: {error.strerror}") from None
         self._waiting[serial] = future
-        self._channel.send(Call(serial=serial, request=request, fd_count=len(fds)), fds)
         try:
             async with asyncio.timeout(timeout_s):
                 return msgspec.msgpack.decode(await future, type=kind)
