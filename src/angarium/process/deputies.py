@@ -76,6 +76,8 @@ class Deputies:
         deputy: Worker | None = None
         while not answer.done() and not self._over.is_set():
             if deputy is None or not self._is_fit(deputy):
+                if deputy is not None:      # silent too: it reads this when it is back
+                    deputy.tell(StandDown(number=worker.number))
                 deputy = await self._appoint(worker)
             await asyncio.wait((answer,), timeout=BEAT_S)
         self._silent.discard(worker)
