@@ -326,6 +326,26 @@ def test_what_cannot_be_sent_is_tried_again_and_given_up_in_the_end(tmp_path: Pa
     asyncio.run(main())
 
 
+def test_a_report_that_cannot_be_made_keeps_no_other_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "reports.db"
+        counted(path, GOOD, TlsOutcome("z.example", ReportedPolicy("no-policy-found", "z.example")))
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE outcome SET policy = '{' WHERE domain = 'y.example'")
+        desk = Desk(path, {f"_smtp._tls.{name} TXT": RUA.format(name) for name in ("y.example", "z.example")})
+        await desk.until(MIDNIGHT + 8 * 3600)
+        assert [to for to, _ in desk.mails] == ["tls@z.example"]
+        told = [each for each in desk.events if each["event"] == "tls-report-failed"]
+        assert {each["domain"] for each in told} == {"y.example"} and 2 < len(told) < 10, "later and later"
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("INSERT INTO report (day, domain, due, sent) VALUES (1, 'x.example', 0, '{')")
+        assert not await desk.reporter.turn()
+        assert "Expected `array`" in desk.events[-1]["reason"]
+        await desk.reporter.close()
+
+    asyncio.run(main())
+
+
 def test_name_servers_that_are_down_cost_no_report(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "reports.db"

@@ -92,19 +92,30 @@ class TlsReporter:
         try:
             await self._plan()
             due = await self._in_thread(self._store.due, int(self._utc()), _DUE_AT_ONCE)
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:      # also of a value that the file has and nobody can read
             self._file_failed(error)
             return False
         ended = await asyncio.gather(*(self._send(each) for each in due), return_exceptions=True)
-        failed = [each for each in ended if isinstance(each, BaseException)]
-        for each in failed[:1]:
-            if not isinstance(each, (sqlite3.Error, OSError)):
-                raise each
-            self._file_failed(each)
+        failed = [(each, why) for each, why in zip(due, ended, strict=True) if isinstance(why, BaseException)]
+        of_file = [why for _, why in failed if isinstance(why, (sqlite3.Error, OSError))]
+        if of_file:
+            self._file_failed(of_file[0])
+        for each, why in failed:
+            if why not in of_file:
+                await self._put_off(each, why)
         return len(due) == _DUE_AT_ONCE and not failed
 
-    def _file_failed(self, error: Exception) -> None:
+    def _file_failed(self, error: BaseException) -> None:
         self._journal.log("tls-report-failed", domain="", to="", reason=f"the file of reports: {error}")
+
+    async def _put_off(self, due: Due, error: BaseException) -> None:
+        """Of one report; that must keep no other back, nor all of them for good."""
+        failed_total.add(1)
+        self._journal.log("tls-report-failed", domain=due.domain, to="", reason=f"internal error: {error!r}")
+        try:
+            await self._again(due, due.sent)
+        except (sqlite3.Error, OSError) as trouble:
+            self._file_failed(trouble)
 
     async def _run(self) -> None:
         while True:
