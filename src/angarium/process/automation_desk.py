@@ -2,7 +2,7 @@
 that in `automation.json` in the spool's directory, so that a restart goes on with it.
 
 Measures begin and end at any moment, while the file is written at most once a second: a crash forgets a second of them,
-and what led to them comes again.
+and what led to them comes again. A file that cannot be written is written later.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from angarium.spool.state_file import StateFile
 
 NAME: Final = "automation.json"
 _SAVE_S: Final = 1.0
+_SAVE_AGAIN_S: Final = 10.0
 _LOOK_S: Final = 60.0       # at the least, to forget what is not counted any more
 
 
@@ -92,7 +93,6 @@ class AutomationDesk:
             self._supervisor.spawn(self._push())
 
     def save(self) -> None:
-        self._saving = None
         if self._is_saved:
             return
         try:
@@ -190,8 +190,14 @@ class AutomationDesk:
     def _changed(self) -> None:
         self._is_saved = False
         if self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(_SAVE_S, self.save)
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_S, self._save_due)
         self._await_change()
+
+    def _save_due(self) -> None:
+        self._saving = None
+        self.save()
+        if not self._is_saved:          # there may be no other change for days
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_AGAIN_S, self._save_due)
 
     def _await_change(self) -> None:
         if self._timer is not None:
