@@ -131,6 +131,23 @@ def test_a_worker_told_to_stop_by_an_operator_comes_back(run: Any) -> None:
     assert running.events("worker-died")[0]["reason"] == "exit status 0"
 
 
+def test_a_worker_that_cannot_be_forked_is_tried_again_and_the_others_go_on(run: Any) -> None:
+    running = run("no-processes", 1)
+    (worker,) = running.ready(1)
+    os.kill(worker["pid"], signal.SIGKILL)
+    (restarted,) = wait_for(lambda: running.events("worker-restarted"), "a worker is restarted")
+    reasons = [event["reason"] for event in running.events("error")]
+    assert reasons == ["worker 0 cannot be started: Resource temporarily unavailable"] * 2
+    running.process.terminate()         # signals come still
+    assert running.over()["status"] == 0
+    assert not is_alive(restarted["pid"])
+
+
+def test_where_no_worker_can_be_forked_nothing_starts(run: Any) -> None:
+    over = run("none-at-start", 2).over()
+    assert (over["status"], over["failure"]) == (2, "worker 0 cannot be started: Resource temporarily unavailable")
+
+
 def test_workers_die_with_a_supervisor_that_is_killed_even_while_stopped(run: Any) -> None:
     """A worker whose loop does not run cannot see the channel close: the kernel must kill it."""
     running = run("serve", 2)

@@ -7,6 +7,8 @@ MANNER  serve             answers status, drains at once
         cannot-start      says that it cannot start, and why
         stubborn          does not stop when told
         waiting           as serve; the owner waits for what never comes
+        no-processes      as serve; the second fork and the third fail
+        none-at-start     as serve; the first fork fails
         slow              as waiting; opens for half a second
 Events are JSON lines on stdout; the last line is {"event": "over", "status": ..., "failure": ...}.
 """
@@ -15,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
+import itertools
 import os
 import sys
 from typing import Any
@@ -98,6 +102,17 @@ class TrivialOwner:
         self.log("stopping")
 
 
+FAILING_FORKS = {"no-processes": (2, 3), "none-at-start": (1,)}
+
+
+def fork_or_fail(fork: Any = os.fork, count: Any = itertools.count(1)) -> int:  # noqa: B008
+    if next(count) in FAILING_FORKS.get(sys.argv[1], ()):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    pid: int = fork()
+    return pid
+
+
+os.fork = fork_or_fail
 owner = TrivialOwner(sys.argv[1])
 supervisor = Supervisor(owner, int(sys.argv[2]), drain_s=DRAIN_S.get(sys.argv[1], 15.0))
 status = supervisor.run()

@@ -33,13 +33,18 @@ def fork(name: str, keep: Collection[int], main: Callable[[], int]) -> int:
     name  shown by ps and top, at most 15 octets.
     keep  descriptors the child may use; of the others only 0, 1 and 2 stay, the rest become /dev/null.
     A child whose parent dies is killed with it (PR_SET_PDEATHSIG): a spool must not stay owned by orphans.
+    Raises OSError when there is no memory, or too many processes.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     # A signal between fork and the child's own handlers would run the parent's.
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
         return pid

@@ -41,6 +41,7 @@ T = TypeVar("T")
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_S: Final = 10.0
 WISH_TIMEOUT_S: Final = 60.0
+START_AGAIN_S: Final = 1.0
 KILL_AFTER_S: Final = 2.0  # beyond the drain deadline
 
 deaths = counter("angarium_worker_deaths_total", "Workers that ended without being told to.")
@@ -247,15 +248,33 @@ class Supervisor:
         self._loop.stop()
 
     def _start(self, number: int) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        seat = Seat(number=number, count=self.count, control=theirs)
-        keep = [theirs.fileno(), *self.owner.descriptors(number)]
-        pid = fork(f"angarium:{number}", keep, lambda: self.owner.work(seat))
-        theirs.close()
+        try:
+            pid, ours = self._fork(number)
+        except OSError as error:        # no memory or no processes left: the other workers cannot be spared either
+            reason = f"worker {number} cannot be started: {error.strerror or error}"
+            if not self.is_ready:
+                self.fail(reason, 2)
+                return
+            self.owner.log("error", where="supervisor", reason=reason)
+            self._loop.call_later(START_AGAIN_S, self._make_due, number)
+            return
         self.workers[number] = worker = Worker(number, pid, ours)
         worker.attach(self, self._loop)
         if self.is_ready:
             self.owner.log("worker-restarted", worker=number, pid=pid)
+
+    def _fork(self, number: int) -> tuple[int, socket.socket]:
+        """Process id and our end of the channel. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        seat = Seat(number=number, count=self.count, control=theirs)
+        keep = [theirs.fileno(), *self.owner.descriptors(number)]
+        try:
+            return fork(f"angarium:{number}", keep, lambda: self.owner.work(seat)), ours
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
 
     def _on_hangup(self) -> None:
         if self.is_ready and not self.is_stopping:
