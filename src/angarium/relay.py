@@ -8,6 +8,7 @@ changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -99,6 +100,7 @@ from angarium.tls.watch import CertificateWatch
 SWEEP_S = 60.0
 RETIRE_S = 300.0  # longer than any look-up may take: resolver/options.py, timeout times tries times servers
 OUTCOMES_S = 1.0  # for on_outcome, at the end, to be told what it is behind with
+LAST_S = 0.8  # likewise for files that workers share, and others may hold
 # Until a shard's reader thread may have found more.
 RECOVERY_PAUSE_S = 0.002
 
@@ -486,7 +488,7 @@ class Relay:
             drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
             self._dispatcher.drain(deadline_s),
             self._maildirs.drain(deadline_s),
-            self._end_tls_reporter(),
+            self._end_tls_reporter(max(deadline_s, LAST_S)),
             *([self._handover.drain(deadline_s)] if self._handover is not None else []),
         )
         self._scheduler.close()
@@ -501,12 +503,15 @@ class Relay:
         # repeated.
         while self._scheduler.states_in_flight:
             await asyncio.sleep(0.01)
-        await self._end_tls_counts()
-        await self._admission.close()
-        sts, self._sts = self._sts, None
-        if sts is not None:
-            await sts.close()
-        await self._resolver.close()
+        # No mail is in these, and a kill behind the deadline would take what the shards have not written yet.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_S):
+                await self._end_tls_counts()
+                await self._admission.close()
+                sts, self._sts = self._sts, None
+                if sts is not None:
+                    await sts.close()
+                await self._resolver.close()
 
     def close(self) -> None:
         """Closes the shards: what was to be written is on disk afterwards."""
@@ -592,10 +597,12 @@ class Relay:
         if self._sts is not None:
             self._sts.on_failure = None if witness is None else witness.no_sts_policy
 
-    async def _end_tls_reporter(self) -> None:
+    async def _end_tls_reporter(self, patience_s: float | None = None) -> None:
         reporter, self._tls_reporter = self._tls_reporter, None
         if reporter is not None:
-            await reporter.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await reporter.close()
 
     async def _end_tls_counts(self) -> None:
         counts, self._tls_counts = self._tls_counts, None
