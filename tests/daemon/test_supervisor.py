@@ -83,6 +83,16 @@ def test_what_a_worker_answers_comes_behind_what_it_logged(run: Any) -> None:
     assert names == ["asked", "ready"]
 
 
+def test_a_worker_that_does_not_stop_at_once_when_it_is_to_is_killed(run: Any) -> None:
+    running = run("patient")
+    running.ready(1)
+    running.process.terminate()
+    wait_for(lambda: running.events("draining"), "it drains")
+    running.process.terminate()
+    assert running.over()["status"] == 0
+    assert running.events("worker-killed")
+
+
 def test_a_task_that_never_ends_holds_up_no_stop(run: Any) -> None:
     running = run("waiting")
     running.ready(1)

@@ -6,6 +6,7 @@ MANNER  serve             answers status, drains at once
         die-at-start      exits before it serves
         cannot-start      says that it cannot start, and why
         stubborn          does not stop when told
+        patient           as stubborn, and would be given a minute
         waiting           as serve; the owner waits for what never comes
         no-processes      as serve; the second fork and the third fail
         none-at-start     as serve; the first fork fails
@@ -31,7 +32,7 @@ from angarium.process.control import Status
 from angarium.process.supervisor import Seat, Supervisor
 
 # Whoever does what it is told has the time that it needs.
-DRAIN_S = {"stubborn": 0.2, "waiting": 0.2, "slow": 60.0}
+DRAIN_S = {"stubborn": 0.2, "waiting": 0.2, "patient": 60.0, "slow": 60.0}
 
 
 class NothingRelay:
@@ -51,7 +52,7 @@ class NothingRelay:
 
     async def drain(self, deadline_s: float) -> None:
         self.journal.log("draining", deadline_s=deadline_s)
-        if self.manner == "stubborn":
+        if self.manner in ("stubborn", "patient"):
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(60)

@@ -198,6 +198,7 @@ class Supervisor:
         """Lets workers finish what they have in hand, for drain_s at most; asked a second time: at once."""
         if self.is_stopping:
             self._tell_all(0.0)
+            self._loop.call_later(KILL_AFTER_S, self._kill_all)
             return
         self.is_stopping = True
         self.spawn(self._stop())
