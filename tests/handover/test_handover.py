@@ -270,6 +270,39 @@ def test_an_outcome_told_twice_counts_once(tmp_path: pathlib.Path) -> None:
     run(test, tmp_path)
 
 
+def test_a_home_that_reads_no_more_does_not_keep_outcomes_from_the_spool(tmp_path: pathlib.Path) -> None:
+    """At the end of the owner, while the home is stopped: what was delivered is written, or it is again."""
+
+    async def test(directory: pathlib.Path) -> None:
+        async with pair(directory) as (both, _):
+            ours, theirs = socket.socketpair()
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            both.connect = lambda: ours
+            id_ = await both.owner.send("a@y.example", "b@y.example")
+            loop = asyncio.get_running_loop()
+            heard = b""
+            while DOMAIN not in heard:
+                heard += await loop.sock_recv(theirs, 65536)
+            texts = [b"\2\0ok", b"\0\0" * 5]
+            told = frame(16, number(0), number(0), number(0), b"\0", number(250, 2), number(1, 8), *texts)
+            await loop.sock_sendall(theirs, told)
+            await until(lambda: both.owner.events("delivered"))
+            assert sorted(places(both, id_)) == ["handed to worker 1", "settled"]
+            for _ in range(1000):       # more than the socket takes
+                both.outgoing.recall_all()
+                await asyncio.sleep(0)
+            both.outgoing.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert both.outgoing.out_count == 0
+            assert sorted(places(both, id_)) == ["ready", "settled"]
+            theirs.close()
+
+    run(test, tmp_path)
+
+
 async def what_an_owner_says(directory: pathlib.Path) -> bytes:
     """HELLO, OPEN and references to a small and a streamed message."""
     async with pair(directory) as (both, _):

@@ -16,6 +16,7 @@ cdef class Link:
 
     cdef void sent(self) noexcept                       # something was written to `out`: it leaves at the end of this turn
     cdef void close(self) noexcept                      # what was written goes out; on_end() is called in a later turn
+    cdef void drop(self) noexcept                       # the same, whatever of it goes out: the peer may not read
     cdef int fail(self, str reason) except -1           # the peer, or we, did wrong: the connection ends, and that is told
     cdef int fail_later(self, object error) noexcept    # the same for who must not be called back now
 

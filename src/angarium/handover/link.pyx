@@ -116,6 +116,14 @@ cdef class Link:
         except Exception:
             self.is_closed = True
 
+    cdef void drop(self) noexcept:
+        self.is_closed = True
+        try:
+            if self.transport is not None:
+                self.transport.abort()
+        except Exception:
+            pass                        # the loop is closing
+
     cdef int fail(self, str reason) except -1:
         if self.is_closed:
             return 0

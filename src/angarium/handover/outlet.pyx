@@ -664,12 +664,13 @@ cdef class HandOver(Egress):
             outlet.recall()
 
     def close(self):
-        """Whatever is still out goes back: nothing more is heard of it."""
+        """Whatever is still out goes back: nothing more is heard of it. That does not wait for a home that reads no more: of what
+        else has become of its messages nothing would be written."""
         cdef OwnerLink link
         for task in list(self.dials.values()):
             task.cancel()
         for link in list(self.links.values()):
-            link.close()
+            link.drop()
 
     # ---------------------------------------------------------------- for people
 
