@@ -93,6 +93,14 @@ def test_a_worker_that_does_not_stop_at_once_when_it_is_to_is_killed(run: Any) -
     assert running.events("worker-killed")
 
 
+def test_a_drain_that_fails_closes_the_spool_all_the_same(run: Any) -> None:
+    running = run("drain-fails")
+    running.ready(1)
+    running.process.terminate()
+    assert running.over()["status"] == 0
+    assert running.events("closed")
+
+
 def test_a_task_that_never_ends_holds_up_no_stop(run: Any) -> None:
     running = run("waiting")
     running.ready(1)

@@ -7,6 +7,7 @@ MANNER  serve             answers status, drains at once
         cannot-start      says that it cannot start, and why
         stubborn          does not stop when told
         patient           as stubborn, and would be given a minute
+        drain-fails       as serve, but for that
         waiting           as serve; the owner waits for what never comes
         no-processes      as serve; the second fork and the third fail
         none-at-start     as serve; the first fork fails
@@ -52,13 +53,15 @@ class NothingRelay:
 
     async def drain(self, deadline_s: float) -> None:
         self.journal.log("draining", deadline_s=deadline_s)
+        if self.manner == "drain-fails":
+            raise RuntimeError("a bug")
         if self.manner in ("stubborn", "patient"):
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(60)
 
     def close(self) -> None:
-        pass
+        self.journal.log("closed")
 
 
 class TrivialOwner:

@@ -169,10 +169,12 @@ class _Life:
             self._begin(call, fds)
         self._channel.send(Ready())
         await self._stop.wait()
-        await self._drain(relay)
-        watchdog.stop()
-        relay.close()
-        relay.journal.flush()
+        try:
+            await self._drain(relay)
+        finally:                        # whatever kept it from its end: what was to be written is on disk afterwards
+            watchdog.stop()
+            relay.close()
+            relay.journal.flush()
         return 0
 
     async def _drain(self, relay: Relay) -> None:
