@@ -151,6 +151,22 @@ def test_a_reload_under_way_opens_nothing_once_a_stop_has_begun(tmp_path: Path) 
         assert relay.stop() == 0
 
 
+def test_what_a_hook_file_raises_is_told_whatever_its_text_is_made_of(tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text("def on_connect(client):\n    return None\n")
+    config = f'[policy]\nfile = "{hooks}"\n' + maildir_route(tmp_path)
+    said = "ValueError: \\udc80 is no text"
+    with RelayProcess(tmp_path, config) as relay:
+        hooks.write_text(hooks.read_text() + 'raise ValueError("\\udc80 is no text")\n')
+        refused = relay.command("reload")
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert relay.stop() == 0
+        relay.launch()
+        assert relay.wait() == 2
+        assert said in relay.errors().splitlines()[-1]
+
+
 def test_a_killed_worker_is_replaced_and_clients_only_wait(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, maildir_route(tmp_path)) as relay:
         (pid,) = relay.workers()

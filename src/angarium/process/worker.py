@@ -160,7 +160,7 @@ class _Life:
         try:
             relay = self._relay = await open_relay(self._loop)
         except (AngariumError, OSError) as error:
-            self._channel.send(CannotStart(reason=str(error)))
+            self._channel.send(CannotStart(reason=_sendable(str(error))))
             return 2
         relay.wish_by(self._wish)
         relay.notice_by(lambda notices, tallies: self._channel.send(Noticed(notices, tallies)))
@@ -239,10 +239,10 @@ class _Life:
         try:
             answer.value = msgspec.Raw(msgspec.msgpack.encode(await self._perform(call.request, fds)))
         except (AngariumError, OSError) as error:
-            answer.error = str(error)
+            answer.error = _sendable(str(error))
         except Exception as error:
             # A bug in answering must not look like a dead worker, nor become one: mail goes on.
-            answer.error = f"internal error: {error!r}"
+            answer.error = _sendable(f"internal error: {error!r}")
         if self._relay is not None:
             self._relay.journal.flush()     # whoever is told that a message is gone finds in the log where it went
         self._channel.send(answer)
@@ -302,3 +302,8 @@ class _Life:
                 return None
             case Beat() | Drain():
                 return None
+
+
+def _sendable(text: str) -> str:
+    """What an operator's hook raises may be no text that UTF-8 has; without an answer somebody waits."""
+    return text.encode("utf-8", "backslashreplace").decode()
