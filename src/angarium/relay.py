@@ -31,12 +31,11 @@ from angarium.events.journal import Journal
 from angarium.handover.desk import HandOverDesk
 from angarium.inbound.admission import Admission
 from angarium.inbound.authority import Authority
-from angarium.inbound.context import InboundContext, Intake
+from angarium.inbound.context import Intake
 from angarium.inbound.etrn import EtrnDesk
 from angarium.inbound.gate import Gate
 from angarium.inbound.limits import is_exempt
-from angarium.inbound.listener import Listener
-from angarium.inbound.listener import drain as drain_inbound
+from angarium.inbound.listeners import BoundSocket, Listeners
 from angarium.inbound.load import LoadWatch
 from angarium.inbound.policy import Policy
 from angarium.inbound.quota import Counts
@@ -53,8 +52,7 @@ from angarium.model.memory import return_free_memory, share_one_arena
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.explanation import Explainer, Explanation, Subject
 from angarium.outbound.side_tls import SideTls
-from angarium.outbound.tls_reports import TlsReporter
-from angarium.outbound.tls_witness import TlsWitness
+from angarium.outbound.tls_reporting import TlsReporting
 from angarium.outbound.tracing import OutboundTracing
 from angarium.policy.hook_file import HookSource
 from angarium.process.control import Explain, Listing, Retry, Sample, Standing, Trace, Walk
@@ -90,11 +88,8 @@ from angarium.spool.foreign import ForeignShard
 from angarium.spool.shard import Shard
 from angarium.spool.watch import SpoolWatch
 from angarium.spool.watermark import Watermark
-from angarium.tls.context import ServerContext, TicketKeys
-from angarium.tls.report_counts import TlsCounts
-from angarium.tls.report_store import FILE_NAME as TLS_REPORTS_FILE
+from angarium.tls.context import TicketKeys
 from angarium.tls.sts_policies import StsPolicies
-from angarium.tls.sts_policy import StsPolicy
 from angarium.tls.watch import CertificateWatch
 
 SWEEP_S = 60.0
@@ -108,7 +103,6 @@ recovery_errors = counter(
     "angarium_recovery_errors_total", "Shards whose backlog could not be loaded to the end."
 )
 
-BoundSocket = tuple[ListenAddress, socket.socket]
 
 
 class Relay:
@@ -125,10 +119,8 @@ class Relay:
         tallies: Tallies,
         bounds: Bounds | None = None,
         rations: Rations | None = None,
-        tickets: TicketKeys | None = None,
     ) -> None:
         self.journal = Journal(sys.stdout.fileno(), loop)
-        self._certificates = CertificateWatch(loop, self.journal, tickets)
         self._loop = loop
         self._config = config
         self._hostname = config.node.own_hostname()
@@ -138,8 +130,6 @@ class Relay:
         self._recipients = RecipientJudge(loop, self.journal, self._hostname, self._policy.recipient_hook)
         self._logins = Logins(config.login, report=self._token_failed)
         self._side_tls = SideTls(loop, self.journal, self._logins)
-        self._listeners: dict[ListenAddress, Listener] = {}
-        self._of_others: dict[int, dict[ListenAddress, Listener]] = {}  # of silent workers, by their number
         self._shards: list[Shard] = []
         self._loading: set[asyncio.Task[None]] = set()
         self._compactors: list[Compactor] = []
@@ -179,13 +169,13 @@ class Relay:
             self._scheduler.set_egress(protocol, self._dispatcher)
         self._scheduler.set_egress("maildir", self._maildirs)
         self._handover: HandOverDesk | None = None  # one worker hands nothing over
-        self._tls_counts: TlsCounts | None = None
-        self._tls_reporter: TlsReporter | None = None
+        self._tls_reporting = TlsReporting(
+            loop, self.journal, config.node.spool, self._hostname, self._mail_report if seat.number == 0 else None
+        )
         self._tallies = tallies
         self._bounds = bounds if bounds is not None else Bounds()
-        self._is_first = seat.number == 0
-        self._is_draining = False
         self._intake: Intake
+        self._listeners: Listeners
         self._tracing: Tracing
         self._load_watch: LoadWatch
         self._admission: Admission
@@ -227,9 +217,7 @@ class Relay:
         Raises SpoolError, HookFileError, OSError.
         """
         share_one_arena()
-        self = cls(
-            seat, loop, config, shares, counts, tallies=tallies, bounds=bounds, rations=rations, tickets=tickets
-        )
+        self = cls(seat, loop, config, shares, counts, tallies=tallies, bounds=bounds, rations=rations)
         if seat.count > 1:
             heard = self._dispatcher.sources.heard
             self._handover = HandOverDesk(
@@ -262,7 +250,9 @@ class Relay:
         self._intake.authority = self._authority
         self._tracing = Tracing(self._intake, seat.number)
         self._authority.apply(config.auth)
-        self._load_watch = LoadWatch(self._intake, self._contexts)
+        certificates = CertificateWatch(loop, self.journal, tickets)
+        self._listeners = Listeners(self._intake, self._hostname, certificates)
+        self._load_watch = LoadWatch(self._intake, self._listeners.contexts)
         self._admission = Admission(loop, self.journal, self._intake, is_exempt)
         self._policy.apply(config.policy, hooks)
         self._intake.appointing = (
@@ -276,7 +266,8 @@ class Relay:
         )
         self._apply_bounces(config, make_classifier(config.bounces))
         self._apply_admission(config)
-        await self._apply_tls_reports(config)
+        await self._tls_reporting.apply(config.tls_reports, self._resolver, self._sts)
+        self._dispatcher.dialer.witness = self._tls_reporting.witness
         self._load_watch.start()
         await self._apply_recipients(config)
         self._memory_watch = MemoryWatch(loop, self.journal, self._scheduler, self._slow_down, workers=seat.count)
@@ -297,7 +288,7 @@ class Relay:
             task = loop.create_task(self._load(shard))
             self._loading.add(task)
             task.add_done_callback(self._loading.discard)
-        await self._listen(config, sockets)
+        await self._listeners.apply(config.listener, sockets)
         return self
 
     def notice_by(self, send: Callable[[list[Notice], list[Tally]], None]) -> None:
@@ -352,31 +343,20 @@ class Relay:
         self._dispatcher.sources.keep(config.sources())
         self._authority.apply(config.auth)
         self._apply_admission(config)
-        await self._apply_tls_reports(config)
+        await self._tls_reporting.apply(config.tls_reports, self._resolver, self._sts)
+        self._dispatcher.dialer.witness = self._tls_reporting.witness
         await self._apply_recipients(config)
-        await self._listen(config, [(ListenAddress.decode(address), sock) for address, sock in sockets])
+        await self._listeners.apply(config.listener, _decoded(sockets))
         self._memory_watch.apply(config.queue.memory)
         self._watermark.set_marks(config.node.min_free, config.node.min_free_inodes)
         self._config = config
 
     async def stand_in(self, number: int, sockets: list[tuple[str, socket.socket]]) -> None:
-        """Accepts for worker `number` too (process/deputies.py); not any more while it drains."""
-        wanted = {listener.address: listener for listener in self._config.listener} if not self._is_draining else {}
-        self.stand_down(number)
-        listeners = self._of_others.setdefault(number, {})
-        for text, sock in sockets:
-            address = ListenAddress.decode(text)
-            if address not in wanted:
-                sock.close()        # a reload is closing it
-                continue
-            listeners[address] = Listener(
-                self._intake, self._hostname, wanted[address], sock, self._tls_of(address)
-            )
-            listeners[address].start()
+        """Accepts for worker `number` too (process/deputies.py)."""
+        self._listeners.stand_in(number, _decoded(sockets))
 
     def stand_down(self, number: int) -> None:
-        for listener in self._of_others.pop(number, {}).values():
-            listener.close()
+        self._listeners.stand_down(number)
 
     def status(self) -> dict[str, Any]:
         return {
@@ -475,20 +455,17 @@ class Relay:
     async def drain(self, deadline_s: float) -> None:
         """Ends inbound sessions and outbound transactions, both by the deadline. Cancelled and called again it goes on
         with what is left; a reload that is under way opens nothing more."""
-        self._is_draining = True
         self._sweeping.cancel()
         self._order_watch.close()
         if self._notices is not None:
             self._notices.close()
         for task in self._loading:
             task.cancel()
-        for number in list(self._of_others):
-            self.stand_down(number)
         await asyncio.gather(
-            drain_inbound(self._intake, list(self._listeners.values()), deadline_s),
+            self._listeners.drain(deadline_s),
             self._dispatcher.drain(deadline_s),
             self._maildirs.drain(deadline_s),
-            self._end_tls_reporter(max(deadline_s, LAST_S)),
+            self._tls_reporting.end_reporter(max(deadline_s, LAST_S)),
             *([self._handover.drain(deadline_s)] if self._handover is not None else []),
         )
         self._scheduler.close()
@@ -506,7 +483,7 @@ class Relay:
         # No mail is in these, and a kill behind the deadline would take what the shards have not written yet.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
-                await self._end_tls_counts()
+                await self._tls_reporting.end_counts()
                 await self._admission.close()
                 sts, self._sts = self._sts, None
                 if sts is not None:
@@ -515,7 +492,7 @@ class Relay:
 
     def close(self) -> None:
         """Closes the shards: what was to be written is on disk afterwards."""
-        self._certificates.stop()
+        self._listeners.close()
         self._logins.close()
         self._watermark.stop()
         self._memory_watch.stop()
@@ -570,51 +547,6 @@ class Relay:
         self._load_watch.apply(config.admission)
         self._admission.apply(config.admission, config.resolver, self._hostname, config.node.spool)
 
-    async def _apply_tls_reports(self, config: Config) -> None:
-        """Behind what it asks: resolver and policies. The first worker sends for all."""
-        await self._end_tls_reporter()
-        if self._is_draining:
-            return
-        path = f"{config.node.spool}/{TLS_REPORTS_FILE}"
-        witness = None
-        if config.tls_reports.enabled:
-            if self._tls_counts is None:
-                self._tls_counts = TlsCounts(self._loop, path, self._tls_reports_failed)
-            witness = TlsWitness(self._tls_counts.note, self._published_sts_policy)
-            if self._is_first:
-                self._tls_reporter = TlsReporter(
-                    path,
-                    config.tls_reports,
-                    hostname=self._hostname,
-                    resolver=self._resolver,
-                    mail=functools.partial(self._mail_report, config.tls_reports.sender.encode()),
-                    journal=self.journal,
-                )
-                self._tls_reporter.start()
-        else:
-            await self._end_tls_counts()
-        self._dispatcher.dialer.witness = witness
-        if self._sts is not None:
-            self._sts.on_failure = None if witness is None else witness.no_sts_policy
-
-    async def _end_tls_reporter(self, patience_s: float | None = None) -> None:
-        reporter, self._tls_reporter = self._tls_reporter, None
-        if reporter is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await reporter.close()
-
-    async def _end_tls_counts(self) -> None:
-        counts, self._tls_counts = self._tls_counts, None
-        if counts is not None:
-            await counts.close()
-
-    def _tls_reports_failed(self, reason: str) -> None:
-        self.journal.log("tls-report-failed", domain="", to="", reason=f"{TLS_REPORTS_FILE}: {reason}")
-
-    def _published_sts_policy(self, domain: str) -> StsPolicy | None:
-        return None if self._sts is None else self._sts.remembered(domain)
-
     async def _mail_report(self, sender: bytes, to: str, content: bytes) -> None:
         """Done when it is on stable storage. Raises OSError, SpoolError."""
         done: asyncio.Future[int] = self._loop.create_future()
@@ -626,9 +558,6 @@ class Relay:
         inject(self._scheduler, self._shards[0], sender, [to.encode()], content, Flag.TLS_OPTIONAL, told)
         if error := await done:
             raise OSError(error, os.strerror(error))
-
-    def _contexts(self) -> list[InboundContext]:
-        return [listener.context for listener in self._listeners.values()]
 
     def _pools(self, config: Config) -> EgressPools:
         warmups = Warmups(config.warmup, config.shaping.provider, self._rations)
@@ -675,44 +604,6 @@ class Relay:
         self._intake.own_domains = own_domain_keys(config.domain)
         self._intake.has_postmaster = names_domain(config.all_routes(), self._hostname)
 
-    async def _listen(self, config: Config, sockets: Sequence[BoundSocket]) -> None:
-        """Accepts on the sockets for which the configuration has a listener, and on no others."""
-        wanted = {listener.address: listener for listener in config.listener}
-        for address in set(self._listeners) - set(wanted):
-            self._listeners.pop(address).close()
-            self._certificates.forget(address)
-        for address, sock in sockets:
-            options = wanted.get(address)
-            if options is None:
-                continue            # forked in the middle of a reload that opens it: the reload's own message follows
-            tls = await self._certificates.load(address, options.tls)
-            if self._is_draining:
-                sock.close()        # those that there are have been closed
-            elif address in self._listeners:
-                # The same socket once more: a reload sends all of them, so that it needs no memory of who has
-                # which.
-                sock.close()
-                listener = self._listeners[address]
-                if tls is None and options.tls is not None:
-                    tls = listener.context.tls      # broken since the supervisor looked: what there is goes on
-                listener.apply(self._hostname, options, tls)
-            else:
-                self._listeners[address] = Listener(self._intake, self._hostname, options, sock, tls)
-                self._listeners[address].start()
-            if address in self._listeners:
-                self._certificates.hold(address, self._listeners[address].context)
-        for listeners in self._of_others.values():
-            for address in list(listeners):
-                if address in wanted:
-                    listeners[address].apply(self._hostname, wanted[address], self._tls_of(address))
-                else:
-                    listeners.pop(address).close()
-
-    def _tls_of(self, address: ListenAddress) -> ServerContext | None:
-        """Of our own listener there: a silent worker's sockets have the same addresses."""
-        listener = self._listeners.get(address)
-        return listener.context.tls if listener is not None else None
-
     async def _load(self, shard: Shard) -> None:
         try:
             while (taken := recover(self._scheduler, shard)) >= 0:
@@ -739,6 +630,10 @@ class Relay:
 
 def _sts_key(config: Config) -> tuple[bool, str | None]:
     return Shaping(config.shaping).ever_looked_up().sts, config.shaping.default.tls_ca
+
+
+def _decoded(sockets: Sequence[tuple[str, socket.socket]]) -> list[BoundSocket]:
+    return [(ListenAddress.decode(address), sock) for address, sock in sockets]
 
 
 def own_shards(existing: Sequence[int], seat: Seat) -> list[int]:
