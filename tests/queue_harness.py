@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,17 @@ from angarium.metrics import counters
 from angarium.model.plan import Host, Plan, RoutingTrouble, Site, Source
 from angarium.outbound.dispatcher import Dispatcher
 from angarium.outbound.options import OutboundOptions
+from angarium.queue import inspect
 from angarium.queue.injection import inject
 from angarium.queue.options import QueueOptions, RetryOptions
 from angarium.queue.recovery import recover
 from angarium.queue.reports import Reporter
 from angarium.queue.scheduler import Scheduler
+from angarium.queue.selection import Selection
 from angarium.queue.shaping import Shaping
 from angarium.queue.shaping_options import ShapingOptions
 from angarium.queue.shares import Shares
+from angarium.queue.standing import Order
 from angarium.queue.wheel import Wheel
 from angarium.routing.egress_pool import EgressPool
 from angarium.routing.egress_rules import EgressPools
@@ -254,3 +258,22 @@ class Queue:
         self.shard.close()
         os.close(self._log_fd)
         os.close(self._directory_fd)
+
+
+def order(action: Any, where: Selection, **options: Any) -> Order:
+    """Made now, called as what it does."""
+    return Order(**{"name": action, "action": action, "where": where, "made_utc_s": time.time(), **options})
+
+
+def suspended(queue: Queue) -> int:
+    """Messages of which a recipient is."""
+    return sum("suspended" in each["places"] for each in listed(queue))
+
+
+def listed(queue: Queue) -> list[dict[str, Any]]:
+    """All messages, as `queue list` has them."""
+    cursor, found = 0, []
+    while cursor >= 0:
+        cursor, more = inspect.list_slice(queue.scheduler, cursor, 1000, None)
+        found += more
+    return found
