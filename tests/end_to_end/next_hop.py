@@ -73,7 +73,10 @@ def is_open(writer: asyncio.StreamWriter) -> bool:
     sock = writer.get_extra_info("socket")
     if sock is None or sock.family == socket.AF_UNIX:
         return sock is not None
-    return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01")  # TCP_ESTABLISHED
+    try:
+        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01")  # TCP_ESTABLISHED
+    except OSError:  # we have closed it
+        return False
 
 
 class NextHop:

@@ -41,7 +41,6 @@ def too_large_by_bdat(client: SmtpClient) -> None:
     assert codes[3] in (503, 552)
 
 
-
 def too_large_in_one_chunk(client: SmtpClient) -> None:
     client.open("m@y.example")
     code, _ = client.ask(b"BDAT %d LAST\r\n" % (45 * len(LINE)) + 45 * LINE)
@@ -96,20 +95,17 @@ def test_what_was_streamed_of_a_message_that_never_was_gives_its_room_back(tmp_p
             live = wait_for(lambda: shard(relay)["live_octets"], "it is counted")
             files = set[str]()
             for way, share in WAYS.items():
-                before = shard(relay)["octets_written"]
-                for _ in range(TIMES):
+                before, times = shard(relay)["octets_written"], 0
+                # What a slow disk has not taken when a message is given up is not written any more: once more, then.
+                while times < TIMES or shard(relay)["octets_written"] - before < share * TIMES * LIMIT_OCTETS:
                     with SmtpClient(relay.port) as client:
                         way(client)
                     files |= {path.name for path in (relay.spool / "00").glob("seg-*")}
-                # A client that has gone does not know how much of what it said has been read.
-                wanted = before + share * TIMES * LIMIT_OCTETS
-                wait_for(
-                    lambda wanted=wanted: shard(relay)["octets_written"] >= wanted, f"{way.__name__}: it is streamed"
-                )
-                wait_for(lambda: not figures(relay)[0]["sessions"], "the sessions are over")
+                    times += 1
+                    wait_for(lambda: not figures(relay)[0]["sessions"], "the session is over")
                 wait_for(lambda: shard(relay)["segments"] <= SEGMENTS, f"{way.__name__}: segments are given back")
                 written = shard(relay)["octets_written"] - before
-                assert written < 1.2 * TIMES * LIMIT_OCTETS, f"{way.__name__} is not stored beyond the limit"
+                assert written < 1.2 * times * LIMIT_OCTETS, f"{way.__name__} is not stored beyond the limit"
             # So much went through so few files: they were used again.
             assert len(files) <= FILES, files
             with SmtpClient(relay.port) as client:
