@@ -104,7 +104,6 @@ recovery_errors = counter(
 )
 
 
-
 class Relay:
     """Everything of one worker. Made by open() on the worker's loop; close() last."""
 

@@ -132,7 +132,7 @@ cdef void begin(Client client, dict attributes) noexcept:
         refuse(client, NO_MEMORY)
         commit_drop(client)
         return
-    if (client.counted is not None or client.rights is not None) and (reply := limits_one_more(client, TALLY_MESSAGES)) is not None:
+    if (reply := limits_one_more(client, TALLY_MESSAGES)) is not None:
         refuse(client, reply)
         commit_drop(client)
         return

@@ -56,7 +56,7 @@ cdef void proceed_rcpt(Client client) noexcept:
         refuse(client, path, length, reply)
     elif client.context.judges is not None and (judges := judges_of(client)):
         inquire(client, judges, case_of(client, path[:length]), judged)
-    elif (client.counted is not None or client.rights is not None) and (reply := limits_one_more(client, TALLY_RECIPIENTS)) is not None:
+    elif (reply := limits_one_more(client, TALLY_RECIPIENTS)) is not None:
         refuse(client, path, length, reply)
     elif transaction_add_recipient(client.transaction, path, length, domain_offset, session.rcpt.orcpt,
                                    session.rcpt.orcpt_length, session.rcpt.notify) != 0:
@@ -111,7 +111,7 @@ cdef void judged(Client client, object case, object refusal) noexcept:
     except Exception as error:
         client.context.intake.journal.log("error", where="recipients", reason=repr(error))
         reply = LOCAL_TROUBLE
-    if reply is None and (client.counted is not None or client.rights is not None):
+    if reply is None:
         reply = limits_one_more(client, TALLY_RECIPIENTS)
     if reply is not None:
         # Whoever is answered no comes again: nobody of this RCPT may be left in the envelope, or gets the mail twice.
