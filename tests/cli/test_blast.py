@@ -245,8 +245,8 @@ def test_duration_ends_the_load() -> None:
             status, report = blast(s.port, "--duration", f"{duration_s}", "--rate", "200")
             assert status == 0
             assert s.sink.statistics.messages == report["sent"]
-        assert isinstance(report["sent"], int) and isinstance(report["late"], int)
-        assert report["sent"] <= 200 * duration_s + 1 + report["late"]
+        assert isinstance(report["sent"], int)
+        assert report["sent"] <= 200 * duration_s + 1
         if report["sent"] > 20:
             break
     assert report["sent"] > 20

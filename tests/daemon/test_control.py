@@ -144,7 +144,8 @@ def test_descriptors_that_are_closed_while_they_wait_arrive_all_the_same() -> No
             )
         ]
         pair.pause_worker()
-        await asyncio.sleep(0.01)
+        while len(pair.channel._output) < 3:
+            await asyncio.sleep(0)
         expected = os.fstat(file).st_ino
         os.close(file)
         other = os.open("/tmp", os.O_RDONLY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from angarium.process import deputies as deputies_module
 from angarium.process.control import Answer, Call, Channel, Letter, Request, StandDown, StandIn
 from angarium.process.deputies import Deputies
 from angarium.process.listening import Listening
-from angarium.process.supervisor import Supervisor, Worker
+from angarium.process.supervisor import Owner, Supervisor, Worker
 
 
 class NoOwner:
@@ -71,7 +71,7 @@ async def until(condition: Callable[[], object]) -> None:
 def test_a_deputy_that_falls_silent_too_accepts_for_nobody_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deputies_module, "BEAT_S", 0.02)
     monkeypatch.setattr(deputies_module, "LIMIT_S", 0.05)
-    supervisor = Supervisor(Quiet(), 3)  # type: ignore[arg-type]
+    supervisor = Supervisor(cast(Owner, Quiet()), 3)
     loop = supervisor._loop
     listening = Listening(3)
     listening.open([ListenAddress("127.0.0.1", 0)])
@@ -103,7 +103,7 @@ def test_a_deputy_that_falls_silent_too_accepts_for_nobody_when_it_is_back(monke
 
 
 def test_a_worker_that_dies_as_it_is_about_to_be_asked_holds_nobody_up() -> None:
-    supervisor = Supervisor(NoOwner(), 1)  # type: ignore[arg-type]
+    supervisor = Supervisor(cast(Owner, NoOwner()), 1)
     loop = supervisor._loop
 
     async def body() -> None:

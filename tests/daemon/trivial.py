@@ -11,7 +11,7 @@ MANNER  serve             answers status, drains at once
         waiting           as serve; the owner waits for what never comes
         no-processes      as serve; the second fork and the third fail
         none-at-start     as serve; the first fork fails
-        slow              as waiting; opens for half a second
+        slow              as waiting; opens until the owner is told to stop
 Events are JSON lines on stdout; the last line is {"event": "over", "status": ..., "failure": ...}.
 """
 
@@ -24,6 +24,7 @@ import gc
 import itertools
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from angarium.events.journal import Journal
@@ -81,7 +82,8 @@ class TrivialOwner:
                 raise SpoolError("spool shard 00 is on fire")
             if self.manner == "slow":
                 self.log("opening")
-                await asyncio.sleep(0.5)
+                while b'"stopping"' not in Path("/proc/self/fd/1").read_bytes():
+                    await asyncio.sleep(0.01)
             return NothingRelay(loop, self.manner)
 
         return worker.run(seat, open_relay)
@@ -109,11 +111,13 @@ class TrivialOwner:
 FAILING_FORKS = {"no-processes": (2, 3), "none-at-start": (1,)}
 
 
-def fork_or_fail(fork: Any = os.fork, count: Any = itertools.count(1)) -> int:  # noqa: B008
-    if next(count) in FAILING_FORKS.get(sys.argv[1], ()):
+true_fork, forks = os.fork, itertools.count(1)
+
+
+def fork_or_fail() -> int:
+    if next(forks) in FAILING_FORKS.get(sys.argv[1], ()):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    pid: int = fork()
-    return pid
+    return true_fork()
 
 
 os.fork = fork_or_fail

@@ -63,7 +63,9 @@ def is_silent(relay: RelayProcess, number: int) -> bool:
     """Whether the supervisor has noticed, as far as the log says. On a busy machine a worker may be missed that nobody
     has stopped, and be back: how often is nobody's business.
     """
-    told = [each["event"] for each in relay.events("worker-silent", "worker-back") if each["worker"] == number]
+    names = "worker-silent", "worker-back", "worker-restarted"
+    told = [each["event"] for each in relay.events(*names) if each["worker"] == number]
+    assert ("worker-silent", "worker-silent") not in itertools.pairwise(told), "each silence is told once"
     return told[-1:] == ["worker-silent"]
 
 

@@ -138,13 +138,12 @@ def test_the_rate_holds_for_the_whole_machine(tmp_path: Path) -> None:
             hop.wait_for_count(150)
             wait_until_empty(relay)
         times = [delivery.at_mono_s for delivery in hop.deliveries]
-        # A burst of a tenth of a second's worth is allowed.
-        assert times[-1] - times[0] >= (150 - 1 - 5) / 50 * 0.95
+        took_s = times[-1] - times[0]
+        # A burst of a tenth of a second's worth is allowed. Once the relay kept to half the rate: its timers were
+        # ticks of 100 ms, rounded up.
+        assert (150 - 1 - 5) / 50 * 0.95 <= took_s <= 150 / 50 * 1.4
         for start in range(0, 100, 10):
             assert times[start + 49] - times[start] > 0.7, "in no stretch faster than the rate and its burst"
-        # Once the relay kept to half the rate: its timers were ticks of 100 ms, rounded up. The best stretch of half a
-        # second tells: a machine that holds somebody up for a while slows down the others, not this one.
-        assert min(times[start + 25] - times[start] for start in range(10, 125)) <= 25 / 50 * 1.4
 
 
 OVER_TWO_SITES = {
